@@ -1,0 +1,356 @@
+"""`Classifier`: a network, its preprocessing and its class names; what training makes and everything after starts from.
+
+There is one predict path: file → `Preprocessing.apply` → `Preprocessing.normalize` → network → softmax. The command
+line, the evaluation and the validation during training all go through it.
+
+Legend: N images, B batch, K classes, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from astroformer.errors import UserError, unknown_name
+from astroformer.images.preprocessing import Preprocessing
+from astroformer.images.reading import UnreadableImage, read_image
+from astroformer.images.sources import LabelledImages, open_source
+from astroformer.metrics import Evaluation, evaluate
+from astroformer.network import Astroformer, AstroformerConfig
+
+FORMAT = 1  # of the model folder; raised when an older package could no longer read it rightly
+Array = NDArray[Any]
+Images = str | Path | Sequence[str | Path] | Array | LabelledImages
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row an image. Rows of files that could not be read hold NaN and their reason in `errors`."""
+
+    files: list[str]
+    classes: tuple[str, ...]
+    probabilities_NK: Array
+    errors: list[str]  # "" where the image was read
+
+    @property
+    def readable_N(self) -> Array:
+        return np.array([not error for error in self.errors], dtype=bool)
+
+    @property
+    def names(self) -> list[str]:
+        """The most probable class of each image; "" where the image could not be read."""
+        best_N = np.nan_to_num(self.probabilities_NK, nan=0.0).argmax(1)
+        return ["" if error else self.classes[k] for k, error in zip(best_N, self.errors, strict=True)]
+
+    @property
+    def confidence_N(self) -> Array:
+        """The probability of the most probable class of each image."""
+        return self.probabilities_NK.max(1)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+@dataclass
+class Classifier:
+    """A trained network that can be asked, saved and loaded.
+
+    Attributes:
+        network: maps a normalised (B, C, H, W) batch to (B, K) logits.
+        preprocessing: from an image of any size to one normalised network input.
+        classes: the K class names, in the order of the logits.
+        info: what else the model folder says: model name, metrics, training data, versions.
+    """
+
+    network: nn.Module
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def to(self, device: str | torch.device) -> Classifier:
+        """Moves the network to `device` ("cpu", "cuda", …) and returns this classifier."""
+        self.network.to(device)
+        return self
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def probabilities(self, stored_BCHW: Array | Tensor) -> Array:
+        """(B, K) float64 probabilities of a batch as `Preprocessing.apply` makes it and the image store keeps it."""
+        self.network.eval()
+        x_BCHW = self.preprocessing.normalize(torch.as_tensor(np.asarray(stored_BCHW)).to(self.device))
+        if x_BCHW.device.type == "cpu":
+            x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+        # The softmax in float64 keeps p(class) of confident predictions from rounding to 0 and 1.
+        return torch.softmax(self.network(x_BCHW).double(), dim=1).cpu().numpy()
+
+    def iter_predict(self, images: LabelledImages, *, batch_size: int = 64) -> Iterator[Predictions]:
+        """Predictions batch by batch, decoding the next batch while the network works: any number of images."""
+
+        def decode(i: int) -> tuple[Array | None, str]:
+            try:
+                return self.preprocessing.apply(images.read(i)), ""
+            except UnreadableImage as error:
+                return None, str(error)
+
+        starts = range(0, len(images), batch_size)
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+
+            def submit(start: int) -> list[Any]:
+                return [pool.submit(decode, i) for i in range(start, min(start + batch_size, len(images)))]
+
+            ahead = submit(0) if len(images) else []
+            for start in starts:
+                rows = [future.result() for future in ahead]
+                ahead = submit(start + batch_size) if start + batch_size < len(images) else []
+                probabilities_NK = np.full((len(rows), len(self.classes)), np.nan)
+                good = [k for k, (row, _) in enumerate(rows) if row is not None]
+                if good:
+                    probabilities_NK[good] = self.probabilities(np.stack([rows[k][0] for k in good]))
+                files = images.files[start : start + len(rows)]
+                yield Predictions(files, self.classes, probabilities_NK, [error for _, error in rows])
+
+    def predict(
+        self, images: Images, *, batch_size: int = 64, progress: Callable[[int, int], None] | None = None
+    ) -> Predictions:
+        """Probabilities and names for images.
+
+        Args:
+            images: a path (image, folder, `.npz`, catalog), a list of image paths, an array (H, W), (H, W, C) or
+                (N, H, W, C), or what `open_source` gives. Labels, if there are any, are not used.
+            batch_size: images a forward pass.
+            progress: called with (images done, images in all).
+        """
+        opened = _as_images(images)
+        parts = []
+        done = 0
+        for part in self.iter_predict(opened, batch_size=batch_size):
+            parts.append(part)
+            done += len(part)
+            if progress:
+                progress(done, len(opened))
+        probabilities = [part.probabilities_NK for part in parts] or [np.empty((0, len(self.classes)))]
+        return Predictions(
+            opened.files,
+            self.classes,
+            np.concatenate(probabilities),
+            [error for part in parts for error in part.errors],
+        )
+
+    def evaluate(
+        self,
+        images: Images,
+        *,
+        batch_size: int = 64,
+        strict: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[Evaluation, Predictions]:
+        """Metrics with 95 % intervals on labelled images, and the predictions they were made from.
+
+        Images that cannot be read are left out of the metrics and stand in the predictions with their reason;
+        with `strict` they are an error.
+
+        Raises:
+            UserError: the images carry no labels, or classes that this classifier does not know.
+        """
+        if not isinstance(images, LabelledImages):
+            if not isinstance(images, str | Path):
+                raise UserError(f"evaluate needs a labelled source (folder, .npz, catalog), not {type(images).__name__}.")
+            images = open_source(images, classes=self.classes)
+        if images.labels is None:
+            raise UserError(f"'{images.source}' has no labels; evaluate needs a class folder or label for every image.")
+        predictions = self.predict(images, batch_size=batch_size, progress=progress)
+        good_N = predictions.readable_N
+        if strict and not good_N.all():
+            first = int(np.argmin(good_N))
+            raise UserError(f"{(~good_N).sum()} images cannot be read; the first: {predictions.errors[first]}")
+        return evaluate(images.labels[good_N], predictions.probabilities_NK[good_N], self.classes), predictions
+
+    # -- keeping -----------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the model folder: `model.safetensors`, `config.json`, `README.md` (the model card)."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not isinstance(self.network, Astroformer):
+            raise UserError(f"a {type(self.network).__name__} can't be kept in a model folder; an Astroformer can.")
+        weights = folder / "model.safetensors"
+        unfinished = folder / "model.safetensors.part"
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}, unfinished)
+        os.replace(unfinished, weights)
+        config = {
+            "format": FORMAT,
+            "network": self.network.config.to_dict(),
+            "preprocessing": self.preprocessing.to_dict(),
+            "classes": list(self.classes),
+            "weights_sha256": _sha256(weights),
+            **self.info,
+            "versions": versions(),
+        }
+        unfinished = folder / "config.json.part"
+        unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        os.replace(unfinished, folder / "config.json")
+        (folder / "README.md").write_text(model_card(config), encoding="utf-8")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Classifier:
+        """Reads a model folder, or a run folder that holds one, and proves that it is whole.
+
+        `device` is "cpu", "cuda" or "auto" (CUDA when there is one).
+
+        Raises:
+            UserError: not a model folder, made by a newer version, damaged, or weights that do not fit the config.
+        """
+        folder, device = Path(folder), pick_device(device)
+        if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
+            folder = folder / "model"
+        weights = folder / "model.safetensors"
+        for file in (folder / "config.json", weights):
+            if not file.is_file():
+                raise UserError(f"'{folder}' is no model folder: it has no {file.name}. `astroformer train` makes one.")
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            written = int(config["format"])
+            if written > FORMAT:
+                made_by = config.get("versions", {}).get("astroformer", "a newer version")
+                raise UserError(
+                    f"model folder '{folder}' has format {written} (made by astroformer {made_by}), and this version "
+                    f"reads up to {FORMAT}; upgrade with `pip install -U astroformer`."
+                )
+            network = Astroformer(AstroformerConfig.from_dict(config["network"]))
+            preprocessing = Preprocessing.from_dict(config["preprocessing"])
+            classes = tuple(config["classes"])
+            expected_hash = config["weights_sha256"]
+        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"'{folder / 'config.json'}' is damaged ({type(error).__name__}: {error}); copy the folder again."
+            ) from None
+        try:
+            state = load_file(weights)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"weight file '{weights}' is damaged or truncated ({error}); copy it again.") from None
+        own = network.state_dict()
+        wrong = [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]
+        if wrong or len(classes) != network.config.num_classes:
+            what = f"{len(wrong)} tensors differ, e.g. '{min(wrong)}'" if wrong else f"{len(classes)} class names"
+            raise UserError(f"in '{folder}' config.json does not fit its weights: {what}. Copy the two files together.")
+        if _sha256(weights) != expected_hash:
+            raise UserError(f"weight file '{weights}' is not the one that config.json names (its SHA-256 differs).")
+        network.load_state_dict(state)
+        info = {k: v for k, v in config.items() if k not in _OWN_KEYS}
+        classifier = cls(network.to(memory_format=torch.channels_last).eval(), preprocessing, classes, info)
+        return classifier.to(device)
+
+
+_OWN_KEYS = ("format", "network", "preprocessing", "classes", "weights_sha256", "versions")
+
+
+def load(folder: str | Path, device: str = "cpu") -> Classifier:
+    """The classifier that a model folder holds; `astroformer.load(path)`. See `Classifier.load`."""
+    return Classifier.load(folder, device)
+
+
+def pick_device(name: str) -> str:
+    """"cpu" or "cuda"; "auto" is CUDA when torch finds one.
+
+    Raises:
+        UserError: another name, or CUDA where there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise unknown_name("device", name, ("auto", "cpu", "cuda"))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' was asked for, but torch finds no CUDA device here; use 'cpu'.")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def versions() -> dict[str, str]:
+    """The versions that a model or run was made with."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("astroformer", "torch", "timm", "accelerate", "numpy", "pillow")},
+    }
+
+
+def model_card(config: dict[str, Any]) -> str:
+    """The model folder's README in Markdown, with the front matter that model hubs read."""
+    network, pre = config["network"], config["preprocessing"]
+    metrics = config.get("metrics", {})
+    rows = "\n".join(
+        f"| {name} | {m['value']:.4f} | {m['low']:.4f} – {m['high']:.4f} |"
+        for name, m in metrics.items()
+        if isinstance(m, dict)
+    )
+    measured = (
+        f"Measured on {metrics['n']} validation images ({config.get('validation', 'hold-out')}):\n\n"
+        f"| metric | value | 95 % bootstrap interval |\n|---|---|---|\n{rows}\n"
+        if rows
+        else "Not evaluated.\n"
+    )
+    height, width = pre["image_size"]
+    return f"""---
+library_name: astroformer
+pipeline_tag: image-classification
+tags: [astroformer, image-classification, from-scratch]
+---
+# {config.get("name", "Astroformer")}: {len(config["classes"])} classes
+
+An Astroformer (arXiv 2304.05350), vertical layout {"-".join(network["layout"])}, {config.get("parameters", "?")} parameters, trained from
+scratch with astroformer {config["versions"]["astroformer"]}.
+
+- Input: {network["in_chans"]} channel(s), {height} × {width} px; the central {pre["crop"]:.0%} of the frame is used.
+- Classes: {", ".join(config["classes"])}.
+- Trained on: {config.get("training", "not recorded")}.
+
+{measured}
+## Use
+```python
+import astroformer
+
+model = astroformer.load("path/of/this/folder")
+predictions = model.predict(["image.jpg"])
+print(predictions.names, predictions.confidence_N)
+```
+
+## Limits
+The probabilities speak of images drawn like the training set: same instrument, preprocessing and mix of classes.
+An image of anything else is still given one of the classes above.
+"""
+
+
+def _as_images(images: Images) -> LabelledImages:
+    if isinstance(images, LabelledImages):
+        return images
+    if isinstance(images, str | Path):
+        return open_source(images, labelled=False)
+    if isinstance(images, np.ndarray):
+        if images.ndim not in (2, 3, 4):
+            raise UserError(f"an array of shape {images.shape} is no image; (H, W), (H, W, C) or (N, H, W, C) is.")
+        stack = images if images.ndim == 4 else (images[None] if images.ndim == 3 else images[None, :, :, None])
+        return LabelledImages("array", [str(i) for i in range(len(stack))], None, (), stack.__getitem__)
+    files = [Path(file) for file in images]
+    return LabelledImages("files", [str(file) for file in files], None, (), lambda i: read_image(files[i]))
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

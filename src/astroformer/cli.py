@@ -1,0 +1,327 @@
+"""The words a user types: `astroformer train | predict | evaluate | info`.
+
+Exit status: 0 done; 2 an error the user can mend, one sentence on stderr; 1 ours; 130 or 143 stopped by a signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from pydantic import ValidationError
+
+from astroformer.errors import UserError
+from astroformer.training.recipe import Recipe, explain, load_recipe
+
+
+@dataclass
+class Train:
+    """Train a classifier from a SOURCE of labelled images and write a run folder with the model in it.
+
+    A SOURCE is a folder of class folders, an .npz file, a CSV or Parquet catalog, or mock-galaxies.
+    """
+
+    source: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = None
+    """what to train on"""
+    valid: str | None = None
+    """what to validate on; without it a share of each class of SOURCE is held out"""
+    out: Path | None = None
+    """run folder, new or empty; default runs/NAME-1, -2, ..."""
+    recipe: str | None = None
+    """recipe file (YAML), or sky (the default) or photo"""
+    resume: Path | None = None
+    """run folder to continue as it was"""
+    init_from: Path | None = None
+    """model folder whose weights start this run"""
+    strict: bool = False
+    """make an unreadable file an error instead of leaving it out"""
+    cache: Path | None = None
+    """where decoded images are kept"""
+    quiet: bool = False
+    """no progress"""
+    debug: bool = False
+    """show tracebacks"""
+    settings: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
+
+    def run(self, given: set[str]) -> None:
+        from astroformer.training.progress import Reporter
+        from astroformer.training.train import train
+
+        if self.resume is not None:
+            extra = given & {name.replace("_", "-") for name in Recipe.model_fields} | given & {"recipe", "strict"}
+            if extra:
+                raise UserError(f"--resume continues a run as it was; leave out --{min(extra)}.")
+        with Reporter(quiet=self.quiet) as reporter:
+            trained = train(
+                self.source,
+                None if self.resume is not None else self.settings,
+                valid=self.valid,
+                out=self.out,
+                resume=self.resume,
+                init_from=self.init_from,
+                strict=self.strict,
+                cache=self.cache,
+                reporter=reporter,
+            )
+        for name in ("balanced_accuracy", "top1"):
+            m = trained.validation.metrics[name]
+            words = name.replace("_", " ")
+            print(f"validation {words} {m.value:.1%} (95 % interval {m.low:.1%} to {m.high:.1%}, n = {trained.validation.n})")
+        print(f"try next: astroformer predict {trained.model} IMAGES --out predictions.csv")
+        print(f"model: {trained.model}")
+
+
+@dataclass
+class Predict:
+    """Classify images with a trained MODEL: one row a file; unreadable files are rows with a reason."""
+
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """model folder, or the run folder that holds it"""
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """image, folder, .npz, catalog, or mock-galaxies"""
+    out: Path
+    """file to write, .csv or .parquet"""
+    batch_size: int = 64
+    """images a forward pass"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    quiet: bool = False
+    """no progress"""
+    debug: bool = False
+    """show tracebacks"""
+
+    def run(self, given: set[str]) -> None:
+        from astroformer.classifier import load
+        from astroformer.evaluation.tables import PredictionWriter
+        from astroformer.images.sources import open_source
+        from astroformer.training.progress import Reporter
+
+        classifier = load(self.model, self.device)
+        images = open_source(self.source, labelled=False)
+        failed = done = 0
+        with Reporter(quiet=self.quiet) as reporter, PredictionWriter(self.out, classifier.classes) as writer:
+            for part in classifier.iter_predict(images, batch_size=self.batch_size):
+                writer.write(part)
+                done += len(part)
+                failed += int((~part.readable_N).sum())
+                reporter.count("predicting", done, len(images))
+        print(f"{done - failed:,} predictions" + (f", {failed:,} files could not be read (column error)" if failed else ""))
+        print(f"predictions: {self.out}")
+
+
+@dataclass
+class Evaluate:
+    """Measure a trained MODEL on labelled images: metrics with 95 % intervals and the confusion matrix."""
+
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """model folder, or the run folder that holds it"""
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """labelled images: class folders, .npz, catalog, or mock-galaxies"""
+    out: Path
+    """folder for metrics.json, confusion.txt, confusion.png, predictions.csv"""
+    batch_size: int = 64
+    """images a forward pass"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    strict: bool = False
+    """make an unreadable file an error instead of leaving it out"""
+    quiet: bool = False
+    """no progress"""
+    debug: bool = False
+    """show tracebacks"""
+
+    def run(self, given: set[str]) -> None:
+        from astroformer.classifier import load
+        from astroformer.evaluation.pictures import plot_confusion
+        from astroformer.evaluation.tables import PredictionWriter, confusion_text, metrics_text, write_metrics
+        from astroformer.images.sources import open_source
+        from astroformer.training.progress import Reporter
+
+        classifier = load(self.model, self.device)
+        images = open_source(self.source, classes=classifier.classes)
+        with Reporter(quiet=self.quiet) as reporter:
+            evaluation, predictions = classifier.evaluate(
+                images,
+                batch_size=self.batch_size,
+                strict=self.strict,
+                progress=lambda done, total: reporter.count("evaluating", done, total),
+            )
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"folder '{self.out}' can't be made: {error.strerror}.") from None
+        left_out = int((~predictions.readable_N).sum())
+        write_metrics(self.out / "metrics.json", evaluation, {"source": self.source, "left_out": left_out})
+        with PredictionWriter(self.out / "predictions.csv", classifier.classes) as writer:
+            writer.write(predictions)
+        text = f"{metrics_text(evaluation)}\n\n{confusion_text(evaluation)}"
+        (self.out / "confusion.txt").write_text(confusion_text(evaluation) + "\n", encoding="utf-8")
+        plot_confusion(evaluation, self.out / "confusion.png")
+        print(text)
+        if left_out:
+            print(f"\n{left_out} files could not be read and are left out; see column error of {self.out / 'predictions.csv'}")
+        print(f"\nevaluation: {self.out}")
+
+
+@dataclass
+class Info:
+    """Describe a MODEL folder or a variant by name: layers, parameters, multiply-accumulates."""
+
+    model: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = None
+    """model folder or variant; without it a table of all variants"""
+    image_size: int | None = None
+    """side in px to count multiply-accumulates at"""
+    num_classes: int = 10
+    """classes of a variant's head"""
+    json: bool = False
+    """print JSON"""
+    debug: bool = False
+    """show tracebacks"""
+
+    def run(self, given: set[str]) -> None:
+        from astroformer.classifier import load
+        from astroformer.network import VARIANTS
+        from astroformer.network.counting import describe
+
+        size = None if self.image_size is None else (self.image_size, self.image_size)
+        rows: list[dict[str, Any]]
+        if self.model is None or self.model in VARIANTS:
+            names = list(VARIANTS) if self.model is None else [self.model]
+            rows = [describe(name, size=size, num_classes=self.num_classes) for name in names]
+        elif Path(self.model).exists():
+            classifier = load(self.model)
+            rows = [
+                {
+                    **describe(str(classifier.info.get("name", "model")), config=classifier.network.config, size=size),
+                    "classes": list(classifier.classes),
+                    "preprocessing": classifier.preprocessing.to_dict(),
+                    **classifier.info,
+                }
+            ]
+        else:
+            from astroformer.errors import unknown_name
+
+            raise unknown_name("model folder or variant", self.model, VARIANTS)
+        if self.json:
+            print(json.dumps(rows if len(rows) > 1 else rows[0], indent=2))
+        elif self.model is None:
+            print(f"{'variant':<18}{'layout':>7}{'size':>6}{'params M':>10}{'GMAC':>9}   widths, depths")
+            for row in rows:
+                print(
+                    f"{row['name']:<18}{row['layout']:>7}{row['image_size'][0]:>6}{row['parameters'] / 1e6:>10.2f}"
+                    f"{row['macs'] / 1e9:>9.3f}   {row['widths']}, {row['depths']}"
+                )
+        else:
+            for key, value in rows[0].items():
+                print(f"{key:<20} {json.dumps(value) if isinstance(value, list | dict) else value}")
+
+
+_COMMANDS: dict[str, type[Any]] = {"train": Train, "predict": Predict, "evaluate": Evaluate, "info": Info}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        command, given = _parse(arguments)
+        if command is not None:
+            command.run(given)
+        return 0
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        from astroformer.training.loop import Interrupted
+
+        if isinstance(error, Interrupted):
+            print(error, file=sys.stderr)
+            return 130
+        if debug:
+            traceback.print_exc()
+        else:
+            print(
+                f"error: {type(error).__name__}: {error}. This is a fault of astroformer, not yours; "
+                "run again with --debug and report what it prints.",
+                file=sys.stderr,
+            )
+        return 1
+
+
+def _parse(arguments: list[str]) -> tuple[Any, set[str]]:
+    """The command that `arguments` spell, and the names of the flags that were given."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__.splitlines()[0])
+        for name, kind in _COMMANDS.items():
+            print(f"  astroformer {name:<9} {kind.__doc__.strip().splitlines()[0]}")
+        print("`astroformer COMMAND --help` lists the words of a command.")
+        return None, set()
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("astroformer"))
+        return None, set()
+    if arguments[0] not in _COMMANDS:
+        from astroformer.errors import unknown_name
+
+        raise unknown_name("command", arguments[0], _COMMANDS)
+    kind, rest = _COMMANDS[arguments[0]], arguments[1:]
+    given = {re.split("[=.]", word[2:])[0].replace("_", "-") for word in rest if word.startswith("--")}
+    options: dict[str, Any] = {}
+    if kind is Train:
+        options["default"] = Train(settings=_starting_recipe(rest, given))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=rest, prog=f"astroformer {arguments[0]}", **options), given
+    except ValidationError as error:
+        raise UserError(explain(error)) from None
+    except SystemExit as stop:
+        if not stop.code:
+            return None, given
+        raise UserError(_sentence(said.getvalue(), arguments[0])) from None
+
+
+def _starting_recipe(rest: list[str], given: set[str]) -> Recipe:
+    """The recipe that flags then change: the one that `--recipe` names, or the defaults."""
+    recipe = Recipe()
+    for i, word in enumerate(rest):
+        if word == "--recipe" and i + 1 < len(rest):
+            recipe = load_recipe(rest[i + 1])
+        elif word.startswith("--recipe="):
+            recipe = load_recipe(word.removeprefix("--recipe="))
+    # A length on the command line replaces the recipe's, of whichever kind that was.
+    if "minutes" in given and "epochs" not in given:
+        recipe = recipe.model_copy(update={"epochs": None})
+    if "epochs" in given and "minutes" not in given:
+        recipe = recipe.model_copy(update={"minutes": None})
+    return recipe
+
+
+def _sentence(box: str, command: str) -> str:
+    """tyro's framed message as one sentence."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [re.sub(r"[╭╮╰╯│─]", " ", line).strip() for line in text.splitlines()]
+    words = " ".join(line for line in lines if line)
+    words = re.sub(r"^(Parsing error|Unrecognized options|Required options|Invalid choice|Invalid input)\s+", "", words)
+    words = re.sub(r"\s*For full helptext, (see|run) .*$", "", words)
+    return f"{' '.join(words.split())}  See `astroformer {command} --help`."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""The one family of errors that a user can cause and can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Wrong input: the message names the value, what is allowed, and what to do.
+
+    The command line prints it as one sentence and exits with status 2; everything else that is raised is our own fault
+    and exits with status 1.
+    """
+
+
+def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> UserError:
+    """The error for a `name` that is not among the `allowed` names of that `kind`, with the nearest one suggested."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return UserError(f"unknown {kind} '{name}'.{hint} Allowed: {', '.join(names)}.")

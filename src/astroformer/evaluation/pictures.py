@@ -1,0 +1,74 @@
+"""Pictures of a run and of an evaluation, drawn with matplotlib into PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from astroformer.metrics import Evaluation
+
+_INK, _BLUE, _RED, _GREY = "#222222", "#2563a8", "#c2452d", "#8a8a8a"
+
+
+def plot_history(history: list[dict[str, float]], path: Path) -> None:
+    """Training loss and validation scores against the epoch."""
+    if not history:
+        return
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, scores = figure.subplots(1, 2)
+    losses.plot(epochs, [row["train_loss"] for row in history], color=_BLUE, label="training loss")
+    losses.plot(epochs, [row["valid_nll"] for row in history], color=_RED, label="validation NLL")
+    losses.set(xlabel="epoch", ylabel="nats", title="Loss (training: augmented, smoothed)")
+    balanced = [row["valid_balanced_accuracy"] for row in history]
+    scores.plot(epochs, [row["valid_top1"] for row in history], color=_GREY, label="top-1")
+    scores.plot(epochs, balanced, color=_RED, label="balanced accuracy")
+    scores.annotate(
+        f"{balanced[-1]:.1%}", (epochs[-1], balanced[-1]), xytext=(-4, 6), textcoords="offset points", ha="right", color=_RED
+    )
+    scores.set(xlabel="epoch", title="Validation, averaged weights", ylim=(0, 1.02))
+    scores.yaxis.set_major_formatter(PercentFormatter(1.0))
+    for axes in (losses, scores):
+        if len(epochs) == 1:
+            for line in axes.lines:
+                line.set_marker("o")
+        axes.legend(frameon=False, fontsize=9)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+
+
+def plot_confusion(evaluation: Evaluation, path: Path) -> None:
+    """The confusion matrix: colour is the share of the true class, numbers are counts (up to 20 classes)."""
+    counts = evaluation.confusion_KK
+    k = len(counts)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(3.2 + 0.45 * k, 14.0)
+    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if k <= 40:
+        labels = [name.replace("_", " ") for name in evaluation.classes]
+        axes.set_xticks(range(k), labels, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(k), labels)
+    if k <= 20:
+        for i in range(k):
+            for j in range(k):
+                if counts[i, j]:
+                    axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", fontsize=9,
+                              color="white" if share[i, j] > 0.55 else _INK)  # fmt: skip
+    accuracy = evaluation.metrics["balanced_accuracy"]
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(
+        f"{evaluation.n:,} images, balanced accuracy {accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})",
+        fontsize=10,
+    )
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1.0))
+    bar.set_label("share of the true class")
+    figure.savefig(path, dpi=130)

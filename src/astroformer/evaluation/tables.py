@@ -1,0 +1,107 @@
+"""Predictions and metrics as files: CSV, Parquet, JSON, text."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from astroformer.classifier import Predictions
+from astroformer.errors import UserError
+from astroformer.metrics import Evaluation
+
+
+class PredictionWriter:
+    """Writes predictions batch by batch to a CSV or Parquet file, one row an image.
+
+    Columns: `file`, `prediction`, `confidence`, one `p:<class>` a class, `error`. A file that can't be read is a row
+    with its reason and empty numbers. The file appears under its name once it is whole.
+    """
+
+    def __init__(self, path: str | Path, classes: tuple[str, ...]) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() not in (".csv", ".parquet"):
+            raise UserError(f"predictions can't be written to '{path}': the name must end in .csv or .parquet.")
+        if not self.path.parent.is_dir():
+            raise UserError(f"predictions can't be written to '{path}': folder '{self.path.parent}' does not exist.")
+        self.columns = ["file", "prediction", "confidence", *(f"p:{name}" for name in classes), "error"]
+        self._unfinished = self.path.with_name(self.path.name + ".part")
+        self._parquet: pq.ParquetWriter | None = None
+        text, number = pa.string(), pa.float64()
+        self._schema = pa.schema(
+            [(name, text if name in ("file", "prediction", "error") else number) for name in self.columns]
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            if self.path.suffix.lower() == ".parquet":
+                self._parquet = pq.ParquetWriter(self._unfinished, self._schema)
+            else:
+                self._stream = self._unfinished.open("w", newline="", encoding="utf-8")
+                self._csv = csv.writer(self._stream)
+                self._csv.writerow(self.columns)
+        except OSError as error:
+            raise UserError(f"predictions can't be written to '{self.path}': {error.strerror}.") from None
+        return self
+
+    def write(self, part: Predictions) -> None:
+        rows = zip(part.files, part.names, part.confidence_N, part.probabilities_NK, part.errors, strict=True)
+        if self._parquet:
+            table = [
+                [file, name or None, _number(confidence), *map(_number, p_K), error or None]
+                for file, name, confidence, p_K, error in rows
+            ]
+            self._parquet.write_table(pa.table(list(zip(*table, strict=True)), schema=self._schema))
+        else:
+            for file, name, confidence, p_K, error in rows:
+                numbers = [_number(v) for v in (confidence, *p_K)]
+                self._csv.writerow([file, name, *("" if v is None else f"{v:.8g}" for v in numbers), error])
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        (self._parquet or self._stream).close()
+        if kind is None:
+            os.replace(self._unfinished, self.path)
+        else:
+            self._unfinished.unlink(missing_ok=True)
+
+
+def _number(value: Any) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def write_metrics(path: Path, evaluation: Evaluation, extra: dict[str, Any]) -> None:
+    """`metrics.json`: `n`, every metric with `value`, `low`, `high`, recall a class, the confusion matrix."""
+    path.write_text(json.dumps({**evaluation.to_dict(), **extra}, indent=2) + "\n", encoding="utf-8")
+
+
+def metrics_text(evaluation: Evaluation) -> str:
+    """The metrics as aligned lines: value and 95 % interval."""
+    lines = [f"{'n':<18} {evaluation.n:>8,}"]
+    lines += [
+        f"{name:<18} {m.value:>8.4f}   95 % interval {m.low:.4f} to {m.high:.4f}"
+        for name, m in evaluation.metrics.items()
+    ]
+    return "\n".join(lines)
+
+
+def confusion_text(evaluation: Evaluation) -> str:
+    """The confusion matrix as text: a row a true class, a column a predicted one, numbered as the rows are."""
+    counts = evaluation.confusion_KK
+    width = max(len(str(counts.max())), len(str(len(counts)))) + 2
+    name_width = max(map(len, evaluation.classes)) + 4
+    header = " " * name_width + "".join(f"{k:>{width}}" for k in range(len(counts))) + "   recall"
+    lines: Iterable[str] = (
+        f"{k:>2}  {name:<{name_width - 4}}"
+        + "".join(f"{n:>{width}}" for n in row)
+        + (f"   {row[k] / row.sum():6.1%}" if row.sum() else "        –")
+        for k, (name, row) in enumerate(zip(evaluation.classes, counts, strict=True))
+    )
+    return "\n".join([header, *lines])

@@ -1,0 +1,283 @@
+"""From an image of any size, type and number of channels to the fixed array that a network is trained on.
+
+One `Preprocessing` serves the store, prediction and export, and lies in the model folder, so that the same
+file always gives the same numbers.
+
+Shapes: B batch, C channels, H height, W width, P = H·W pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from astroformer.errors import UserError, unknown_name
+from astroformer.images.reading import Array
+
+_FITS = ("crop", "pad", "stretch")
+_DTYPES = ("uint8", "float16")
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, what Pillow uses for 8-bit images
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes a network's input.
+
+    Attributes:
+        image_size: (H, W) in pixels.
+        channels: C of the result.
+        crop: central share of the frame that is kept, per side, in (0, 1].
+        fit: what happens when the frame's shape is not that of `image_size`: `crop` cuts the longer side at
+            both ends, `pad` shrinks the whole frame into a black (zero) one, `stretch` scales the sides
+            differently.
+        mean, std: per channel, in the units of `normalize`; empty: 0 and 1.
+        dtype: what is kept, `uint8` for 8-bit images, else `float16`.
+    """
+
+    image_size: tuple[int, int]
+    channels: int
+    crop: float = 1.0
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    dtype: Literal["uint8", "float16"] = "uint8"
+
+    def __post_init__(self) -> None:
+        def fail(word: str, value: object, allowed: str) -> UserError:
+            return UserError(f"preprocessing: {word} is {value}; {allowed}.")
+
+        size = tuple(self.image_size)
+        if len(size) != 2 or any(
+            not isinstance(s, int) or isinstance(s, bool) or not 1 <= s <= 16384 for s in size
+        ):
+            raise fail(
+                "image_size", self.image_size, "two whole numbers (height, width) from 1 to 16384 are needed"
+            )
+        if not isinstance(self.channels, int) or not 1 <= self.channels <= 1024:
+            raise fail("channels", self.channels, "a whole number from 1 to 1024 is needed")
+        if not 0 < self.crop <= 1:
+            raise fail("crop", self.crop, "a share above 0 and up to 1 is needed")
+        if self.fit not in _FITS:
+            raise unknown_name("fit", self.fit, _FITS)
+        if self.dtype not in _DTYPES:
+            raise unknown_name("dtype", self.dtype, _DTYPES)
+        mean = tuple(float(m) for m in self.mean) or (0.0,) * self.channels
+        std = tuple(float(s) for s in self.std) or (1.0,) * self.channels
+        if len(mean) != self.channels or not all(map(math.isfinite, mean)):
+            raise fail("mean", mean, f"{self.channels} finite numbers, one a channel, are needed")
+        if len(std) != self.channels or not all(math.isfinite(s) and s > 0 for s in std):
+            raise fail("std", std, f"{self.channels} numbers above 0, one a channel, are needed")
+        for name, value in (("image_size", size), ("crop", float(self.crop)), ("mean", mean), ("std", std)):
+            object.__setattr__(self, name, value)
+
+    def apply(self, image: Array) -> Array:
+        """`(H, W, C)` or `(H, W)` of uint8, uint16, bool or float → `(channels, *image_size)` of `dtype`.
+
+        The frame is cut to whole pixels and resized with an antialiased bicubic filter (Pillow); a frame that
+        has the size already is left as it is. Values: uint8 stays uint8 when that is the dtype, and is
+        divided by 255 for float16; uint16 is divided by 65535; floats are kept as they are, in their own
+        units, not clipped. Channels: grey is repeated, RGB to grey is the BT.601 luminance, and two or four
+        channels are grey or RGB with alpha, laid over black, unless as many are asked for.
+
+        Raises `UserError` if the image's type or channels do not fit, or if float16 cannot hold its values.
+        """
+        if image.ndim == 2:
+            image = image[:, :, None]
+        if image.ndim != 3 or 0 in image.shape:
+            raise UserError(
+                f"an image has shape {image.shape}; (height, width, channels), none of them 0, is needed."
+            )
+        if image.dtype == np.bool_:
+            image = image.astype(np.uint8) * 255
+        if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
+            raise UserError(f"an image is {image.dtype}; uint8, uint16 and floats are understood.")
+        bounded = image.dtype == np.uint16
+        if image.dtype != np.uint8:
+            if self.dtype == "uint8":
+                raise UserError(
+                    f"an image is {image.dtype}, which uint8 would degrade; set the dtype to float16."
+                )
+            with np.errstate(over="ignore"):  # a float64 beyond float32 is refused below
+                image = image.astype(np.float32)
+            if bounded:
+                image = image / np.float32(65535)
+        image = self._cut(image)
+        image = self._resized(self._with_channels(image))
+        if image.shape[2] != self.channels:
+            image = np.repeat(image, self.channels, axis=2)
+        image_CHW = np.ascontiguousarray(image.transpose(2, 0, 1))
+        if image_CHW.dtype == np.uint8:
+            return image_CHW if self.dtype == "uint8" else (image_CHW / np.float32(255)).astype(np.float16)
+        if bounded:  # a bicubic filter overshoots at edges; the scale of an integer image ends at 0 and 1
+            return image_CHW.clip(0, 1).astype(np.float16)
+        return _as_float16(image_CHW)
+
+    def normalize(self, x_BCHW: Tensor) -> Tensor:
+        """What the network sees: `(x / 255 if x is uint8 - mean) / std` per channel, as float32 of the same
+        shape.
+        """
+        mean_C11 = torch.tensor(self.mean, dtype=torch.float32, device=x_BCHW.device)[:, None, None]
+        std_C11 = torch.tensor(self.std, dtype=torch.float32, device=x_BCHW.device)[:, None, None]
+        scaled_BCHW = x_BCHW.float() / 255 if x_BCHW.dtype == torch.uint8 else x_BCHW.float()
+        return (scaled_BCHW - mean_C11) / std_C11
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON keeps them; `from_dict` is the way back."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Preprocessing:
+        """Rebuild from `to_dict`. Raises `UserError` for an unknown or missing word or an impossible
+        value.
+        """
+        known = [f.name for f in dataclasses.fields(cls)]
+        for word in settings:
+            if word not in known:
+                raise unknown_name("preprocessing setting", word, known)
+        for word in ("image_size", "channels"):
+            if word not in settings:
+                raise UserError(f"the preprocessing lacks '{word}'.")
+        try:
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+            return cls(**values)
+        except TypeError as error:
+            raise UserError(f"the preprocessing has a value of the wrong kind: {error}.") from None
+
+    def _cut(self, image: Array) -> Array:
+        """The central part of the frame, in whole pixels: `crop` of each side, then the target's shape if
+        `fit` says so.
+        """
+        height, width = image.shape[:2]
+        kept_h, kept_w = height * self.crop, width * self.crop
+        if self.fit == "crop":
+            target_h, target_w = self.image_size
+            scale = min(kept_h / target_h, kept_w / target_w)
+            kept_h, kept_w = target_h * scale, target_w * scale
+        rows, columns = max(1, round(kept_h)), max(1, round(kept_w))
+        top, left = (height - rows) // 2, (width - columns) // 2
+        return image[top : top + rows, left : left + columns]
+
+    def _with_channels(self, image: Array) -> Array:
+        """1 channel, to be repeated after the resize, or `channels` of them."""
+        have = image.shape[2]
+        if have == self.channels:
+            return image
+        if self.channels not in (1, 3) or have > 4:
+            raise UserError(
+                f"an image has {have} channels, {self.channels} are asked for; only grey and RGB are made "
+                f"from each other."
+            )
+        if have in (2, 4):
+            image = _over_black(image)
+        if image.shape[2] == 3 and self.channels == 1:
+            if image.dtype == np.uint8:
+                return np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))[:, :, None]
+            grey: Array = image @ np.array(_LUMINANCE, np.float32)
+            return grey[:, :, None]
+        return image
+
+    def _resized(self, image: Array) -> Array:
+        height, width = self.image_size
+        if self.fit == "pad":
+            scale = min(height / image.shape[0], width / image.shape[1])
+            inner_h = min(height, max(1, round(image.shape[0] * scale)))
+            inner_w = min(width, max(1, round(image.shape[1] * scale)))
+            inner = _resize(image, inner_h, inner_w)
+            top, left = (height - inner_h) // 2, (width - inner_w) // 2
+            framed = np.zeros((height, width, image.shape[2]), image.dtype)
+            framed[top : top + inner_h, left : left + inner_w] = inner
+            return framed
+        return _resize(image, height, width)
+
+
+def _resize(image: Array, height: int, width: int) -> Array:
+    """Antialiased bicubic resize of `(H, W, C)` uint8 or float32, each channel for itself."""
+    if image.shape[:2] == (height, width):
+        return image
+    image = np.ascontiguousarray(image)
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    bands = [
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(image[:, :, c])).resize(
+                (width, height), Image.Resampling.BICUBIC
+            )
+        )
+        for c in range(image.shape[2])
+    ]
+    return np.stack(bands, axis=2)
+
+
+def _over_black(image: Array) -> Array:
+    """Colour times alpha; alpha is the last channel, full at 255 (uint8) or 1 (float)."""
+    colour, alpha = image[:, :, :-1], image[:, :, -1:]
+    if image.dtype == np.uint8:
+        return ((colour.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
+    return colour * alpha
+
+
+def _as_float16(image_CHW: Array) -> Array:
+    """float16, or an error if that would change the image visibly: scientific images come in any units."""
+    with np.errstate(over="ignore"):
+        half_CHW = image_CHW.astype(np.float16)
+    if not np.isfinite(image_CHW).all():
+        raise UserError("an image has NaN or infinite values; mend or mask them first.")
+    low, high = float(image_CHW.min()), float(image_CHW.max())
+    if not np.isfinite(half_CHW).all():
+        raise UserError(
+            f"an image has values from {low:g} to {high:g}, and float16 ends at 65504; scale the images to "
+            f"about 0 to 1."
+        )
+    # Coarser steps than 8 bits give would be visible: errors beyond half of 1/255 of the range.
+    if float(np.abs(half_CHW.astype(np.float32) - image_CHW).max()) > (high - low) / 510 and high > low:
+        raise UserError(
+            f"an image has values from {low:g} to {high:g}, of which float16 keeps fewer than 8 bits; "
+            f"subtract the "
+            f"background and scale the images to about 0 to 1."
+        )
+    return half_CHW
+
+
+def measure_statistics(
+    array: NDArray[Any], indices: NDArray[np.integer] | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of `(N, C, H, W)`, in the units of `Preprocessing.normalize`.
+
+    uint8 counts in [0, 1]. The array is read in pieces, so it may be larger than memory. A constant channel
+    has no scale, and its standard deviation is given as 1. `indices` restricts it to some images (those
+    trained on).
+    """
+    n = len(array) if indices is None else len(indices)
+    if not n:
+        raise UserError("there are no images to measure the mean and standard deviation of.")
+    scale = 255.0 if array.dtype == np.uint8 else 1.0
+    channels, pixels = array.shape[1], int(np.prod(array.shape[2:]))
+    shift_C1 = np.zeros((channels, 1), np.float32)
+    total_C = square_C = np.zeros(channels)
+    step = max(1, (1 << 22) // (channels * pixels))
+    for start in range(0, n, step):
+        some = slice(start, start + step)
+        x_BCP = array[some if indices is None else np.asarray(indices)[some]].astype(np.float32)
+        x_BCP = x_BCP.reshape(len(x_BCP), channels, pixels)
+        if start == 0:  # squares about a value near the mean lose no digits where the mean is far from 0
+            shift_C1 = x_BCP.mean(axis=(0, 2), dtype=np.float64).astype(np.float32)[:, None]
+        x_BCP -= shift_C1
+        total_C = total_C + x_BCP.sum(axis=2).sum(axis=0, dtype=np.float64)
+        # float32 within an image, float64 over images
+        square_BC = np.matmul(x_BCP[:, :, None, :], x_BCP[:, :, :, None])[:, :, 0, 0]
+        square_C = square_C + square_BC.sum(axis=0, dtype=np.float64)
+    mean_C = total_C / (n * pixels)
+    std_C = np.sqrt(np.maximum(square_C / (n * pixels) - mean_C**2, 0.0)) / scale
+    mean_C = (mean_C + shift_C1[:, 0]) / scale
+    # Below the resolution of the type there is no signal, only rounding.
+    std_C = np.where(std_C > 1e-6 * np.maximum(np.abs(mean_C), 1e-6), std_C, 1.0)
+    return tuple(float(m) for m in mean_C), tuple(float(s) for s in std_C)

@@ -1,0 +1,143 @@
+"""Stratified splits: the same share of every class in each part, the same split for the same seed."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astroformer.errors import UserError
+from astroformer.images.sources import LabelledImages
+
+Indices = NDArray[np.int64]
+
+
+def holdout(
+    labels: NDArray[np.integer], fraction: float, seed: int, *, classes: Sequence[str] | None = None
+) -> tuple[Indices, Indices]:
+    """Split into training and validation indices, each sorted.
+
+    Every class has at least one image in each part. Otherwise the validation part has round(fraction · N)
+    images, and of each class its share by largest remainder: within one image of fraction · n.
+
+    Args:
+        labels: (N,) whole numbers.
+        fraction: share to validate on, in (0, 1).
+        classes: names, for the error's sentence.
+
+    Raises `UserError` if a class has fewer than two images.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"the validation fraction is {fraction}; it lies between 0 and 1, for instance 0.2.")
+    members = _members(labels, seed, need=2, what="a training and a validation part", classes=classes)
+    counts = np.array([len(m) for m in members])
+    quota = fraction * counts
+    taken = np.clip(np.floor(quota).astype(np.int64), 1, counts - 1)
+    total = int(np.clip(round(fraction * counts.sum()), len(counts), counts.sum() - len(counts)))
+    # Largest remainder first; sorting is stable, so ties go to the class with the lower number.
+    for c in np.argsort(taken - quota, kind="stable"):
+        if taken.sum() < total and taken[c] < counts[c] - 1 and taken[c] < quota[c]:
+            taken[c] += 1
+    valid = np.sort(np.concatenate([m[:n] for m, n in zip(members, taken, strict=True)]))
+    train = np.sort(np.concatenate([m[n:] for m, n in zip(members, taken, strict=True)]))
+    return train, valid
+
+
+def kfold(
+    labels: NDArray[np.integer], k: int, seed: int, *, classes: Sequence[str] | None = None
+) -> list[tuple[Indices, Indices]]:
+    """k splits into training and validation indices, each sorted; every image is validated on once.
+
+    Folds differ by at most one image, in all and in each class.
+
+    Raises `UserError` if k < 2 or a class has fewer than k images.
+    """
+    if k < 2:
+        raise UserError(f"{k} folds are asked for; there are 2 or more.")
+    members = _members(labels, seed, need=k, what=f"{k} folds", classes=classes)
+    # Dealing the classes out one after the other, like cards, keeps the folds level in each class and in all.
+    dealt = np.concatenate(members)
+    folds = [np.sort(dealt[fold::k]) for fold in range(k)]
+    everything = np.sort(dealt)
+    return [(np.setdiff1d(everything, fold, assume_unique=True), fold) for fold in folds]
+
+
+def _members(
+    labels: NDArray[np.integer], seed: int, *, need: int, what: str, classes: Sequence[str] | None
+) -> list[Indices]:
+    """The indices of each class that occurs, shuffled by (seed, class)."""
+    labels = np.asarray(labels)
+    present = np.unique(labels)
+    if not len(present):
+        raise UserError("there are no images to split.")
+    members = []
+    for label in present:
+        found = np.flatnonzero(labels == label).astype(np.int64)
+        if len(found) < need:
+            name = classes[label] if classes is not None else str(label)
+            raise UserError(
+                f"the class '{name}' has {len(found)} image{'s' * (len(found) != 1)}, too few for {what}: "
+                f"{need} are "
+                f"needed. Add images or leave the class out."
+            )
+        members.append(np.random.default_rng([seed, int(label)]).permutation(found))
+    return members
+
+
+def write_split(path: Path, images: LabelledImages, indices: Sequence[int] | Indices) -> None:
+    """Write one part of a split as CSV with the columns `file` and `label` (the class name; empty without
+    labels).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("file", "label"))
+        for i in indices:
+            writer.writerow(
+                (images.files[i], "" if images.labels is None else images.classes[images.labels[i]])
+            )
+    os.replace(part, path)
+
+
+def read_split(path: Path, images: LabelledImages) -> Indices:
+    """The indices in `images` of the files that a split lists, in its order.
+
+    Raises `UserError` if the file is no split, lists a file twice or one that `images` lacks, or if a label
+    has changed.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"the split '{path}' cannot be read: {getattr(error, 'strerror', None) or error}."
+        ) from None
+    if not rows or rows[0] != ["file", "label"] or any(len(row) != 2 for row in rows):
+        raise UserError(f"'{path}' is no split: it should have the columns file,label.")
+    position = {name: i for i, name in enumerate(images.files)}
+    indices: list[int] = []
+    seen: set[str] = set()
+    for name, label in rows[1:]:
+        if name in seen:
+            raise UserError(f"the split '{path}' lists '{name}' twice. Split anew.")
+        if name not in position:
+            raise UserError(
+                f"the split '{path}' lists '{name}', which '{images.source}' does not have. Split anew."
+            )
+        seen.add(name)
+        i = position[name]
+        now = "" if images.labels is None else images.classes[images.labels[i]]
+        if images.labels is not None and label != now:
+            raise UserError(
+                f"the split '{path}' gives '{name}' the label '{label}', '{images.source}' the label "
+                f"'{now}'. Split anew."
+            )
+        indices.append(i)
+    return np.array(indices, np.int64)

@@ -1,0 +1,140 @@
+"""Numbers that say how good predicted probabilities are, with bootstrap intervals. Numpy alone.
+
+Legend: N images, K classes, R bootstrap resamples, U distinct (label, prediction) pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astroformer.errors import UserError
+
+Array = NDArray[Any]
+# A certain but wrong probability of 0 would make the NLL infinite and hide every other image.
+_SMALLEST_PROBABILITY = 1e-12
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured `value` and the 95 % bootstrap interval [`low`, `high`] around it."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float]:
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured on `n` images; `confusion_KK[i, j]` counts images of class i called j."""
+
+    n: int
+    classes: tuple[str, ...]
+    metrics: dict[str, Interval]
+    confusion_KK: Array
+
+    def __getitem__(self, metric: str) -> float:
+        return self.metrics[metric].value
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: `n`, each metric as {value, low, high}, counts and recall a class, the confusion matrix."""
+        support_K = self.confusion_KK.sum(1)
+        recall = {
+            name: {"n": int(n), "recall": float(self.confusion_KK[k, k] / n) if n else None}
+            for k, (name, n) in enumerate(zip(self.classes, support_K, strict=True))
+        }
+        return {
+            "n": self.n,
+            **{name: interval.to_dict() for name, interval in self.metrics.items()},
+            "classes": recall,
+            "confusion": self.confusion_KK.tolist(),
+        }
+
+
+def confusion_matrix(labels_N: Array, predictions_N: Array, n_classes: int) -> Array:
+    """(K, K) counts: rows are the true classes, columns the predicted ones."""
+    pairs = labels_N.astype(np.int64) * n_classes + predictions_N.astype(np.int64)
+    return np.bincount(pairs, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
+
+
+def _scores(hits_RK: Array, support_RK: Array, called_RK: Array) -> dict[str, Array]:
+    """top1, balanced accuracy and macro F1 of R confusion matrices given by diagonal, row and column sums.
+
+    Classes that a resample lacks count for nothing: balanced accuracy averages over the classes with images,
+    macro F1 over those with images or predictions (both as scikit-learn does).
+    """
+    present_RK = support_RK > 0
+    seen_RK = present_RK | (called_RK > 0)
+    recall_RK = hits_RK / np.maximum(support_RK, 1)
+    f1_RK = 2 * hits_RK / np.maximum(support_RK + called_RK, 1)
+    return {
+        "top1": hits_RK.sum(1) / support_RK.sum(1),
+        "balanced_accuracy": recall_RK.sum(1) / present_RK.sum(1),
+        "macro_f1": f1_RK.sum(1) / seen_RK.sum(1),
+    }
+
+
+def balanced_accuracy(labels_N: Array, predictions_N: Array, n_classes: int) -> float:
+    """Mean over the classes present of the share of their images that are called right."""
+    confusion = confusion_matrix(labels_N, predictions_N, n_classes)
+    scores = _scores(np.diag(confusion)[None], confusion.sum(1)[None], confusion.sum(0)[None])
+    return float(scores["balanced_accuracy"][0])
+
+
+def nll_N(labels_N: Array, probabilities_NK: Array) -> Array:
+    """(N,) negative log-likelihood of each true class in nats, its probability floored at 1e-12."""
+    true_N = probabilities_NK[np.arange(len(labels_N)), labels_N].astype(np.float64)
+    return -np.log(np.maximum(true_N, _SMALLEST_PROBABILITY))
+
+
+def evaluate(
+    labels_N: Array, probabilities_NK: Array, classes: tuple[str, ...], *, resamples: int = 1000, seed: int = 0
+) -> Evaluation:
+    """Top-1, balanced accuracy, macro F1 and NLL with 95 % percentile-bootstrap intervals over the images.
+
+    Args:
+        labels_N: true classes, integers in [0, K).
+        probabilities_NK: predicted probabilities, rows that sum to 1.
+        classes: the K class names.
+        resamples: bootstrap resamples of the N images (Efron & Tibshirani 1993, ch. 13).
+
+    Raises:
+        UserError: there is no image to evaluate, or the shapes do not fit.
+    """
+    n, k = len(labels_N), len(classes)
+    if n == 0:
+        raise UserError("there are 0 images to evaluate; at least 1 labelled image that can be read is needed.")
+    if probabilities_NK.shape != (n, k):
+        raise UserError(f"probabilities have shape {probabilities_NK.shape}; ({n}, {k}) is needed: images × classes.")
+    predictions_N = probabilities_NK.argmax(1)
+    confusion_KK = confusion_matrix(labels_N, predictions_N, k)
+    losses_N = nll_N(labels_N, probabilities_NK)
+
+    # Resampling images with replacement draws the counts of the distinct (label, prediction) pairs from a
+    # multinomial, so the bootstrap costs R × U instead of R × N.
+    generator = np.random.default_rng(seed)
+    label_U, prediction_U = np.nonzero(confusion_KK)
+    counts_RU = generator.multinomial(n, confusion_KK[label_U, prediction_U] / n, size=resamples)
+    support_RK, called_RK, hits_RK = (np.zeros((resamples, k)) for _ in range(3))
+    for u, (label, prediction) in enumerate(zip(label_U, prediction_U, strict=True)):
+        support_RK[:, label] += counts_RU[:, u]
+        called_RK[:, prediction] += counts_RU[:, u]
+        if label == prediction:
+            hits_RK[:, label] += counts_RU[:, u]
+    samples = _scores(hits_RK, support_RK, called_RK)
+    samples["nll"] = np.array([losses_N[generator.integers(0, n, n)].mean() for _ in range(resamples)])
+
+    support_K, called_K = confusion_KK.sum(1), confusion_KK.sum(0)
+    values = {m: float(v[0]) for m, v in _scores(np.diag(confusion_KK)[None], support_K[None], called_K[None]).items()}
+    values["nll"] = float(losses_N.mean())
+    metrics = {}
+    for name, value in values.items():
+        low, high = np.quantile(samples[name], [0.025, 0.975])
+        metrics[name] = Interval(value, float(low), float(high))
+    return Evaluation(n, tuple(classes), metrics, confusion_KK)

@@ -1,0 +1,186 @@
+"""The network whole: `Astroformer`, and `create_network` that builds one by name."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from astroformer.errors import UserError, unknown_name
+from astroformer.network.blocks import Head, MBConv, Stem, TransformerBlock
+from astroformer.network.config import VARIANTS, AstroformerConfig, check_settings
+
+
+class Astroformer(nn.Module):
+    """Astroformer (R. Dagli, arXiv 2304.05350): a stem, four stages C or T, a head.
+
+    Takes images (B, in_chans, H, W) of any size from 32x32 up (`config.min_size`), square or not.
+
+    Args:
+        config: what to build; kept as `.config`.
+    """
+
+    def __init__(self, config: AstroformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.grad_checkpointing = False
+        self.stem = Stem(config.in_chans, config.stem_width, config.strides[0])
+        stages: list[nn.Sequential] = []
+        width, map_sizes, total = config.stem_width, config.map_sizes(), sum(config.depths)
+        for stage, kind in enumerate(config.layout):
+            blocks: list[nn.Module] = []
+            for position in range(config.depths[stage]):
+                index = sum(config.depths[:stage]) + position
+                drop = config.stochastic_depth * index / max(1, total - 1)
+                stride = config.strides[stage + 1] if position == 0 else 1
+                out_width = config.widths[stage]
+                if kind == "C":
+                    blocks.append(MBConv(width, out_width, stride, config.channel_attention, drop))
+                else:
+                    map_size = map_sizes[stage + 1] if config.relative_bias else None
+                    blocks.append(
+                        TransformerBlock(
+                            width, out_width, stride, config.head_width, config.mlp_ratio, map_size, drop
+                        )
+                    )
+                width = out_width
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+        self.num_features = width
+        self.head = Head(width, config.head_hidden, config.num_classes, config.head_dropout)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return self.config.num_classes
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Width of what `forward_head(..., pre_logits=True)` returns; timm's word for it."""
+        return self.head.num_features
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Images (B, in_chans, H, W) to logits (B, num_classes).
+
+        Raises:
+            UserError: the images have another number of channels than the network, or are smaller than
+                `config.min_size`.
+        """
+        return self.forward_head(self.forward_features(x_BCHW))
+
+    def forward_features(self, x_BCHW: Tensor) -> Tensor:
+        """Images (B, in_chans, H, W) to the map of S4, (B, num_features, h, w). Errors as in `forward`."""
+        x_BCHW = self._stem(x_BCHW)
+        for stage in self.stages:
+            x_BCHW = self._stage(stage, x_BCHW)
+        return x_BCHW
+
+    def forward_head(self, x_BCHW: Tensor, pre_logits: bool = False) -> Tensor:
+        """The map of S4 to logits, or with `pre_logits` to the features (B, head_hidden_size) under them."""
+        return self.head(x_BCHW, pre_logits)
+
+    def feature_maps(self, x_BCHW: Tensor) -> list[Tensor]:
+        """Images (B, in_chans, H, W) to the maps of S0 to S4, sized as `config.map_sizes((H, W))` says.
+
+        Errors as in `forward`.
+        """
+        maps = [self._stem(x_BCHW)]
+        for stage in self.stages:
+            maps.append(self._stage(stage, maps[-1]))
+        return maps
+
+    def _stem(self, x_BCHW: Tensor) -> Tensor:
+        self._check(x_BCHW)
+        # Pixels outermost: a fifth faster on a CPU, and the Transformer's tokens then are views.
+        return self.stem(x_BCHW.contiguous(memory_format=torch.channels_last))
+
+    def _stage(self, stage: nn.Module, x_BCHW: Tensor) -> Tensor:
+        for block in stage.children():
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x_BCHW = checkpoint(block, x_BCHW, use_reentrant=False, context_fn=partial(_twice, block))
+            else:
+                x_BCHW = block(x_BCHW)
+        return x_BCHW
+
+    def _check(self, x_BCHW: Tensor) -> None:
+        if x_BCHW.ndim != 4 or x_BCHW.shape[1] != self.config.in_chans:
+            raise UserError(
+                f"the images are of shape {tuple(x_BCHW.shape)}, but the network takes (batch, "
+                f"{self.config.in_chans}, height, width): convert the images to {self.config.in_chans} "
+                "channel(s), or build a network with another in_chans."
+            )
+        height, width = x_BCHW.shape[2:]
+        least = self.config.min_size
+        if height < least or width < least:
+            raise UserError(
+                f"the images are of {height}x{width} pixels: the network takes at least {least}x{least}; "
+                "resize or pad them to that or more."
+            )
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer."""
+        return self.head.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the last linear layer by a fresh one with `num_classes` outputs (0: by none).
+
+        Args:
+            num_classes: number of logits from now on.
+            global_pool: there for timm's sake; `avg` or None, since the head pools in no other way.
+        """
+        if global_pool not in (None, "avg"):
+            raise unknown_name("global_pool", global_pool, ["avg"])
+        self.config = dataclasses.replace(self.config, num_classes=num_classes)
+        like = self.head.norm.weight
+        fresh = nn.Linear(self.head.num_features, num_classes) if num_classes else nn.Identity()
+        self.head.classifier = fresh.to(like.device, like.dtype).train(self.training)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute blocks in the backward pass, and keep no activations: less memory, more time."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the position-bias tables, which weight decay spares as it spares biases and norms."""
+        return {name for name, _ in self.named_parameters() if name.endswith("position_bias.table")}
+
+
+def create_network(name: str, **settings: Any) -> Astroformer:
+    """The network of a variant, with some of its settings changed.
+
+    Args:
+        name: one of `VARIANTS`.
+        settings: fields of `AstroformerConfig`.
+
+    Raises:
+        UserError: the name or a setting is unknown, or a value is impossible.
+    """
+    if name not in VARIANTS:
+        raise unknown_name("network", name, VARIANTS)
+    check_settings(settings)
+    return Astroformer(dataclasses.replace(VARIANTS[name], **settings))
+
+
+def _twice(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts for the first run of a checkpointed block and for its repetition in the backward pass."""
+    return contextlib.nullcontext(), _statistics_kept(block)
+
+
+@contextlib.contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Batch norms work as ever, but a repeated pass does not count twice in their running statistics."""
+    norms = [layer for layer in block.modules() if isinstance(layer, nn.BatchNorm2d)]
+    tracked = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, was in zip(norms, tracked, strict=True):
+            norm.track_running_stats = was

@@ -1,0 +1,138 @@
+"""Attention over positions (relative, with its position bias) and over channels (SE, CBAM).
+
+Shapes: B batch, C channels, H and W rows and columns of the map, L = H*W tokens, N heads, D channels of a
+head, E = 3D (query, key and value of a head side by side).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class PositionBias(nn.Module):
+    """A learnt scalar per head and relative offset: w_{i-j} of the paper's equation 2.
+
+    The table holds w for the offsets -(H-1)..H-1 and -(W-1)..W-1 between query i and key j of one map size.
+    For a map of another size the same table, read as a function of the offset as a fraction of the image, is
+    resampled.
+
+    Args:
+        heads: number of heads N.
+        map_size: (H, W) that the table is built for.
+    """
+
+    def __init__(self, heads: int, map_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(heads, 2 * map_size[0] - 1, 2 * map_size[1] - 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """The bias (N, L, L) of queries (rows) and keys (columns) on a map of `height` by `width`."""
+        # Not kept between calls: it takes tens of microseconds, and a kept one would go stale whenever
+        # weights are written behind autograd's back (averaging, loading).
+        table: Tensor = self.table
+        offsets = (2 * height - 1, 2 * width - 1)
+        if table.shape[1:] != offsets:
+            # Corners not aligned: a step of the table then spans (2H-1)/(2h-1) ~ H/h steps of the new one,
+            # the ratio of the map sizes, while the zero offset stays in the middle. Aligned corners would
+            # stretch it to (H-1)/(h-1), far off for small maps.
+            table = F.interpolate(table[None], size=offsets, mode="bicubic", align_corners=False)[0]
+        # bias[i, j] = table[i - j + size - 1]: of the table turned round, the window that starts at size - 1
+        # - i. Sliding windows need no index tensor, and cost a third of what indexing does.
+        windows_NHWHW = table.flip(1, 2).unfold(1, height, 1).unfold(2, width, 1)
+        return windows_NHWHW.flip(1, 2).reshape(table.shape[0], height * width, height * width)
+
+
+class RelativeAttention(nn.Module):
+    """Global self-attention with relative position bias.
+
+    y_i = sum_j softmax_j(q_i . k_j / sqrt(D) + w_{i-j}) v_j, over all positions j of the map (paper,
+    equation 2; the query, key and value maps and the scale as in Dai et al., arXiv 2106.04803). Without bias, w = 0.
+
+    Args:
+        width: channels of the input.
+        out_width: channels of the output; queries, keys and values have as many.
+        head_width: channels of a head D, a divisor of `out_width`.
+        map_size: (H, W) that the bias table is built for, None for no bias.
+    """
+
+    def __init__(self, width: int, out_width: int, head_width: int, map_size: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.head_width = head_width
+        self.heads = out_width // head_width
+        self.qkv = nn.Linear(width, 3 * out_width)
+        self.position_bias = None if map_size is None else PositionBias(self.heads, map_size)
+        self.project = nn.Linear(out_width, out_width)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """(B, H, W, width) to (B, H, W, out_width)."""
+        batch, height, width, _ = x_BHWC.shape
+        qkv_BLNE = self.qkv(x_BHWC).view(batch, height * width, self.heads, 3 * self.head_width)
+        q_BNLD, k_BNLD, v_BNLD = qkv_BLNE.transpose(1, 2).chunk(3, dim=-1)
+        bias = (
+            None if self.position_bias is None else self.position_bias(height, width)[None].to(q_BNLD.dtype)
+        )
+        y_BNLD = F.scaled_dot_product_attention(
+            q_BNLD, k_BNLD, v_BNLD, attn_mask=bias, scale=self.head_width**-0.5
+        )
+        return self.project(y_BNLD.transpose(1, 2).reshape(batch, height, width, -1))
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by a gate computed from the means of all (Hu et al., arXiv 1709.01507).
+
+    Args:
+        width: channels.
+        hidden: channels between the gate's two layers.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(width, hidden, 1)
+        self.restore = nn.Conv2d(hidden, width, 1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        gate_BC11 = self.restore(F.silu(self.reduce(x_BCHW.mean((2, 3), keepdim=True))))
+        return x_BCHW * gate_BC11.sigmoid()
+
+
+class ConvBlockAttention(nn.Module):
+    """CBAM: a channel gate, then a spatial one (Woo et al., arXiv 1807.06521, equations 1 to 3).
+
+    The channel gate puts the mean and the maximum over the map through one shared MLP and adds them; the
+    spatial gate is a 7x7 convolution of the mean and the maximum over the channels.
+
+    Args:
+        width: channels.
+        hidden: channels between the shared MLP's two layers.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(width, hidden, 1)
+        self.restore = nn.Conv2d(hidden, width, 1)
+        self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        mean_BC11 = x_BCHW.mean((2, 3), keepdim=True)
+        peak_BC11 = x_BCHW.amax((2, 3), keepdim=True)
+        gate_BC11 = self.restore(F.relu(self.reduce(mean_BC11))) + self.restore(
+            F.relu(self.reduce(peak_BC11))
+        )
+        x_BCHW = x_BCHW * gate_BC11.sigmoid()
+        maps_B2HW = torch.cat([x_BCHW.mean(1, keepdim=True), x_BCHW.amax(1, keepdim=True)], dim=1)
+        return x_BCHW * self.spatial(maps_B2HW).sigmoid()
+
+
+def channel_attention(kind: str, width: int, hidden: int) -> nn.Module:
+    """The module that `AstroformerConfig.channel_attention` names, for (B, width, H, W) maps."""
+    if kind == "se":
+        return SqueezeExcitation(width, hidden)
+    if kind == "cbam":
+        return ConvBlockAttention(width, hidden)
+    return nn.Identity()

@@ -1,0 +1,204 @@
+"""What a network is made of: `AstroformerConfig`, and the table of named variants.
+
+A config rebuilds its network exactly, survives JSON, and refuses what no network can be built from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from astroformer.errors import UserError, unknown_name
+
+CHANNEL_ATTENTIONS = ("se", "cbam", "none")
+
+
+@dataclass(frozen=True)
+class AstroformerConfig:
+    """The settings of one Astroformer (R. Dagli, arXiv 2304.05350, section 3).
+
+    The network has five stages: the stem S0, and S1 to S4, each `C` (convolutional) or `T` (Transformer).
+
+    Args:
+        stem_width: channels of S0.
+        widths: channels of S1 to S4. Those of Transformer stages are multiples of `head_width`.
+        depths: number of blocks of S1 to S4.
+        layout: four letters over C and T, one a stage; the paper's is `CCCT`.
+        strides: 1 or 2 for S0 to S4; a stage's first block (the stem's first convolution) carries it.
+        img_size: (height, width) in pixels that the position-bias tables are built for; a number means a
+            square. The network runs at other sizes too, with resampled tables.
+        in_chans: channels of the image.
+        num_classes: number of logits; 0 leaves the last linear layer out.
+        channel_attention: in the convolutional blocks, `se` (squeeze and excitation), `cbam` or `none`.
+        relative_bias: whether Transformer blocks add a learnt scalar per relative offset to the attention
+            logits.
+        stochastic_depth: probability of dropping the residual branch of the last block, for each sample by
+            itself; it grows linearly over the blocks, from 0 in the first. In [0, 1).
+        head_dropout: probability of dropping a feature just before the last linear layer. In [0, 1).
+        head_hidden: width of the head's hidden layer (linear, tanh); None (or 0) goes from the normalized
+            features straight to the logits.
+        head_width: channels of one attention head.
+        mlp_ratio: hidden over outer width in the MLP of Transformer blocks.
+
+    Raises:
+        UserError: a value is of the wrong kind, out of range, or does not fit the others.
+    """
+
+    stem_width: int
+    widths: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+    layout: str = "CCCT"
+    strides: tuple[int, int, int, int, int] = (2, 2, 2, 2, 2)
+    img_size: tuple[int, int] = (224, 224)
+    in_chans: int = 3
+    num_classes: int = 10
+    channel_attention: str = "se"
+    relative_bias: bool = True
+    stochastic_depth: float = 0.0
+    head_dropout: float = 0.0
+    head_hidden: int | None = None
+    head_width: int = 32
+    mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        def normalize(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)  # the dataclass is frozen for everyone else
+
+        img_size: Any = self.img_size
+        normalize(
+            "img_size", _integers("img_size", (img_size,) * 2 if _is_int(img_size) else img_size, 2, least=1)
+        )
+        normalize("widths", _integers("widths", self.widths, 4, least=1))
+        normalize("depths", _integers("depths", self.depths, 4, least=1))
+        normalize("strides", _integers("strides", self.strides, 5, least=1))
+        if not self.head_hidden and not isinstance(self.head_hidden, bool):
+            normalize("head_hidden", None)  # 0 is the only way to say "none" through timm, which drops None
+        for name, least in (("stem_width", 1), ("in_chans", 1), ("num_classes", 0), ("head_width", 1)):
+            _integers(name, (getattr(self, name),), 1, least=least)
+        for name in ("mlp_ratio", "head_hidden"):
+            if getattr(self, name) is not None:
+                _integers(name, (getattr(self, name),), 1, least=1)
+        for name in ("stochastic_depth", "head_dropout"):
+            rate = getattr(self, name)
+            if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+                raise UserError(f"{name} is {rate!r}: give a probability of at least 0 and below 1.")
+            normalize(name, float(rate))
+        if not isinstance(self.relative_bias, bool):
+            raise UserError(f"relative_bias is {self.relative_bias!r}: give true or false.")
+        if self.channel_attention not in CHANNEL_ATTENTIONS:
+            raise unknown_name("channel_attention", self.channel_attention, CHANNEL_ATTENTIONS)
+        if not isinstance(self.layout, str) or len(self.layout) != 4 or set(self.layout) - set("CT"):
+            raise UserError(
+                f"layout is {self.layout!r}: give four letters, C (convolutional) or T (Transformer), one "
+                "for each of the stages S1 to S4, such as 'CCCT'."
+            )
+        if set(self.strides) - {1, 2}:
+            raise UserError(
+                f"strides are {self.strides}: each is 1 or 2, for the stem and the stages S1 to S4."
+            )
+        if min(self.img_size) < self.min_size:
+            raise UserError(
+                f"img_size is {self.img_size[0]}x{self.img_size[1]} pixels: a network with strides "
+                f"{self.strides} takes images of at least {self.min_size}x{self.min_size}; resize to that "
+                "or more."
+            )
+        for stage, (kind, width) in enumerate(zip(self.layout, self.widths, strict=True), start=1):
+            if kind == "T" and width % self.head_width:
+                raise UserError(
+                    f"widths are {self.widths}, layout is '{self.layout}': stage S{stage} is a Transformer, "
+                    f"so its width {width} must be a multiple of head_width ({self.head_width}); change one "
+                    "of the three."
+                )
+
+    @property
+    def min_size(self) -> int:
+        """Least height and width of an image: 32 pixels, or fewer where they still leave S4 a map of 4x4."""
+        return min(32, 3 * math.prod(self.strides) + 1)
+
+    def map_sizes(self, size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
+        """(height, width) of the feature maps of S0 to S4 for images of `size`, `img_size` if not given.
+
+        A stride of 2 halves a size and rounds up, whatever the size.
+        """
+        height, width = self.img_size if size is None else size
+        sizes = []
+        for stride in self.strides:
+            height, width = -(-height // stride), -(-width // stride)
+            sizes.append((height, width))
+        return sizes
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain JSON values; `from_dict` reads them back."""
+        settings = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> AstroformerConfig:
+        """The config of `to_dict`'s settings.
+
+        Raises:
+            UserError: a setting is unknown, one without a default is missing, or a value is impossible.
+        """
+        check_settings(settings)
+        needed = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        missing = [name for name in needed if name not in settings]
+        if missing:
+            raise UserError(
+                f"the network config lacks {', '.join(missing)}; a config names at least {needed}."
+            )
+        return cls(**settings)
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Raise a UserError, with the nearest valid name, if a setting is not a field of the config."""
+    names = [f.name for f in dataclasses.fields(AstroformerConfig)]
+    for name in settings:
+        if name not in names:
+            raise unknown_name("network setting", name, names)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _integers(name: str, values: Any, count: int, *, least: int) -> tuple[int, ...]:
+    """`values` as a tuple, if it is `count` integers of at least `least`."""
+    good = isinstance(values, (tuple, list)) and len(values) == count
+    if not good or not all(_is_int(value) and value >= least for value in values):
+        shown = values[0] if good and count == 1 else values
+        wanted = f"{count} integers" if count > 1 else "an integer"
+        raise UserError(f"{name} is {shown!r}: give {wanted} of at least {least}.")
+    return tuple(values)
+
+
+def _paper(
+    stem_width: int, widths: tuple[int, int, int, int], depths: tuple[int, int, int, int]
+) -> AstroformerConfig:
+    return AstroformerConfig(stem_width, widths, depths, head_hidden=widths[-1])
+
+
+def _small(
+    stem_width: int, widths: tuple[int, int, int, int], depths: tuple[int, int, int, int], head_width: int
+) -> AstroformerConfig:
+    return AstroformerConfig(
+        stem_width, widths, depths, strides=(2, 2, 2, 1, 1), img_size=(64, 64), head_width=head_width
+    )
+
+
+VARIANTS: dict[str, AstroformerConfig] = {
+    # The paper's six, as its released code builds them: for 224 px, five halvings.
+    "astroformer_0": _paper(64, (96, 192, 384, 768), (2, 3, 5, 2)),
+    "astroformer_1": _paper(64, (96, 192, 384, 768), (2, 6, 14, 2)),
+    "astroformer_2": _paper(128, (128, 256, 512, 1024), (2, 6, 14, 2)),
+    "astroformer_3": _paper(192, (192, 384, 768, 1536), (2, 6, 14, 2)),
+    "astroformer_4": _paper(192, (192, 384, 768, 1536), (2, 12, 28, 2)),
+    "astroformer_5": _paper(192, (256, 512, 1280, 2048), (2, 12, 28, 2)),
+    # Our own, for 28 to 128 px: three halvings, so that 28 px still leave S4 4x4 tokens. They come early
+    # because a CPU spends its time on wide maps of many pixels, not on the arithmetic. Every width suits
+    # every layout.
+    "astroformer_atto": _small(16, (32, 48, 80, 96), (1, 2, 3, 2), head_width=16),
+    "astroformer_pico": _small(24, (32, 64, 128, 192), (1, 2, 4, 2), head_width=32),
+    "astroformer_nano": _small(32, (64, 96, 192, 320), (1, 2, 6, 2), head_width=32),
+}

@@ -1,0 +1,66 @@
+"""Checkpoints: one safetensors file that holds a run's whole state and is replaced in one step.
+
+The new file is written beside the old one, flushed to the disk and renamed over it, so a crash at any moment leaves
+either the old checkpoint or the new one, never half of one. No pickle is involved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from astroformer.errors import UserError
+
+
+def save_checkpoint(path: Path, *, tensors: dict[str, dict[str, Tensor]], optimizer: dict[str, Any], state: Any) -> None:
+    """Writes named groups of tensors, an optimizer's `state_dict()` and JSON-able `state` to `path`, atomically."""
+    flat = {f"{group}/{name}": t for group, items in tensors.items() for name, t in items.items()}
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, entries in optimizer["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                flat[f"optimizer/{index}/{name}"] = value
+            else:
+                scalars.setdefault(str(index), {})[name] = value
+    header = {"state": state, "optimizer_scalars": scalars, "optimizer_groups": optimizer["param_groups"]}
+    unfinished = path.with_name(path.name + ".part")
+    # safetensors keeps no memory format; the loader copies into tensors that have theirs.
+    save_file({k: t.detach().cpu().contiguous() for k, t in flat.items()}, unfinished, {"json": json.dumps(header)})
+    with unfinished.open("rb") as stream:
+        os.fsync(stream.fileno())
+    os.replace(unfinished, path)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Any]:
+    """What `save_checkpoint` wrote: (groups of tensors, optimizer state dict, state).
+
+    Raises:
+        UserError: there is no checkpoint at `path`, or it is damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint '{path}' to resume from; the run was stopped before its first one.")
+    try:
+        with safe_open(path, framework="pt") as stream:
+            header = json.loads(stream.metadata()["json"])
+            flat = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"checkpoint '{path}' is damaged ({error}); start the run again.") from None
+    optimizer: dict[str, Any] = {
+        "state": {int(i): dict(entries) for i, entries in header["optimizer_scalars"].items()},
+        "param_groups": header["optimizer_groups"],
+    }
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, value in flat.items():
+        group, name = key.split("/", 1)
+        if group == "optimizer":
+            index, entry = name.split("/", 1)
+            optimizer["state"].setdefault(int(index), {})[entry] = value
+        else:
+            groups.setdefault(group, {})[name] = value
+    return groups, optimizer, header["state"]

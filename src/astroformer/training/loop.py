@@ -1,0 +1,383 @@
+"""The training loop: an epoch is a batched tensor program over a resident store.
+
+Order of an epoch: permutation of the images → batches → augment (uint8 in, float out) → mix → normalise → network →
+loss → step → average the weights. Everything random is a function of (seed, epoch, image) or, inside the network,
+of (seed, epoch, step), so a run resumed at any step equals an uninterrupted one to the bit on CPU.
+
+Legend: N images, B batch, K classes, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from astroformer.classifier import Classifier
+from astroformer.errors import UserError
+from astroformer.images.preprocessing import Preprocessing
+from astroformer.images.store import ImageStore
+from astroformer.metrics import balanced_accuracy, nll_N
+from astroformer.training.augment import Augmenter
+from astroformer.training.checkpoint import load_checkpoint, save_checkpoint
+from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
+from astroformer.training.progress import Reporter
+from astroformer.training.randomness import permutation, uniforms
+from astroformer.training.recipe import Recipe
+from astroformer.training.run import RunFolder
+
+_SAMPLING_STREAM = 7_001  # keeps the draws of balanced sampling apart from those of the augmentation
+_CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved its state."""
+
+
+@dataclass
+class State:
+    """Where a run stands: what a checkpoint keeps beside tensors. Times are seconds of training so far."""
+
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    updates: int = 0
+    elapsed: float = 0.0
+    loss_sum: float = 0.0  # of the epoch so far, over `loss_images` images
+    loss_images: int = 0
+    images: int = 0  # seen in all
+    evaluations: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass
+class Fit:
+    """A finished run: the averaged network (what was evaluated) and its history."""
+
+    network: nn.Module
+    state: State
+
+
+def epoch_order(recipe: Recipe, labels_N: np.ndarray[Any, Any], epoch: int) -> np.ndarray[Any, Any]:
+    """(N,) positions of the images in the order of this epoch.
+
+    A permutation; with balanced sampling N draws with replacement in which every class is equally likely.
+    """
+    n = len(labels_N)
+    order_N = permutation(recipe.seed, epoch, n).numpy()
+    if not recipe.balanced_sampling:
+        return order_N
+    counts_K = np.bincount(labels_N)
+    weight_N = 1.0 / counts_K[labels_N]
+    cumulative_N = np.cumsum(weight_N)
+    draws_N = uniforms(recipe.seed, epoch, torch.arange(n), _SAMPLING_STREAM, 1)[:, 0].double().numpy()
+    return np.minimum(np.searchsorted(cumulative_N, draws_N * cumulative_N[-1], side="right"), n - 1)
+
+
+def class_weights(recipe: Recipe, labels_N: np.ndarray[Any, Any], classes: tuple[str, ...]) -> Tensor | None:
+    """(K,) weights of the loss with mean 1 over the images, or None.
+
+    Raises:
+        UserError: a weight for a class that the images don't have.
+    """
+    if recipe.class_weights == "none":
+        return None
+    counts_K = np.bincount(labels_N, minlength=len(classes))
+    if recipe.class_weights == "auto":
+        weights_K = 1.0 / np.maximum(counts_K, 1)
+    else:
+        unknown = sorted(set(recipe.class_weights) - set(classes))
+        if unknown:
+            raise UserError(f"class_weights names '{unknown[0]}', which is no class; classes: {', '.join(classes)}.")
+        weights_K = np.array([recipe.class_weights.get(name, 1.0) for name in classes])
+    return torch.tensor(weights_K / (weights_K * counts_K).sum() * counts_K.sum(), dtype=torch.float32)
+
+
+def resident(store: ImageStore, device: torch.device) -> Callable[[np.ndarray[Any, Any]], Tensor]:
+    """A gatherer `positions (B,) → (B, C, H, W)` on `device` from the fastest place that holds the whole store.
+
+    On CUDA the store itself moves to the device when it takes less than half of the free memory; otherwise rows are
+    read from the memory map and copied. On CPU the memory map is the operating system's own cache already.
+    """
+    if device.type == "cuda":
+        size = len(store) * store.base[0].nbytes
+        if size < torch.cuda.mem_get_info(device)[0] // 2:
+            whole_NCHW = torch.from_numpy(store.take(np.arange(len(store)))).to(device)
+            return lambda positions: whole_NCHW[torch.from_numpy(positions).to(device)]
+    return lambda positions: torch.from_numpy(store.take(positions)).to(device)
+
+
+def predict_store(classifier: Classifier, store: ImageStore, batch_size: int = 128) -> np.ndarray[Any, Any]:
+    """(N, K) probabilities of a whole store through the one predict path."""
+    parts = [
+        classifier.probabilities(store.take(np.arange(start, min(start + batch_size, len(store)))))
+        for start in range(0, len(store), batch_size)
+    ]
+    return np.concatenate(parts)
+
+
+class Loop:
+    """One run of `recipe` on `network`, from its first step or from a checkpoint, to its end."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        train: ImageStore,
+        valid: ImageStore,
+        preprocessing: Preprocessing,
+        recipe: Recipe,
+        *,
+        accelerator: Accelerator,
+        run: RunFolder | None = None,
+        reporter: Reporter | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`recipe` must be decided (see `rules.decide`). Without a `run` nothing is written; `stop` is asked at
+        every step whether to save and raise `Interrupted`."""
+        self.recipe, self.train, self.valid, self.run_folder = recipe, train, valid, run
+        self.preprocessing = preprocessing
+        self.reporter = reporter or Reporter(quiet=True)
+        self.stop = stop
+        self.accelerator = accelerator
+        device = accelerator.device
+        network = network.to(device, memory_format=torch.channels_last)
+        self.average = ModelEmaV3(network, decay=0.0) if recipe.ema else None
+        learning_rate = recipe.learning_rate
+        assert learning_rate is not None, "the recipe is not decided"
+        optimizer = create_optimizer(
+            network,
+            recipe.optimizer,
+            learning_rate=learning_rate,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+        )
+        self.plain = network
+        self.network, self.optimizer = accelerator.prepare(network, optimizer)
+        self.gather = resident(train, device)
+        self.augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=preprocessing.image_size)
+        weights = class_weights(recipe, train.labels, train.classes)
+        self.class_weights = None if weights is None else weights.to(device)
+        # Steps of nearly equal size: every image is used in every epoch, no batch is tiny, and a set smaller than a
+        # batch is one batch.
+        self.steps_per_epoch = max(1, round(len(train) / recipe.batch_size))
+        self.state = State()
+        # The step of the epoch with the first non-finite loss, on the device, so that nothing waits for it.
+        self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+
+    # -- the whole run -----------------------------------------------------------------------------------------------
+
+    def fit(self) -> Fit:
+        """Trains to the end of the recipe's length.
+
+        Raises:
+            UserError: the loss became non-finite.
+            Interrupted: `stop` said so; the state is saved.
+        """
+        state, recipe = self.state, self.recipe
+        self._started = time.monotonic() - state.elapsed
+        self._saved = time.monotonic()
+        self._window = (time.monotonic(), state.images)
+        labels_N = torch.from_numpy(self.train.labels)
+        while self.progress() < 1:
+            order_N = epoch_order(recipe, self.train.labels, state.epoch)
+            # Mixing takes the next image of the order as partner, whatever the batch it falls into.
+            ring = np.concatenate([order_N, order_N[:1]])
+            bounds = np.linspace(0, len(order_N), self.steps_per_epoch + 1).round().astype(int)
+            while state.step < self.steps_per_epoch and self.progress() < 1:
+                self._step(ring[bounds[state.step] : bounds[state.step + 1] + 1], labels_N)
+                if state.step % _CHECK_EVERY == 0 or state.step == self.steps_per_epoch:
+                    self._look()
+                if self.stop():
+                    self.save()
+                    raise Interrupted
+                if time.monotonic() - self._saved >= recipe.checkpoint_seconds:
+                    self.save()
+            self._look()
+            due = math.floor(self.progress() * recipe.evaluations)
+            if due > state.evaluations or self.progress() >= 1:
+                state.evaluations = due
+                self._evaluate()
+            if state.step >= self.steps_per_epoch:
+                state.epoch, state.step = state.epoch + 1, 0
+                state.loss_sum, state.loss_images = 0.0, 0
+        self.save()
+        return Fit(self.averaged(), state)
+
+    def progress(self) -> float:
+        """Share of the run that is done, by steps or by the clock; equal on all processes."""
+        state, recipe = self.state, self.recipe
+        if recipe.epochs is not None:
+            return (state.epoch * self.steps_per_epoch + state.step) / (recipe.epochs * self.steps_per_epoch)
+        assert recipe.minutes is not None, "the recipe is not decided"
+        state.elapsed = time.monotonic() - self._started
+        share = state.elapsed / (60 * recipe.minutes)
+        if self.accelerator.num_processes > 1:  # the first process's clock rules
+            share = float(broadcast(torch.tensor(share, device=self.accelerator.device)))
+        return min(share, 1.0)
+
+    def averaged(self) -> nn.Module:
+        """The network that is evaluated and saved: averaged weights, or the raw ones without averaging."""
+        return self.average.module if self.average else self.plain
+
+    # -- one step ----------------------------------------------------------------------------------------------------
+
+    def _step(self, positions: np.ndarray[Any, Any], labels_N: Tensor) -> None:
+        """One update on `positions[:-1]`; the last one is only the partner of the one before it."""
+        state, recipe, accelerator = self.state, self.recipe, self.accelerator
+        progress = self.progress()
+        factor = cosine_with_warmup(progress, warmup=recipe.warmup, final=recipe.final_learning_rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * factor  # type: ignore[operator]
+        rank, world = accelerator.process_index, accelerator.num_processes
+        torch.manual_seed(((recipe.seed * 1_000_003 + state.epoch) * 1_000_003 + state.step) * 64 + rank)
+        self.network.train()
+        parts = world * recipe.accumulate
+        bounds = np.linspace(0, len(positions) - 1, parts + 1).round().astype(int)
+        for part in range(rank * recipe.accumulate, (rank + 1) * recipe.accumulate):
+            some = positions[bounds[part] : bounds[part + 1] + 1]
+            if len(some) < 2:  # fewer images than parts
+                continue
+            with accelerator.accumulate(self.network):
+                x_BCHW, y_BK = self._batch(some, labels_N)
+                logits_BK = self.network(x_BCHW)
+                loss = F.cross_entropy(
+                    logits_BK.float(), y_BK, weight=self.class_weights, label_smoothing=recipe.label_smoothing
+                )
+                accelerator.backward(loss)
+                if accelerator.sync_gradients and recipe.clip is not None:
+                    accelerator.clip_grad_norm_(self.network.parameters(), recipe.clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+            detached = loss.detach()
+            self.loss_sum += detached.double() * (len(some) - 1)
+            self.bad_step = torch.where((self.bad_step < 0) & ~torch.isfinite(detached), state.step, self.bad_step)
+            state.loss_images += len(some) - 1
+        state.step += 1
+        state.updates += 1
+        state.images += len(positions) - 1
+        if self.average:
+            # The memory is a share of the run. Young runs remember no more than a tenth of what they have seen.
+            length = state.updates / max(progress, 1e-6) if self.recipe.epochs is None else self._updates()
+            decay = math.exp(-1.0 / max(recipe.ema * length, 1e-6))
+            self.average.decay = min(decay, (1 + state.updates) / (10 + state.updates))
+            self.average.update(self.plain)
+
+    def _updates(self) -> int:
+        assert self.recipe.epochs is not None
+        return self.recipe.epochs * self.steps_per_epoch
+
+    def _batch(self, positions: np.ndarray[Any, Any], labels_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Augmented, mixed and normalised images (B, C, H, W) and soft targets (B, K) of `positions[:-1]`."""
+        device = self.accelerator.device
+        taken = positions if self.augmenter.mixes else positions[:-1]
+        index_B = torch.from_numpy(np.ascontiguousarray(taken)).to(device)
+        x_BCHW = self.augmenter.transform(self.gather(taken), index_B, self.state.epoch)
+        y_BK = F.one_hot(labels_N[taken], len(self.train.classes)).float().to(device)
+        if self.augmenter.mixes:
+            x_BCHW, y_BK = self.augmenter.mix(
+                x_BCHW[:-1], x_BCHW[1:], y_BK[:-1], y_BK[1:], index_B[:-1], self.state.epoch
+            )
+        x_BCHW = self.preprocessing.normalize(x_BCHW)
+        return x_BCHW.contiguous(memory_format=torch.channels_last), y_BK
+
+    def _look(self) -> None:
+        """Waits for the device, stops on a non-finite loss, and tells how far the run is."""
+        state = self.state
+        state.loss_sum += float(self.loss_sum)
+        self.loss_sum.zero_()
+        bad = int(self.bad_step)
+        if bad >= 0:
+            raise UserError(
+                f"the loss is not finite since epoch {state.epoch}, step {bad} (learning rate "
+                f"{self.optimizer.param_groups[0]['lr']:.2g}); lower learning_rate, set clip, or use precision: no."
+            )
+        now, seen = time.monotonic(), state.images
+        then, seen_then = self._window
+        speed = (seen - seen_then) / max(now - then, 1e-9)
+        if now - then > 2:
+            self._window = (now, seen)
+        progress = self.progress()
+        elapsed = now - self._started
+        self.reporter.training(
+            progress=progress,
+            epoch=state.epoch,
+            loss=state.loss_sum / max(state.loss_images, 1),
+            images_per_second=speed,
+            valid=state.history[-1]["valid_balanced_accuracy"] if state.history else None,
+            left=elapsed / max(progress, 1e-6) * (1 - progress),
+        )
+
+    # -- looking back ------------------------------------------------------------------------------------------------
+
+    def _evaluate(self) -> None:
+        """Adds a row on the validation images to the history, by the averaged network."""
+        state = self.state
+        if self.accelerator.is_main_process:
+            classifier = Classifier(self.averaged(), self.preprocessing, self.train.classes)
+            probabilities_NK = predict_store(classifier, self.valid)
+            predicted_N = probabilities_NK.argmax(1)
+            row = {
+                "epoch": state.epoch + state.step / self.steps_per_epoch,
+                "updates": state.updates,
+                "minutes": (time.monotonic() - self._started) / 60,
+                "progress": self.progress(),
+                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "train_loss": state.loss_sum / max(state.loss_images, 1),
+                "valid_top1": float((predicted_N == self.valid.labels).mean()),
+                "valid_balanced_accuracy": balanced_accuracy(self.valid.labels, predicted_N, len(self.train.classes)),
+                "valid_nll": float(nll_N(self.valid.labels, probabilities_NK).mean()),
+                "images_per_second": state.images / max(time.monotonic() - self._started, 1e-9),
+            }
+            state.history.append({k: round(v, 6) for k, v in row.items()})
+            if self.run_folder:
+                self.run_folder.write_history(state.history)
+            self.accelerator.log({k: v for k, v in row.items() if k != "updates"}, step=state.updates)
+        self._window = (time.monotonic(), state.images)
+        self.accelerator.wait_for_everyone()
+
+    def save(self) -> None:
+        """Writes the checkpoint (first process only)."""
+        state = self.state
+        state.elapsed = time.monotonic() - self._started
+        state.loss_sum += float(self.loss_sum)
+        self.loss_sum.zero_()
+        if self.run_folder and self.accelerator.is_main_process:
+            tensors = {"network": dict(self.plain.state_dict())}
+            if self.average:
+                tensors["average"] = dict(self.average.module.state_dict())
+            save_checkpoint(
+                self.run_folder.checkpoint,
+                tensors=tensors,
+                optimizer=self.optimizer.state_dict(),
+                state=vars(state),
+            )
+        self._saved = time.monotonic()
+
+    def restore(self) -> None:
+        """Takes up the run at its checkpoint.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        assert self.run_folder is not None
+        groups, optimizer, state = load_checkpoint(self.run_folder.checkpoint)
+        self.plain.load_state_dict(groups["network"])
+        if self.average:
+            self.average.module.load_state_dict(groups["average"])
+        self.optimizer.load_state_dict(optimizer)
+        # Moments in the memory format of their parameters again: same kernels, same bits.
+        for parameter, entries in self.optimizer.state.items():
+            for name, value in entries.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    entries[name] = torch.empty_like(parameter).copy_(value)
+        self.state = State(**state)

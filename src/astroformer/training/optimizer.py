@@ -1,0 +1,54 @@
+"""Optimizers, which parameters decay, and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from torch import nn
+
+
+def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(decayed, spared): matrices and kernels; and norms, biases and position-bias tables (`no_weight_decay()`)."""
+    tables = network.no_weight_decay() if hasattr(network, "no_weight_decay") else set()
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            (spared if parameter.ndim <= 1 or name in tables else decayed).append(parameter)
+    return decayed, spared
+
+
+def create_optimizer(
+    network: nn.Module, name: str, *, learning_rate: float, weight_decay: float, momentum: float
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019), SGD with Nesterov momentum, or Muon (Jordan 2024), as timm builds them.
+
+    Muon orthogonalises the updates of matrices and kernels; norms, biases and position-bias tables, which are no
+    linear maps, go to its AdamW fallback.
+    """
+    decayed, spared = split_parameters(network)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    options: dict[str, Any] = {}
+    if name == "muon":
+        groups[0]["use_fallback"], groups[1]["use_fallback"] = False, True
+    if name in ("muon", "sgd"):
+        options["momentum"] = momentum
+    return create_optimizer_v2(groups, opt=name, lr=learning_rate, weight_decay=0.0, **options)
+
+
+def cosine_with_warmup(progress: float, *, warmup: float, final: float) -> float:
+    """Factor on the learning rate at `progress` in [0, 1]: linear over the first `warmup`, then cosine to `final`.
+
+    Progress is a share of the whole run, counted in steps or read off the clock, so that one schedule serves
+    `--epochs` and `--minutes` (SGDR, Loshchilov & Hutter 2017, eq. 5, one cycle).
+    """
+    if progress < warmup:
+        return max(progress / warmup, 1e-3)
+    along = min(1.0, (progress - warmup) / max(1.0 - warmup, 1e-9))
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * along))

@@ -1,0 +1,85 @@
+"""What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from astroformer.errors import UserError
+
+
+def duration(seconds: float) -> str:
+    """`75` → "1:15", `4000` → "1:06:40"."""
+    whole = max(0, round(seconds))
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+class Reporter:
+    """Shows counts (decoding, predicting) and training. `quiet` shows nothing."""
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        # Progress goes to stderr: stdout carries the results, whose last line names the model.
+        self.console = console or Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.live = self.console.is_terminal and not quiet
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self.live:
+            columns = (
+                TextColumn("[bold]{task.description:<9}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TextColumn("{task.fields[text]}", style="dim"),
+            )
+            self._progress = Progress(*columns, console=self.console, refresh_per_second=4)
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self.console.print(text, markup=False)
+
+    def _bar(self, name: str, share: float, text: str) -> None:
+        if self._progress:
+            if name not in self._tasks:
+                self._tasks[name] = self._progress.add_task(name, total=1.0, text="")
+            self._progress.update(self._tasks[name], completed=share, text=text)
+
+    def count(self, name: str, done: int, total: int) -> None:
+        """`done` of `total` images of the activity `name`."""
+        self._bar(name, done / max(total, 1), f"{done:,} of {total:,} images")
+        if not self.live and done == total:
+            self.say(f"{name}: {total:,} images")
+
+    def training(
+        self, *, progress: float, epoch: int, loss: float, images_per_second: float, valid: float | None, left: float
+    ) -> None:
+        """Called as often as the loop likes; a terminal shows each call, a log one line every 15 seconds at most."""
+        score = "" if valid is None else f" · balanced accuracy {valid:.1%}"
+        text = f"epoch {epoch} · loss {loss:.3f}{score} · {images_per_second:,.0f} images/s · {duration(left)} left"
+        self._bar("training", progress, text)
+        if not self.live and time.monotonic() - self._last_line >= 15:
+            self._last_line = time.monotonic()
+            self.say(f"{progress:4.0%} · {text}")
+
+
+def tensorboard_tracker(track: str) -> list[str]:
+    """Trackers for accelerate; a missing TensorBoard is a sentence that names the extra."""
+    if track == "none":
+        return []
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        raise UserError("track: tensorboard needs the extra [track]: pip install 'astroformer[track]'.") from None
+    return ["tensorboard"]

@@ -1,0 +1,186 @@
+"""`Recipe`: every setting of a training run, as one model that YAML, the command line and Python share.
+
+A setting that is `auto` is decided by a rule when the data are known (`training/rules.py`); the run folder keeps
+the decided recipe, so that it repeats the run exactly.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from astroformer.errors import UserError, unknown_name
+from astroformer.network import VARIANTS
+from astroformer.training.augment import PRESETS, Augment
+
+
+class NetworkSettings(BaseModel):
+    """Words of the network config that change a variant; `null` keeps the variant's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layout: str | None = Field(None, description="vertical layout: four of C (convolution) and T (Transformer)")
+    channel_attention: Literal["se", "cbam", "none"] | None = Field(None, description="in the convolution blocks")
+    relative_bias: bool | None = Field(None, description="position bias in the Transformer blocks")
+    stochastic_depth: float = Field(0.05, ge=0, lt=1, description="rate of dropping the deepest block")
+    head_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the last linear layer")
+
+    def words(self) -> dict[str, Any]:
+        """The settings that differ from the variant, as keywords of `create_network`."""
+        return {k: v for k, v in self.model_dump().items() if v is not None}
+
+
+class Recipe(BaseModel):
+    """All that a run needs beside its images."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # network
+    model: str = Field("auto", description="variant, astroformer_atto … astroformer_5; auto: by device and data")
+    network: NetworkSettings = NetworkSettings()
+
+    # images
+    image_size: int | tuple[int, int] | None = Field(
+        None, description="height and width in px of what the network sees; none: by the images and the device"
+    )
+    crop: float | None = Field(
+        None, gt=0, le=1, description="central share of each side that is kept; none: measured on the training images"
+    )
+    fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how an image of another shape is made to fit")
+    channels: int | None = Field(None, ge=1, description="1 grey, 3 RGB; none: as the images are")
+    storage: Literal["uint8", "float16"] | None = Field(
+        None, description="how decoded images are kept; none: uint8 when all are 8-bit, else float16"
+    )
+    valid_fraction: float = Field(0.2, gt=0, lt=1, description="held out of each class when --valid is not given")
+
+    # length
+    epochs: int | None = Field(None, ge=1, description="passes over the images; none: by the clock")
+    minutes: float | None = Field(None, gt=0, description="length by the clock; 10 when epochs is not given either")
+
+    # optimisation
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    learning_rate: float | None = Field(None, gt=0, description="peak; none: adamw 2e-3, sgd 0.05, muon 2e-3")
+    weight_decay: float = Field(0.05, ge=0, description="spares norms, biases and position-bias tables")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and muon")
+    batch_size: int = Field(64, ge=1, description="images a step, over all processes and accumulated parts")
+    accumulate: int = Field(1, ge=1, description="parts that a batch is computed in, to save memory")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the run with rising learning rate")
+    final_learning_rate: float = Field(0.001, ge=0, le=1, description="share of the peak that the cosine ends at")
+    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; none: no clipping")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    ema: float = Field(
+        0.02, ge=0, lt=1, description="memory of the averaged weights as a share of the run; 0: the raw weights"
+    )
+    class_weights: Literal["none", "auto"] | dict[str, float] = Field(
+        "none", description="of the loss: none, auto (inverse frequency), or a weight by class name"
+    )
+    balanced_sampling: bool = Field(False, description="draw every class equally often")
+
+    # images on the way to the network
+    augment: Augment = PRESETS["sky"]
+
+    # running
+    seed: int = Field(0, ge=0, lt=2**31)
+    precision: Literal["auto", "no", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on a GPU that has it, else float32"
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    evaluations: int = Field(20, ge=1, description="validations a run, evenly spread; at most one an epoch")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="at least so much time between two checkpoints")
+    track: Literal["none", "tensorboard"] = Field("none", description="needs the extra [track]")
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, name: str) -> str:
+        if name != "auto" and name not in VARIANTS:
+            raise unknown_name("model", name, ["auto", *VARIANTS])
+        return name
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        """`augment: photo` stands for the preset; `augment: {preset: photo, rotation: 5}` changes words of it."""
+        if isinstance(value, str):
+            value = {"preset": value}
+        if isinstance(value, dict) and "preset" in value:
+            rest = {k: v for k, v in value.items() if k != "preset"}
+            if value["preset"] not in PRESETS:
+                raise unknown_name("augmentation preset", value["preset"], PRESETS)
+            return {**PRESETS[value["preset"]].model_dump(), **rest}
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.epochs is not None and self.minutes is not None:
+            raise UserError(f"epochs ({self.epochs}) and minutes ({self.minutes:g}) exclude each other; give one.")
+        if self.balanced_sampling and self.class_weights != "none":
+            raise UserError("balanced_sampling and class_weights both even out the classes; choose one of them.")
+        sides = (self.image_size,) if isinstance(self.image_size, int) else self.image_size or ()
+        if any(side < 32 for side in sides):
+            raise UserError(f"image_size {self.image_size} is too small; each side needs at least 32 px.")
+        if self.accumulate > self.batch_size:
+            raise UserError(f"accumulate ({self.accumulate}) can't exceed batch_size ({self.batch_size}).")
+        return self
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+# Recipes by name, for `--recipe NAME`: what differs from the defaults, which suit cutouts of the sky.
+BUILT_IN: dict[str, dict[str, Any]] = {
+    "sky": {},
+    "photo": {"augment": "photo"},
+}
+
+
+def make_recipe(settings: dict[str, Any]) -> Recipe:
+    """A recipe from plain settings, as YAML holds them.
+
+    Raises:
+        UserError: an unknown setting (with the nearest valid name), a wrong type, or an impossible value.
+    """
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        raise UserError(explain(error)) from None
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """A recipe file (YAML), or one of the built-in recipes by name."""
+    if str(name) in BUILT_IN:
+        return make_recipe(BUILT_IN[str(name)])
+    path = Path(name)
+    if not path.is_file():
+        if path.suffix in (".yaml", ".yml"):
+            raise UserError(f"there is no recipe file '{path}'.")
+        raise unknown_name("recipe", name, BUILT_IN)
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe '{path}' is no valid YAML: {' '.join(str(error).split())}") from None
+    if settings is None:
+        settings = {}
+    if not isinstance(settings, dict):
+        raise UserError(f"recipe '{path}' holds a {type(settings).__name__}; it should hold `setting: value` lines.")
+    return make_recipe(settings)
+
+
+def explain(error: ValidationError) -> str:
+    """One sentence for the first thing wrong in a recipe, naming the setting, its value and what is allowed."""
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        model: type[BaseModel] = Recipe
+        for part in where[:-1]:
+            annotation = model.model_fields[part].annotation
+            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model
+        prefix = "".join(f"{part}." for part in where[:-1])
+        return str(unknown_name("setting", prefix + where[-1], [prefix + name for name in model.model_fields]))
+    own = first.get("ctx", {}).get("error")
+    if isinstance(own, UserError):
+        return str(own)
+    value = first["input"]
+    return f"setting '{'.'.join(where)}' can't be {value!r}: {first['msg'][:1].lower()}{first['msg'][1:]}."

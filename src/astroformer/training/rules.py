@@ -1,0 +1,115 @@
+"""The rules that decide what a recipe leaves open, from the training images and the device alone (never labels,
+never validation images). `decide` returns the recipe with every open setting filled in, and a sentence for each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from astroformer.classifier import pick_device
+from astroformer.errors import UserError
+from astroformer.images.reading import UnreadableImage
+from astroformer.images.sources import LabelledImages
+from astroformer.training.recipe import Recipe
+
+# A sample is enough for shapes, channels and where the frames vary; it costs about half a second.
+_SAMPLE = 256
+_GRID = 48  # px a side of the reduced frames that the crop is measured on
+_CROP_VARIANCE = 0.95
+LEARNING_RATES = {"adamw": 2e-3, "sgd": 0.05, "muon": 2e-3}
+_DEFAULT_MINUTES = 10.0
+
+
+def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
+    """Fills in what `recipe` leaves open.
+
+    - length: 10 minutes.
+    - channels: 1 when every sampled image is grey, else 3 (or what they all have).
+    - storage: uint8 when every sampled image has 8 bits, else float16.
+    - crop: the smallest central share of the frame that holds 95 % of the variance between images, in steps of 5 %;
+      cutouts centred on a source get closer to it, photographs stay whole.
+    - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8.
+    - model: atto on a CPU; on a GPU nano.
+
+    Raises:
+        UserError: no sampled image can be read, or their channels differ in a way that needs a decision.
+    """
+    device = pick_device(recipe.device)
+    sample: list[NDArray[Any]] = []
+    for i in np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int)):
+        try:
+            sample.append(images.read(int(i)))
+        except UnreadableImage:
+            continue  # the store reports every unreadable file
+    if not sample:
+        raise UserError(f"none of the images of '{images.source}' can be read.")
+    settings: dict[str, Any] = {}
+    said: list[str] = []
+    if recipe.epochs is None and recipe.minutes is None:
+        settings["minutes"] = _DEFAULT_MINUTES
+        said.append(f"{_DEFAULT_MINUTES:g} minutes (--minutes or --epochs to change)")
+    if recipe.channels is None:
+        settings["channels"] = _channels(sample)
+    if recipe.storage is None:
+        settings["storage"] = "uint8" if all(image.dtype == np.uint8 for image in sample) else "float16"
+    if recipe.crop is None:
+        settings["crop"] = measure_crop(sample)
+        if settings["crop"] < 1:
+            said.append(f"the images vary in the central {settings['crop']:.0%} of each side: cropped to it (--crop 1 to keep all)")
+    if recipe.image_size is None:
+        side = float(np.median([min(image.shape[:2]) for image in sample]))
+        kept = side * (settings.get("crop") or recipe.crop or 1.0)
+        largest = 64 if device == "cpu" else 128
+        settings["image_size"] = max(32, int(min(kept, largest)) // 8 * 8)
+    if recipe.model == "auto":
+        settings["model"] = "astroformer_atto" if device == "cpu" else "astroformer_nano"
+    if recipe.learning_rate is None:
+        settings["learning_rate"] = LEARNING_RATES[recipe.optimizer]
+    if recipe.precision == "auto":
+        settings["precision"] = "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "no"
+    return recipe.model_copy(update=settings), said
+
+
+def _channels(sample: list[NDArray[Any]]) -> int:
+    found = {image.shape[2] for image in sample}
+    if found <= {1}:
+        return 1
+    if found <= {1, 3, 4}:
+        colour = [image[..., :3] for image in sample if image.shape[2] >= 3]
+        grey = all(np.array_equal(c[..., 0], c[..., 1]) and np.array_equal(c[..., 0], c[..., 2]) for c in colour)
+        return 1 if grey else 3
+    if len(found) == 1:
+        return found.pop()
+    raise UserError(f"the images have different numbers of channels {sorted(found)}; set channels in the recipe.")
+
+
+def measure_crop(sample: list[NDArray[Any]]) -> float:
+    """The smallest central share of each side, in steps of 0.05, that holds 95 % of the variance between images.
+
+    Every image is reduced to a grey `_GRID`² frame; the variance of a pixel over the images says whether anything
+    happens there. Uniform variance (photographs) gives 1; a source in the middle of empty sky gives less.
+    """
+    frames = np.stack([_reduced(image) for image in sample])
+    variance_HW = frames.var(0)
+    total = variance_HW.sum()
+    if len(frames) < 8 or total == 0:
+        return 1.0
+    # The corners' variance is sky noise, the same everywhere: only what exceeds it is signal.
+    excess_HW = np.maximum(variance_HW - np.quantile(variance_HW, 0.05), 0)
+    y, x = np.indices(excess_HW.shape)
+    centre = (_GRID - 1) / 2
+    reach = np.maximum(abs(y - centre), abs(x - centre)) / (_GRID / 2)
+    for share in np.arange(0.4, 1.0, 0.05):
+        if excess_HW[reach <= share].sum() >= _CROP_VARIANCE * excess_HW.sum():
+            return round(float(share), 2)
+    return 1.0
+
+
+def _reduced(image: NDArray[Any]) -> NDArray[Any]:
+    grey = image.astype(np.float32).mean(-1)
+    return np.asarray(Image.fromarray(grey).resize((_GRID, _GRID), Image.Resampling.BOX))

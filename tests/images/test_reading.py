@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from astroformer.images import reading
+from astroformer.images.reading import UnreadableImage, read_image
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (12, 17, 3)).astype(np.uint8)
+GREY16 = RNG.integers(0, 65536, (12, 17)).astype(np.uint16)
+
+
+def encode(image: Image.Image, kind: str, **settings: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **settings)
+    return buffer.getvalue()
+
+
+def png16(pixels_HWC: np.ndarray, exif: bytes = b"") -> bytes:
+    """A 16-bit PNG of 1 to 4 channels, written by hand since Pillow writes only grey ones."""
+    height, width, channels = pixels_HWC.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels_HWC)
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        body = name + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    if exif:
+        chunks.insert(1, chunk(b"eXIf", exif))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def tiff(pixels_HWC: np.ndarray, order: str = "<", compression: int = 1, **tags: int) -> bytes:
+    """A TIFF of one strip, written by hand; `tags` overrides entries by `t<number>`."""
+    height, width, bands = pixels_HWC.shape
+    stored = pixels_HWC
+    if tags.get("t317") == 2:
+        stored = stored.copy()
+        stored[:, 1:] -= pixels_HWC[:, :-1]
+    data = stored.astype(stored.dtype.newbyteorder(order)).tobytes()
+    data = zlib.compress(data) if compression == 8 else data
+    bits = pixels_HWC.dtype.itemsize * 8
+    kind = {"u": 1, "i": 2, "f": 3}[pixels_HWC.dtype.kind]
+    entries = {
+        256: [width],
+        257: [height],
+        258: [bits] * bands,
+        259: [compression],
+        262: [2 if bands >= 3 else 1],
+    }
+    entries |= {277: [bands], 278: [height], 279: [len(data)], 339: [kind] * bands}
+    if bands > 3 or bands == 2:
+        entries[338] = [0] * (bands - 3 if bands > 3 else 1)
+    entries |= {int(tag[1:]): [value] for tag, value in tags.items()}
+    entries[273] = [
+        8 + 2 + 12 * (len(entries) + 1) + 4 + 2 * 4 * 8
+    ]  # room for four long lists of up to 8 values
+    ifd, lists, lists_at = b"", b"", 8 + 2 + 12 * len(entries) + 4
+    for tag in sorted(entries):
+        values = entries[tag]
+        kind_code, letter = (4, "I") if tag in (273, 279) else (3, "H")
+        packed = struct.pack(order + letter * len(values), *values)
+        if len(packed) > 4:
+            place = struct.pack(order + "I", lists_at + len(lists))
+            lists += packed
+        else:
+            place = packed.ljust(4, b"\0")
+        ifd += struct.pack(order + "HHI", tag, kind_code, len(values)) + place
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(entries))
+    return (head + ifd + bytes(4) + lists).ljust(entries[273][0], b"\0") + data
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_lossless_rgb_is_exact(kind: str, tmp_path: Path) -> None:
+    data = encode(Image.fromarray(RGB), kind, **({"lossless": True} if kind == "WEBP" else {}))
+    file = tmp_path / "image"
+    file.write_bytes(data)
+    for source in (data, file, str(file)):
+        image = read_image(source)
+        assert image.dtype == np.uint8
+        np.testing.assert_array_equal(image, RGB)
+
+
+def test_jpeg_equals_pillow_and_grey_keeps_one_channel() -> None:
+    data = encode(Image.fromarray(RGB), "JPEG")
+    np.testing.assert_array_equal(read_image(data), np.asarray(Image.open(io.BytesIO(data))))
+    assert read_image(encode(Image.fromarray(RGB[..., 0]), "JPEG")).shape == (12, 17, 1)
+
+
+def test_cmyk_jpeg_becomes_rgb() -> None:
+    flat = Image.new("RGB", (16, 16), (200, 40, 90))
+    image = read_image(encode(flat.convert("CMYK"), "JPEG", quality=95))
+    assert image.shape == (16, 16, 3)
+    np.testing.assert_allclose(image.astype(int), np.broadcast_to([200, 40, 90], image.shape), atol=4)
+
+
+def test_one_bit_palette_and_alpha() -> None:
+    mask = RGB[..., 0] > 127
+    np.testing.assert_array_equal(read_image(encode(Image.fromarray(mask), "PNG"))[..., 0], mask * 255)
+
+    palette = Image.fromarray(RGB).quantize(16)
+    np.testing.assert_array_equal(read_image(encode(palette, "PNG")), np.asarray(palette.convert("RGB")))
+    clear = read_image(encode(palette, "PNG", transparency=3))
+    np.testing.assert_array_equal(clear[..., 3], np.where(np.asarray(palette) == 3, 0, 255))
+
+    rgba = np.dstack([RGB, RGB[..., 1]])
+    for kind in ("PNG", "TIFF"):
+        np.testing.assert_array_equal(read_image(encode(Image.fromarray(rgba), kind)), rgba)
+    grey_alpha = np.ascontiguousarray(RGB[..., :2])
+    np.testing.assert_array_equal(read_image(encode(Image.fromarray(grey_alpha, "LA"), "PNG")), grey_alpha)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_16_bit_is_exact(kind: str) -> None:
+    image = read_image(encode(Image.fromarray(GREY16), kind))
+    assert image.dtype == np.uint16
+    np.testing.assert_array_equal(image[..., 0], GREY16)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_png_of_16_bits_keeps_every_bit(channels: int) -> None:
+    pixels = RNG.integers(0, 65536, (5, 7, channels)).astype(np.uint16)
+    image = read_image(png16(pixels))
+    assert image.dtype == np.uint16
+    np.testing.assert_array_equal(image, pixels)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("compression", "predictor"), [(1, 1), (8, 1), (8, 2)])
+@pytest.mark.parametrize(
+    ("dtype", "bands"),
+    [*[("u2", n) for n in (1, 2, 3, 4)], ("u1", 3), ("u1", 5), ("f4", 1), ("f4", 3)],
+)
+def test_tiff_bands_keep_every_bit(
+    dtype: str, bands: int, compression: int, predictor: int, order: str
+) -> None:
+    if dtype == "f4" and predictor == 2:
+        pytest.skip("an integer predictor on floats is refused, see below")
+    pixels = RNG.integers(0, 256 if dtype == "u1" else 65536, (6, 5, bands)).astype(dtype)
+    image = read_image(tiff(pixels, order, compression, t317=predictor))
+    assert image.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(image, pixels)
+
+
+def test_float_and_signed_tiff() -> None:
+    floats = RNG.normal(size=(6, 5, 1)).astype(np.float32)
+    np.testing.assert_array_equal(read_image(tiff(floats)), floats)
+    for dtype, limit in ((np.int16, 3000), (np.int32, 2**24)):
+        signed = RNG.integers(-limit, limit, (6, 5, 1)).astype(dtype)
+        for order in "<>":
+            for compression in (1, 8):
+                image = read_image(tiff(signed, order, compression))
+                assert image.dtype == np.float32
+                np.testing.assert_array_equal(image, signed)
+    with pytest.raises(UnreadableImage, match="float32 cannot hold"):
+        read_image(tiff(np.full((2, 2, 1), 2**24 + 1, np.int32)))
+
+
+def test_white_is_zero_tiff_is_inverted() -> None:
+    np.testing.assert_array_equal(read_image(tiff(GREY16[..., None], t262=0))[..., 0], 65535 - GREY16)
+    np.testing.assert_array_equal(read_image(tiff(RGB[..., :1], t262=0)), 255 - RGB[..., :1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for kind in ("PNG", "JPEG", "TIFF", "WEBP"):
+        data = encode(Image.fromarray(RGB), kind, exif=exif)
+        upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+        np.testing.assert_array_equal(read_image(data), upright)
+        assert upright.shape == ((17, 12, 3) if orientation >= 5 else (12, 17, 3))
+    # The same turn by the two ways around Pillow.
+    data = encode(Image.fromarray(RGB), "PNG", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    deep = RGB.astype(np.uint16) * 257
+    raw_exif = b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", 0x0112, 3, 1, orientation) + bytes(4)
+    np.testing.assert_array_equal(read_image(png16(deep, raw_exif)), upright.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_image(tiff(deep, t274=orientation)), upright.astype(np.uint16) * 257)
+
+
+def test_damaged_files_name_path_and_reason(tmp_path: Path) -> None:
+    big = Image.fromarray(RNG.integers(0, 256, (64, 64, 3)).astype(np.uint8))
+    bad = {
+        "empty.png": (b"", "empty"),
+        "text.jpg": (b"these are words", "not a JPEG, PNG, TIFF or WebP"),
+        "gif.jpg": (encode(Image.fromarray(RGB).quantize(8), "GIF"), "not a JPEG, PNG, TIFF or WebP"),
+        "nan.tif": (tiff(np.full((2, 2, 1), np.nan, np.float32)), "4 of its 4 values are NaN"),
+        "double.tif": (tiff(np.zeros((2, 2, 1), np.float64)), "64-bit float"),
+        "planar.tif": (tiff(np.zeros((2, 2, 3), np.uint16), t284=2), "plane by plane"),
+        "predicted.tif": (tiff(np.zeros((2, 2, 3), np.float32), "<", 8, t317=2), "predictor"),
+        "deep.png": (png16(np.zeros((9, 9, 3), np.uint16))[:-30], "damaged"),
+    }
+    for kind, name in (("JPEG", "cut.jpg"), ("PNG", "cut.png"), ("TIFF", "cut.tif"), ("WEBP", "cut.webp")):
+        data = encode(big, kind)
+        bad[name] = (data[: len(data) // 2], "damaged")
+        bad["head" + name] = (data[:20], "damaged")
+    for name, (data, reason) in bad.items():
+        file = tmp_path / name
+        file.write_bytes(data)
+        with pytest.raises(UnreadableImage, match=reason) as caught:
+            read_image(file)
+        assert caught.value.file == str(file)
+        assert str(file) in str(caught.value)
+    with pytest.raises(UnreadableImage, match="No such file"):
+        read_image(tmp_path / "missing.png")
+    with pytest.raises(UnreadableImage, match="directory"):
+        read_image(tmp_path)
+
+
+def test_every_cut_of_a_file_is_an_error_or_whole(tmp_path: Path) -> None:
+    """No cut may give another picture: what is read from a part is what is read from the whole."""
+    for kind in ("PNG", "TIFF", "WEBP", "JPEG"):
+        data = encode(Image.fromarray(RGB), kind)
+        whole = read_image(data)
+        for end in range(0, len(data), 7):
+            try:
+                part = read_image(data[:end])
+            except UnreadableImage:
+                continue
+            np.testing.assert_array_equal(part, whole, err_msg=f"{kind} cut at {end} of {len(data)}")
+
+
+def test_absurd_sizes_and_several_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = bytearray(encode(Image.fromarray(RGB), "PNG"))
+    bomb[16:24] = struct.pack(">II", 60000, 60000)
+    bomb[29:33] = struct.pack(">I", zlib.crc32(bytes(bomb[12:29])))
+    with pytest.raises(UnreadableImage, match="pixels"):
+        read_image(bytes(bomb))
+    monkeypatch.setattr(reading, "MAX_PIXELS", 12 * 17 - 1)
+    for data in (encode(Image.fromarray(RGB), "PNG"), tiff(RGB.astype(np.uint16))):
+        with pytest.raises(UnreadableImage, match="17×12 is more than 203 pixels"):
+            read_image(data)
+    monkeypatch.undo()
+    frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
+    for kind in ("TIFF", "WEBP", "PNG"):
+        with pytest.raises(UnreadableImage, match="2 pages or frames"):
+            read_image(encode(frames[0], kind, save_all=True, append_images=frames[1:]))
+
+
+def test_the_error_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(UnreadableImage("a.png", "empty")))
+    assert (error.file, error.reason, str(error)) == (
+        "a.png",
+        "empty",
+        "cannot read the image 'a.png': empty.",
+    )

@@ -1,0 +1,179 @@
+"""One contract for every variant and setting.
+
+Large variants are shrunk to one block a stage here and to an eighth of their widths: their blocks are all alike, and
+the whole ones are compared with timm's in tests/weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from astroformer.errors import UserError
+from astroformer.network import VARIANTS, Astroformer, AstroformerConfig
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "CCCC": {"layout": "CCCC"},
+    "CCTT": {"layout": "CCTT"},
+    "CTTT": {"layout": "CTTT"},
+    "TTTT": {"layout": "TTTT"},
+    "TCTC": {"layout": "TCTC"},
+    "cbam": {"channel_attention": "cbam"},
+    "no channel attention": {"channel_attention": "none"},
+    "no relative bias": {"layout": "CCTT", "relative_bias": False},
+    "regularized": {"stochastic_depth": 0.3, "head_dropout": 0.2},
+    "hidden head": {"head_hidden": 40},
+    "linear head": {"head_hidden": None},
+    "other strides": {"strides": (1, 2, 1, 2, 2)},
+}
+SMALL = ("astroformer_atto", "astroformer_pico", "astroformer_nano")
+CASES = [(name, "plain") for name in VARIANTS] + [("astroformer_atto", setting) for setting in SETTINGS]
+
+
+def config_of(name: str, setting: str, **others: Any) -> AstroformerConfig:
+    config = VARIANTS[name]
+    if name not in SMALL:
+        widths = tuple(width // 8 for width in config.widths)
+        config = dataclasses.replace(
+            config,
+            stem_width=config.stem_width // 8,
+            widths=widths,
+            depths=(1, 1, 1, 2),
+            head_width=4,
+            head_hidden=widths[-1],
+            img_size=64,
+        )
+    return dataclasses.replace(config, **SETTINGS[setting], **others)
+
+
+def build(config: AstroformerConfig) -> Astroformer:
+    """A network in eval mode whose statistics, norms and tables are not the neutral ones of a fresh network."""
+    torch.manual_seed(0)
+    network = Astroformer(config).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    for name, parameter in network.named_parameters():
+        if "norm" in name or name.endswith("table"):
+            nn.init.normal_(parameter, mean=float(name.endswith("norm.weight")), std=0.5)
+    return network
+
+
+@pytest.mark.parametrize(("name", "setting"), CASES)
+class TestContract:
+    def test_gradients_reach_every_parameter(self, name: str, setting: str) -> None:
+        # In eval mode: in training, batch norms rightly cancel the gradient of a bias that comes before them.
+        network = build(config_of(name, setting))
+        network(torch.randn(2, 3, 64, 64)).square().sum().backward()
+        dead = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+        assert not dead
+        assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+    def test_any_size_and_any_channels(self, name: str, setting: str) -> None:
+        for channels, size in ((1, (32, 32)), (3, (40, 56)), (5, (97, 65))):
+            config = config_of(name, setting, in_chans=channels, num_classes=7)
+            network = build(config)
+            images = torch.randn(2, channels, *size)
+            with torch.no_grad():
+                maps = network.feature_maps(images)
+                logits = network(images)
+            widths = (config.stem_width, *config.widths)
+            sizes = config.map_sizes(size)
+            wanted = [(2, width, *shape) for width, shape in zip(widths, sizes, strict=True)]
+            assert [tuple(m.shape) for m in maps] == wanted
+            assert logits.shape == (2, 7)
+            assert logits.isfinite().all()
+
+    def test_other_images_of_the_batch_do_not_matter(self, name: str, setting: str) -> None:
+        network = build(config_of(name, setting))
+        images = torch.randn(5, 3, 64, 64)
+        with torch.no_grad():
+            together = network(images)
+            alone = torch.cat([network(image[None]) for image in images])
+            changed = network(torch.cat([images[:1], 9 * images[1:].flip(0)]))
+        # Kernels may sum in another order for another batch size: a few units in the last place of float32.
+        tolerance = 2e-5 * together.abs().max().item()
+        torch.testing.assert_close(alone, together, rtol=0, atol=tolerance)
+        torch.testing.assert_close(changed[:1], together[:1], rtol=0, atol=tolerance)
+        assert (changed[1:] - together[1:]).abs().max() > 100 * tolerance
+
+    def test_saved_and_loaded_equal_to_the_bit(self, name: str, setting: str, tmp_path: Path) -> None:
+        network = build(config_of(name, setting))
+        save_file(network.state_dict(), tmp_path / "model.safetensors")
+        twin = Astroformer(AstroformerConfig.from_dict(network.config.to_dict())).eval()
+        twin.load_state_dict(load_file(tmp_path / "model.safetensors"))
+        images = torch.randn(2, 3, 64, 64)
+        with torch.no_grad():
+            assert torch.equal(network(images), twin(images))
+
+    def test_training_changes_every_parameter_but_those_before_a_batch_norm(
+        self, name: str, setting: str
+    ) -> None:
+        network = build(config_of(name, setting)).train()
+        logits = network(torch.randn(4, 3, 64, 64))
+        nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def compiled_and_exported(config: AstroformerConfig, size: tuple[int, int]) -> None:
+    network = build(config)
+    images = torch.randn(2, config.in_chans, *size)
+    with torch.no_grad():
+        eager = network(images)
+        exported = torch.export.export(network, (images,)).module()(images)
+        torch.testing.assert_close(exported, eager, rtol=0, atol=1e-5)
+        torch._dynamo.reset()
+        compiled = torch.compile(network, fullgraph=True)(images)
+        torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-5)
+
+
+def test_exports_alike_at_its_own_size_and_at_another() -> None:
+    for size in ((64, 64), (48, 80)):
+        network = build(config_of("astroformer_atto", "CCTT"))
+        images = torch.randn(2, 3, *size)
+        with torch.no_grad():
+            exported = torch.export.export(network, (images,)).module()(images)
+            torch.testing.assert_close(exported, network(images), rtol=0, atol=1e-5)
+
+
+def test_traces_as_one_graph_forward_and_backward() -> None:
+    # Dynamo and AOT autograd without the C++ compiler, which takes tens of seconds; that is the next, slow, test.
+    torch._dynamo.reset()
+    network = build(config_of("astroformer_atto", "CCTT")).train()
+    images = torch.randn(2, 3, 48, 80)
+    twin = build(network.config).train()
+    logits = torch.compile(network, fullgraph=True, backend="aot_eager")(images)
+    torch.testing.assert_close(logits, twin(images), rtol=0, atol=1e-5)
+    logits.square().sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "setting"), CASES)
+def test_compiles_and_exports_alike(name: str, setting: str) -> None:
+    compiled_and_exported(config_of(name, setting), (64, 64))
+
+
+@pytest.mark.slow
+def test_compiles_and_exports_alike_at_another_size() -> None:
+    compiled_and_exported(config_of("astroformer_atto", "CCTT"), (48, 80))
+
+
+def test_wrong_images_are_refused_in_a_sentence() -> None:
+    network = build(config_of("astroformer_atto", "plain"))
+    with pytest.raises(UserError, match=r"\(1, 1, 64, 64\).*takes \(batch, 3"):
+        network(torch.zeros(1, 1, 64, 64))
+    with pytest.raises(UserError, match="shape"):
+        network(torch.zeros(3, 64, 64))
+    with pytest.raises(UserError, match="16x64 pixels.*at least 25x25"):
+        network(torch.zeros(1, 3, 16, 64))
+    with pytest.raises(UserError, match="31x31 pixels.*at least 32x32"):
+        build(config_of("astroformer_0", "plain"))(torch.zeros(1, 3, 31, 31))
