@@ -1,4 +1,4 @@
-"""Writes the first two ```bash blocks of a Markdown file to block1.sh and block2.sh, so that CI runs what is promised."""
+"""Writes the first two ```bash blocks of a Markdown file to block1.sh and block2.sh: CI runs what is promised."""
 
 import re
 import sys

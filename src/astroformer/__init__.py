@@ -31,14 +31,15 @@ __all__ = [
     "evaluate",
     "load",
     "open_source",
+    "resume",
     "train",
 ]
 
 
 def __getattr__(name: str) -> object:
     # Training brings in accelerate and the augmentation; someone who only predicts should not wait for them.
-    if name in ("train", "Recipe"):
+    if name in ("train", "resume", "Recipe"):
         from astroformer.training import recipe, train
 
-        return train.train if name == "train" else recipe.Recipe
+        return recipe.Recipe if name == "Recipe" else getattr(train, name)
     raise AttributeError(f"module 'astroformer' has no attribute '{name}'")

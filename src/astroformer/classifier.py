@@ -174,7 +174,9 @@ class Classifier:
         """
         if not isinstance(images, LabelledImages):
             if not isinstance(images, str | Path):
-                raise UserError(f"evaluate needs a labelled source (folder, .npz, catalog), not {type(images).__name__}.")
+                raise UserError(
+                    f"evaluate needs a labelled source (folder, .npz, catalog), not {type(images).__name__}."
+                )
             images = open_source(images, classes=self.classes)
         if images.labels is None:
             raise UserError(f"'{images.source}' has no labels; evaluate needs a class folder or label for every image.")
@@ -250,7 +252,9 @@ class Classifier:
         except (SafetensorError, OSError) as error:
             raise UserError(f"weight file '{weights}' is damaged or truncated ({error}); copy it again.") from None
         own = network.state_dict()
-        wrong = [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]
+        wrong = [
+            k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape
+        ]
         if wrong or len(classes) != network.config.num_classes:
             what = f"{len(wrong)} tensors differ, e.g. '{min(wrong)}'" if wrong else f"{len(classes)} class names"
             raise UserError(f"in '{folder}' config.json does not fit its weights: {what}. Copy the two files together.")
@@ -271,7 +275,7 @@ def load(folder: str | Path, device: str = "cpu") -> Classifier:
 
 
 def pick_device(name: str) -> str:
-    """"cpu" or "cuda"; "auto" is CUDA when torch finds one.
+    """ "cpu" or "cuda"; "auto" is CUDA when torch finds one.
 
     Raises:
         UserError: another name, or CUDA where there is none.
@@ -314,8 +318,8 @@ tags: [astroformer, image-classification, from-scratch]
 ---
 # {config.get("name", "Astroformer")}: {len(config["classes"])} classes
 
-An Astroformer (arXiv 2304.05350), vertical layout {"-".join(network["layout"])}, {config.get("parameters", "?")} parameters, trained from
-scratch with astroformer {config["versions"]["astroformer"]}.
+An Astroformer (arXiv 2304.05350), vertical layout {"-".join(network["layout"])}, {config.get("parameters", "?")} parameters,
+trained from scratch with astroformer {config["versions"]["astroformer"]}.
 
 - Input: {network["in_chans"]} channel(s), {height} × {width} px; the central {pre["crop"]:.0%} of the frame is used.
 - Classes: {", ".join(config["classes"])}.

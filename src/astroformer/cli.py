@@ -11,15 +11,18 @@ import json
 import re
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from pydantic import ValidationError
 
 from astroformer.errors import UserError
 from astroformer.training.recipe import Recipe, explain, load_recipe
+
+if TYPE_CHECKING:
+    from astroformer.training.train import Trained
 
 
 @dataclass
@@ -49,32 +52,42 @@ class Train:
     """no progress"""
     debug: bool = False
     """show tracebacks"""
-    settings: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
+    settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
     def run(self, given: set[str]) -> None:
         from astroformer.training.progress import Reporter
-        from astroformer.training.train import train
+        from astroformer.training.train import resume, train
 
         if self.resume is not None:
-            extra = given & {name.replace("_", "-") for name in Recipe.model_fields} | given & {"recipe", "strict"}
-            if extra:
-                raise UserError(f"--resume continues a run as it was; leave out --{min(extra)}.")
+            extra = given - {"resume", "quiet", "debug", "no-quiet", "no-debug"}
+            if extra or self.source is not None:
+                what = f"--{min(extra)}" if extra else f"the source '{self.source}'"
+                raise UserError(
+                    f"--resume continues a run as it was, with its own source and settings; leave out {what}."
+                )
+            with Reporter(quiet=self.quiet) as reporter:
+                self._tell(resume(self.resume, reporter=reporter))
+            return
+        if self.source is None:
+            raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or mock-galaxies.")
         with Reporter(quiet=self.quiet) as reporter:
             trained = train(
                 self.source,
-                None if self.resume is not None else self.settings,
+                self.settings,
                 valid=self.valid,
                 out=self.out,
-                resume=self.resume,
                 init_from=self.init_from,
                 strict=self.strict,
                 cache=self.cache,
                 reporter=reporter,
             )
-        for name in ("balanced_accuracy", "top1"):
+        self._tell(trained)
+
+    def _tell(self, trained: Trained) -> None:
+        n = trained.validation.n
+        for name, words in (("top1", "top-1"), ("balanced_accuracy", "balanced accuracy")):
             m = trained.validation.metrics[name]
-            words = name.replace("_", " ")
-            print(f"validation {words} {m.value:.1%} (95 % interval {m.low:.1%} to {m.high:.1%}, n = {trained.validation.n})")
+            print(f"validation {words:<18}{m.value:6.1%}   (95 % interval {m.low:.1%} to {m.high:.1%}, n = {n:,})")
         print(f"try next: astroformer predict {trained.model} IMAGES --out predictions.csv")
         print(f"model: {trained.model}")
 
@@ -113,7 +126,10 @@ class Predict:
                 done += len(part)
                 failed += int((~part.readable_N).sum())
                 reporter.count("predicting", done, len(images))
-        print(f"{done - failed:,} predictions" + (f", {failed:,} files could not be read (column error)" if failed else ""))
+        print(
+            f"{done - failed:,} predictions"
+            + (f", {failed:,} files could not be read (column error)" if failed else "")
+        )
         print(f"predictions: {self.out}")
 
 
@@ -167,7 +183,9 @@ class Evaluate:
         plot_confusion(evaluation, self.out / "confusion.png")
         print(text)
         if left_out:
-            print(f"\n{left_out} files could not be read and are left out; see column error of {self.out / 'predictions.csv'}")
+            print(
+                f"\n{left_out} files could not be read and are left out; see column error of {self.out / 'predictions.csv'}"
+            )
         print(f"\nevaluation: {self.out}")
 
 
@@ -188,7 +206,7 @@ class Info:
 
     def run(self, given: set[str]) -> None:
         from astroformer.classifier import load
-        from astroformer.network import VARIANTS
+        from astroformer.network import VARIANTS, Astroformer
         from astroformer.network.counting import describe
 
         size = None if self.image_size is None else (self.image_size, self.image_size)
@@ -198,6 +216,7 @@ class Info:
             rows = [describe(name, size=size, num_classes=self.num_classes) for name in names]
         elif Path(self.model).exists():
             classifier = load(self.model)
+            assert isinstance(classifier.network, Astroformer)
             rows = [
                 {
                     **describe(str(classifier.info.get("name", "model")), config=classifier.network.config, size=size),
@@ -224,7 +243,12 @@ class Info:
                 print(f"{key:<20} {json.dumps(value) if isinstance(value, list | dict) else value}")
 
 
-_COMMANDS: dict[str, type[Any]] = {"train": Train, "predict": Predict, "evaluate": Evaluate, "info": Info}
+_COMMANDS: dict[str, tuple[type[Any], str]] = {
+    "train": (Train, "train a classifier from a folder of labelled images"),
+    "predict": (Predict, "classify images with a trained model"),
+    "evaluate": (Evaluate, "measure a trained model on labelled images"),
+    "info": (Info, "describe a model folder or the network variants"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -266,10 +290,10 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(arguments: list[str]) -> tuple[Any, set[str]]:
     """The command that `arguments` spell, and the names of the flags that were given."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__.splitlines()[0])
-        for name, kind in _COMMANDS.items():
-            print(f"  astroformer {name:<9} {kind.__doc__.strip().splitlines()[0]}")
-        print("`astroformer COMMAND --help` lists the words of a command.")
+        print("Astroformer: train an image classifier from scratch on the few labelled images you have.\n")
+        for name, (_, what) in _COMMANDS.items():
+            print(f"  astroformer {name:<9} {what}")
+        print("\nastroformer COMMAND --help lists the words of a command.")
         return None, set()
     if arguments[0] == "--version":
         from importlib.metadata import version
@@ -280,7 +304,7 @@ def _parse(arguments: list[str]) -> tuple[Any, set[str]]:
         from astroformer.errors import unknown_name
 
         raise unknown_name("command", arguments[0], _COMMANDS)
-    kind, rest = _COMMANDS[arguments[0]], arguments[1:]
+    kind, rest = _COMMANDS[arguments[0]][0], arguments[1:]
     given = {re.split("[=.]", word[2:])[0].replace("_", "-") for word in rest if word.startswith("--")}
     options: dict[str, Any] = {}
     if kind is Train:

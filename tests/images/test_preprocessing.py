@@ -16,9 +16,7 @@ RGB = RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8)
 
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    return np.asarray(
-        Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BICUBIC)
-    )
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def test_same_size_is_untouched() -> None:

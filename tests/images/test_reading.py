@@ -62,9 +62,7 @@ def tiff(pixels_HWC: np.ndarray, order: str = "<", compression: int = 1, **tags:
     if bands > 3 or bands == 2:
         entries[338] = [0] * (bands - 3 if bands > 3 else 1)
     entries |= {int(tag[1:]): [value] for tag, value in tags.items()}
-    entries[273] = [
-        8 + 2 + 12 * (len(entries) + 1) + 4 + 2 * 4 * 8
-    ]  # room for four long lists of up to 8 values
+    entries[273] = [8 + 2 + 12 * (len(entries) + 1) + 4 + 2 * 4 * 8]  # room for four long lists of up to 8 values
     ifd, lists, lists_at = b"", b"", 8 + 2 + 12 * len(entries) + 4
     for tag in sorted(entries):
         values = entries[tag]
@@ -141,9 +139,7 @@ def test_png_of_16_bits_keeps_every_bit(channels: int) -> None:
     ("dtype", "bands"),
     [*[("u2", n) for n in (1, 2, 3, 4)], ("u1", 3), ("u1", 5), ("f4", 1), ("f4", 3)],
 )
-def test_tiff_bands_keep_every_bit(
-    dtype: str, bands: int, compression: int, predictor: int, order: str
-) -> None:
+def test_tiff_bands_keep_every_bit(dtype: str, bands: int, compression: int, predictor: int, order: str) -> None:
     if dtype == "f4" and predictor == 2:
         pytest.skip("an integer predictor on floats is refused, see below")
     pixels = RNG.integers(0, 256 if dtype == "u1" else 65536, (6, 5, bands)).astype(dtype)

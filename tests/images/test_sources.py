@@ -183,6 +183,8 @@ def test_npz_layout_can_be_said(tmp_path: Path) -> None:
         open_source(path)
     np.testing.assert_array_equal(open_source(f"{path}@layout=NCHW").read(2), images[2].transpose(1, 2, 0))
     np.testing.assert_array_equal(open_source(f"{path}@layout=NHWC").read(2), images[2])
+    layouts = [open_source(f"{path}@layout={layout}").fingerprint() for layout in ("NCHW", "NHWC")]
+    assert layouts[0] != layouts[1]  # the same bytes, but other images
     with pytest.raises(UserError, match="unknown layout 'CHW'"):
         open_source(f"{path}@layout=CHW")
 

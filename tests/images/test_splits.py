@@ -58,9 +58,7 @@ def test_folds_partition_and_are_level(seed: int, k: int) -> None:
 
 def test_too_few_images_name_the_class() -> None:
     labels = np.array([0, 0, 0, 1, 2, 2])
-    with pytest.raises(
-        UserError, match="class 'bars' has 1 image, too few for a training and a validation part: 2"
-    ):
+    with pytest.raises(UserError, match="class 'bars' has 1 image, too few for a training and a validation part: 2"):
         holdout(labels, 0.3, 0, classes=["a", "bars", "c"])
     with pytest.raises(UserError, match="class '1' has 1 image, too few for 3 folds: 3"):
         kfold(labels, 3, 0)
@@ -75,9 +73,7 @@ def test_too_few_images_name_the_class() -> None:
 
 def test_split_files(tmp_path: Path) -> None:
     labels = np.array([0, 1, 1])
-    images = LabelledImages(
-        "s", ["a, b.png", "c.png", "é.png"], labels, ("x", 'y"'), lambda i: np.zeros((1, 1, 1))
-    )
+    images = LabelledImages("s", ["a, b.png", "c.png", "é.png"], labels, ("x", 'y"'), lambda i: np.zeros((1, 1, 1)))
     path = tmp_path / "run" / "valid.csv"
     write_split(path, images, [2, 0])
     assert path.read_text("utf-8") == 'file,label\né.png,"y"""\n"a, b.png",x\n'

@@ -56,9 +56,7 @@ def blind(images: LabelledImages) -> LabelledImages:
     return replace(images, reader=Blind())
 
 
-@pytest.mark.parametrize(
-    "settings", [SETTINGS, Preprocessing((9, 7), 1, crop=0.7, fit="pad", dtype="float16")]
-)
+@pytest.mark.parametrize("settings", [SETTINGS, Preprocessing((9, 7), 1, crop=0.7, fit="pad", dtype="float16")])
 def test_rows_are_what_predict_would_see(folder: Path, cache: Path, settings: Preprocessing) -> None:
     images = open_source(folder)
     steps = []
@@ -286,9 +284,7 @@ def test_default_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 DATA = Path(os.environ.get("ASTROFORMER_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
 
-@pytest.mark.skipif(
-    not (DATA / "cifar10").is_dir(), reason="the real images are not here; set ASTROFORMER_DATA"
-)
+@pytest.mark.skipif(not (DATA / "cifar10").is_dir(), reason="the real images are not here; set ASTROFORMER_DATA")
 @pytest.mark.parametrize(
     ("source", "shape", "classes"),
     [

@@ -51,9 +51,7 @@ def test_head_hidden_zero_means_none() -> None:
         ({"layuot": "CCCT"}, ["'layuot'", "Did you mean 'layout'"]),
     ],
 )
-def test_an_impossible_setting_is_refused_in_a_sentence(
-    settings: dict[str, object], words: list[str]
-) -> None:
+def test_an_impossible_setting_is_refused_in_a_sentence(settings: dict[str, object], words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         create_network("astroformer_0", **settings)
     assert all(word in str(caught.value) for word in words), caught.value

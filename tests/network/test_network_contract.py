@@ -1,7 +1,7 @@
 """One contract for every variant and setting.
 
-Large variants are shrunk to one block a stage here and to an eighth of their widths: their blocks are all alike, and
-the whole ones are compared with timm's in tests/weights.
+Large variants are shrunk to one block a stage (two in the last) and an eighth of their widths: their blocks are all
+alike, and the whole ones are compared with timm's in tests/weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "other strides": {"strides": (1, 2, 1, 2, 2)},
 }
 SMALL = ("astroformer_atto", "astroformer_pico", "astroformer_nano")
-CASES = [(name, "plain") for name in VARIANTS] + [("astroformer_atto", setting) for setting in SETTINGS]
+CASES = [(name, "plain") for name in VARIANTS]
+CASES += [("astroformer_atto", setting) for setting in SETTINGS if setting != "plain"]
 
 
 def config_of(name: str, setting: str, **others: Any) -> AstroformerConfig:
@@ -114,9 +115,7 @@ class TestContract:
         with torch.no_grad():
             assert torch.equal(network(images), twin(images))
 
-    def test_training_changes_every_parameter_but_those_before_a_batch_norm(
-        self, name: str, setting: str
-    ) -> None:
+    def test_training_gives_every_parameter_a_finite_gradient(self, name: str, setting: str) -> None:
         network = build(config_of(name, setting)).train()
         logits = network(torch.randn(4, 3, 64, 64))
         nn.functional.cross_entropy(logits, torch.arange(4)).backward()
@@ -144,16 +143,17 @@ def test_exports_alike_at_its_own_size_and_at_another() -> None:
             torch.testing.assert_close(exported, network(images), rtol=0, atol=1e-5)
 
 
-def test_traces_as_one_graph_forward_and_backward() -> None:
-    # Dynamo and AOT autograd without the C++ compiler, which takes tens of seconds; that is the next, slow, test.
+def test_traces_as_one_graph() -> None:
+    # Dynamo alone: the C++ compiler takes a minute, and is left to the slow tests below.
     torch._dynamo.reset()
-    network = build(config_of("astroformer_atto", "CCTT")).train()
-    images = torch.randn(2, 3, 48, 80)
-    twin = build(network.config).train()
-    logits = torch.compile(network, fullgraph=True, backend="aot_eager")(images)
-    torch.testing.assert_close(logits, twin(images), rtol=0, atol=1e-5)
-    logits.square().sum().backward()
-    assert all(p.grad is not None for p in network.parameters())
+    for size in ((64, 64), (48, 80)):
+        network = build(config_of("astroformer_atto", "CCTT", depths=(1, 1, 1, 1))).train()
+        twin = build(network.config).train()
+        images = torch.randn(2, 3, *size)
+        logits = torch.compile(network, fullgraph=True, backend="eager")(images)
+        torch.testing.assert_close(logits, twin(images), rtol=0, atol=1e-5)
+        logits.square().sum().backward()
+        assert all(p.grad is not None for p in network.parameters())
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_wrong_images_are_refused_in_a_sentence() -> None:
         network(torch.zeros(1, 1, 64, 64))
     with pytest.raises(UserError, match="shape"):
         network(torch.zeros(3, 64, 64))
-    with pytest.raises(UserError, match="16x64 pixels.*at least 25x25"):
+    with pytest.raises(UserError, match=r"16x64 pixels.*at least 25x25"):
         network(torch.zeros(1, 3, 16, 64))
-    with pytest.raises(UserError, match="31x31 pixels.*at least 32x32"):
+    with pytest.raises(UserError, match=r"31x31 pixels.*at least 32x32"):
         build(config_of("astroformer_0", "plain"))(torch.zeros(1, 3, 31, 31))

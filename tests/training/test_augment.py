@@ -58,15 +58,11 @@ def with_settings(base: Augment = OFF, **changes: object) -> Augment:
     return Augment.model_validate(base.model_dump() | changes)
 
 
-def augmenter(
-    base: Augment = OFF, size: tuple[int, int] = (24, 24), seed: int = 1, **changes: object
-) -> Augmenter:
+def augmenter(base: Augment = OFF, size: tuple[int, int] = (24, 24), seed: int = 1, **changes: object) -> Augmenter:
     return Augmenter(with_settings(base, **changes), seed=seed, size=size)
 
 
-def drawn_by(
-    maker: Augmenter, index: Tensor, epoch: int = 0, channels: int = 3, integer: bool = True
-) -> Draw:
+def drawn_by(maker: Augmenter, index: Tensor, epoch: int = 0, channels: int = 3, integer: bool = True) -> Draw:
     return maker.draw(index, epoch, channels=channels, integer=integer)
 
 
@@ -177,9 +173,7 @@ def test_flips_and_quarter_turns_are_exact() -> None:
     assert len({(*d.flip_B2[i].tolist(), int(d.turn_B[i])) for i in range(64)}) == 16
 
 
-@pytest.mark.parametrize(
-    ("border", "pad"), [("reflect", "symmetric"), ("edge", "edge"), ("zero", "constant")]
-)
+@pytest.mark.parametrize(("border", "pad"), [("reflect", "symmetric"), ("edge", "edge"), ("zero", "constant")])
 def test_shifts_by_whole_pixels_are_exact(border: str, pad: str) -> None:
     size = (10, 16)
     x, index = images(32, size).float(), torch.arange(32)
@@ -188,18 +182,14 @@ def test_shifts_by_whole_pixels_are_exact(border: str, pad: str) -> None:
     for i in range(32):
         right, down = (d.shift_B2[i] * torch.tensor([16, 10])).round().int().tolist()
         padded = np.pad(x[i].numpy(), ((0, 0), (10, 10), (16, 16)), mode=pad)
-        np.testing.assert_array_equal(
-            out[i].numpy(), padded[:, 10 - down : 20 - down, 16 - right : 32 - right]
-        )
+        np.testing.assert_array_equal(out[i].numpy(), padded[:, 10 - down : 20 - down, 16 - right : 32 - right])
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [(24, 24), (20, 32)])
 def test_rotation_shear_and_shift_are_torchvisions_affine(interpolation: str, size: tuple[int, int]) -> None:
     x, index = images(12, size).float(), torch.arange(12)
-    maker = augmenter(
-        size=size, rotation=180, shear=20, shift=0.2, border="zero", interpolation=interpolation
-    )
+    maker = augmenter(size=size, rotation=180, shear=20, shift=0.2, border="zero", interpolation=interpolation)
     d = drawn_by(maker, index, integer=False)
     out = maker.transform(x, index, 0)
     for i in range(12):
@@ -265,10 +255,8 @@ def test_crop_is_torchvisions_resized_crop(interpolation: str) -> None:
     size = (24, 36)
     x, index = images(16, size).float(), torch.arange(16)
     maker = augmenter(size=size, crop_scale=(0.2, 0.9), interpolation=interpolation)
-    top, left, height, width = 3, 8, 18, 20
-    window = torch.tensor(
-        [[(left + width / 2) / 36, (top + height / 2) / 24, width / 36, height / 24]]
-    ).double()
+    top, left, height, width = 2, 11, 18, 20
+    window = torch.tensor([[(left + width / 2) / 36, (top + height / 2) / 24, width / 36, height / 24]]).double()
     d = Draw(window_B4=window.repeat(16, 1))
     out = maker._resample(x, d)
     expected = TF.resized_crop(x, top, left, height, width, list(size), MODES[interpolation], antialias=False)
@@ -521,14 +509,10 @@ def test_each_operation_of_a_policy_is_torchvisions(name: str, strength: float) 
     centre = {"shear_x": [1, 0], "shear_y": [0, 1]}
     if name in centre:
         angle = math.degrees(math.atan(0.3 * strength))
-        expected = TF.affine(
-            x_float, 0, [0, 0], 1.0, [-angle * part for part in centre[name]], MODES["bilinear"]
-        )
+        expected = TF.affine(x_float, 0, [0, 0], 1.0, [-angle * part for part in centre[name]], MODES["bilinear"])
     elif name.startswith("translate"):
         pixels = [0.45 * strength * 30, 0.0] if name.endswith("x") else [0.0, 0.45 * strength * 20]
-        expected = torch.stack(
-            [affine(image, torch.tensor(0.0), pixels, 1.0, torch.zeros(2)) for image in x_float]
-        )
+        expected = torch.stack([affine(image, torch.tensor(0.0), pixels, 1.0, torch.zeros(2)) for image in x_float])
     elif name == "rotate":
         expected = TF.rotate(x_float, -30 * strength, MODES["bilinear"])
     elif name in ("brightness", "contrast", "saturation", "sharpness"):
@@ -555,8 +539,8 @@ def test_operations_follow_each_other_in_the_order_drawn() -> None:
     codes = torch.tensor([[OPERATIONS.index("translate_x"), OPERATIONS.index("rotate")]]).repeat(2, 1)
     d = Draw(operation_BP=codes, strength_BP=torch.tensor([[0.5, 1.0]]).double().repeat(2, 1))
     theta = sampling_matrix(d, (24, 24), maker._policy())
-    # Shifted to the right by 0.225 of the frame, then turned about the centre: what is at the centre now came from the
-    # left, by 0.45 of half a frame.
+    # Shifted to the right by 0.225 of the frame, then turned about the centre: what is at the centre now came
+    # from the left, by 0.45 of half a frame.
     torch.testing.assert_close(theta[0, :, 2], torch.tensor([-0.45, 0.0]).double())
     back = replace(d, operation_BP=codes.flip(1), strength_BP=d.strength_BP.flip(1))
     turned = sampling_matrix(back, (24, 24), maker._policy())[0, :, 2]

@@ -29,7 +29,12 @@ def plot_history(history: list[dict[str, float]], path: Path) -> None:
     scores.plot(epochs, [row["valid_top1"] for row in history], color=_GREY, label="top-1")
     scores.plot(epochs, balanced, color=_RED, label="balanced accuracy")
     scores.annotate(
-        f"{balanced[-1]:.1%}", (epochs[-1], balanced[-1]), xytext=(-4, 6), textcoords="offset points", ha="right", color=_RED
+        f"{balanced[-1]:.1%}",
+        (epochs[-1], balanced[-1]),
+        xytext=(-4, 6),
+        textcoords="offset points",
+        ha="right",
+        color=_RED,
     )
     scores.set(xlabel="epoch", title="Validation, averaged weights", ylim=(0, 1.02))
     scores.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -65,7 +65,9 @@ class PredictionWriter:
                 numbers = [_number(v) for v in (confidence, *p_K)]
                 self._csv.writerow([file, name, *("" if v is None else f"{v:.8g}" for v in numbers), error])
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         (self._parquet or self._stream).close()
         if kind is None:
             os.replace(self._unfinished, self.path)

@@ -136,9 +136,7 @@ class _Canvas:
         self.axis = ((np.arange(size, dtype=np.float32) + 0.5) * self.pixel - 1).astype(np.float32)
         self.light = np.zeros((images, 3, size, size), np.float32)
 
-    def plane(
-        self, cx: F32, cy: F32, angle: F32, lopsided: F32 | None = None, warp: F32 | None = None
-    ) -> _Plane:
+    def plane(self, cx: F32, cy: F32, angle: F32, lopsided: F32 | None = None, warp: F32 | None = None) -> _Plane:
         """Coordinates about (cx, cy), turned by `angle`.
 
         `lopsided` lets the centre of the isophotes drift along u with radius (m = 1); `warp` bends the ends
@@ -269,9 +267,7 @@ def _add_tail(
     r = np.sqrt(x * x + y * y + np.float32(1e-6))
     angle = (_arctan2(y, x) - _b(start[rows])) * _b(turn[rows]) * (1 / (2 * math.pi))
     angle = (angle - np.floor(angle)) * (2 * math.pi)
-    distance = (r - _b(radius[rows]) * np.exp(_b(opening[rows]) * angle)) / (
-        _b(width[rows]) * (1 + 0.35 * angle)
-    )
+    distance = (r - _b(radius[rows]) * np.exp(_b(opening[rows]) * angle)) / (_b(width[rows]) * (1 + 0.35 * angle))
     fraction = (angle / _b(reach[rows])) ** 2
     fade = angle / (angle + 0.25) * np.exp(-(fraction * fraction) - 0.5 * angle - 0.5 * distance * distance)
     canvas.add_to(rows, colour_BC, fade)
@@ -409,9 +405,7 @@ def _draw_smooth(d: _Draws, canvas: _Canvas, low_q: float, high_q: float, disky:
     envelope = d.uniform(0.0, 0.35)
     canvas.add(_colour(age), _sersic(plane, flux * (1 - envelope), radius, index, pose.q))
     wide_q = np.minimum(pose.q * 1.15, 1)
-    canvas.add(
-        _colour(age - 0.15), _sersic(plane, flux * envelope, radius * 1.5, np.ones_like(index), wide_q)
-    )
+    canvas.add(_colour(age - 0.15), _sersic(plane, flux * envelope, radius * 1.5, np.ones_like(index), wide_q))
 
 
 def _round(d: _Draws, canvas: _Canvas) -> None:
@@ -475,17 +469,13 @@ def _barred(d: _Draws, canvas: _Canvas) -> None:
 
 def _tight(d: _Draws, canvas: _Canvas) -> None:
     pose = _Pose.draw(d, 0.42, 1.0)
-    disc = _disc(
-        d, pose, bulge=(0.1, 0.4), arms=(2, 2, 3), pitch=(8, 15), contrast=(0.3, 0.9), age=(0.4, 0.95)
-    )
+    disc = _disc(d, pose, bulge=(0.1, 0.4), arms=(2, 2, 3), pitch=(8, 15), contrast=(0.3, 0.9), age=(0.4, 0.95))
     _draw_disc_galaxy(d, canvas, pose, disc)
 
 
 def _loose(d: _Draws, canvas: _Canvas) -> None:
     pose = _Pose.draw(d, 0.42, 1.0)
-    disc = _disc(
-        d, pose, bulge=(0.02, 0.2), arms=(2, 2, 3, 4), pitch=(19, 36), contrast=(0.35, 1.0), age=(0.2, 0.75)
-    )
+    disc = _disc(d, pose, bulge=(0.02, 0.2), arms=(2, 2, 3, 4), pitch=(19, 36), contrast=(0.35, 1.0), age=(0.2, 0.75))
     _draw_disc_galaxy(d, canvas, pose, disc)
 
 
@@ -500,9 +490,7 @@ def _draw_edge_on(d: _Draws, canvas: _Canvas, bulge: F32) -> None:
     canvas.add(_colour(age), _edge_on_disc(plane, flux, length, height) * clumps)
     bulge_flux = flux * bulge / (1 - bulge)
     radius = length * (0.14 + 0.75 * bulge)
-    canvas.add(
-        _colour(age + 0.35), _sersic(plane, bulge_flux, radius, d.uniform(1.2, 3.0), d.uniform(0.6, 0.95))
-    )
+    canvas.add(_colour(age + 0.35), _sersic(plane, bulge_flux, radius, d.uniform(1.2, 3.0), d.uniform(0.6, 0.95)))
     depth = d.chance(0.6) * d.uniform(0.3, 1.6)
     offset = (plane.v - _b(height * d.normal(0.25))) / _b(height * d.uniform(0.2, 0.38))
     reach = plane.u / _b(length * 2.2)
@@ -600,9 +588,7 @@ def _merging(d: _Draws, canvas: _Canvas) -> None:
     halo_q = d.uniform(0.45, 0.85)
     envelope = canvas.plane(middle * dx, middle * dy, direction + d.normal(0.5), d.uniform(-0.3, 0.3))
     share = first_flux * d.uniform(0.05, 0.4)
-    canvas.add(
-        _colour(first_age), _sersic(envelope, share, d.uniform(0.2, 0.34), np.ones_like(share), halo_q)
-    )
+    canvas.add(_colour(first_age), _sersic(envelope, share, d.uniform(0.2, 0.34), np.ones_like(share), halo_q))
 
 
 _DRAW: tuple[Callable[[_Draws, _Canvas], None], ...] = (
@@ -693,8 +679,7 @@ def _display(light_BCSS: F32) -> NDArray[np.uint8]:
 def _render_class(label: int, size: int, seed: int, indices: Sequence[int]) -> NDArray[np.uint8]:
     """Draw a chunk of images of one class: (B, size, size, 3) uint8."""
     generators = [
-        np.random.Generator(np.random.Philox(counter=[0, 0, 0, label], key=[seed, index]))
-        for index in indices
+        np.random.Generator(np.random.Philox(counter=[0, 0, 0, label], key=[seed, index])) for index in indices
     ]
     d = _Draws(generators)
     oversampling = -(-_DRAWING_SIZE // size)
@@ -756,9 +741,7 @@ def render(labels: NDArray[np.integer], size: int, seed: int, first: int = 0) ->
     if wrong.size:
         raise UserError(f"label {wrong[0]} is no class of the mock galaxies; use 0 to {len(CLASSES) - 1}.")
     if not MIN_SIZE <= size <= MAX_SIZE:
-        raise UserError(
-            f"size {size} is out of range for mock galaxies; use {MIN_SIZE} to {MAX_SIZE} pixels."
-        )
+        raise UserError(f"size {size} is out of range for mock galaxies; use {MIN_SIZE} to {MAX_SIZE} pixels.")
     for name, value in (("seed", seed), ("first", first)):
         if not 0 <= value < 2**63:
             raise UserError(f"{name} {value} is out of range for mock galaxies; use 0 to 2**63 - 1.")

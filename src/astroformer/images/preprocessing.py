@@ -56,12 +56,8 @@ class Preprocessing:
             return UserError(f"preprocessing: {word} is {value}; {allowed}.")
 
         size = tuple(self.image_size)
-        if len(size) != 2 or any(
-            not isinstance(s, int) or isinstance(s, bool) or not 1 <= s <= 16384 for s in size
-        ):
-            raise fail(
-                "image_size", self.image_size, "two whole numbers (height, width) from 1 to 16384 are needed"
-            )
+        if len(size) != 2 or any(not isinstance(s, int) or isinstance(s, bool) or not 1 <= s <= 16384 for s in size):
+            raise fail("image_size", self.image_size, "two whole numbers (height, width) from 1 to 16384 are needed")
         if not isinstance(self.channels, int) or not 1 <= self.channels <= 1024:
             raise fail("channels", self.channels, "a whole number from 1 to 1024 is needed")
         if not 0 < self.crop <= 1:
@@ -93,9 +89,7 @@ class Preprocessing:
         if image.ndim == 2:
             image = image[:, :, None]
         if image.ndim != 3 or 0 in image.shape:
-            raise UserError(
-                f"an image has shape {image.shape}; (height, width, channels), none of them 0, is needed."
-            )
+            raise UserError(f"an image has shape {image.shape}; (height, width, channels), none of them 0, is needed.")
         if image.dtype == np.bool_:
             image = image.astype(np.uint8) * 255
         if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
@@ -103,9 +97,7 @@ class Preprocessing:
         bounded = image.dtype == np.uint16
         if image.dtype != np.uint8:
             if self.dtype == "uint8":
-                raise UserError(
-                    f"an image is {image.dtype}, which uint8 would degrade; set the dtype to float16."
-                )
+                raise UserError(f"an image is {image.dtype}, which uint8 would degrade; set the dtype to float16.")
             with np.errstate(over="ignore"):  # a float64 beyond float32 is refused below
                 image = image.astype(np.float32)
             if bounded:
@@ -122,7 +114,7 @@ class Preprocessing:
         return _as_float16(image_CHW)
 
     def normalize(self, x_BCHW: Tensor) -> Tensor:
-        """What the network sees: `(x / 255 if x is uint8 - mean) / std` per channel, as float32 of the same
+        """What the network sees: per channel `(x / 255 if x is uint8 - mean) / std`, float32, of the same
         shape.
         """
         mean_C11 = torch.tensor(self.mean, dtype=torch.float32, device=x_BCHW.device)[:, None, None]
@@ -136,9 +128,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Preprocessing:
-        """Rebuild from `to_dict`. Raises `UserError` for an unknown or missing word or an impossible
-        value.
-        """
+        """Rebuild from `to_dict`. Raises `UserError` for an unknown or missing word or a wrong value."""
         known = [f.name for f in dataclasses.fields(cls)]
         for word in settings:
             if word not in known:
@@ -153,8 +143,8 @@ class Preprocessing:
             raise UserError(f"the preprocessing has a value of the wrong kind: {error}.") from None
 
     def _cut(self, image: Array) -> Array:
-        """The central part of the frame, in whole pixels: `crop` of each side, then the target's shape if
-        `fit` says so.
+        """The central part of the frame, in whole pixels: `crop`, then the target's shape if `fit` says
+        so.
         """
         height, width = image.shape[:2]
         kept_h, kept_w = height * self.crop, width * self.crop
@@ -208,9 +198,7 @@ def _resize(image: Array, height: int, width: int) -> Array:
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
     bands = [
         np.asarray(
-            Image.fromarray(np.ascontiguousarray(image[:, :, c])).resize(
-                (width, height), Image.Resampling.BICUBIC
-            )
+            Image.fromarray(np.ascontiguousarray(image[:, :, c])).resize((width, height), Image.Resampling.BICUBIC)
         )
         for c in range(image.shape[2])
     ]

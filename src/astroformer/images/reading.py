@@ -81,9 +81,7 @@ def read_image(file: str | Path | bytes, *, name: str | None = None) -> Array:
     except MemoryError:
         raise UnreadableImage(name, "not enough memory to decode it") from None
     except Exception as error:  # damaged bytes make decoders raise nearly anything
-        raise UnreadableImage(
-            name, f"damaged ({str(error) or type(error).__name__})".replace("\n", " ")
-        ) from None
+        raise UnreadableImage(name, f"damaged ({str(error) or type(error).__name__})".replace("\n", " ")) from None
     if image_HWC.dtype == np.float32 and not np.isfinite(image_HWC).all():
         bad = int((~np.isfinite(image_HWC)).sum())
         raise UnreadableImage(name, f"{bad} of its {image_HWC.size} values are NaN or infinite")
@@ -146,9 +144,7 @@ def _check_single(image: Image.Image) -> None:
 
 # libtiff hands out samples in the machine's byte order, and Pillow (13.0) swaps these types of big-endian
 # files again.
-_SWAPPED_TWICE = (
-    {"I;16BS": "I;16S", "I;32BS": "I;32S", "F;32BF": "F;32F"} if sys.byteorder == "little" else {}
-)
+_SWAPPED_TWICE = {"I;16BS": "I;16S", "I;32BS": "I;32S", "F;32BF": "F;32F"} if sys.byteorder == "little" else {}
 
 
 def _load(image: ImageFile.ImageFile) -> None:
@@ -168,9 +164,7 @@ def _as_array(image: Image.Image) -> Array:
         _check_tiff_samples(_tags(image).get(258, (1,)), _tags(image).get(339, (1,)))
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
-    elif (
-        image.mode in ("L", "RGB", "1") and "transparency" in image.info
-    ):  # one colour stands for "nothing here"
+    elif image.mode in ("L", "RGB", "1") and "transparency" in image.info:  # one colour stands for "nothing here"
         image = image.convert("LA" if image.mode != "RGB" else "RGBA")
     elif image.mode == "1":
         image = image.convert("L")
@@ -180,9 +174,7 @@ def _as_array(image: Image.Image) -> Array:
         array = np.array(image, dtype=np.uint8)
     elif image.mode.startswith("I;16"):
         array = np.asarray(image).astype(np.uint16)
-        if (
-            image.format == "TIFF" and _tags(image).get(262) == 0
-        ):  # white is zero; Pillow inverts 8 bits alone
+        if image.format == "TIFF" and _tags(image).get(262) == 0:  # white is zero; Pillow inverts 8 bits alone
             array = 65535 - array
     elif image.mode == "I" and image.format == "PNG":
         array = np.asarray(image).astype(np.uint16)
@@ -200,8 +192,8 @@ def _as_array(image: Image.Image) -> Array:
 
 
 def _read_png16(image: ImageFile.ImageFile, data: bytes) -> Array:
-    """PNG of 16 bits with several channels, unloaded. Pillow unpacks one byte of each sample: ask for both
-    in turn.
+    """PNG of 16 bits with several channels, unloaded. Pillow unpacks one byte a sample: ask for both in
+    turn.
     """
     if "transparency" in image.info:
         raise _Refused("a 16-bit PNG with one transparent colour is not read; save it with an alpha channel")
@@ -255,7 +247,7 @@ _LOSSLESS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBi
 
 
 def _check_tiff_samples(bits: tuple[int, ...], formats: tuple[int, ...]) -> None:
-    """Refuse sample types that would be read wrongly or not at all (TIFF 6.0 tags BitsPerSample and
+    """Refuse sample types that would be read wrongly or not at all (TIFF 6.0, BitsPerSample,
     SampleFormat).
     """
     known = {1: (1, 2, 4, 8, 16, 32), 2: (16, 32), 3: (32,)}
@@ -263,8 +255,7 @@ def _check_tiff_samples(bits: tuple[int, ...], formats: tuple[int, ...]) -> None
         kind = {1: "unsigned integer", 2: "signed integer", 3: "float"}.get(formats[0], "other")
         raise _Refused(
             f"its samples are {'/'.join(map(str, bits))}-bit {kind}; 8- and 16-bit unsigned, 16- and 32-bit "
-            f"signed "
-            f"and 32-bit float TIFF are read"
+            f"signed and 32-bit float TIFF are read"
         )
 
 
@@ -307,9 +298,7 @@ def _read_tiff_bands(data: bytes) -> Array | None:
     what = f"a TIFF of {bands} bands of {bits[0]} bits"
     advice = "save it interleaved, uncompressed or with LZW or deflate, or as .npz"
     if bits[0] < 8 or photometric not in (1, 2):
-        raise _Refused(
-            f"{what} with photometric interpretation {photometric} is not read; save it as RGB or grey"
-        )
+        raise _Refused(f"{what} with photometric interpretation {photometric} is not read; save it as RGB or grey")
     if values(284, 1)[0] != 1:
         raise _Refused(f"{what} stored plane by plane is not read; {advice}")
     if compression not in _LOSSLESS or predictor not in (1, 2):

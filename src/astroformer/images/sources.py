@@ -1,6 +1,4 @@
-"""Where labelled images come from: folders, `.npz` files, catalogs and named sets, all opened by
-`open_source`.
-"""
+"""Where labelled images come from: folders, `.npz` files, catalogs and named sets."""
 
 from __future__ import annotations
 
@@ -40,10 +38,9 @@ LABEL_COLUMNS = ("label", "labels", "label_name", "class", "class_name", "target
 CATALOG_EXTENSIONS = frozenset({".csv", ".tsv", ".parquet"})
 
 _SPLIT_NAMES = frozenset({"train", "training", "valid", "val", "validation", "test", "testing"})
+# Bytes of image files that are hashed anew at every start (about a second); above, unchanged ones are
+# remembered.
 _HASH_ALL_BELOW = 1 << 30
-"""Bytes of image files that are hashed anew at every start (about a second); above, unchanged ones are
-remembered.
-"""
 
 Reader = Callable[[int], Array]
 
@@ -78,9 +75,7 @@ class LabelledImages:
         return self.reader(i)
 
     def subset(self, indices: Sequence[int] | NDArray[np.integer]) -> LabelledImages:
-        """The images at these positions, in this order. Classes stay, also those that are left without an
-        image.
-        """
+        """The images at these positions, in this order. Classes stay, also those left without an image."""
         chosen = np.asarray(indices, np.int64)
         return replace(
             self,
@@ -164,8 +159,7 @@ def open_source(
         elif path.suffix.lower() in EXTENSIONS:
             if labelled:
                 raise UserError(
-                    f"'{path}' is one image; labelled images come in a folder of class folders, an .npz or a "
-                    f"catalog."
+                    f"'{path}' is one image; labelled images come in a folder of class folders, an .npz or a catalog."
                 )
             images = LabelledImages(str(path), [str(path)], None, (), FileReader((path,)))
         else:
@@ -228,8 +222,7 @@ def _ordered(images: LabelledImages, classes: Sequence[str] | None) -> LabelledI
                 )
         if len(images.classes) == 1:
             raise UserError(
-                f"'{images.source}' has one class only, '{images.classes[0]}'; a classifier needs two or "
-                f"more."
+                f"'{images.source}' has one class only, '{images.classes[0]}'; a classifier needs two or more."
             )
         return images
     position = {name: i for i, name in enumerate(classes)}
@@ -244,17 +237,14 @@ def _per_class(images: LabelledImages, text: str) -> LabelledImages:
     match = re.fullmatch(r"([0-9]*):([0-9]*)", text)
     start, stop = (int(match[1] or 0), int(match[2]) if match[2] else None) if match else (0, 0)
     if not match or (stop is not None and stop <= start):
-        raise UserError(
-            f"@per-class={text} is no range; write @per-class=0:50 for the first 50 images of each class."
-        )
+        raise UserError(f"@per-class={text} is no range; write @per-class=0:50 for the first 50 images of each class.")
     if images.labels is None:
         raise UserError(f"'{images.source}': @per-class needs labels, which are not read here.")
     kept = []
     for label, (name, n) in enumerate(images.counts().items()):
         if n < (start + 1 if stop is None else stop):
             raise UserError(
-                f"'{images.source}': the class '{name}' has {n} images, too few for @per-class={text}. Ask "
-                f"for fewer."
+                f"'{images.source}': the class '{name}' has {n} images, too few for @per-class={text}. Ask for fewer."
             )
         kept.append(np.flatnonzero(images.labels == label)[start:stop])
     return images.subset(np.sort(np.concatenate(kept)))
@@ -265,9 +255,7 @@ def _not_found(name: str, path: Path) -> UserError:
         beside = _names_in(Path())
         near = difflib.get_close_matches(name, [*beside, *NAMED_SETS], n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        return UserError(
-            f"'{name}' is neither a file or folder here nor a named set ({', '.join(NAMED_SETS)}).{hint}"
-        )
+        return UserError(f"'{name}' is neither a file or folder here nor a named set ({', '.join(NAMED_SETS)}).{hint}")
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -373,10 +361,8 @@ class FileReader:
                 cache.mkdir(parents=True, exist_ok=True)
                 part.write_text(json.dumps({**old, **found}), "utf-8")
                 part.replace(memory)
-            except OSError:
-                part.unlink(
-                    missing_ok=True
-                )  # only a memory: the store says so if the folder cannot be written
+            except OSError:  # only a memory: the store says so if the folder cannot be written
+                part.unlink(missing_ok=True)
         yield from (bytes.fromhex(found[k][1]) for k in keys)
 
 
@@ -438,15 +424,14 @@ class ArrayReader:
             image = image.astype(np.float32)
             if not np.isfinite(image).all():
                 bad = int((~np.isfinite(image)).sum())
-                raise UnreadableImage(
-                    f"{self.name}#{i}", f"{bad} of its {image.size} values are NaN or infinite"
-                )
+                raise UnreadableImage(f"{self.name}#{i}", f"{bad} of its {image.size} values are NaN or infinite")
         if image.ndim == 2:
             return image[:, :, None]
         return np.ascontiguousarray(image.transpose(1, 2, 0)) if self.channels_first else image
 
     def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterator[bytes]:
-        return (_hash_array(self.images[int(i)]) for i in indices)
+        layout = b"CHW" if self.channels_first else b"HWC"
+        return (_hash(layout + _hash_array(self.images[int(i)])) for i in indices)
 
 
 class MockReader:
@@ -557,9 +542,7 @@ def _open_folder(root: Path, labelled: bool) -> LabelledImages:
             )
         files += found
         labels += [label] * len(found)
-    return LabelledImages(
-        "", files, np.array(labels, np.int64), tuple(names), _file_reader(root, files), ignored
-    )
+    return LabelledImages("", files, np.array(labels, np.int64), tuple(names), _file_reader(root, files), ignored)
 
 
 def _file_reader(root: Path, files: list[str]) -> FileReader:
@@ -571,8 +554,8 @@ def _is_image(name: str) -> bool:
 
 
 def _images_in(folder: Path, root: Path, ignored: list[str]) -> list[str]:
-    """Paths of all images below `folder`, relative to `root` with `/`, in natural order. Hidden files do not
-    count.
+    """Paths of all images below `folder`, relative to `root` with `/`, in natural order; hidden ones left
+    out.
     """
 
     def refuse(error: OSError) -> None:
@@ -619,9 +602,7 @@ def _open_npz(path: Path, labelled: bool, layout: str | None) -> LabelledImages:
     except (BadZipFile, EOFError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"'{path}' is not an .npz file or is damaged ({error}).") from None
     except MemoryError:
-        raise UserError(
-            f"'{path}' is larger than the memory; keep such a set as image files and a catalog."
-        ) from None
+        raise UserError(f"'{path}' is larger than the memory; keep such a set as image files and a catalog.") from None
     except OSError:
         raise
     except Exception as error:  # zlib.error among others: damaged bytes
@@ -681,21 +662,16 @@ def _array_reader(path: Path, images: Array, layout: str | None) -> ArrayReader:
 
 def _jpeg_reader(path: Path, data: Array, offsets: Array) -> JpegReader:
     if data.dtype != np.uint8 or data.ndim != 1:
-        raise UserError(
-            f"'{path}': 'jpeg' is {data.dtype} of shape {data.shape}; it should be one row of uint8."
-        )
+        raise UserError(f"'{path}': 'jpeg' is {data.dtype} of shape {data.shape}; it should be one row of uint8.")
     fits = offsets.ndim == 1 and offsets.dtype.kind in "iu" and len(offsets) >= 1
     if not fits or offsets[0] < 0 or offsets[-1] > len(data) or (offsets[1:] < offsets[:-1]).any():
         raise UserError(
-            f"'{path}': 'offsets' should be whole numbers that rise from 0 to the length of 'jpeg', "
-            f"{len(data)}."
+            f"'{path}': 'offsets' should be whole numbers that rise from 0 to the length of 'jpeg', {len(data)}."
         )
     return JpegReader(path.name, data, offsets.astype(np.int64))
 
 
-def _npz_labels(
-    path: Path, labels: Array, classes: Array | None, n: int
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _npz_labels(path: Path, labels: Array, classes: Array | None, n: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     if labels.shape == (n, 1):
         labels = labels[:, 0]
     if labels.shape != (n,) or labels.dtype.kind not in "iuUSb":
@@ -742,9 +718,7 @@ def _encoded(
 # Catalogs ---------------------------------------------------------------------------------------------------
 
 
-def _open_catalog(
-    path: Path, labelled: bool, file_column: str | None, label_column: str | None
-) -> LabelledImages:
+def _open_catalog(path: Path, labelled: bool, file_column: str | None, label_column: str | None) -> LabelledImages:
     columns = _column_names(path)
     file_column = _column(path, columns, "file", FILE_COLUMNS, file_column)
     wanted = [file_column]
@@ -779,11 +753,7 @@ def _column(path: Path, columns: list[str], role: str, allowed: tuple[str, ...],
     found = [name for name in columns if name.strip().lower() in allowed]
     if len(found) == 1:
         return found[0]
-    which = (
-        f"the columns {', '.join(found)} could all be the {role}"
-        if found
-        else f"no column is named for the {role}"
-    )
+    which = f"the columns {', '.join(found)} could all be the {role}" if found else f"no column is named for the {role}"
     if twice:
         which = f"the column '{twice[0]}' occurs twice"
     raise UserError(
@@ -809,9 +779,7 @@ def _read_columns(path: Path, wanted: list[str]) -> dict[str, list[str]]:
     places = [(columns[name], header.index(name)) for name in wanted]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
-            raise UserError(
-                f"'{path}': row {number} has {len(row)} values, the header {len(header)}. Mend the row."
-            )
+            raise UserError(f"'{path}': row {number} has {len(row)} values, the header {len(header)}. Mend the row.")
         for values, place in places:
             values.append(row[place].strip())
     return columns
@@ -845,8 +813,7 @@ def _cell(path: Path, column: str, value: Any) -> str:
         return str(int(value))
     if isinstance(value, float | list | dict | bytes):
         raise UserError(
-            f"'{path}': the column '{column}' holds {type(value).__name__} values; names or whole numbers "
-            f"are needed."
+            f"'{path}': the column '{column}' holds {type(value).__name__} values; names or whole numbers are needed."
         )
     return str(value).strip()
 
@@ -864,6 +831,4 @@ def _refuse_gaps(path: Path, column: str, values: list[str]) -> None:
 def _refuse_twice(path: Path, files: list[str]) -> None:
     twice = [file for file, n in Counter(os.path.normpath(file) for file in files).items() if n > 1]
     if twice:
-        raise UserError(
-            f"'{path}' lists {len(twice)} files more than once: {_listed(twice)}. Keep one row of each."
-        )
+        raise UserError(f"'{path}' lists {len(twice)} files more than once: {_listed(twice)}. Keep one row of each.")

@@ -89,9 +89,7 @@ def _members(
 
 
 def write_split(path: Path, images: LabelledImages, indices: Sequence[int] | Indices) -> None:
-    """Write one part of a split as CSV with the columns `file` and `label` (the class name; empty without
-    labels).
-    """
+    """Write one part of a split as CSV: `file`, and `label`, the class name (empty without labels)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -99,9 +97,7 @@ def write_split(path: Path, images: LabelledImages, indices: Sequence[int] | Ind
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("file", "label"))
         for i in indices:
-            writer.writerow(
-                (images.files[i], "" if images.labels is None else images.classes[images.labels[i]])
-            )
+            writer.writerow((images.files[i], "" if images.labels is None else images.classes[images.labels[i]]))
     os.replace(part, path)
 
 
@@ -116,9 +112,7 @@ def read_split(path: Path, images: LabelledImages) -> Indices:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"the split '{path}' cannot be read: {getattr(error, 'strerror', None) or error}."
-        ) from None
+        raise UserError(f"the split '{path}' cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if not rows or rows[0] != ["file", "label"] or any(len(row) != 2 for row in rows):
         raise UserError(f"'{path}' is no split: it should have the columns file,label.")
     position = {name: i for i, name in enumerate(images.files)}
@@ -128,9 +122,7 @@ def read_split(path: Path, images: LabelledImages) -> Indices:
         if name in seen:
             raise UserError(f"the split '{path}' lists '{name}' twice. Split anew.")
         if name not in position:
-            raise UserError(
-                f"the split '{path}' lists '{name}', which '{images.source}' does not have. Split anew."
-            )
+            raise UserError(f"the split '{path}' lists '{name}', which '{images.source}' does not have. Split anew.")
         seen.add(name)
         i = position[name]
         now = "" if images.labels is None else images.classes[images.labels[i]]

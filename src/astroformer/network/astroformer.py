@@ -46,9 +46,7 @@ class Astroformer(nn.Module):
                 else:
                     map_size = map_sizes[stage + 1] if config.relative_bias else None
                     blocks.append(
-                        TransformerBlock(
-                            width, out_width, stride, config.head_width, config.mlp_ratio, map_size, drop
-                        )
+                        TransformerBlock(width, out_width, stride, config.head_width, config.mlp_ratio, map_size, drop)
                     )
                 width = out_width
             stages.append(nn.Sequential(*blocks))

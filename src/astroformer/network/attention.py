@@ -36,23 +36,41 @@ class PositionBias(nn.Module):
         # Not kept between calls: it takes tens of microseconds, and a kept one would go stale whenever
         # weights are written behind autograd's back (averaging, loading).
         table: Tensor = self.table
-        offsets = (2 * height - 1, 2 * width - 1)
-        if table.shape[1:] != offsets:
-            # Corners not aligned: a step of the table then spans (2H-1)/(2h-1) ~ H/h steps of the new one,
-            # the ratio of the map sizes, while the zero offset stays in the middle. Aligned corners would
-            # stretch it to (H-1)/(h-1), far off for small maps.
-            table = F.interpolate(table[None], size=offsets, mode="bicubic", align_corners=False)[0]
+        heads, *offsets = table.shape
+        if offsets != [2 * height - 1, 2 * width - 1]:
+            rows = _resampling((offsets[0] + 1) // 2, height, table)
+            columns = _resampling((offsets[1] + 1) // 2, width, table)
+            table = rows @ table @ columns.T
         # bias[i, j] = table[i - j + size - 1]: of the table turned round, the window that starts at size - 1
         # - i. Sliding windows need no index tensor, and cost a third of what indexing does.
         windows_NHWHW = table.flip(1, 2).unfold(1, height, 1).unfold(2, width, 1)
-        return windows_NHWHW.flip(1, 2).reshape(table.shape[0], height * width, height * width)
+        return windows_NHWHW.flip(1, 2).reshape(heads, height * width, height * width)
+
+
+def _resampling(built: int, size: int, like: Tensor) -> Tensor:
+    """The matrix (2 size - 1, 2 built - 1) that takes w from the offsets of one map size to those of another.
+
+    Offset d on a map of `size` is the offset d built / size on that of `built`: the same share of the image. Between
+    entries of the table w is interpolated by cubic convolution (Keys 1981, a = -1/2), beyond them it stays as at the
+    edge. Resizing as images are resized (torch's `interpolate`) has no such exact share, and errs three times as much.
+    """
+    precise = torch.promote_types(like.dtype, torch.float32)
+    share = torch.arange(1 - size, size, dtype=precise, device=like.device) * (built / size)
+    position = (share + (built - 1)).clamp(0, 2 * built - 2)
+    entries = torch.arange(2 * built - 1, dtype=precise, device=like.device)
+    d = (position[:, None] - entries[None, :]).abs()
+    near = (1.5 * d - 2.5) * d * d + 1
+    far = ((2.5 - 0.5 * d) * d - 4) * d + 2
+    weights = torch.where(d < 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+    # Sums differ from 1 at the edges alone, where the kernel reaches beyond the table.
+    return (weights / weights.sum(1, keepdim=True)).to(like.dtype)
 
 
 class RelativeAttention(nn.Module):
     """Global self-attention with relative position bias.
 
-    y_i = sum_j softmax_j(q_i . k_j / sqrt(D) + w_{i-j}) v_j, over all positions j of the map (paper,
-    equation 2; the query, key and value maps and the scale as in Dai et al., arXiv 2106.04803). Without bias, w = 0.
+    y_i = sum_j softmax_j(q_i . k_j / sqrt(D) + w_{i-j}) v_j, over all positions j of the map (paper, equation 2;
+    query, key and value maps and the scale as in Dai et al., arXiv 2106.04803). Without bias, w = 0.
 
     Args:
         width: channels of the input.
@@ -74,12 +92,8 @@ class RelativeAttention(nn.Module):
         batch, height, width, _ = x_BHWC.shape
         qkv_BLNE = self.qkv(x_BHWC).view(batch, height * width, self.heads, 3 * self.head_width)
         q_BNLD, k_BNLD, v_BNLD = qkv_BLNE.transpose(1, 2).chunk(3, dim=-1)
-        bias = (
-            None if self.position_bias is None else self.position_bias(height, width)[None].to(q_BNLD.dtype)
-        )
-        y_BNLD = F.scaled_dot_product_attention(
-            q_BNLD, k_BNLD, v_BNLD, attn_mask=bias, scale=self.head_width**-0.5
-        )
+        bias = None if self.position_bias is None else self.position_bias(height, width)[None].to(q_BNLD.dtype)
+        y_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=bias, scale=self.head_width**-0.5)
         return self.project(y_BNLD.transpose(1, 2).reshape(batch, height, width, -1))
 
 
@@ -121,9 +135,7 @@ class ConvBlockAttention(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         mean_BC11 = x_BCHW.mean((2, 3), keepdim=True)
         peak_BC11 = x_BCHW.amax((2, 3), keepdim=True)
-        gate_BC11 = self.restore(F.relu(self.reduce(mean_BC11))) + self.restore(
-            F.relu(self.reduce(peak_BC11))
-        )
+        gate_BC11 = self.restore(F.relu(self.reduce(mean_BC11))) + self.restore(F.relu(self.reduce(peak_BC11)))
         x_BCHW = x_BCHW * gate_BC11.sigmoid()
         maps_B2HW = torch.cat([x_BCHW.mean(1, keepdim=True), x_BCHW.amax(1, keepdim=True)], dim=1)
         return x_BCHW * self.spatial(maps_B2HW).sigmoid()

@@ -67,9 +67,7 @@ class AstroformerConfig:
             object.__setattr__(self, name, value)  # the dataclass is frozen for everyone else
 
         img_size: Any = self.img_size
-        normalize(
-            "img_size", _integers("img_size", (img_size,) * 2 if _is_int(img_size) else img_size, 2, least=1)
-        )
+        normalize("img_size", _integers("img_size", (img_size,) * 2 if _is_int(img_size) else img_size, 2, least=1))
         normalize("widths", _integers("widths", self.widths, 4, least=1))
         normalize("depths", _integers("depths", self.depths, 4, least=1))
         normalize("strides", _integers("strides", self.strides, 5, least=1))
@@ -95,9 +93,7 @@ class AstroformerConfig:
                 "for each of the stages S1 to S4, such as 'CCCT'."
             )
         if set(self.strides) - {1, 2}:
-            raise UserError(
-                f"strides are {self.strides}: each is 1 or 2, for the stem and the stages S1 to S4."
-            )
+            raise UserError(f"strides are {self.strides}: each is 1 or 2, for the stem and the stages S1 to S4.")
         if min(self.img_size) < self.min_size:
             raise UserError(
                 f"img_size is {self.img_size[0]}x{self.img_size[1]} pixels: a network with strides "
@@ -145,9 +141,7 @@ class AstroformerConfig:
         needed = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
         missing = [name for name in needed if name not in settings]
         if missing:
-            raise UserError(
-                f"the network config lacks {', '.join(missing)}; a config names at least {needed}."
-            )
+            raise UserError(f"the network config lacks {', '.join(missing)}; a config names at least {needed}.")
         return cls(**settings)
 
 
@@ -173,9 +167,7 @@ def _integers(name: str, values: Any, count: int, *, least: int) -> tuple[int, .
     return tuple(values)
 
 
-def _paper(
-    stem_width: int, widths: tuple[int, int, int, int], depths: tuple[int, int, int, int]
-) -> AstroformerConfig:
+def _paper(stem_width: int, widths: tuple[int, int, int, int], depths: tuple[int, int, int, int]) -> AstroformerConfig:
     return AstroformerConfig(stem_width, widths, depths, head_hidden=widths[-1])
 
 

@@ -31,9 +31,7 @@ def count_macs(network: Astroformer, size: tuple[int, int] | None = None) -> int
         size: (height, width) of the image in pixels, `network.config.img_size` if not given.
     """
     height, width = network.config.img_size if size is None else size
-    state = {
-        name: tensor.to("meta") for name, tensor in [*network.named_parameters(), *network.named_buffers()]
-    }
+    state = {name: tensor.to("meta") for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
     parameter = next(network.parameters())
     # Two images, since in training a batch norm refuses one value a channel.
     images = torch.empty(2, network.config.in_chans, height, width, dtype=parameter.dtype, device="meta")
@@ -59,7 +57,7 @@ def describe(
         num_classes: classes of a variant's head.
 
     Returns:
-        `name`, `image_size`, `parameters`, `macs` (of one image), `map_sizes` of S0 to S4, and the fields of the config.
+        `name`, `image_size`, `parameters`, `macs` of one image, `map_sizes` of S0 to S4, and the config's fields.
 
     Raises:
         UserError: there is no variant `name`, or the size is too small for it.

@@ -31,9 +31,7 @@ from astroformer.training.randomness import Stream, normals, uniforms
 
 def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] > pair[1]:
-        raise ValueError(
-            f"the lower end {pair[0]} is above the upper end {pair[1]}; write them as (lower, upper)"
-        )
+        raise ValueError(f"the lower end {pair[0]} is above the upper end {pair[1]}; write them as (lower, upper)")
     return pair
 
 
@@ -58,9 +56,7 @@ class Augment(BaseModel):
     quarter_turns: bool = Field(
         default=True, description="Turn by 0, 90, 180 or 270 degrees, equally likely; square images only."
     )
-    rotation: float = Field(
-        default=180.0, ge=0, le=180, description="Rotate by up to this many degrees, either way."
-    )
+    rotation: float = Field(default=180.0, ge=0, le=180, description="Rotate by up to this many degrees, either way.")
     scale: Factors = Field(
         default=(0.8, 1.25), description="Zoom by a factor between these, log-uniform; above 1 enlarges."
     )
@@ -81,12 +77,8 @@ class Augment(BaseModel):
         default=None,
         description="Random-resized crop: share of the frame's area cut out and enlarged; None: no crop.",
     )
-    crop_ratio: Factors = Field(
-        default=(3 / 4, 4 / 3), description="Width over height of that crop, log-uniform."
-    )
-    interpolation: Literal["bilinear", "bicubic"] = Field(
-        default="bilinear", description="How pixels are resampled."
-    )
+    crop_ratio: Factors = Field(default=(3 / 4, 4 / 3), description="Width over height of that crop, log-uniform.")
+    interpolation: Literal["bilinear", "bicubic"] = Field(default="bilinear", description="How pixels are resampled.")
     border: Literal["reflect", "edge", "zero"] = Field(
         default="reflect",
         description="What lies outside the frame: its mirror image, its rim's pixels, or 0.",
@@ -113,9 +105,7 @@ class Augment(BaseModel):
         description="Standard deviation of Gaussian noise on every pixel, in units of the full range.",
     )
     erasing: Probability = Field(default=0.0, description="Probability of erasing a rectangle.")
-    erasing_area: Shares = Field(
-        default=(0.02, 1 / 3), description="Share of the frame that is erased, uniform."
-    )
+    erasing_area: Shares = Field(default=(0.02, 1 / 3), description="Share of the frame that is erased, uniform.")
     erasing_aspect: Factors = Field(
         default=(0.3, 1 / 0.3), description="Height over width of the rectangle, log-uniform."
     )
@@ -129,12 +119,8 @@ class Augment(BaseModel):
         description="Random operations from a fixed list: several of one strength (RandAugment), "
         "or one of any strength (TrivialAugment).",
     )
-    policy_magnitude: float = Field(
-        default=9.0, ge=0, le=10, description="Strength of RandAugment's operations."
-    )
-    policy_operations: int = Field(
-        default=2, ge=1, le=8, description="Number of operations that RandAugment applies."
-    )
+    policy_magnitude: float = Field(default=9.0, ge=0, le=10, description="Strength of RandAugment's operations.")
+    policy_operations: int = Field(default=2, ge=1, le=8, description="Number of operations that RandAugment applies.")
 
     mixup: float = Field(
         default=0.0, ge=0, le=100, description="Blend pairs of images with a share from Beta(a, a); 0: off."
@@ -172,9 +158,7 @@ class Augment(BaseModel):
             names += [name for name in ("saturation", "hue") if getattr(self, name) > 0]
         if self.policy != "none":
             kept = _operations(self.policy, channels, dtype == torch.uint8)
-            names += [
-                f"{self.policy}: {name}" for name in _operations(self.policy, 3, True) if name not in kept
-            ]
+            names += [f"{self.policy}: {name}" for name in _operations(self.policy, 3, True) if name not in kept]
         return names
 
 
@@ -215,9 +199,7 @@ _POLICIES = {
     # Cubuk et al., arXiv 1909.13719, with inversion, which later versions added.
     "randaugment": _Policy(OPERATIONS, shear=0.3, translate=0.45, rotate=30.0, enhance=0.9, posterize=4),
     # Müller and Hutter, arXiv 2103.10158, the wide ranges; 32 of 224 pixels are 1/7 of a frame.
-    "trivialaugment": _Policy(
-        OPERATIONS[:-1], shear=0.99, translate=1 / 7, rotate=135.0, enhance=0.99, posterize=6
-    ),
+    "trivialaugment": _Policy(OPERATIONS[:-1], shear=0.99, translate=1 / 7, rotate=135.0, enhance=0.99, posterize=6),
 }
 
 
@@ -276,8 +258,7 @@ _SINGLE = (
 )
 _REPEATED = ("crop_area", "crop_ratio", "erasing_area", "erasing_aspect")
 _COLUMN = {name: slice(i, i + 1) for i, name in enumerate(_SINGLE)} | {
-    name: slice(len(_SINGLE) + _TRIES * i, len(_SINGLE) + _TRIES * (i + 1))
-    for i, name in enumerate(_REPEATED)
+    name: slice(len(_SINGLE) + _TRIES * i, len(_SINGLE) + _TRIES * (i + 1)) for i, name in enumerate(_REPEATED)
 }
 _POLICY_COLUMN = len(_SINGLE) + _TRIES * len(_REPEATED)
 
@@ -468,9 +449,7 @@ class Augmenter:
         """Flips, quarter turns and shifts by whole pixels, exactly; a new float32 tensor, unit unchanged."""
         if x_BCHW.shape[-2:] != self.size:
             smooth: Literal["bilinear", "bicubic"] = self.settings.interpolation
-            x_BCHW = F.interpolate(
-                x_BCHW.float(), self.size, mode=smooth, align_corners=False, antialias=True
-            )
+            x_BCHW = F.interpolate(x_BCHW.float(), self.size, mode=smooth, align_corners=False, antialias=True)
         if drawn.flip_B2 is None and drawn.turn_B is None and drawn.shift_B2 is None:
             return x_BCHW.to(torch.float32, copy=True)
         place_BN, inside_BN = _places(drawn, self.size, self.settings.border)
@@ -511,9 +490,7 @@ class Augmenter:
                 clip()
         return x_BCHW
 
-    def _apply_policy_(
-        self, x_BCHW: Tensor, operation_BP: Tensor, strength_BP: Tensor, integer: bool
-    ) -> None:
+    def _apply_policy_(self, x_BCHW: Tensor, operation_BP: Tensor, strength_BP: Tensor, integer: bool) -> None:
         """The policy's operations on values, in place, each on those images alone that drew it."""
         policy = self._policy()
         operation_BP, strength_BP = (
@@ -603,12 +580,9 @@ def sampling_matrix(drawn: Draw, source: tuple[int, int], policy: _Policy) -> Te
     if drawn.shift_B2 is not None:
         steps.append(matrix(xt=-width * drawn.shift_B2[:, 0], yt=-height * drawn.shift_B2[:, 1]))
     if drawn.operation_BP is not None and drawn.strength_BP is not None:
-        for operation_B, strength_B in zip(
-            drawn.operation_BP.unbind(1), drawn.strength_BP.unbind(1), strict=True
-        ):
+        for operation_B, strength_B in zip(drawn.operation_BP.unbind(1), drawn.strength_BP.unbind(1), strict=True):
             amount = {  # 0 for the images that drew something else
-                name: torch.where(operation_B == OPERATIONS.index(name), strength_B, 0.0)
-                for name in _GEOMETRIC
+                name: torch.where(operation_B == OPERATIONS.index(name), strength_B, 0.0) for name in _GEOMETRIC
             }
             # One operation an image: the others' parts are the identity, so that one matrix may hold several
             # of them.
@@ -631,9 +605,7 @@ def sampling_matrix(drawn: Draw, source: tuple[int, int], policy: _Policy) -> Te
 
 def _grid(theta_B23: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, h, w, 2): `F.affine_grid` without a matrix product, so with the same bits in any batch."""
-    y_h, x_w = (
-        (2.0 * torch.arange(n, device=theta_B23.device, dtype=torch.float32) + 1.0 - n) / n for n in size
-    )
+    y_h, x_w = ((2.0 * torch.arange(n, device=theta_B23.device, dtype=torch.float32) + 1.0 - n) / n for n in size)
     grid_Bhw2 = theta_B23.new_empty(len(theta_B23), *size, 2)
     for axis in range(2):
         along_Bw = theta_B23[:, axis, 0, None] * x_w
@@ -697,7 +669,8 @@ def _window(
 ) -> Tensor:
     """Random-resized crop (B, 4), as fractions of the frame.
 
-    Where no try fits, it is the largest central one of an allowed ratio. Ratios are width over height as they appear at `size`.
+    Where no try fits, it is the largest central one of an allowed ratio. Ratios are width over height as they
+    appear at `size`.
     """
     frame = size[1] / size[0]
     width_BT, height_BT = torch.sqrt(area_BT * ratio_BT / frame), torch.sqrt(area_BT / ratio_BT * frame)

@@ -18,7 +18,9 @@ from torch import Tensor
 from astroformer.errors import UserError
 
 
-def save_checkpoint(path: Path, *, tensors: dict[str, dict[str, Tensor]], optimizer: dict[str, Any], state: Any) -> None:
+def save_checkpoint(
+    path: Path, *, tensors: dict[str, dict[str, Tensor]], optimizer: dict[str, Any], state: Any
+) -> None:
     """Writes named groups of tensors, an optimizer's `state_dict()` and JSON-able `state` to `path`, atomically."""
     flat = {f"{group}/{name}": t for group, items in tensors.items() for name, t in items.items()}
     scalars: dict[str, dict[str, Any]] = {}

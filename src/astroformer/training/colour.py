@@ -118,9 +118,7 @@ def autocontrast(x_BCHW: Tensor) -> Tensor:
     """Stretch each channel to [0, 1]; a channel of one value stays."""
     low_BC11 = x_BCHW.amin((2, 3), keepdim=True)
     span_BC11 = x_BCHW.amax((2, 3), keepdim=True) - low_BC11
-    return torch.where(
-        span_BC11 > 0, (x_BCHW - low_BC11) / torch.where(span_BC11 > 0, span_BC11, 1.0), x_BCHW
-    )
+    return torch.where(span_BC11 > 0, (x_BCHW - low_BC11) / torch.where(span_BC11 > 0, span_BC11, 1.0), x_BCHW)
 
 
 def equalize(x_BCHW: Tensor) -> Tensor:
@@ -133,9 +131,7 @@ def equalize(x_BCHW: Tensor) -> Tensor:
     below_RL = count_RL.cumsum(1) - count_RL
     table_RL = ((below_RL + step_R1 // 2) // step_R1.clamp(min=1)).clamp_(max=255)
     flat_RN = table_RL.gather(1, level_RN).to(x_BCHW.dtype) / 255.0
-    flat_RN = torch.where(
-        step_R1 > 0, flat_RN, x_BCHW.reshape(batch * channels, -1)
-    )  # too few levels: leave it
+    flat_RN = torch.where(step_R1 > 0, flat_RN, x_BCHW.reshape(batch * channels, -1))  # too few levels: leave it
     return flat_RN.reshape(x_BCHW.shape)
 
 

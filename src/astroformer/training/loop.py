@@ -149,7 +149,7 @@ class Loop:
         self.stop = stop
         self.accelerator = accelerator
         device = accelerator.device
-        network = network.to(device, memory_format=torch.channels_last)
+        network = network.to(device).to(memory_format=torch.channels_last)
         self.average = ModelEmaV3(network, decay=0.0) if recipe.ema else None
         learning_rate = recipe.learning_rate
         assert learning_rate is not None, "the recipe is not decided"
@@ -187,6 +187,8 @@ class Loop:
         self._started = time.monotonic() - state.elapsed
         self._saved = time.monotonic()
         self._window = (time.monotonic(), state.images)
+        if self.run_folder and not self.run_folder.checkpoint.exists():
+            self.save()  # so that a run can be resumed from its first moment on
         labels_N = torch.from_numpy(self.train.labels)
         while self.progress() < 1:
             order_N = epoch_order(recipe, self.train.labels, state.epoch)
@@ -280,7 +282,7 @@ class Loop:
         """Augmented, mixed and normalised images (B, C, H, W) and soft targets (B, K) of `positions[:-1]`."""
         device = self.accelerator.device
         taken = positions if self.augmenter.mixes else positions[:-1]
-        index_B = torch.from_numpy(np.ascontiguousarray(taken)).to(device)
+        index_B = torch.from_numpy(np.ascontiguousarray(taken))  # on the CPU, so that nothing waits for the device
         x_BCHW = self.augmenter.transform(self.gather(taken), index_B, self.state.epoch)
         y_BK = F.one_hot(labels_N[taken], len(self.train.classes)).float().to(device)
         if self.augmenter.mixes:

@@ -140,9 +140,7 @@ class Mixer:
             # lerp returns its second argument exactly where the weight is 1.
             x_BCHW = torch.lerp(partner_BCHW, x_BCHW, drawn.blend_B.to(x_BCHW)[:, None, None, None])
         if self._cutmix is not None:
-            x_BCHW = torch.where(
-                box_mask(drawn.box_B4.to(x_BCHW.device), (height, width)), partner_BCHW, x_BCHW
-            )
+            x_BCHW = torch.where(box_mask(drawn.box_B4.to(x_BCHW.device), (height, width)), partner_BCHW, x_BCHW)
         return x_BCHW, torch.lerp(partner_y_BK, y_BK, drawn.own_B.to(y_BK)[:, None])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import nn
 
 def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(decayed, spared): matrices and kernels; and norms, biases and position-bias tables (`no_weight_decay()`)."""
-    tables = network.no_weight_decay() if hasattr(network, "no_weight_decay") else set()
+    named: Callable[[], set[str]] = getattr(network, "no_weight_decay", set)
+    tables = named()
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from types import TracebackType
 from typing import Self
@@ -42,7 +43,9 @@ class Reporter:
             self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._progress:
             self._progress.stop()
 
@@ -74,12 +77,10 @@ class Reporter:
             self.say(f"{progress:4.0%} · {text}")
 
 
-def tensorboard_tracker(track: str) -> list[str]:
-    """Trackers for accelerate; a missing TensorBoard is a sentence that names the extra."""
+def trackers(track: str) -> str | None:
+    """What accelerate shall log with; a missing package is a sentence that names the extra."""
     if track == "none":
-        return []
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
-        raise UserError("track: tensorboard needs the extra [track]: pip install 'astroformer[track]'.") from None
-    return ["tensorboard"]
+        return None
+    if importlib.util.find_spec(track) is None:
+        raise UserError(f"track: {track} needs the extra [track]: pip install 'astroformer[track]'.")
+    return track

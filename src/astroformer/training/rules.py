@@ -60,7 +60,9 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     if recipe.crop is None:
         settings["crop"] = measure_crop(sample)
         if settings["crop"] < 1:
-            said.append(f"the images vary in the central {settings['crop']:.0%} of each side: cropped to it (--crop 1 to keep all)")
+            said.append(
+                f"the images vary in the central {settings['crop']:.0%} of each side: cropped to it (--crop 1 to keep all)"
+            )
     if recipe.image_size is None:
         side = float(np.median([min(image.shape[:2]) for image in sample]))
         kept = side * (settings.get("crop") or recipe.crop or 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,14 +18,21 @@ from accelerate.utils import ProjectConfiguration
 from astroformer.classifier import Classifier, pick_device
 from astroformer.errors import UserError
 from astroformer.evaluation.pictures import plot_history
-from astroformer.images.preprocessing import Preprocessing, measure_statistics
-from astroformer.images.sources import LabelledImages, open_source
-from astroformer.images.splits import holdout, read_split, write_split
-from astroformer.images.store import ImageStore, default_cache
+from astroformer.images import (
+    ImageStore,
+    LabelledImages,
+    Preprocessing,
+    default_cache,
+    holdout,
+    measure_statistics,
+    open_source,
+    read_split,
+    write_split,
+)
 from astroformer.metrics import Evaluation, evaluate
 from astroformer.network import Astroformer, AstroformerConfig, count_parameters, create_network
 from astroformer.training.loop import Interrupted, Loop, predict_store
-from astroformer.training.progress import Reporter, tensorboard_tracker
+from astroformer.training.progress import Reporter, trackers
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
 from astroformer.training.run import RunFolder
@@ -42,13 +49,25 @@ class Trained:
     history: list[dict[str, float]]
 
 
+@dataclass(frozen=True)
+class _Setup:
+    """All that a run starts from, new or resumed."""
+
+    run: RunFolder
+    recipe: Recipe
+    record: dict[str, Any]  # run.json
+    train: ImageStore
+    valid: ImageStore
+    preprocessing: Preprocessing
+    network: Astroformer
+
+
 def train(
-    source: str | Path | None = None,
+    source: str | Path,
     recipe: Recipe | None = None,
     *,
     valid: str | Path | None = None,
     out: str | Path | None = None,
-    resume: str | Path | None = None,
     init_from: str | Path | None = None,
     strict: bool = False,
     cache: str | Path | None = None,
@@ -61,8 +80,7 @@ def train(
         recipe: settings; what it leaves open is decided by `rules.decide`.
         valid: validation source; without it `recipe.valid_fraction` of each class is held out.
         out: run folder, new or empty; default `runs/NAME-1`, `-2`, …
-        resume: run folder to continue; its own sources and recipe hold, so nothing else may be given.
-        init_from: model folder whose weights start a new run.
+        init_from: model folder whose weights start this run; it brings its network with it.
         strict: make a file that can't be read an error instead of leaving it out.
         cache: where decoded images are kept; default `default_cache()`.
         reporter: what shows the progress.
@@ -72,130 +90,138 @@ def train(
         Interrupted: SIGINT or SIGTERM came; the state is saved in the run folder.
     """
     reporter = reporter or Reporter(quiet=True)
-    if resume is not None:
-        if source is not None or recipe is not None or valid is not None or out is not None or init_from is not None:
-            raise UserError("--resume continues a run as it was; give no source and no other setting with it.")
-        run = RunFolder.open(resume)
-        record = run.read_record()
-        recipe, decided = run.read_recipe(), True
-        source, valid, strict = record["source"], record["valid"], record["strict"]
-        cache = cache or record["cache"]
-        if (run.model / "config.json").is_file():
-            raise UserError(f"run '{resume}' is finished; its model is {run.model}. Start a new one with --init-from.")
-    else:
-        if source is None:
-            raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or mock-galaxies.")
-        recipe, decided, record, run = recipe or Recipe(), False, {}, None
-    device = pick_device(recipe.device)
+    recipe = recipe or Recipe()
+    trackers(recipe.track)  # a missing extra is said before the work, not after
     cache = Path(cache) if cache is not None else default_cache()
-
-    # 1. The images and their split.
     images = open_source(source, seed=recipe.seed)
-    valid_images = open_source(valid, classes=images.classes, seed=recipe.seed) if valid is not None else images
-    everything = np.arange(len(images))
-    if run is not None:
-        train_rows = read_split(run.path / "splits" / "train.csv", images)
-        valid_rows = read_split(run.path / "splits" / "valid.csv", valid_images)
-    elif valid is not None:
-        train_rows, valid_rows = everything, np.arange(len(valid_images))
+    if valid is not None:
+        train_images, valid_images = images, open_source(valid, classes=images.classes, seed=recipe.seed)
     else:
-        train_rows, valid_rows = holdout(_labels(images), recipe.valid_fraction, recipe.seed)
-    train_images, valid_images = images.subset(train_rows), valid_images.subset(valid_rows)
+        assert images.labels is not None
+        rows = holdout(images.labels, recipe.valid_fraction, recipe.seed, classes=images.classes)
+        train_images, valid_images = images.subset(rows[0]), images.subset(rows[1])
 
-    # 2. What the recipe leaves open.
-    initial = Classifier.load(init_from) if init_from is not None else None
-    if initial is not None:
-        if recipe.model != "auto" or recipe.network != Recipe().network:
-            raise UserError("--init-from brings its own network; give no model or network setting with it.")
-        same = initial.preprocessing
-        recipe = recipe.model_copy(
-            update={
-                "model": initial.info["name"],
-                "channels": same.channels,
-                "crop": recipe.crop or same.crop,
-                "image_size": recipe.image_size or same.image_size,
-            }
-        )
-    if not decided:
-        recipe, said = decide(recipe, train_images)
-        run = RunFolder.create(out, str(source))
-        for sentence in said:
-            reporter.say(sentence)
-    assert run is not None
+    initial = None
+    if init_from is not None:
+        initial = Classifier.load(init_from)
+        recipe = _inherit(recipe, initial)
+    recipe, decisions = decide(recipe, train_images)
+    run = RunFolder.create(out, str(source))
+    storage = torch.uint8 if recipe.storage == "uint8" else torch.float16
+    without_effect = recipe.augment.without_effect(recipe.channels or 1, storage)
+    if without_effect:
+        decisions.append(f"no meaning for these images, so without effect: {', '.join(without_effect)}")
+    for sentence in decisions:
+        reporter.say(sentence)
 
-    # 3. Decode once.
-    preprocessing = Preprocessing.from_dict(record["preprocessing"]) if decided else _preprocessing(recipe)
-    stores = {
-        name: ImageStore.build(
-            some,
-            preprocessing,
-            cache=cache,
-            strict=strict,
-            progress=lambda done, total, name=name: reporter.count(f"decoding {name}", done, total),
-        )
-        for name, some in (("train", train_images), ("valid", valid_images))
-    }
-    if initial is not None:
-        preprocessing = replace(preprocessing, mean=initial.preprocessing.mean, std=initial.preprocessing.std)
-    elif not decided:
-        mean, std = measure_statistics(stores["train"].base, stores["train"].rows)
-        preprocessing = replace(preprocessing, mean=mean, std=std)
-    failures = stores["train"].failures + stores["valid"].failures
+    preprocessing = _preprocessing(recipe)
+    train_store = _decode(train_images, preprocessing, cache, strict, reporter, "training images")
+    valid_store = _decode(valid_images, preprocessing, cache, strict, reporter, "validation images")
+    failures = train_store.failures + valid_store.failures
+    run.write_left_out(failures)
     for file, reason in failures[:5]:
         reporter.say(f"left out: {file}: {reason}")
     if failures:
-        reporter.say(f"{len(failures)} files can't be read and are left out; all of them in {run.path / 'left_out.csv'}")
+        reporter.say(f"{len(failures)} files can't be read and are left out; all in {run.path / 'left_out.csv'}")
 
-    # 4. The network.
-    if decided:
-        network = Astroformer(AstroformerConfig.from_dict(record["network"]))
-    elif initial is not None:
+    if initial is not None:
         assert isinstance(initial.network, Astroformer)
         network = initial.network
         if images.classes != initial.classes:
             network.reset_classifier(len(images.classes))
+        mean, std = initial.preprocessing.mean, initial.preprocessing.std
     else:
-        network = _seeded_network(recipe, len(images.classes))
-    if not decided:
-        write_split(run.path / "splits" / "train.csv", train_images, np.arange(len(train_images)))
-        write_split(run.path / "splits" / "valid.csv", valid_images, np.arange(len(valid_images)))
-        run.write_recipe(recipe)
-        run.write_left_out(failures)
-        record = {
-            "source": str(source),
-            "valid": None if valid is None else str(valid),
-            "init_from": None if init_from is None else str(init_from),
-            "strict": strict,
-            "cache": str(cache),
-            "images": {"train": len(stores["train"]), "valid": len(stores["valid"])},
-            "left_out": len(failures),
-            "classes": images.counts(),
-            "parameters": count_parameters(network),
-            "network": network.config.to_dict(),
-            "preprocessing": preprocessing.to_dict(),
-        }
-        run.write_record(record)
-    reporter.say(
-        f"{recipe.model}, {count_parameters(network):,} parameters, {preprocessing.image_size[0]} × "
-        f"{preprocessing.image_size[1]} px, {len(stores['train']):,} images to train on and "
-        f"{len(stores['valid']):,} to validate, {len(images.classes)} classes, on {device}"
-    )
+        torch.manual_seed(recipe.seed)
+        network = create_network(
+            recipe.model,
+            num_classes=len(images.classes),
+            in_chans=preprocessing.channels,
+            img_size=preprocessing.image_size,
+            **recipe.network.words(),
+        )
+        mean, std = measure_statistics(train_store.base, train_store.rows)
+    preprocessing = replace(preprocessing, mean=mean, std=std)
 
-    # 5. Train.
+    write_split(run.path / "splits" / "train.csv", train_images, np.arange(len(train_images)))
+    write_split(run.path / "splits" / "valid.csv", valid_images, np.arange(len(valid_images)))
+    run.write_recipe(recipe)
+    record = {
+        "source": str(source),
+        "valid": None if valid is None else str(valid),
+        "init_from": None if init_from is None else str(init_from),
+        "strict": strict,
+        "cache": str(cache),
+        "images": {"train": len(train_store), "valid": len(valid_store)},
+        "left_out": len(failures),
+        "ignored": images.ignored,
+        "counts": images.counts(),
+        "decisions": decisions,
+        "parameters": count_parameters(network),
+        "network": network.config.to_dict(),
+        "preprocessing": preprocessing.to_dict(),
+    }
+    run.write_record(record)
+    return _fit(_Setup(run, recipe, record, train_store, valid_store, preprocessing, network), reporter)
+
+
+def resume(run: str | Path, *, reporter: Reporter | None = None) -> Trained:
+    """Continues an interrupted run at its last checkpoint, with its own sources, splits and recipe.
+
+    On CPU the result has the same weights, to the bit, as the uninterrupted run (with a length in epochs; by the
+    clock, the time that had passed counts).
+
+    Raises:
+        UserError: `run` is no run folder, is finished, or its images have changed.
+        Interrupted: as `train`.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    folder = RunFolder.open(run)
+    recipe, record = folder.read_recipe(), folder.read_record()
+    if (folder.model / "config.json").is_file():
+        raise UserError(f"run '{run}' is finished, its model is {folder.model}; a new run may start --init-from it.")
+    images = open_source(record["source"], seed=recipe.seed)
+    given = record["valid"]
+    valid_images = open_source(given, classes=images.classes, seed=recipe.seed) if given is not None else images
+    train_images = images.subset(read_split(folder.path / "splits" / "train.csv", images))
+    valid_images = valid_images.subset(read_split(folder.path / "splits" / "valid.csv", valid_images))
+    preprocessing = Preprocessing.from_dict(record["preprocessing"])
+    cache, strict = Path(record["cache"]), record["strict"]
+    train_store = _decode(train_images, preprocessing, cache, strict, reporter, "training images")
+    valid_store = _decode(valid_images, preprocessing, cache, strict, reporter, "validation images")
+    if {"train": len(train_store), "valid": len(valid_store)} != record["images"]:
+        raise UserError(
+            f"the images of '{record['source']}' changed since run '{run}' began: it had {record['images']} readable "
+            f"ones, now there are {len(train_store)} and {len(valid_store)}. Bring them back or start a new run."
+        )
+    network = Astroformer(AstroformerConfig.from_dict(record["network"]))
+    setup = _Setup(folder, recipe, record, train_store, valid_store, preprocessing, network)
+    return _fit(setup, reporter, resumed=True)
+
+
+def _fit(setup: _Setup, reporter: Reporter, *, resumed: bool = False) -> Trained:
+    """Trains to the end and writes the model folder."""
+    recipe, run, preprocessing, record = setup.recipe, setup.run, setup.preprocessing, setup.record
+    classes = setup.train.classes
+    device = pick_device(recipe.device)
+    height, width = preprocessing.image_size
+    reporter.say(
+        f"{recipe.model}, {count_parameters(setup.network):,} parameters, {height} × {width} px, {len(classes)} classes, "
+        f"{len(setup.train):,} images to train on, {len(setup.valid):,} to validate on, {device}"
+    )
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=recipe.precision,
         gradient_accumulation_steps=recipe.accumulate,
-        log_with=tensorboard_tracker(recipe.track) or None,
+        log_with=trackers(recipe.track),
         project_config=ProjectConfiguration(project_dir=str(run.path), logging_dir=str(run.path)),
     )
     if recipe.track != "none":
-        accelerator.init_trackers("tensorboard")
+        accelerator.init_trackers(recipe.track)
     with _stop_requests() as stop:
         loop = Loop(
-            network,
-            stores["train"],
-            stores["valid"],
+            setup.network,
+            setup.train,
+            setup.valid,
             preprocessing,
             recipe,
             accelerator=accelerator,
@@ -203,7 +229,7 @@ def train(
             reporter=reporter,
             stop=stop,
         )
-        if resume is not None:
+        if resumed:
             loop.restore()
             reporter.say(f"resumed at epoch {loop.state.epoch}, step {loop.state.step}")
         try:
@@ -213,59 +239,72 @@ def train(
         finally:
             accelerator.end_training()
 
-    # 6. Keep.
-    classifier = Classifier(fit.network.cpu(), preprocessing, images.classes)
-    validation = evaluate(stores["valid"].labels, predict_store(classifier, stores["valid"]), images.classes)
+    classifier = Classifier(fit.network.cpu(), preprocessing, classes)
+    validation = evaluate(setup.valid.labels, predict_store(classifier, setup.valid), classes)
+    held_out = "given" if record["valid"] is not None else f"{recipe.valid_fraction:.0%} held out of each class"
     classifier.info = {
         "name": recipe.model,
-        "parameters": f"{count_parameters(network):,}",
-        "training": f"{len(stores['train']):,} images of '{Path(str(source)).name}', "
-        f"{fit.state.epoch} epochs, {fit.state.elapsed / 60:.1f} minutes, seed {recipe.seed}",
-        "validation": "given" if valid is not None else f"{recipe.valid_fraction:.0%} held out of each class",
+        "parameters": f"{count_parameters(setup.network):,}",
+        "training": f"{len(setup.train):,} images of '{Path(record['source']).name}', {fit.state.epoch} epochs, "
+        f"{fit.state.elapsed / 60:.1f} minutes, seed {recipe.seed}",
+        "validation": held_out,
         "metrics": {"n": validation.n, **{k: v.to_dict() for k, v in validation.metrics.items()}},
     }
-    classifier.save(run.model)
-    plot_history(fit.state.history, run.path / "history.png")
+    if accelerator.is_main_process:
+        plot_history(fit.state.history, run.path / "history.png")
+        classifier.save(run.model)  # last: its presence says that the run is finished
     return Trained(classifier, run.path, run.model, validation, fit.state.history)
 
 
-def _labels(images: LabelledImages) -> np.ndarray[Any, Any]:
-    assert images.labels is not None
-    return images.labels
+def _inherit(recipe: Recipe, initial: Classifier) -> Recipe:
+    """The recipe with the network and, where it leaves them open, the preprocessing of a model to start from."""
+    if recipe.model != "auto" or recipe.network != Recipe().network:
+        raise UserError("--init-from brings its own network; give no model or network setting with it.")
+    same = initial.preprocessing
+    if recipe.channels not in (None, same.channels):
+        raise UserError(f"channels is {recipe.channels}, but the model of --init-from has {same.channels}.")
+    inherited = {
+        "model": initial.info["name"],
+        "channels": same.channels,
+        "crop": recipe.crop or same.crop,
+        "image_size": recipe.image_size or same.image_size,
+        "fit": same.fit,
+        "storage": recipe.storage or same.dtype,
+    }
+    return recipe.model_copy(update=inherited)
 
 
 def _preprocessing(recipe: Recipe) -> Preprocessing:
     """The part of the preprocessing that decoding depends on; mean and deviation follow from the decoded store."""
     size, crop, channels, storage = recipe.image_size, recipe.crop, recipe.channels, recipe.storage
-    assert size is not None and crop is not None and channels is not None and storage is not None, "not decided"
+    assert size is not None, "the recipe is not decided"
+    assert crop is not None, "the recipe is not decided"
+    assert channels is not None, "the recipe is not decided"
+    assert storage is not None, "the recipe is not decided"
     return Preprocessing(
         image_size=(size, size) if isinstance(size, int) else size,
         channels=channels,
         crop=crop,
         fit=recipe.fit,
-        mean=(0.0,) * channels,
-        std=(1.0,) * channels,
         dtype=storage,
     )
 
 
-def _seeded_network(recipe: Recipe, num_classes: int) -> Astroformer:
-    torch.manual_seed(recipe.seed)
-    return create_network(
-        recipe.model,
-        num_classes=num_classes,
-        in_chans=recipe.channels,
-        img_size=recipe.image_size,
-        **recipe.network.words(),
-    )
+def _decode(
+    images: LabelledImages, preprocessing: Preprocessing, cache: Path, strict: bool, reporter: Reporter, name: str
+) -> ImageStore:
+    def progress(done: int, total: int) -> None:
+        reporter.count(f"decoding {name}", done, total)
+
+    return ImageStore.build(images, preprocessing, cache=cache, strict=strict, progress=progress)
 
 
 @contextmanager
-def _stop_requests() -> Iterator[Any]:
-    """Within it, the first SIGINT or SIGTERM asks the loop to save and stop; a second SIGINT stops at once."""
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Within it, the first SIGINT or SIGTERM asks the loop to save and stop; a second one stops at once."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield asked.is_set  # only the main thread may handle signals
         return
 
     def ask(number: int, frame: Any) -> None:

@@ -134,8 +134,7 @@ def maxxvit_reference(config: AstroformerConfig) -> nn.Module:
     total = math.prod(config.strides)
     if any(size % total for size in config.img_size):
         raise UserError(
-            f"img_size is {config.img_size}: timm's MaxxVit needs sizes that the strides divide, multiples "
-            f"of {total}."
+            f"img_size is {config.img_size}: timm's MaxxVit needs sizes that the strides divide, multiples of {total}."
         )
     attention = "se" if config.channel_attention == "se" else ""
     model = MaxxVit(
@@ -185,11 +184,7 @@ def _set_strides(model: Any, config: AstroformerConfig) -> None:
                 first.norm1.down.pool = nn.Identity()
         for block in stage.blocks:
             attention = getattr(block, "attn", None)
-            if (
-                attention is not None
-                and attention.rel_pos is not None
-                and attention.rel_pos.window_size != size
-            ):
+            if attention is not None and attention.rel_pos is not None and attention.rel_pos.window_size != size:
                 attention.rel_pos = RelPosBias(window_size=size, num_heads=attention.num_heads)
 
 
@@ -253,6 +248,4 @@ def _require(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whose: s
 
 def _refuse_cbam(config: AstroformerConfig) -> None:
     if config.channel_attention == "cbam":
-        raise UserError(
-            "channel_attention is 'cbam', which timm's MaxxVit has no counterpart of; allowed: none, se."
-        )
+        raise UserError("channel_attention is 'cbam', which timm's MaxxVit has no counterpart of; allowed: none, se.")

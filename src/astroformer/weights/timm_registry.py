@@ -83,15 +83,11 @@ def _entrypoint(name: str) -> Callable[..., Astroformer]:
         return create_model(name, pretrained=pretrained, **settings)
 
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = (
-        f"The network {name} of `astroformer.network.VARIANTS`, with some of its settings changed."
-    )
+    build.__doc__ = f"The network {name} of `astroformer.network.VARIANTS`, with some of its settings changed."
     return build
 
 
-default_cfgs = generate_default_cfgs(
-    {name: _data_config(config) for name, config in VARIANTS.items()}
-)  # timm reads it
+default_cfgs = generate_default_cfgs({name: _data_config(config) for name, config in VARIANTS.items()})  # timm reads it
 
 for _name in VARIANTS:
     register_model(_entrypoint(_name))
