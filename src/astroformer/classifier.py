@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from astroformer.errors import UserError, unknown_name
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.images.reading import UnreadableImage, read_image
+from astroformer.images.reading import read_image
 from astroformer.images.sources import LabelledImages, open_source
 from astroformer.metrics import Evaluation, evaluate
 from astroformer.network import Astroformer, AstroformerConfig
@@ -109,7 +109,7 @@ class Classifier:
         def decode(i: int) -> tuple[Array | None, str]:
             try:
                 return self.preprocessing.apply(images.read(i)), ""
-            except UnreadableImage as error:
+            except UserError as error:  # unreadable, or of a type or channels that the network can't take
                 return None, str(error)
 
         starts = range(0, len(images), batch_size)
@@ -311,6 +311,7 @@ def model_card(config: dict[str, Any]) -> str:
         else "Not evaluated.\n"
     )
     height, width = pre["image_size"]
+    layout = "-".join(network["layout"])
     return f"""---
 library_name: astroformer
 pipeline_tag: image-classification
@@ -318,7 +319,7 @@ tags: [astroformer, image-classification, from-scratch]
 ---
 # {config.get("name", "Astroformer")}: {len(config["classes"])} classes
 
-An Astroformer (arXiv 2304.05350), vertical layout {"-".join(network["layout"])}, {config.get("parameters", "?")} parameters,
+An Astroformer (arXiv 2304.05350), vertical layout {layout}, {config.get("parameters", "?")} parameters,
 trained from scratch with astroformer {config["versions"]["astroformer"]}.
 
 - Input: {network["in_chans"]} channel(s), {height} × {width} px; the central {pre["crop"]:.0%} of the frame is used.

@@ -51,7 +51,7 @@ def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean() -> None:
     drop = StochasticDepth(0.25)
     x = torch.ones(4000, 2, 3)
     out = drop(x)
-    assert set(out.unique().tolist()) == {0.0, pytest.approx(4 / 3)}
+    assert out.unique().tolist() == pytest.approx([0, 4 / 3])
     assert torch.equal(out.amin((1, 2)), out.amax((1, 2)))
     assert out.mean().item() == pytest.approx(1, abs=0.03)
     assert torch.equal(drop.eval()(x), x)

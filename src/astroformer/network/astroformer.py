@@ -174,11 +174,11 @@ def _twice(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractCont
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Batch norms work as ever, but a repeated pass does not count twice in their running statistics."""
     norms = [layer for layer in block.modules() if isinstance(layer, nn.BatchNorm2d)]
-    tracked = [norm.track_running_stats for norm in norms]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, was in zip(norms, tracked, strict=True):
-            norm.track_running_stats = was
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count

@@ -79,9 +79,9 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
 
 def _channels(sample: list[NDArray[Any]]) -> int:
     found = {image.shape[2] for image in sample}
-    if found <= {1}:
+    if found <= {1, 2}:  # grey, some with alpha
         return 1
-    if found <= {1, 3, 4}:
+    if found <= {1, 2, 3, 4}:
         colour = [image[..., :3] for image in sample if image.shape[2] >= 3]
         grey = all(np.array_equal(c[..., 0], c[..., 1]) and np.array_equal(c[..., 0], c[..., 2]) for c in colour)
         return 1 if grey else 3

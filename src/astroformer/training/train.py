@@ -114,7 +114,7 @@ def train(
     for sentence in decisions:
         reporter.say(sentence)
 
-    preprocessing = _preprocessing(recipe)
+    preprocessing = preprocessing_of(recipe)
     train_store = _decode(train_images, preprocessing, cache, strict, reporter, "training images")
     valid_store = _decode(valid_images, preprocessing, cache, strict, reporter, "validation images")
     failures = train_store.failures + valid_store.failures
@@ -205,7 +205,7 @@ def _fit(setup: _Setup, reporter: Reporter, *, resumed: bool = False) -> Trained
     device = pick_device(recipe.device)
     height, width = preprocessing.image_size
     reporter.say(
-        f"{recipe.model}, {count_parameters(setup.network):,} parameters, {height} × {width} px, {len(classes)} classes, "
+        f"{recipe.model}, {count_parameters(setup.network):,} parameters, {height} × {width} px, {len(classes)} classes; "
         f"{len(setup.train):,} images to train on, {len(setup.valid):,} to validate on, {device}"
     )
     accelerator = Accelerator(
@@ -274,7 +274,7 @@ def _inherit(recipe: Recipe, initial: Classifier) -> Recipe:
     return recipe.model_copy(update=inherited)
 
 
-def _preprocessing(recipe: Recipe) -> Preprocessing:
+def preprocessing_of(recipe: Recipe) -> Preprocessing:
     """The part of the preprocessing that decoding depends on; mean and deviation follow from the decoded store."""
     size, crop, channels, storage = recipe.image_size, recipe.crop, recipe.channels, recipe.storage
     assert size is not None, "the recipe is not decided"

@@ -1,0 +1,159 @@
+"""Galaxy Zoo 2, 400 galaxies a class, ten minutes of training on two CPU cores: our default against two timm networks.
+
+    python benchmarks/galaxy_zoo2.py ../shared/data/galaxy-zoo2
+
+All three train in the same loop from the same decoded store with the same recipe (augmentation, optimizer, schedule by
+the clock, averaged weights); only the network differs. Nothing is chosen on the validation images within a run: the
+network at the end of the schedule is what is measured. One row a run is appended to `galaxy_zoo2.jsonl`; rows that are
+there are not run again, so the script resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from astroformer.classifier import Classifier, versions
+from astroformer.images import ImageStore, default_cache, measure_statistics, open_source
+from astroformer.metrics import evaluate
+from astroformer.network import VARIANTS, count_parameters, create_network
+from astroformer.training.loop import Loop, predict_store
+from astroformer.training.progress import Reporter
+from astroformer.training.recipe import Recipe
+from astroformer.training.rules import decide
+from astroformer.training.train import preprocessing_of
+from astroformer.weights import maxxvit_reference
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+MODELS = ("astroformer", "timm C-C-T-T", "timm ResNet-18")
+
+
+def network(model: str, recipe: Recipe, classes: int, size: tuple[int, int]) -> nn.Module:
+    """The network of a row. The C-C-T-T is timm's MaxxVit with our default's strides, depths and (nearly) size."""
+    if model == "astroformer":
+        return create_network(
+            recipe.model, num_classes=classes, in_chans=recipe.channels, img_size=size, **recipe.network.words()
+        )
+    drop = recipe.network.stochastic_depth
+    if model == "timm C-C-T-T":
+        config = dataclasses.replace(
+            VARIANTS[recipe.model],
+            layout="CCTT",
+            num_classes=classes,
+            in_chans=recipe.channels,
+            img_size=size,
+            stochastic_depth=drop,
+        )
+        return maxxvit_reference(config)
+    return timm.create_model("resnet18", num_classes=classes, in_chans=recipe.channels, drop_path_rate=drop)
+
+
+def macs(module: nn.Module, channels: int, size: tuple[int, int]) -> int:
+    module.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(torch.zeros(1, channels, *size))
+    return counter.get_total_flops() // 2
+
+
+def run(model: str, seed: int, data: Path, minutes: float) -> dict[str, object]:
+    """Trains once and measures once."""
+    with Reporter() as reporter:
+        train_images = open_source(data / "train")
+        valid_images = open_source(data / "valid", classes=train_images.classes)
+        recipe, _ = decide(Recipe(minutes=minutes, seed=seed), train_images)
+        preprocessing = preprocessing_of(recipe)
+        train = ImageStore.build(train_images, preprocessing, cache=default_cache())
+        valid = ImageStore.build(valid_images, preprocessing, cache=default_cache())
+        mean, std = measure_statistics(train.base, train.rows)
+        preprocessing = dataclasses.replace(preprocessing, mean=mean, std=std)
+        size = preprocessing.image_size
+        torch.manual_seed(seed)
+        module = network(model, recipe, len(train.classes), size)
+        row: dict[str, object] = {
+            "model": model,
+            "seed": seed,
+            "minutes": minutes,
+            "parameters": count_parameters(module),
+            "macs": macs(module, preprocessing.channels, size),
+        }
+        reporter.say(f"{model}, seed {seed}")
+        accelerator = Accelerator(cpu=True, mixed_precision="no")
+        fit = Loop(module, train, valid, preprocessing, recipe, accelerator=accelerator, reporter=reporter).fit()
+    classifier = Classifier(fit.network, preprocessing, train.classes)
+    evaluation = evaluate(valid.labels, predict_store(classifier, valid), train.classes)
+    return row | {
+        **{name: round(metric.value, 5) for name, metric in evaluation.metrics.items()},
+        "recall": {name: round(float(r), 4) for name, r in zip(train.classes, _recall(evaluation.confusion_KK), strict=True)},
+        "epochs": fit.state.epoch,
+        "images_per_second": round(fit.state.images / (60 * minutes), 1),
+        "image_size": list(size),
+        "crop": preprocessing.crop,
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "versions": versions(),
+        "finished": time.strftime("%Y-%m-%d %H:%M"),
+    }
+
+
+def _recall(confusion_KK: np.ndarray) -> np.ndarray:
+    return np.diag(confusion_KK) / confusion_KK.sum(1)
+
+
+def rows() -> list[dict[str, object]]:
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines() if line]
+
+
+def table(minutes: float) -> str:
+    """Mean ± standard deviation over the seeds, as Markdown."""
+    lines = [
+        "| network | parameters M | MMAC | images/s | epochs | balanced accuracy | NLL | n |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for model in MODELS:
+        some = [row for row in rows() if row["model"] == model and row["minutes"] == minutes]
+        if some:
+            accuracy = 100 * np.array([row["balanced_accuracy"] for row in some])
+            nll = np.array([row["nll"] for row in some])
+            spread = f" ± {accuracy.std(ddof=1):.1f}" if len(some) > 1 else ""
+            first = some[0]
+            lines.append(
+                f"| {model} | {first['parameters'] / 1e6:.2f} | {first['macs'] / 1e6:.0f} "
+                f"| {np.median([row['images_per_second'] for row in some]):.0f} "
+                f"| {np.median([row['epochs'] for row in some]):.0f} "
+                f"| {accuracy.mean():.1f}{spread} | {nll.mean():.3f} | {len(some)} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder with train/ and valid/ of class folders")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    arguments = parser.parse_args()
+    for seed in range(arguments.seeds):
+        for model in arguments.models:
+            done = {(row["model"], row["seed"], row["minutes"]) for row in rows()}
+            if (model, seed, arguments.minutes) not in done:
+                row = run(model, seed, arguments.data, arguments.minutes)
+                with RESULTS.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(row) + "\n")
+    print(table(arguments.minutes))
+
+
+if __name__ == "__main__":
+    main()
