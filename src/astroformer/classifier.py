@@ -105,6 +105,8 @@ class Classifier:
 
     def iter_predict(self, images: LabelledImages, *, batch_size: int = 64) -> Iterator[Predictions]:
         """Predictions batch by batch, decoding the next batch while the network works: any number of images."""
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; at least 1 image a forward pass is needed.")
 
         def decode(i: int) -> tuple[Array | None, str]:
             try:
@@ -184,7 +186,11 @@ class Classifier:
         good_N = predictions.readable_N
         if strict and not good_N.all():
             first = int(np.argmin(good_N))
-            raise UserError(f"{(~good_N).sum()} images cannot be read; the first: {predictions.errors[first]}")
+            n = int((~good_N).sum())
+            raise UserError(
+                f"{n} image{'s' if n != 1 else ''} can't be read, and strict refuses that; "
+                f"the first: {predictions.errors[first]}"
+            )
         return evaluate(images.labels[good_N], predictions.probabilities_NK[good_N], self.classes), predictions
 
     # -- keeping -----------------------------------------------------------------------------------------------------
@@ -226,6 +232,9 @@ class Classifier:
         folder, device = Path(folder), pick_device(device)
         if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
             folder = folder / "model"
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "does not exist"
+            raise UserError(f"'{folder}' {what}; a model folder, or a run folder that holds one, is needed.")
         weights = folder / "model.safetensors"
         for file in (folder / "config.json", weights):
             if not file.is_file():
@@ -241,12 +250,16 @@ class Classifier:
                 )
             network = Astroformer(AstroformerConfig.from_dict(config["network"]))
             preprocessing = Preprocessing.from_dict(config["preprocessing"])
-            classes = tuple(config["classes"])
+            classes = tuple(map(str, config["classes"]))
             expected_hash = config["weights_sha256"]
-        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except UserError:
+            raise
+        except KeyError as error:
             raise UserError(
-                f"'{folder / 'config.json'}' is damaged ({type(error).__name__}: {error}); copy the folder again."
+                f"'{folder / 'config.json'}' is damaged: it lacks {error}; copy the folder again."
             ) from None
+        except (TypeError, AttributeError, ValueError) as error:  # ValueError: no JSON, no UTF-8, no number
+            raise UserError(f"'{folder / 'config.json'}' is damaged ({error}); copy the folder again.") from None
         try:
             state = load_file(weights)
         except (SafetensorError, OSError) as error:
@@ -352,6 +365,9 @@ def _as_images(images: Images) -> LabelledImages:
             raise UserError(f"an array of shape {images.shape} is no image; (H, W), (H, W, C) or (N, H, W, C) is.")
         stack = images if images.ndim == 4 else (images[None] if images.ndim == 3 else images[None, :, :, None])
         return LabelledImages("array", [str(i) for i in range(len(stack))], None, (), stack.__getitem__)
+    for file in images:
+        if not isinstance(file, str | Path):
+            raise UserError(f"a list of images holds paths, not {type(file).__name__}; give an array as (N, H, W, C).")
     files = [Path(file) for file in images]
     return LabelledImages("files", [str(file) for file in files], None, (), lambda i: read_image(files[i]))
 

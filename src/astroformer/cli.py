@@ -6,6 +6,7 @@ Exit status: 0 done; 2 an error the user can mend, one sentence on stderr; 1 our
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import re
@@ -13,12 +14,12 @@ import sys
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from astroformer.errors import UserError
+from astroformer.errors import UserError, unknown_name
 from astroformer.training.recipe import Recipe, explain, load_recipe
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Predict:
                 reporter.count("predicting", done, len(images))
         print(
             f"{done - failed:,} predictions"
-            + (f", {failed:,} files could not be read (column error)" if failed else "")
+            + (f", {_files(failed)} could not be read (column error says why)" if failed else "")
         )
         print(f"predictions: {self.out}")
 
@@ -163,6 +164,11 @@ class Evaluate:
 
         classifier = load(self.model, self.device)
         images = open_source(self.source, classes=classifier.classes)
+        # Before the work, so that it can't be in vain.
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"folder '{self.out}' can't be made: {error.strerror}.") from None
         with Reporter(quiet=self.quiet) as reporter:
             evaluation, predictions = classifier.evaluate(
                 images,
@@ -170,10 +176,6 @@ class Evaluate:
                 strict=self.strict,
                 progress=lambda done, total: reporter.count("evaluating", done, total),
             )
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"folder '{self.out}' can't be made: {error.strerror}.") from None
         left_out = int((~predictions.readable_N).sum())
         write_metrics(self.out / "metrics.json", evaluation, {"source": self.source, "left_out": left_out})
         with PredictionWriter(self.out / "predictions.csv", classifier.classes) as writer:
@@ -183,9 +185,7 @@ class Evaluate:
         plot_confusion(evaluation, self.out / "confusion.png")
         print(text)
         if left_out:
-            print(
-                f"\n{left_out} files could not be read and are left out; see column error of {self.out / 'predictions.csv'}"
-            )
+            print(f"\n{_files(left_out)} could not be read, left out; {self.out / 'predictions.csv'} says why")
         print(f"\nevaluation: {self.out}")
 
 
@@ -222,12 +222,10 @@ class Info:
                     **describe(str(classifier.info.get("name", "model")), config=classifier.network.config, size=size),
                     "classes": list(classifier.classes),
                     "preprocessing": classifier.preprocessing.to_dict(),
-                    **classifier.info,
+                    **{k: v for k, v in classifier.info.items() if k not in ("name", "parameters")},
                 }
             ]
         else:
-            from astroformer.errors import unknown_name
-
             raise unknown_name("model folder or variant", self.model, VARIANTS)
         if self.json:
             print(json.dumps(rows if len(rows) > 1 else rows[0], indent=2))
@@ -239,8 +237,32 @@ class Info:
                     f"{row['macs'] / 1e9:>9.3f}   {row['widths']}, {row['depths']}"
                 )
         else:
-            for key, value in rows[0].items():
-                print(f"{key:<20} {json.dumps(value) if isinstance(value, list | dict) else value}")
+            for line in _lines(rows[0]):
+                print(line)
+
+
+def _files(n: int) -> str:
+    return f"{n:,} file" + ("s" if n != 1 else "")
+
+
+def _lines(row: dict[str, Any], indent: str = "") -> list[str]:
+    """A description as aligned lines; groups are indented, a measured value stands with its interval."""
+    lines = []
+    for key, value in row.items():
+        head = f"{indent + key:<20} "
+        if isinstance(value, dict) and value.keys() == {"value", "low", "high"}:
+            lines.append(f"{head}{value['value']:.4f} (95 % interval {value['low']:.4f} to {value['high']:.4f})")
+        elif isinstance(value, dict):
+            lines += [head.rstrip(), *_lines(value, indent + "  ")]
+        elif isinstance(value, list):
+            words = (f"{v:.4g}" if isinstance(v, float) else "×".join(map(str, v)) if isinstance(v, list) else str(v)
+                     for v in value)  # fmt: skip
+            lines.append(head + ", ".join(words))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            lines.append(f"{head}{value:,}")
+        else:
+            lines.append(f"{head}{'-' if value is None else value}")
+    return lines
 
 
 _COMMANDS: dict[str, tuple[type[Any], str]] = {
@@ -249,6 +271,9 @@ _COMMANDS: dict[str, tuple[type[Any], str]] = {
     "evaluate": (Evaluate, "measure a trained model on labelled images"),
     "info": (Info, "describe a model folder or the network variants"),
 }
+
+
+_NO_ROOM_OR_RIGHT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -271,11 +296,16 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM_OR_RIGHT:
+            if debug:
+                traceback.print_exc()
+            print(f"error: '{error.filename or 'the output'}' can't be written: {error.strerror}.", file=sys.stderr)
+            return 2
         from astroformer.training.loop import Interrupted
 
         if isinstance(error, Interrupted):
             print(error, file=sys.stderr)
-            return 130
+            return 128 + error.number
         if debug:
             traceback.print_exc()
         else:
@@ -301,24 +331,86 @@ def _parse(arguments: list[str]) -> tuple[Any, set[str]]:
         print(version("astroformer"))
         return None, set()
     if arguments[0] not in _COMMANDS:
-        from astroformer.errors import unknown_name
-
         raise unknown_name("command", arguments[0], _COMMANDS)
-    kind, rest = _COMMANDS[arguments[0]][0], arguments[1:]
+    kind = _COMMANDS[arguments[0]][0]
+    rest = _checked(arguments[1:], _options(kind), arguments[0])
     given = {re.split("[=.]", word[2:])[0].replace("_", "-") for word in rest if word.startswith("--")}
     options: dict[str, Any] = {}
     if kind is Train:
         options["default"] = Train(settings=_starting_recipe(rest, given))
-    said = io.StringIO()
+    said, helped = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=rest, prog=f"astroformer {arguments[0]}", **options), given
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(helped):
+            # Comments above a field are for readers of the code, not help.
+            config = (tyro.conf.HelptextFromCommentsOff,)
+            return tyro.cli(kind, args=rest, prog=f"astroformer {arguments[0]}", config=config, **options), given
     except ValidationError as error:
         raise UserError(explain(error)) from None
     except SystemExit as stop:
         if not stop.code:
+            print(_tidy(helped.getvalue()), end="")
             return None, given
         raise UserError(_sentence(said.getvalue(), arguments[0])) from None
+
+
+def _options(kind: type[Any]) -> dict[str, Any]:
+    """Every option of a command without its dashes, and its type."""
+    found: dict[str, Any] = {"help": bool}
+
+    def add(prefix: str, name: str, annotation: Any) -> None:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            group = "" if name == "settings" else f"{prefix}{name}."
+            for word, setting in annotation.model_fields.items():
+                add(group, word, setting.annotation)
+            return
+        found[(prefix + name).replace("_", "-")] = annotation
+        if annotation is bool:
+            found[f"{prefix}no-{name}".replace("_", "-")] = annotation
+
+    for name, annotation in get_type_hints(kind, include_extras=True).items():
+        parts = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+        if tyro.conf.Positional not in parts[1:]:
+            add("", name, parts[0])
+    return found
+
+
+def _checked(rest: list[str], options: dict[str, Any], command: str) -> list[str]:
+    """The words of a command with `none`, `true` and `false` spelled as tyro wants them.
+
+    Raises:
+        UserError: an option that the command does not have.
+    """
+    words: list[str] = []
+    name = ""
+    for word in rest:
+        value: str | None = word
+        if re.match(r"--?[A-Za-z]", word):
+            name, _, after = word.lstrip("-").partition("=")
+            name, value = name.replace("_", "-"), after or None
+            if name not in options and word != "-h":
+                given = word.partition("=")[0]
+                near = str(unknown_name("option", given, [f"--{option}" for option in options]))
+                raise UserError(f"{near.split(' Allowed: ')[0]} `astroformer {command} --help` lists them.")
+        if value is not None and value.lower() in ("none", "null", "true", "false"):
+            kinds = get_args(options.get(name))
+            literals = {choice for kind in kinds for choice in get_args(kind)}
+            if (value[0] in "nN" and type(None) in kinds and "none" not in literals) or (
+                value[0] not in "nN" and bool in kinds
+            ):
+                capital = "None" if value[0] in "nN" else value.capitalize()
+                word = word.removesuffix(value) + capital
+        words.append(word)
+    return words
+
+
+def _tidy(text: str) -> str:
+    """tyro's help without what only repeats that a setting may be left out."""
+    text = re.sub(r" *\(default:\s+None\)", "", text)
+    text = text.replace("{None}|{FLOAT FLOAT}", "FLOAT FLOAT").replace("{None}|INT|{INT INT}", "INT | INT INT")
+    text = re.sub(r"\{None\}\|(\S+)", r"\1       ", text).replace("{None,", "{")
+    # A blank line only before a group.
+    text = re.sub(r"\s*\n(?=\S| \S|  [-A-Z])", "\n", "\n".join(line.rstrip() for line in text.splitlines()))
+    return re.sub(r"\n(?= [a-z])", "\n\n", text).strip() + "\n"
 
 
 def _starting_recipe(rest: list[str], given: set[str]) -> Recipe:
@@ -340,11 +432,30 @@ def _starting_recipe(rest: list[str], given: set[str]) -> Recipe:
 def _sentence(box: str, command: str) -> str:
     """tyro's framed message as one sentence."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [re.sub(r"[╭╮╰╯│─]", " ", line).strip() for line in text.splitlines()]
-    words = " ".join(line for line in lines if line)
-    words = re.sub(r"^(Parsing error|Unrecognized options|Required options|Invalid choice|Invalid input)\s+", "", words)
-    words = re.sub(r"\s*For full helptext, (see|run) .*$", "", words)
-    return f"{' '.join(words.split())}  See `astroformer {command} --help`."
+    lines = [re.sub(r"^[│|]|[│|]$", "", line).strip() for line in text.splitlines()]
+    titles = r"[╭╰─-].*|Parsing error|Value error|Missing|Missing argument|Unrecognized options|Invalid choice|"
+    kept = [line for line in lines if not re.fullmatch(titles, line) or line.startswith("--")]
+    words = " ".join(" ".join(line for line in kept if set(line) - {"-"}).split())
+    words = re.sub(r"\s*For full helptext, (see|run).*$", "", words)
+    words = re.sub(rf"^Missing from astroformer {command}: ", "", words)
+    see = f"See `astroformer {command} --help`."
+    value_of = r"Error parsing (\S+): .*?(?:(?:from|with) \[(.*?)\]|base 10: (\S+)|to float: (\S+))"
+    if wrong := re.search(value_of, words):
+        takes = re.search(r"Argument helptext: \S+ (\S+) ", words)
+        kinds = {"INT": "a whole number", "FLOAT": "a number"}
+        kind = kinds.get(takes[1].removeprefix("{None}|")) if takes else None
+        value = wrong[2] or wrong[3] or wrong[4]
+        return f"{wrong[1]} can't be {value}" + (f"; {kind} is needed. " if kind else ". ") + see
+    if choice := re.search(r"invalid choice '(.*?)' for argument '(\S+)'. Expected one of \((.*?)\)", words):
+        allowed = [name for name in re.findall(r"'(.*?)'", choice[3]) if name != "None"]
+        return str(unknown_name(choice[2], choice[1], allowed))
+    if lacking := re.search(r"Missing value for argument '(.*?)'", words):
+        return f"{lacking[1]} needs a value. {see}"
+    if missing := re.findall(r"(--\S+ \S+|\b[A-Z]+) ([^()]*?) \(required\)", words):
+        return "missing " + "; ".join(f"{name} ({what})" for name, what in missing) + f". {see}"
+    if extra := re.match(r"Unrecognized options: (.*)", words):
+        return f"can't make sense of '{extra[1]}' here. {see}"
+    return f"{words}  {see}"
 
 
 if __name__ == "__main__":

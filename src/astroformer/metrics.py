@@ -105,13 +105,18 @@ def evaluate(
         resamples: bootstrap resamples of the N images (Efron & Tibshirani 1993, ch. 13).
 
     Raises:
-        UserError: there is no image to evaluate, or the shapes do not fit.
+        UserError: there is no image to evaluate, a label is no class, the shapes do not fit, or a probability is
+            not finite.
     """
     n, k = len(labels_N), len(classes)
     if n == 0:
         raise UserError("there are 0 images to evaluate; at least 1 labelled image that can be read is needed.")
     if probabilities_NK.shape != (n, k):
         raise UserError(f"probabilities have shape {probabilities_NK.shape}; ({n}, {k}) is needed: images × classes.")
+    if labels_N.ndim != 1 or labels_N.dtype.kind not in "iu" or labels_N.min() < 0 or labels_N.max() >= k:
+        raise UserError(f"labels must be whole numbers from 0 to {k - 1}, one an image: positions in the {k} classes.")
+    if not np.isfinite(probabilities_NK).all():
+        raise UserError("probabilities are not all finite; leave out the images that could not be predicted.")
     predictions_N = probabilities_NK.argmax(1)
     confusion_KK = confusion_matrix(labels_N, predictions_N, k)
     losses_N = nll_N(labels_N, probabilities_NK)

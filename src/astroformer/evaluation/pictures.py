@@ -31,9 +31,10 @@ def plot_history(history: list[dict[str, float]], path: Path) -> None:
     scores.annotate(
         f"{balanced[-1]:.1%}",
         (epochs[-1], balanced[-1]),
-        xytext=(-4, 6),
+        xytext=(-4, 6 if balanced[-1] < 0.85 else -8),  # below the curve where the frame ends
         textcoords="offset points",
         ha="right",
+        va="bottom" if balanced[-1] < 0.85 else "top",
         color=_RED,
     )
     scores.set(xlabel="epoch", title="Validation, averaged weights", ylim=(0, 1.02))
@@ -42,10 +43,15 @@ def plot_history(history: list[dict[str, float]], path: Path) -> None:
         if len(epochs) == 1:
             for line in axes.lines:
                 line.set_marker("o")
+        axes.set_xlim(0, epochs[-1] * 1.02)
         axes.legend(frameon=False, fontsize=9)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
+
+
+def _short(name: str, longest: int = 36) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def plot_confusion(evaluation: Evaluation, path: Path) -> None:
@@ -53,15 +59,16 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
     counts = evaluation.confusion_KK
     k = len(counts)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(3.2 + 0.45 * k, 14.0)
-    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
+    names = [_short(name.replace("_", " ")) for name in evaluation.classes] if k <= 40 else []
+    # Inches of the matrix and of the longest name beside it; at least as wide as the title.
+    side, beside = min(max(0.5 * k, 2.8), 13.0), 0.085 * max(map(len, names), default=4)
+    figure = Figure(figsize=(max(side + beside + 1.9, 6.2), side + 0.65 * beside + 1.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if k <= 40:
-        labels = [name.replace("_", " ") for name in evaluation.classes]
-        axes.set_xticks(range(k), labels, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(k), labels)
+    if names:
+        axes.set_xticks(range(k), names, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(k), names)
     if k <= 20:
         for i in range(k):
             for j in range(k):
@@ -70,7 +77,7 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
                               color="white" if share[i, j] > 0.55 else _INK)  # fmt: skip
     accuracy = evaluation.metrics["balanced_accuracy"]
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(
+    figure.suptitle(
         f"{evaluation.n:,} images, balanced accuracy {accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})",
         fontsize=10,
     )

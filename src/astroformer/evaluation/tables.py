@@ -32,6 +32,8 @@ class PredictionWriter:
             raise UserError(f"predictions can't be written to '{path}': the name must end in .csv or .parquet.")
         if not self.path.parent.is_dir():
             raise UserError(f"predictions can't be written to '{path}': folder '{self.path.parent}' does not exist.")
+        if self.path.is_dir():
+            raise UserError(f"predictions can't be written to '{path}': it is a folder.")
         self.columns = ["file", "prediction", "confidence", *(f"p:{name}" for name in classes), "error"]
         self._unfinished = self.path.with_name(self.path.name + ".part")
         self._parquet: pq.ParquetWriter | None = None
@@ -59,7 +61,8 @@ class PredictionWriter:
                 [file, name or None, _number(confidence), *map(_number, p_K), error or None]
                 for file, name, confidence, p_K, error in rows
             ]
-            self._parquet.write_table(pa.table(list(zip(*table, strict=True)), schema=self._schema))
+            if table:
+                self._parquet.write_table(pa.table(list(zip(*table, strict=True)), schema=self._schema))
         else:
             for file, name, confidence, p_K, error in rows:
                 numbers = [_number(v) for v in (confidence, *p_K)]

@@ -10,6 +10,7 @@ Legend: N images, B batch, K classes, C channels, H height, W width.
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, reduce
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
@@ -41,7 +42,11 @@ _CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for th
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved its state."""
+    """The run was asked to stop, by the signal `number` if by one, and has saved its state."""
+
+    def __init__(self, message: str = "", number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 @dataclass
@@ -56,6 +61,7 @@ class State:
     loss_images: int = 0
     images: int = 0  # seen in all
     evaluations: int = 0
+    evaluated: int = -1  # updates at the last evaluation
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -83,11 +89,32 @@ def epoch_order(recipe: Recipe, labels_N: np.ndarray[Any, Any], epoch: int) -> n
     return np.minimum(np.searchsorted(cumulative_N, draws_N * cumulative_N[-1], side="right"), n - 1)
 
 
+def draw_keys(order_N: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(N,) what the augmentation of each place of the order is drawn from; modulo N it is the image.
+
+    That is the image itself the first time that it comes in an epoch, and another number each further time, so that
+    balanced sampling shows a rare image in different ways.
+    """
+    n = len(order_N)
+    by_image_N = np.argsort(order_N, kind="stable")
+    sorted_N = order_N[by_image_N]
+    time_N = np.empty(n, np.int64)
+    time_N[by_image_N] = np.arange(n) - np.searchsorted(sorted_N, sorted_N)
+    return order_N + n * time_N
+
+
+def count_steps(images: int, batch_size: int) -> int:
+    """Steps an epoch, of nearly equal size: every image is used, a set smaller than a batch is one batch, and no
+    batch is a single image unless that is asked for."""
+    steps = round(images / batch_size)
+    return max(1, steps if batch_size == 1 else min(steps, images // 2))
+
+
 def class_weights(recipe: Recipe, labels_N: np.ndarray[Any, Any], classes: tuple[str, ...]) -> Tensor | None:
     """(K,) weights of the loss with mean 1 over the images, or None.
 
     Raises:
-        UserError: a weight for a class that the images don't have.
+        UserError: a weight for a class that the images don't have, or none above 0.
     """
     if recipe.class_weights == "none":
         return None
@@ -99,6 +126,8 @@ def class_weights(recipe: Recipe, labels_N: np.ndarray[Any, Any], classes: tuple
         if unknown:
             raise UserError(f"class_weights names '{unknown[0]}', which is no class; classes: {', '.join(classes)}.")
         weights_K = np.array([recipe.class_weights.get(name, 1.0) for name in classes])
+        if not (weights_K * counts_K).any():
+            raise UserError("class_weights are 0 for every class that has images; give one of them a weight above 0.")
     return torch.tensor(weights_K / (weights_K * counts_K).sum() * counts_K.sum(), dtype=torch.float32)
 
 
@@ -166,9 +195,7 @@ class Loop:
         self.augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=preprocessing.image_size)
         weights = class_weights(recipe, train.labels, train.classes)
         self.class_weights = None if weights is None else weights.to(device)
-        # Steps of nearly equal size: every image is used in every epoch, no batch is tiny, and a set smaller than a
-        # batch is one batch.
-        self.steps_per_epoch = max(1, round(len(train) / recipe.batch_size))
+        self.steps_per_epoch = count_steps(len(train), recipe.batch_size)
         self.state = State()
         # The step of the epoch with the first non-finite loss, on the device, so that nothing waits for it.
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
@@ -190,28 +217,33 @@ class Loop:
         if self.run_folder and not self.run_folder.checkpoint.exists():
             self.save()  # so that a run can be resumed from its first moment on
         labels_N = torch.from_numpy(self.train.labels)
-        while self.progress() < 1:
-            order_N = epoch_order(recipe, self.train.labels, state.epoch)
+        progress = self.progress()  # read once a step: the clock must not end the run between two decisions
+        while True:
+            keys_N = draw_keys(epoch_order(recipe, self.train.labels, state.epoch))
             # Mixing takes the next image of the order as partner, whatever the batch it falls into.
-            ring = np.concatenate([order_N, order_N[:1]])
-            bounds = np.linspace(0, len(order_N), self.steps_per_epoch + 1).round().astype(int)
-            while state.step < self.steps_per_epoch and self.progress() < 1:
+            ring = np.concatenate([keys_N, keys_N[:1]])
+            bounds = np.linspace(0, len(keys_N), self.steps_per_epoch + 1).round().astype(int)
+            while state.step < self.steps_per_epoch and progress < 1:
                 self._step(ring[bounds[state.step] : bounds[state.step + 1] + 1], labels_N)
                 if state.step % _CHECK_EVERY == 0 or state.step == self.steps_per_epoch:
                     self._look()
-                if self.stop():
+                if self._asked_to_stop():
                     self.save()
                     raise Interrupted
                 if time.monotonic() - self._saved >= recipe.checkpoint_seconds:
                     self.save()
+                progress = self.progress()
             self._look()
-            due = math.floor(self.progress() * recipe.evaluations)
-            if due > state.evaluations or self.progress() >= 1:
+            due = math.floor(progress * recipe.evaluations)
+            if (due > state.evaluations or progress >= 1) and state.evaluated != state.updates:
                 state.evaluations = due
                 self._evaluate()
+                progress = self.progress()
             if state.step >= self.steps_per_epoch:
                 state.epoch, state.step = state.epoch + 1, 0
                 state.loss_sum, state.loss_images = 0.0, 0
+            if progress >= 1:
+                break
         self.save()
         return Fit(self.averaged(), state)
 
@@ -227,46 +259,59 @@ class Loop:
             share = float(broadcast(torch.tensor(share, device=self.accelerator.device)))
         return min(share, 1.0)
 
+    def _asked_to_stop(self) -> bool:
+        """Whether any process was asked to stop; of several, they agree on it where they wait for the device anyway."""
+        if self.accelerator.num_processes == 1:
+            return self.stop()
+        if self.state.step % _CHECK_EVERY and self.state.step != self.steps_per_epoch:
+            return False
+        return bool(reduce(torch.tensor(float(self.stop()), device=self.accelerator.device), "sum") > 0)
+
     def averaged(self) -> nn.Module:
         """The network that is evaluated and saved: averaged weights, or the raw ones without averaging."""
         return self.average.module if self.average else self.plain
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
-    def _step(self, positions: np.ndarray[Any, Any], labels_N: Tensor) -> None:
-        """One update on `positions[:-1]`; the last one is only the partner of the one before it."""
+    def _step(self, keys: np.ndarray[Any, Any], labels_N: Tensor) -> None:
+        """One update on the images of `keys[:-1]`; the last one is only the partner of the one before it."""
         state, recipe, accelerator = self.state, self.recipe, self.accelerator
         progress = self.progress()
         factor = cosine_with_warmup(progress, warmup=recipe.warmup, final=recipe.final_learning_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * factor  # type: ignore[operator]
         rank, world = accelerator.process_index, accelerator.num_processes
-        torch.manual_seed(((recipe.seed * 1_000_003 + state.epoch) * 1_000_003 + state.step) * 64 + rank)
+        number = ((recipe.seed * 1_000_003 + state.epoch) * 1_000_003 + state.step) * 64 + rank
+        torch.manual_seed(number % 2**63)  # torch takes 64 bits
         self.network.train()
         parts = world * recipe.accumulate
-        bounds = np.linspace(0, len(positions) - 1, parts + 1).round().astype(int)
+        images = len(keys) - 1
+        bounds = np.linspace(0, images, parts + 1).round().astype(int)
         for part in range(rank * recipe.accumulate, (rank + 1) * recipe.accumulate):
-            some = positions[bounds[part] : bounds[part + 1] + 1]
-            if len(some) < 2:  # fewer images than parts
-                continue
+            some = keys[bounds[part] : bounds[part + 1] + 1]
+            # The gradient is the mean over the parts: each counts by its images. With fewer images than parts, one
+            # of them stands in at weight 0, since every process has to take part in every step.
+            share = (len(some) - 1) * parts / images
+            if len(some) < 2:
+                some = keys[:2]
             with accelerator.accumulate(self.network):
                 x_BCHW, y_BK = self._batch(some, labels_N)
                 logits_BK = self.network(x_BCHW)
                 loss = F.cross_entropy(
                     logits_BK.float(), y_BK, weight=self.class_weights, label_smoothing=recipe.label_smoothing
                 )
-                accelerator.backward(loss)
+                accelerator.backward(loss * share)
                 if accelerator.sync_gradients and recipe.clip is not None:
                     accelerator.clip_grad_norm_(self.network.parameters(), recipe.clip)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
             detached = loss.detach()
-            self.loss_sum += detached.double() * (len(some) - 1)
+            self.loss_sum += detached.double() * (share * images / parts)
             self.bad_step = torch.where((self.bad_step < 0) & ~torch.isfinite(detached), state.step, self.bad_step)
-            state.loss_images += len(some) - 1
+            state.loss_images += round(share * images / parts)
         state.step += 1
         state.updates += 1
-        state.images += len(positions) - 1
+        state.images += images
         if self.average:
             # The memory is a share of the run. Young runs remember no more than a tenth of what they have seen.
             length = state.updates / max(progress, 1e-6) if self.recipe.epochs is None else self._updates()
@@ -278,11 +323,12 @@ class Loop:
         assert self.recipe.epochs is not None
         return self.recipe.epochs * self.steps_per_epoch
 
-    def _batch(self, positions: np.ndarray[Any, Any], labels_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Augmented, mixed and normalised images (B, C, H, W) and soft targets (B, K) of `positions[:-1]`."""
+    def _batch(self, keys: np.ndarray[Any, Any], labels_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Augmented, mixed and normalised images (B, C, H, W) and soft targets (B, K) of `keys[:-1]`."""
         device = self.accelerator.device
-        taken = positions if self.augmenter.mixes else positions[:-1]
-        index_B = torch.from_numpy(np.ascontiguousarray(taken))  # on the CPU, so that nothing waits for the device
+        keys = keys if self.augmenter.mixes else keys[:-1]
+        taken = keys % len(labels_N)
+        index_B = torch.from_numpy(np.ascontiguousarray(keys))  # on the CPU, so that nothing waits for the device
         x_BCHW = self.augmenter.transform(self.gather(taken), index_B, self.state.epoch)
         y_BK = F.one_hot(labels_N[taken], len(self.train.classes)).float().to(device)
         if self.augmenter.mixes:
@@ -295,14 +341,7 @@ class Loop:
     def _look(self) -> None:
         """Waits for the device, stops on a non-finite loss, and tells how far the run is."""
         state = self.state
-        state.loss_sum += float(self.loss_sum)
-        self.loss_sum.zero_()
-        bad = int(self.bad_step)
-        if bad >= 0:
-            raise UserError(
-                f"the loss is not finite since epoch {state.epoch}, step {bad} (learning rate "
-                f"{self.optimizer.param_groups[0]['lr']:.2g}); lower learning_rate, set clip, or use precision: no."
-            )
+        self._collect_loss()
         now, seen = time.monotonic(), state.images
         then, seen_then = self._window
         speed = (seen - seen_then) / max(now - then, 1e-9)
@@ -319,11 +358,25 @@ class Loop:
             left=elapsed / max(progress, 1e-6) * (1 - progress),
         )
 
+    def _collect_loss(self) -> None:
+        """Brings the loss from the device; raises `UserError` when it was not finite."""
+        state = self.state
+        bad = int(self.bad_step)
+        if bad >= 0:
+            raise UserError(
+                f"the loss is not finite since epoch {state.epoch}, step {bad} (learning rate "
+                f"{self.optimizer.param_groups[0]['lr']:.2g}); lower learning_rate, set clip, or use precision: no."
+            )
+        state.loss_sum += float(self.loss_sum)
+        self.loss_sum.zero_()
+
     # -- looking back ------------------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
         """Adds a row on the validation images to the history, by the averaged network."""
         state = self.state
+        state.evaluated = state.updates
+        progress = self.progress()  # outside of the branch: with several processes each has to ask
         if self.accelerator.is_main_process:
             classifier = Classifier(self.averaged(), self.preprocessing, self.train.classes)
             probabilities_NK = predict_store(classifier, self.valid)
@@ -332,7 +385,7 @@ class Loop:
                 "epoch": state.epoch + state.step / self.steps_per_epoch,
                 "updates": state.updates,
                 "minutes": (time.monotonic() - self._started) / 60,
-                "progress": self.progress(),
+                "progress": progress,
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
                 "train_loss": state.loss_sum / max(state.loss_images, 1),
                 "valid_top1": float((predicted_N == self.valid.labels).mean()),
@@ -348,11 +401,10 @@ class Loop:
         self.accelerator.wait_for_everyone()
 
     def save(self) -> None:
-        """Writes the checkpoint (first process only)."""
+        """Writes the checkpoint (first process only), never one of weights that are not finite."""
         state = self.state
         state.elapsed = time.monotonic() - self._started
-        state.loss_sum += float(self.loss_sum)
-        self.loss_sum.zero_()
+        self._collect_loss()
         if self.run_folder and self.accelerator.is_main_process:
             tensors = {"network": dict(self.plain.state_dict())}
             if self.average:

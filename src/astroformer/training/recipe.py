@@ -36,11 +36,11 @@ class NetworkSettings(BaseModel):
 class Recipe(BaseModel):
     """All that a run needs beside its images."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # network
     model: str = Field("auto", description="variant, astroformer_atto … astroformer_5; auto: by device and data")
-    network: NetworkSettings = NetworkSettings()
+    network: NetworkSettings = Field(NetworkSettings(), description="changes to the variant")
 
     # images
     image_size: int | tuple[int, int] | None = Field(
@@ -61,7 +61,7 @@ class Recipe(BaseModel):
     minutes: float | None = Field(None, gt=0, description="length by the clock; 10 when epochs is not given either")
 
     # optimisation
-    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "muon"] = Field("adamw", description="what turns gradients into updates")
     learning_rate: float | None = Field(None, gt=0, description="peak; none: adamw 2e-3, sgd 0.05, muon 2e-3")
     weight_decay: float = Field(0.05, ge=0, description="spares norms, biases and position-bias tables")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and muon")
@@ -70,7 +70,7 @@ class Recipe(BaseModel):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the run with rising learning rate")
     final_learning_rate: float = Field(0.001, ge=0, le=1, description="share of the peak that the cosine ends at")
     clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; none: no clipping")
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of each target spread evenly over the classes")
     ema: float = Field(
         0.02, ge=0, lt=1, description="memory of the averaged weights as a share of the run; 0: the raw weights"
     )
@@ -80,14 +80,16 @@ class Recipe(BaseModel):
     balanced_sampling: bool = Field(False, description="draw every class equally often")
 
     # images on the way to the network
-    augment: Augment = PRESETS["sky"]
+    augment: Augment = Field(
+        PRESETS["sky"], description="random changes to training images (--recipe photo: those for photographs)"
+    )
 
     # running
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(0, ge=0, lt=2**31, description="of all that is random: split, first weights, augmentation")
     precision: Literal["auto", "no", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 on a GPU that has it, else float32"
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA when torch finds it, else the CPU")
     evaluations: int = Field(20, ge=1, description="validations a run, evenly spread; at most one an epoch")
     checkpoint_seconds: float = Field(60.0, ge=0, description="at least so much time between two checkpoints")
     track: Literal["none", "tensorboard"] = Field("none", description="needs the extra [track]")
@@ -118,9 +120,17 @@ class Recipe(BaseModel):
             raise UserError(f"epochs ({self.epochs}) and minutes ({self.minutes:g}) exclude each other; give one.")
         if self.balanced_sampling and self.class_weights != "none":
             raise UserError("balanced_sampling and class_weights both even out the classes; choose one of them.")
-        sides = (self.image_size,) if isinstance(self.image_size, int) else self.image_size or ()
+        size = self.image_size
+        sides: tuple[int, ...] = (size,) if isinstance(size, int) else size or ()
         if any(side < 32 for side in sides):
             raise UserError(f"image_size {self.image_size} is too small; each side needs at least 32 px.")
+        if self.augment.quarter_turns and len(set(sides)) > 1:
+            raise UserError(
+                f"image_size {sides[0]} × {sides[1]} is not square, and augment.quarter_turns needs square images; set "
+                "it to false or choose one side."
+            )
+        if isinstance(self.class_weights, dict) and any(w < 0 for w in self.class_weights.values()):
+            raise UserError(f"class_weights {self.class_weights} can't be; each weight is a number of at least 0.")
         if self.accumulate > self.batch_size:
             raise UserError(f"accumulate ({self.accumulate}) can't exceed batch_size ({self.batch_size}).")
         return self
@@ -182,5 +192,12 @@ def explain(error: ValidationError) -> str:
     own = first.get("ctx", {}).get("error")
     if isinstance(own, UserError):
         return str(own)
-    value = first["input"]
-    return f"setting '{'.'.join(where)}' can't be {value!r}: {first['msg'][:1].lower()}{first['msg'][1:]}."
+    # Where a setting allows several kinds of value, pydantic tells each kind's objection, under its name.
+    setting = where[:2] if where[0] in ("augment", "network") else where[:1]
+    messages = [
+        e["msg"].removeprefix("Value error, ")
+        for e in error.errors()
+        if [str(p) for p in e["loc"]][: len(setting)] == setting
+    ]
+    allowed = ", or ".join(dict.fromkeys(f"{message[:1].lower()}{message[1:]}" for message in messages))
+    return f"setting '{'.'.join(setting)}' can't be {first['input']!r}: {allowed}."

@@ -15,12 +15,12 @@ from astroformer.classifier import pick_device
 from astroformer.errors import UserError
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.sources import LabelledImages
-from astroformer.training.recipe import Recipe
+from astroformer.training.recipe import Recipe, make_recipe
 
 # A sample is enough for shapes, channels and where the frames vary; it costs about half a second.
 _SAMPLE = 256
 _GRID = 48  # px a side of the reduced frames that the crop is measured on
-_CROP_VARIANCE = 0.95
+_CROP_SHARE = 0.9
 LEARNING_RATES = {"adamw": 2e-3, "sgd": 0.05, "muon": 2e-3}
 _DEFAULT_MINUTES = 10.0
 
@@ -31,8 +31,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     - length: 10 minutes.
     - channels: 1 when every sampled image is grey, else 3 (or what they all have).
     - storage: uint8 when every sampled image has 8 bits, else float16.
-    - crop: the smallest central share of the frame that holds 95 % of the variance between images, in steps of 5 %;
-      cutouts centred on a source get closer to it, photographs stay whole.
+    - crop: the smallest central share of each side, at least half and in steps of 5 %, that holds 90 % of what differs
+      between images (`measure_crop`); cutouts centred on a source get closer to it, photographs stay whole.
     - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8.
     - model: atto on a CPU; on a GPU nano.
 
@@ -61,7 +61,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         settings["crop"] = measure_crop(sample)
         if settings["crop"] < 1:
             said.append(
-                f"the images vary in the central {settings['crop']:.0%} of each side: cropped to it (--crop 1 to keep all)"
+                f"the images vary in the central {settings['crop']:.0%} of each side: cropped to it (--crop 1 to keep "
+                "all)"
             )
     if recipe.image_size is None:
         side = float(np.median([min(image.shape[:2]) for image in sample]))
@@ -74,7 +75,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         settings["learning_rate"] = LEARNING_RATES[recipe.optimizer]
     if recipe.precision == "auto":
         settings["precision"] = "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "no"
-    return recipe.model_copy(update=settings), said
+    # Checked as a whole once more: what was decided may not go with what was given.
+    return make_recipe({**recipe.model_dump(), **settings}), said
 
 
 def _channels(sample: list[NDArray[Any]]) -> int:
@@ -91,23 +93,23 @@ def _channels(sample: list[NDArray[Any]]) -> int:
 
 
 def measure_crop(sample: list[NDArray[Any]]) -> float:
-    """The smallest central share of each side, in steps of 0.05, that holds 95 % of the variance between images.
+    """The smallest central share of each side, from 0.5 in steps of 0.05, that holds 90 % of what differs.
 
-    Every image is reduced to a grey `_GRID`² frame; the variance of a pixel over the images says whether anything
-    happens there. Uniform variance (photographs) gives 1; a source in the middle of empty sky gives less.
+    Every image is reduced to a grey `_GRID`² frame; the range between the 10th and the 90th percentile of a pixel over
+    the images says whether something happens there in most images (a neighbouring star in one of them counts for
+    nothing). The same range everywhere (photographs) gives 1; a source in the middle of empty sky gives less.
     """
-    frames = np.stack([_reduced(image) for image in sample])
-    variance_HW = frames.var(0)
-    total = variance_HW.sum()
-    if len(frames) < 8 or total == 0:
+    if len(sample) < 8:
         return 1.0
-    # The corners' variance is sky noise, the same everywhere: only what exceeds it is signal.
-    excess_HW = np.maximum(variance_HW - np.quantile(variance_HW, 0.05), 0)
-    y, x = np.indices(excess_HW.shape)
+    low_HW, high_HW = np.quantile(np.stack([_reduced(image) for image in sample]), [0.1, 0.9], axis=0)
+    range_HW = high_HW - low_HW
+    # The least ranges are sky noise, the same everywhere: only what exceeds it is signal.
+    signal_HW = np.maximum(range_HW - np.quantile(range_HW, 0.05), 0)
+    y, x = np.indices(signal_HW.shape)
     centre = (_GRID - 1) / 2
-    reach = np.maximum(abs(y - centre), abs(x - centre)) / (_GRID / 2)
-    for share in np.arange(0.4, 1.0, 0.05):
-        if excess_HW[reach <= share].sum() >= _CROP_VARIANCE * excess_HW.sum():
+    reach_HW = np.maximum(abs(y - centre), abs(x - centre)) / (_GRID / 2)
+    for share in np.arange(0.5, 1.0, 0.05):
+        if signal_HW[reach_HW <= share].sum() > _CROP_SHARE * signal_HW.sum():
             return round(float(share), 2)
     return 1.0
 

@@ -58,7 +58,7 @@ class RunFolder:
                 f"run folder '{path}' is not empty; give another --out, or continue it with --resume {path}."
             )
         try:
-            (path / "splits").mkdir(parents=True)
+            path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"run folder '{path}' can't be made: {error.strerror}.") from None
         return cls(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import ProjectConfiguration, broadcast_object_list
 
 from astroformer.classifier import Classifier, pick_device
 from astroformer.errors import UserError
@@ -31,7 +32,7 @@ from astroformer.images import (
 )
 from astroformer.metrics import Evaluation, evaluate
 from astroformer.network import Astroformer, AstroformerConfig, count_parameters, create_network
-from astroformer.training.loop import Interrupted, Loop, predict_store
+from astroformer.training.loop import Interrupted, Loop, class_weights, predict_store
 from astroformer.training.progress import Reporter, trackers
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
@@ -106,7 +107,12 @@ def train(
         initial = Classifier.load(init_from)
         recipe = _inherit(recipe, initial)
     recipe, decisions = decide(recipe, train_images)
-    run = RunFolder.create(out, str(source))
+    assert train_images.labels is not None
+    class_weights(recipe, train_images.labels, train_images.classes)  # what is impossible is said before the work
+    processes = _processes(recipe)
+    if not processes.is_main_process:
+        reporter = Reporter(quiet=True)
+    run = _new_run(out, str(source), processes)
     storage = torch.uint8 if recipe.storage == "uint8" else torch.float16
     without_effect = recipe.augment.without_effect(recipe.channels or 1, storage)
     if without_effect:
@@ -115,10 +121,10 @@ def train(
         reporter.say(sentence)
 
     preprocessing = preprocessing_of(recipe)
-    train_store = _decode(train_images, preprocessing, cache, strict, reporter, "training images")
-    valid_store = _decode(valid_images, preprocessing, cache, strict, reporter, "validation images")
+    with processes.main_process_first():
+        train_store = _decode(train_images, preprocessing, cache, strict, reporter, "training images")
+        valid_store = _decode(valid_images, preprocessing, cache, strict, reporter, "validation images")
     failures = train_store.failures + valid_store.failures
-    run.write_left_out(failures)
     for file, reason in failures[:5]:
         reporter.say(f"left out: {file}: {reason}")
     if failures:
@@ -142,9 +148,6 @@ def train(
         mean, std = measure_statistics(train_store.base, train_store.rows)
     preprocessing = replace(preprocessing, mean=mean, std=std)
 
-    write_split(run.path / "splits" / "train.csv", train_images, np.arange(len(train_images)))
-    write_split(run.path / "splits" / "valid.csv", valid_images, np.arange(len(valid_images)))
-    run.write_recipe(recipe)
     record = {
         "source": str(source),
         "valid": None if valid is None else str(valid),
@@ -152,6 +155,7 @@ def train(
         "strict": strict,
         "cache": str(cache),
         "images": {"train": len(train_store), "valid": len(valid_store)},
+        "content": {"train": train_store.folder.name, "valid": valid_store.folder.name},
         "left_out": len(failures),
         "ignored": images.ignored,
         "counts": images.counts(),
@@ -160,7 +164,12 @@ def train(
         "network": network.config.to_dict(),
         "preprocessing": preprocessing.to_dict(),
     }
-    run.write_record(record)
+    if processes.is_main_process:
+        run.write_left_out(failures)
+        write_split(run.path / "splits" / "train.csv", train_images, np.arange(len(train_images)))
+        write_split(run.path / "splits" / "valid.csv", valid_images, np.arange(len(valid_images)))
+        run.write_recipe(recipe)
+        run.write_record(record)
     return _fit(_Setup(run, recipe, record, train_store, valid_store, preprocessing, network), reporter)
 
 
@@ -186,13 +195,20 @@ def resume(run: str | Path, *, reporter: Reporter | None = None) -> Trained:
     valid_images = valid_images.subset(read_split(folder.path / "splits" / "valid.csv", valid_images))
     preprocessing = Preprocessing.from_dict(record["preprocessing"])
     cache, strict = Path(record["cache"]), record["strict"]
-    train_store = _decode(train_images, preprocessing, cache, strict, reporter, "training images")
-    valid_store = _decode(valid_images, preprocessing, cache, strict, reporter, "validation images")
-    if {"train": len(train_store), "valid": len(valid_store)} != record["images"]:
-        raise UserError(
-            f"the images of '{record['source']}' changed since run '{run}' began: it had {record['images']} readable "
-            f"ones, now there are {len(train_store)} and {len(valid_store)}. Bring them back or start a new run."
-        )
+    processes = _processes(recipe)
+    if not processes.is_main_process:
+        reporter = Reporter(quiet=True)
+    with processes.main_process_first():
+        train_store = _decode(train_images, preprocessing, cache, strict, reporter, "training images")
+        valid_store = _decode(valid_images, preprocessing, cache, strict, reporter, "validation images")
+    for part, store in (("train", train_store), ("valid", valid_store)):
+        # The name of a store is a hash of what its images contain.
+        if store.folder.name != record["content"][part] or len(store) != record["images"][part]:
+            raise UserError(
+                f"the images of '{record[part] if part == 'valid' and given is not None else record['source']}' have "
+                f"changed since run '{run}' began with {record['images'][part]} readable ones to {part} on. Bring "
+                "them back or start a new run."
+            )
     network = Astroformer(AstroformerConfig.from_dict(record["network"]))
     setup = _Setup(folder, recipe, record, train_store, valid_store, preprocessing, network)
     return _fit(setup, reporter, resumed=True)
@@ -205,9 +221,13 @@ def _fit(setup: _Setup, reporter: Reporter, *, resumed: bool = False) -> Trained
     device = pick_device(recipe.device)
     height, width = preprocessing.image_size
     reporter.say(
-        f"{recipe.model}, {count_parameters(setup.network):,} parameters, {height} × {width} px, {len(classes)} classes; "
-        f"{len(setup.train):,} images to train on, {len(setup.valid):,} to validate on, {device}"
+        f"{recipe.model}, {count_parameters(setup.network):,} parameters, {height} × {width} px, "
+        f"{len(classes)} classes; {len(setup.train):,} images to train on, {len(setup.valid):,} to validate on, "
+        f"{device}"
     )
+    if _processes(recipe).num_processes == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)  # else the first run's device and precision would stay
+        GradientState._reset_state()
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=recipe.precision,
@@ -235,7 +255,8 @@ def _fit(setup: _Setup, reporter: Reporter, *, resumed: bool = False) -> Trained
         try:
             fit = loop.fit()
         except Interrupted:
-            raise Interrupted(f"stopped and saved; continue with: astroformer train --resume {run.path}") from None
+            how = f"stopped and saved; continue with: astroformer train --resume {run.path}"
+            raise Interrupted(how, stop.number or signal.SIGINT) from None
         finally:
             accelerator.end_training()
 
@@ -299,22 +320,45 @@ def _decode(
     return ImageStore.build(images, preprocessing, cache=cache, strict=strict, progress=progress)
 
 
+def _processes(recipe: Recipe) -> PartialState:
+    """The processes of this run: one, unless `accelerate launch` or `torchrun` started several."""
+    return PartialState(cpu=pick_device(recipe.device) == "cpu")
+
+
+def _new_run(out: str | Path | None, source: str, processes: PartialState) -> RunFolder:
+    """A new run folder, made by the first process; the others are told its path."""
+    paths = [str(RunFolder.create(out, source).path) if processes.is_main_process else ""]
+    if processes.num_processes > 1:
+        broadcast_object_list(paths)
+    return RunFolder(paths[0])
+
+
+@dataclass
+class _Asked:
+    """Whether a signal has asked to stop, and which."""
+
+    number: int = 0
+
+    def __call__(self) -> bool:
+        return self.number != 0
+
+
 @contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
+def _stop_requests() -> Iterator[_Asked]:
     """Within it, the first SIGINT or SIGTERM asks the loop to save and stop; a second one stops at once."""
-    asked = threading.Event()
+    asked = _Asked()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set  # only the main thread may handle signals
+        yield asked  # only the main thread may handle signals
         return
 
     def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
+        if asked():
             raise KeyboardInterrupt
-        asked.set()
+        asked.number = number
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked.is_set
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
