@@ -82,6 +82,10 @@ class Classifier:
     classes: tuple[str, ...]
     info: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # One memory format, one set of kernels: a loaded classifier gives the same bits as the one that was saved.
+        self.network.to(memory_format=torch.channels_last)
+
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
@@ -275,7 +279,7 @@ class Classifier:
             raise UserError(f"weight file '{weights}' is not the one that config.json names (its SHA-256 differs).")
         network.load_state_dict(state)
         info = {k: v for k, v in config.items() if k not in _OWN_KEYS}
-        classifier = cls(network.to(memory_format=torch.channels_last).eval(), preprocessing, classes, info)
+        classifier = cls(network.eval(), preprocessing, classes, info)
         return classifier.to(device)
 
 

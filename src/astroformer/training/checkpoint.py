@@ -51,11 +51,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
         with safe_open(path, framework="pt") as stream:
             header = json.loads(stream.metadata()["json"])
             flat = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (no mapping)
+        state, scalars, options = (header[name] for name in ("state", "optimizer_scalars", "optimizer_groups"))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"checkpoint '{path}' is damaged ({error}); start the run again.") from None
     optimizer: dict[str, Any] = {
-        "state": {int(i): dict(entries) for i, entries in header["optimizer_scalars"].items()},
-        "param_groups": header["optimizer_groups"],
+        "state": {int(i): dict(entries) for i, entries in scalars.items()},
+        "param_groups": options,
     }
     groups: dict[str, dict[str, Tensor]] = {}
     for key, value in flat.items():
@@ -65,4 +66,4 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
             optimizer["state"].setdefault(int(index), {})[entry] = value
         else:
             groups.setdefault(group, {})[name] = value
-    return groups, optimizer, header["state"]
+    return groups, optimizer, state

@@ -38,6 +38,7 @@ from astroformer.training.recipe import Recipe
 from astroformer.training.run import RunFolder
 
 _SAMPLING_STREAM = 7_001  # keeps the draws of balanced sampling apart from those of the augmentation
+_SMALL = 0.75  # of each side, while a run is on smaller images
 _CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
 
 
@@ -192,11 +193,15 @@ class Loop:
         self.plain = network
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.gather = resident(train, device)
-        self.augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=preprocessing.image_size)
+        full = preprocessing.image_size
+        self.augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=full)
+        small = (round(full[0] * _SMALL / 4) * 4, round(full[1] * _SMALL / 4) * 4)
+        self.small_augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=small) if min(small) >= 32 else None
         weights = class_weights(recipe, train.labels, train.classes)
         self.class_weights = None if weights is None else weights.to(device)
         self.steps_per_epoch = count_steps(len(train), recipe.batch_size)
         self.state = State()
+        self._progress = 0.0  # at the step being made
         # The step of the epoch with the first non-finite loss, on the device, so that nothing waits for it.
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
@@ -276,7 +281,7 @@ class Loop:
     def _step(self, keys: np.ndarray[Any, Any], labels_N: Tensor) -> None:
         """One update on the images of `keys[:-1]`; the last one is only the partner of the one before it."""
         state, recipe, accelerator = self.state, self.recipe, self.accelerator
-        progress = self.progress()
+        progress = self._progress = self.progress()
         factor = cosine_with_warmup(progress, warmup=recipe.warmup, final=recipe.final_learning_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * factor  # type: ignore[operator]
@@ -329,10 +334,12 @@ class Loop:
         keys = keys if self.augmenter.mixes else keys[:-1]
         taken = keys % len(labels_N)
         index_B = torch.from_numpy(np.ascontiguousarray(keys))  # on the CPU, so that nothing waits for the device
-        x_BCHW = self.augmenter.transform(self.gather(taken), index_B, self.state.epoch)
+        early = self._progress < self.recipe.progressive
+        augmenter = self.small_augmenter if early and self.small_augmenter else self.augmenter
+        x_BCHW = augmenter.transform(self.gather(taken), index_B, self.state.epoch)
         y_BK = F.one_hot(labels_N[taken], len(self.train.classes)).float().to(device)
         if self.augmenter.mixes:
-            x_BCHW, y_BK = self.augmenter.mix(
+            x_BCHW, y_BK = augmenter.mix(
                 x_BCHW[:-1], x_BCHW[1:], y_BK[:-1], y_BK[1:], index_B[:-1], self.state.epoch
             )
         x_BCHW = self.preprocessing.normalize(x_BCHW)

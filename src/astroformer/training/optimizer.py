@@ -41,6 +41,8 @@ def create_optimizer(
         groups[0]["use_fallback"], groups[1]["use_fallback"] = False, True
     if name in ("muon", "sgd"):
         options["momentum"] = momentum
+    if name == "sgd" and momentum == 0:
+        name = "momentum"  # timm's name for SGD without Nesterov's step, which needs a momentum
     return create_optimizer_v2(groups, opt=name, lr=learning_rate, weight_decay=0.0, **options)
 
 

@@ -70,6 +70,12 @@ class Recipe(BaseModel):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the run with rising learning rate")
     final_learning_rate: float = Field(0.001, ge=0, le=1, description="share of the peak that the cosine ends at")
     clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; none: no clipping")
+    progressive: float = Field(
+        0.65,
+        ge=0,
+        le=1,
+        description="first share of the run, on images of 3/4 of each side (if that leaves 32 px): more epochs in the time",
+    )
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of each target spread evenly over the classes")
     ema: float = Field(
         0.02, ge=0, lt=1, description="memory of the averaged weights as a share of the run; 0: the raw weights"

@@ -1,0 +1,72 @@
+"""What several test files share: one thread, a cache of their own, a tiny set of images, a tiny model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from astroformer.classifier import Classifier
+from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
+from astroformer.images.preprocessing import Preprocessing
+from astroformer.metrics import evaluate
+from astroformer.network import create_network
+
+torch.set_num_threads(1)  # tests run side by side, one process a core
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Decoded images of the tests stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.mktemp("cache")
+        patch.setenv("ASTROFORMER_CACHE", str(cache))
+        yield cache
+
+
+@pytest.fixture(scope="session")
+def galaxy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of three 40 px PNGs each. Read only."""
+    root = tmp_path_factory.mktemp("galaxies")
+    images, labels = mock_galaxies(30, size=40, seed=5)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = root / CLASSES[label]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i:02d}.png")
+    return root
+
+
+@pytest.fixture
+def classifier() -> Classifier:
+    """An untrained network whose answers differ clearly from image to image."""
+    torch.manual_seed(0)
+    network = create_network("astroformer_atto", num_classes=10, in_chans=3, img_size=32)
+    rng = np.random.default_rng(0)
+    measured = evaluate(rng.integers(0, 10, 50), rng.dirichlet(np.ones(10), 50), CLASSES)
+    info = {
+        "name": "astroformer_atto",
+        "training": "nothing",
+        "metrics": {"n": measured.n, **{k: v.to_dict() for k, v in measured.metrics.items()}},
+    }
+    preprocessing = Preprocessing((32, 32), 3, crop=0.9, mean=(0.08, 0.07, 0.06), std=(0.1, 0.1, 0.1))
+    made = Classifier(network.eval(), preprocessing, CLASSES, info)
+    # An untrained head answers nearly the same to everything: centre its answers and spread them.
+    images, _ = mock_galaxies(30, size=32, seed=6)
+    logits_NK = torch.from_numpy(np.log(made.probabilities(images.transpose(0, 3, 1, 2)))).float()
+    weight_KC, bias_K = list(network.parameters())[-2:]
+    with torch.no_grad():
+        bias_K -= logits_NK.mean(0)
+        spread = 1.0 / (logits_NK - logits_NK.mean(0)).std()
+        weight_KC *= spread
+        bias_K *= spread
+    return made
+
+
+@pytest.fixture
+def model_folder(classifier: Classifier, tmp_path: Path) -> Path:
+    """A model folder that a test may damage."""
+    return classifier.save(tmp_path / "model")

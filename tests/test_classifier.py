@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import astroformer
+from astroformer.classifier import FORMAT, Classifier, pick_device
+from astroformer.cli import main
+from astroformer.errors import UserError
+from astroformer.images import open_source, read_image
+from astroformer.network import Astroformer
+
+
+def paths_of(folder: Path) -> list[Path]:
+    return [folder / name for name in open_source(folder).files]
+
+
+def test_save_and_load_give_the_same_probabilities_to_the_bit(
+    classifier: Classifier, model_folder: Path, galaxy_folder: Path
+) -> None:
+    loaded = astroformer.load(model_folder)
+    assert loaded.classes == classifier.classes
+    assert loaded.preprocessing == classifier.preprocessing
+    assert loaded.info == json.loads(json.dumps(classifier.info))
+    before, after = (c.predict(galaxy_folder).probabilities_NK for c in (classifier, loaded))
+    np.testing.assert_array_equal(before, after)
+    assert len(np.unique(before.argmax(1))) > 1  # or the comparison would say little
+    np.testing.assert_allclose(before.sum(1), 1, atol=1e-12)
+    again = astroformer.load(loaded.save(model_folder.parent / "again"))
+    np.testing.assert_array_equal(again.predict(galaxy_folder).probabilities_NK, before)
+
+
+def test_one_predict_path_for_every_kind_of_input(
+    classifier: Classifier, model_folder: Path, galaxy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = paths_of(galaxy_folder)
+    by_folder = classifier.predict(galaxy_folder)
+    by_source = classifier.predict(open_source(galaxy_folder))
+    by_paths = classifier.predict([str(path) for path in paths])
+    by_array = classifier.predict(np.stack([read_image(path) for path in paths]))
+    for other in (by_source, by_paths, by_array):
+        np.testing.assert_array_equal(other.probabilities_NK, by_folder.probabilities_NK)
+        assert other.names == by_folder.names
+    assert by_folder.files == [str(path.relative_to(galaxy_folder)) for path in paths]
+    assert by_paths.files == [str(path) for path in paths]
+    # One at a time, as a path or an array.
+    one = classifier.predict(paths[3])
+    np.testing.assert_allclose(one.probabilities_NK[0], by_folder.probabilities_NK[3], atol=1e-6)
+    np.testing.assert_allclose(
+        classifier.predict(read_image(paths[3])).probabilities_NK, one.probabilities_NK, atol=1e-12
+    )
+    out = tmp_path / "p.csv"
+    assert main(["predict", str(model_folder), str(galaxy_folder), "--out", str(out), "--quiet"]) == 0
+    rows = [line.split(",") for line in out.read_text().splitlines()][1:]
+    assert [row[0] for row in rows] == by_folder.files
+    assert [row[1] for row in rows] == by_folder.names
+    np.testing.assert_allclose(np.array([row[3:-1] for row in rows], float), by_folder.probabilities_NK, rtol=1e-7)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 30, 1000])
+def test_batch_size_does_not_matter(classifier: Classifier, galaxy_folder: Path, batch_size: int) -> None:
+    calls: list[tuple[int, int]] = []
+    got = classifier.predict(galaxy_folder, batch_size=batch_size, progress=lambda *now: calls.append(now))
+    np.testing.assert_allclose(got.probabilities_NK, classifier.predict(galaxy_folder).probabilities_NK, atol=1e-6)
+    assert calls == [(min(end, 30), 30) for end in range(batch_size, 30 + batch_size, batch_size)]
+
+
+def test_training_mode_is_left_before_predicting(classifier: Classifier, galaxy_folder: Path) -> None:
+    expected = classifier.predict(galaxy_folder).probabilities_NK
+    classifier.network.train()
+    np.testing.assert_array_equal(classifier.predict(galaxy_folder).probabilities_NK, expected)
+
+
+def test_unreadable_images_are_rows_with_a_reason_in_their_place(
+    classifier: Classifier, galaxy_folder: Path, tmp_path: Path
+) -> None:
+    good = paths_of(galaxy_folder)[:4]
+    text, missing, deep = tmp_path / "text.png", tmp_path / "missing.png", tmp_path / "deep.png"
+    text.write_text("no image")
+    Image.fromarray(np.full((40, 40), 9000, np.uint16)).save(deep)  # 16 bits, and this model takes 8
+    files = [text, good[0], missing, good[1], deep, good[2], good[3]]
+    for batch_size in (1, 2, 64):
+        got = classifier.predict(files, batch_size=batch_size)
+        assert got.files == [str(file) for file in files]
+        assert [bool(error) for error in got.errors] == [True, False, True, False, True, False, False]
+        assert got.readable_N.tolist() == [not error for error in got.errors]
+        assert "not a JPEG" in got.errors[0]
+        assert "uint16" in got.errors[4]
+        assert [name == "" for name in got.names] == [True, False, True, False, True, False, False]
+        assert np.isnan(got.probabilities_NK[[0, 2, 4]]).all()
+        assert np.isnan(got.confidence_N[[0, 2, 4]]).all()
+        np.testing.assert_allclose(
+            got.probabilities_NK[[1, 3, 5, 6]], classifier.predict(good).probabilities_NK, atol=1e-6
+        )
+
+
+def test_names_and_confidence_belong_to_the_largest_probability(classifier: Classifier, galaxy_folder: Path) -> None:
+    got = classifier.predict(galaxy_folder)
+    best = got.probabilities_NK.argmax(1)
+    assert got.names == [classifier.classes[k] for k in best]
+    np.testing.assert_array_equal(got.confidence_N, got.probabilities_NK[np.arange(30), best])
+
+
+def test_no_images_give_no_rows(classifier: Classifier) -> None:
+    got = classifier.predict([])
+    assert len(got) == 0
+    assert got.probabilities_NK.shape == (0, 10)
+
+
+def test_evaluate_leaves_unreadable_images_out(classifier: Classifier, galaxy_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(galaxy_folder, tmp_path / "set"))
+    whole, predictions = classifier.evaluate(folder)
+    labels = open_source(folder).labels
+    # A folder sorts its classes; the model's own order is the one that counts.
+    own = np.array([classifier.classes.index(Path(file).parent.name) for file in predictions.files])
+    assert not np.array_equal(labels, own)
+    assert whole["top1"] == pytest.approx((predictions.probabilities_NK.argmax(1) == own).mean())
+    bad = folder / predictions.files[0]
+    bad.write_bytes(bad.read_bytes()[:60])
+    fewer, rows = classifier.evaluate(folder)
+    assert (fewer.n, len(rows)) == (29, 30)
+    assert rows.errors[0]
+    with pytest.raises(UserError, match=r"1 image can't be read.*" + bad.name):
+        classifier.evaluate(folder, strict=True)
+
+
+def test_evaluate_knows_classes_by_name_also_when_some_are_missing(
+    classifier: Classifier, galaxy_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(galaxy_folder / "merging", tmp_path / "set" / "merging")
+    result, _ = classifier.evaluate(tmp_path / "set")
+    assert result.confusion_KK.sum(1).tolist() == [3 if name == "merging" else 0 for name in classifier.classes]
+    shutil.copytree(galaxy_folder / "merging", tmp_path / "set" / "mergin")
+    with pytest.raises(UserError, match="Did you mean 'merging'"):
+        classifier.evaluate(tmp_path / "set")
+
+
+def test_requests_that_cannot_be_met(classifier: Classifier, galaxy_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no labels"):
+        classifier.evaluate(open_source(galaxy_folder, labelled=False))
+    with pytest.raises(UserError, match="labelled source"):
+        classifier.evaluate([tmp_path / "x.png"])
+    with pytest.raises(UserError, match="is no image"):
+        classifier.predict(np.zeros((1, 1, 1, 1, 1), np.uint8))
+    with pytest.raises(UserError, match="holds paths, not ndarray"):
+        classifier.predict([np.zeros((4, 4), np.uint8)])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="batch_size is 0"):
+        classifier.predict(galaxy_folder, batch_size=0)
+    with pytest.raises(UserError, match="unknown device 'gpu'"):
+        pick_device("gpu")
+    with pytest.raises(UserError, match="a Linear can't be kept"):
+        Classifier(torch.nn.Linear(2, 2), classifier.preprocessing, ("a", "b")).save(tmp_path / "linear")
+
+
+# -- model folders that must be refused ------------------------------------------------------------------------------
+
+
+def edit(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    for key, value in changes.items():
+        if value is None:
+            del config[key]
+        else:
+            config[key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def network_words(folder: Path, **changes: object) -> dict[str, object]:
+    return {**json.loads((folder / "config.json").read_text())["network"], **changes}
+
+
+def newer(folder: Path) -> None:
+    edit(folder, format=FORMAT + 1, versions={"astroformer": "9.9.9"}, something_new=[1])
+
+
+def flip_byte(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def flip_header(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[12] ^= 1
+    file.write_bytes(data)
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def swap_config(folder: Path) -> None:
+    edit(folder, network=network_words(folder, widths=[32, 48, 80, 128]))
+
+
+DAMAGES = {
+    "newer format": (newer, r"format 2 \(made by astroformer 9.9.9\).*upgrade"),
+    "truncated weights": (truncate, "model.safetensors' is damaged or truncated"),
+    "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), "damaged or truncated"),
+    "flipped byte": (flip_byte, "SHA-256"),
+    "flipped byte in the header": (flip_header, "damaged|does not fit"),
+    "config of other weights": (swap_config, r"does not fit its weights: \d+ tensors differ, e\.g\. '"),
+    "a class too few": (lambda f: edit(f, classes=["a", "b"]), "2 class names"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "no model.safetensors"),
+    "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
+    "damaged JSON": (lambda f: (f / "config.json").write_text('{"format": 1,'), "config.json' is damaged"),
+    "empty JSON": (lambda f: (f / "config.json").write_text(""), "config.json' is damaged"),
+    "JSON of a list": (lambda f: (f / "config.json").write_text("[1]"), "config.json' is damaged"),
+    "no text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "config.json' is damaged"),
+    "format is no number": (lambda f: edit(f, format="new"), "config.json' is damaged"),
+    "lacks classes": (lambda f: edit(f, classes=None), "lacks 'classes'"),
+    "lacks preprocessing": (lambda f: edit(f, preprocessing=None), "lacks 'preprocessing'"),
+    "unknown network word": (lambda f: edit(f, network=network_words(f, widht=[1])), "widht"),
+    "impossible preprocessing": (lambda f: edit(f, preprocessing={"image_size": [0, 0], "channels": 3}), "image_size"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_model_folder_is_refused_with_a_sentence(
+    model_folder: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harm, says = DAMAGES[damage]
+    harm(model_folder)
+    with pytest.raises(UserError, match=says):
+        Classifier.load(model_folder)
+    assert main(["info", str(model_folder)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_what_is_no_model_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for name, says in (("file", "is a file"), ("nowhere", "does not exist"), ("", "no config.json")):
+        with pytest.raises(UserError, match=says):
+            astroformer.load(tmp_path / name)
+
+
+def test_a_run_folder_stands_for_its_model(classifier: Classifier, tmp_path: Path) -> None:
+    classifier.save(tmp_path / "run" / "model")
+    assert astroformer.load(tmp_path / "run").classes == classifier.classes
+
+
+def test_the_folder_holds_only_whole_files_and_is_made_again_in_place(model_folder: Path) -> None:
+    names = ["README.md", "config.json", "model.safetensors"]
+    assert sorted(file.name for file in model_folder.iterdir()) == names
+    astroformer.load(model_folder).save(model_folder)
+    assert sorted(file.name for file in model_folder.iterdir()) == names
+    astroformer.load(model_folder)
+
+
+def test_model_card(model_folder: Path, classifier: Classifier) -> None:
+    card = (model_folder / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: astroformer")
+    for name in classifier.classes:
+        assert name in card
+    for metric in ("top1", "balanced_accuracy", "macro_f1", "nll"):
+        value = classifier.info["metrics"][metric]
+        assert f"| {metric} | {value['value']:.4f} | {value['low']:.4f} – {value['high']:.4f} |" in card
+    assert "Measured on 50 validation images" in card
+    assert "32 × 32 px" in card
+
+
+def test_the_card_of_a_model_without_metrics_says_so(classifier: Classifier, tmp_path: Path) -> None:
+    classifier.info = {}
+    card = (classifier.save(tmp_path / "bare") / "README.md").read_text()
+    assert "Not evaluated." in card
+
+
+def test_the_network_of_a_loaded_model_is_an_astroformer_of_the_same_config(
+    model_folder: Path, classifier: Classifier
+) -> None:
+    network = astroformer.load(model_folder, "auto").network
+    assert isinstance(network, Astroformer)
+    assert network.config == classifier.network.config
+    assert not network.training

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
+from sklearn.metrics import confusion_matrix as reference_confusion
+
+from astroformer.errors import UserError
+from astroformer.metrics import balanced_accuracy, confusion_matrix, evaluate, nll_N
+
+
+def sample(n: int, k: int, seed: int = 0, skill: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of unequal classes and probabilities that lean towards them."""
+    rng = np.random.default_rng(seed)
+    labels_N = rng.choice(k, n, p=np.arange(1, k + 1) / np.arange(1, k + 1).sum())
+    logits_NK = rng.normal(size=(n, k))
+    logits_NK[np.arange(n), labels_N] += skill
+    probabilities_NK = np.exp(logits_NK)
+    return labels_N, probabilities_NK / probabilities_NK.sum(1, keepdims=True)
+
+
+def names(k: int) -> tuple[str, ...]:
+    return tuple(f"c{i}" for i in range(k))
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 2), (7, 3), (200, 5), (500, 12)])
+def test_values_are_those_of_scikit_learn(n: int, k: int) -> None:
+    labels_N, probabilities_NK = sample(n, k, seed=n)
+    predictions_N = probabilities_NK.argmax(1)
+    result = evaluate(labels_N, probabilities_NK, names(k), resamples=10)
+    assert result.n == n
+    assert result["top1"] == pytest.approx(accuracy_score(labels_N, predictions_N), abs=1e-12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it remarks on classes that are predicted only
+        reference = balanced_accuracy_score(labels_N, predictions_N)
+    assert result["balanced_accuracy"] == pytest.approx(reference, abs=1e-12)
+    assert balanced_accuracy(labels_N, predictions_N, k) == pytest.approx(reference, abs=1e-12)
+    assert result["macro_f1"] == pytest.approx(f1_score(labels_N, predictions_N, average="macro"), abs=1e-12)
+    assert result["nll"] == pytest.approx(log_loss(labels_N, probabilities_NK, labels=range(k)), abs=1e-12)
+    np.testing.assert_array_equal(result.confusion_KK, reference_confusion(labels_N, predictions_N, labels=range(k)))
+
+
+def test_absent_classes_count_as_in_scikit_learn() -> None:
+    # Class 3 is neither true nor predicted, class 2 predicted only, class 1 true only.
+    labels_N = np.array([0, 0, 0, 1, 1])
+    probabilities_NK = np.eye(5)[[0, 0, 2, 0, 2]] * 0.9 + 0.02
+    result = evaluate(labels_N, probabilities_NK, names(5), resamples=10)
+    assert result["macro_f1"] == pytest.approx(
+        f1_score(labels_N, probabilities_NK.argmax(1), average="macro", zero_division=0), abs=1e-12
+    )
+    assert result["balanced_accuracy"] == pytest.approx((2 / 3 + 0) / 2, abs=1e-12)
+    recalls = result.to_dict()["classes"]
+    assert recalls["c0"] == {"n": 3, "recall": pytest.approx(2 / 3)}
+    assert recalls["c3"] == {"n": 0, "recall": None}
+
+
+def test_a_certain_mistake_has_a_finite_loss() -> None:
+    assert nll_N(np.array([0]), np.array([[0.0, 1.0]]))[0] == pytest.approx(-np.log(1e-12))
+
+
+def test_intervals_contain_the_value_and_shrink_with_n() -> None:
+    small, large = (evaluate(*sample(n, 4, seed=1), names(4), seed=1) for n in (100, 6400))
+    for metric in ("top1", "balanced_accuracy", "macro_f1", "nll"):
+        widths = []
+        for result in (small, large):
+            interval = result.metrics[metric]
+            assert interval.low < interval.value < interval.high
+            widths.append(interval.high - interval.low)
+        # 64 times the images: an eighth of the width.
+        assert widths[1] == pytest.approx(widths[0] / 8, rel=0.3), metric
+
+
+def test_intervals_agree_with_a_plain_bootstrap() -> None:
+    labels_N, probabilities_NK = sample(300, 4, seed=2)
+    predictions_N = probabilities_NK.argmax(1)
+    rng = np.random.default_rng(9)
+    rows: dict[str, list[float]] = {"top1": [], "balanced_accuracy": [], "macro_f1": [], "nll": []}
+    for _ in range(1000):
+        drawn = rng.integers(0, 300, 300)
+        y, p = labels_N[drawn], predictions_N[drawn]
+        confusion = np.zeros((4, 4))
+        np.add.at(confusion, (y, p), 1)
+        hits = np.diag(confusion)
+        rows["top1"].append(hits.sum() / 300)
+        rows["balanced_accuracy"].append(float(np.mean(hits / confusion.sum(1))))
+        rows["macro_f1"].append(float(np.mean(2 * hits / (confusion.sum(0) + confusion.sum(1)))))
+        rows["nll"].append(float(-np.log(probabilities_NK[drawn, y]).mean()))
+    result = evaluate(labels_N, probabilities_NK, names(4), resamples=4000)
+    for metric, values in rows.items():
+        low, high = np.quantile(values, [0.025, 0.975])
+        width = high - low
+        assert result.metrics[metric].low == pytest.approx(low, abs=0.12 * width), metric
+        assert result.metrics[metric].high == pytest.approx(high, abs=0.12 * width), metric
+
+
+def test_top1_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    skill, hits = 1.0, 0
+    labels_N, probabilities_NK = sample(200_000, 3, seed=77, skill=skill)
+    truth = float((probabilities_NK.argmax(1) == labels_N).mean())
+    for seed in range(200):
+        interval = evaluate(*sample(150, 3, seed=seed, skill=skill), names(3), resamples=200).metrics["top1"]
+        hits += interval.low <= truth <= interval.high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_same_seed_same_intervals_and_json() -> None:
+    data = sample(60, 3)
+    first, again, other = (evaluate(*data, names(3), seed=seed) for seed in (3, 3, 4))
+    assert first.metrics == again.metrics
+    assert first.metrics != other.metrics
+    assert json.loads(json.dumps(first.to_dict()))["confusion"] == first.confusion_KK.tolist()
+
+
+def test_confusion_rows_are_true_classes() -> None:
+    assert confusion_matrix(np.array([0, 0, 1]), np.array([1, 1, 0]), 3).tolist() == [[0, 2, 0], [1, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "says"),
+    [
+        (np.array([], int), np.empty((0, 2)), "0 images"),
+        (np.array([0, 1]), np.full((2, 3), 1 / 3), r"\(2, 3\); \(2, 2\)"),
+        (np.array([0, 1]), np.full((1, 2), 1 / 2), r"\(1, 2\); \(2, 2\)"),
+        (np.array([0, 2]), np.full((2, 2), 1 / 2), "from 0 to 1"),
+        (np.array([0, -1]), np.full((2, 2), 1 / 2), "from 0 to 1"),
+        (np.array([0.0, 1.0]), np.full((2, 2), 1 / 2), "whole numbers"),
+        (np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, np.nan]]), "not all finite"),
+    ],
+)
+def test_refusals(labels: np.ndarray, probabilities: np.ndarray, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        evaluate(labels, probabilities, ("a", "b"))

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from astroformer.network import VARIANTS, create_network
+from astroformer.training.optimizer import cosine_with_warmup, create_optimizer, split_parameters
+
+OPTIMIZERS = {"adamw": 1e-2, "sgd": 0.1, "muon": 1e-2}
+
+
+@pytest.mark.parametrize("layout", ["CCCC", "CCCT", "CCTT", "CTTT", "TTTT"])
+@pytest.mark.parametrize("attention", ["se", "cbam", "none"])
+def test_matrices_and_kernels_decay_and_nothing_else(layout: str, attention: str) -> None:
+    network = create_network("astroformer_atto", layout=layout, channel_attention=attention)
+    decayed, spared = split_parameters(network)
+    names = {id(p): name for name, p in network.named_parameters()}
+    assert sorted(names[id(p)] for p in [*decayed, *spared]) == sorted(names.values())
+    expected = set()
+    for prefix, module in network.named_modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+            expected.add(f"{prefix}.weight")
+    assert {names[id(p)] for p in decayed} == expected
+    tables = network.no_weight_decay()
+    assert bool(tables) == ("T" in layout)
+    assert tables <= {names[id(p)] for p in spared}
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_every_variant_is_split_whole(variant: str) -> None:
+    with torch.device("meta"):
+        network = create_network(variant)
+    decayed, spared = split_parameters(network)
+    assert len(decayed) + len(spared) == len(list(network.parameters()))
+    assert min(p.ndim for p in decayed) >= 2
+    assert max(p.ndim for p in spared if p.ndim > 1) <= 3  # only bias tables
+    tables = network.no_weight_decay()
+    assert sum(p.ndim > 1 for p in spared) == len(tables) > 0
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    network[0].requires_grad_(False)
+    assert split_parameters(network) == ([network[1].weight], [network[1].bias])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_decay_pulls_on_matrices_alone(name: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    before = {k: p.detach().clone() for k, p in network.named_parameters()}
+    optimizer = create_optimizer(network, name, learning_rate=0.1, weight_decay=0.5, momentum=0.9)
+    for p in network.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for k, p in network.named_parameters():
+        if p.ndim > 1:
+            # SGD's decay is a part of the gradient, which Nesterov's step takes 1 + momentum times.
+            torch.testing.assert_close(p.detach(), before[k] * (1 - 0.1 * 0.5 * (1.9 if name == "sgd" else 1.0)))
+        else:
+            assert torch.equal(p, before[k])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_every_optimizer_lowers_a_loss(name: str, momentum: float) -> None:
+    torch.manual_seed(0)
+    network = create_network("astroformer_atto", num_classes=3, img_size=32)
+    x_BCHW, y_B = torch.randn(9, 3, 32, 32), torch.arange(9) % 3
+    optimizer = create_optimizer(
+        network, name, learning_rate=OPTIMIZERS[name], weight_decay=0.05, momentum=momentum
+    )
+    losses = []
+    for _ in range(6):
+        loss = F.cross_entropy(network(x_BCHW), y_B)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.75 * losses[0]
+
+
+def test_momentum_reaches_sgd_and_muon() -> None:
+    for name in ("sgd", "muon"):
+        optimizer = create_optimizer(nn.Linear(3, 3), name, learning_rate=0.1, weight_decay=0, momentum=0.7)
+        assert {group["momentum"] for group in optimizer.param_groups} == {0.7}
+
+
+def test_schedule_rises_in_a_line_and_falls_in_a_cosine() -> None:
+    def factor(progress: float) -> float:
+        return cosine_with_warmup(progress, warmup=0.2, final=0.1)
+
+    for progress in (0.05, 0.1, 0.15):
+        assert factor(progress) == pytest.approx(progress / 0.2)
+    assert 0 < factor(0.0) < 0.01  # never quite 0: the first step does something
+    assert factor(0.2) == pytest.approx(1.0)
+    assert factor(0.6) == pytest.approx((1.0 + 0.1) / 2)
+    assert factor(0.4) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
+    assert factor(1.0) == pytest.approx(0.1)
+    assert factor(1.5) == pytest.approx(0.1)
+    values = [factor(k / 100) for k in range(101)]
+    assert values[:21] == sorted(values[:21])
+    assert values[20:] == sorted(values[20:], reverse=True)
+    assert max(values) <= 1
+
+
+def test_schedule_without_warmup_starts_at_the_peak() -> None:
+    assert cosine_with_warmup(0.0, warmup=0.0, final=0.0) == 1.0
+    assert cosine_with_warmup(1.0, warmup=0.0, final=0.0) == pytest.approx(0.0, abs=1e-12)

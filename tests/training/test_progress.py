@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import importlib.util
+import io
+import time
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from astroformer.errors import UserError
+from astroformer.training import progress
+from astroformer.training.progress import Reporter, duration, trackers
+
+
+def reporter(terminal: bool) -> tuple[Reporter, io.StringIO]:
+    text = io.StringIO()
+    return Reporter(Console(file=text, force_terminal=terminal, width=160, highlight=False)), text
+
+
+def training(**changes: Any) -> dict[str, Any]:
+    return {
+        "progress": 0.25,
+        "epoch": 3,
+        "loss": 1.2345,
+        "images_per_second": 1234.5,
+        "valid": 0.678,
+        "left": 75,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (-3, "0:00"), (75, "1:15"), (59.6, "1:00"), (3599, "59:59"), (4000, "1:06:40")]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_without_a_terminal_there_are_plain_lines_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    shown, text = reporter(terminal=False)
+    with shown:
+        for _ in range(40):
+            now[0] += 1.0
+            shown.training(**training())
+    lines = text.getvalue().splitlines()
+    assert len(lines) == 2  # 40 seconds, a line every 15
+    for word in ("25%", "epoch 3", "loss 1.23", "67.8%", "1,23", "images/s", "1:15 left"):
+        assert word in lines[0]
+    assert "\x1b" not in text.getvalue()
+
+
+def test_before_the_first_evaluation_no_accuracy_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, text = reporter(terminal=False)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: shown._last_line + 20)
+    shown.training(**training(valid=None))
+    assert "accuracy" not in text.getvalue()
+    assert "epoch 3" in text.getvalue()
+
+
+def test_a_terminal_shows_a_bar_with_everything() -> None:
+    shown, text = reporter(terminal=True)
+    with shown:
+        shown.count("decoding", 5, 10)
+        shown.training(**training())
+        shown.say("a [line] that stays")
+    for word in ("decoding", "5 of 10 images", "training", "25 %", "epoch 3", "loss 1.23", "67.8%", "1:15 left"):
+        assert word in text.getvalue()
+    assert "a [line] that stays" in text.getvalue()
+
+
+def test_counts_are_one_line_when_done() -> None:
+    shown, text = reporter(terminal=False)
+    for done in (0, 500, 1000):
+        shown.count("decoding", done, 1000)
+    assert text.getvalue() == "decoding: 1,000 images\n"
+
+
+def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Reporter(quiet=True) as shown:
+        shown.say("a line")
+        shown.count("decoding", 1, 1)
+        shown.training(**training())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    Reporter().say("a line")
+    assert capsys.readouterr() == ("", "a line\n")
+
+
+def test_a_missing_tracker_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trackers("none") is None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert trackers("tensorboard") == "tensorboard"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'astroformer\[track\]'"):
+        trackers("tensorboard")

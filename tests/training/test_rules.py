@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from astroformer.errors import UserError
+from astroformer.images.reading import UnreadableImage
+from astroformer.images.sources import LabelledImages, open_source
+from astroformer.training import rules
+from astroformer.training.recipe import Recipe, make_recipe
+from astroformer.training.rules import decide, measure_crop
+
+CPU = Recipe(device="cpu")
+Array = np.ndarray[Any, Any]
+
+
+def images_of(arrays: list[Array]) -> LabelledImages:
+    labels = np.arange(len(arrays)) % 2
+    return LabelledImages("test", [str(i) for i in range(len(arrays))], labels, ("a", "b"), lambda i: arrays[i])
+
+
+def noise(n: int, height: int, width: int, channels: int, dtype: Any = np.uint8, seed: int = 0) -> list[Array]:
+    pixels = np.random.default_rng(seed).integers(0, 256, (n, height, width, channels))
+    return list(pixels.astype(dtype))
+
+
+def sources(n: int, size: int, width: float, seed: int = 0) -> list[Array]:
+    """Round sources of different brightness and `width` (share of the frame) in the middle of noisy sky."""
+    generator = np.random.default_rng(seed)
+    y, x = (np.indices((size, size)) - (size - 1) / 2) / size
+    profile = np.exp(-(x**2 + y**2) / (2 * width**2))
+    frames = [generator.uniform(50, 200) * profile + generator.normal(20, 1, (size, size)) for _ in range(n)]
+    return [np.repeat(frame.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2) for frame in frames]
+
+
+def test_everything_open_is_decided_and_nothing_given_is_changed() -> None:
+    recipe, said = decide(CPU, images_of(noise(10, 40, 40, 3)))
+    for name in ("channels", "storage", "crop", "image_size", "learning_rate", "minutes"):
+        assert getattr(recipe, name) is not None
+    assert recipe.model == "astroformer_atto"
+    assert recipe.precision == "no"
+    assert any("10 minutes" in sentence for sentence in said)
+    given = make_recipe(
+        {
+            "device": "cpu",
+            "channels": 3,
+            "storage": "float16",
+            "crop": 0.5,
+            "image_size": 32,
+            "learning_rate": 0.3,
+            "epochs": 2,
+            "model": "astroformer_pico",
+            "precision": "bf16",
+        }
+    )
+    assert decide(given, images_of(noise(10, 40, 40, 1))) == (given, [])
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"), [([1], 1), ([3], 3), ([1, 3], 3), ([4], 3), ([1, 4], 3), ([2], 1), ([1, 2], 1), ([5], 5)]
+)
+def test_channels(channels: list[int], expected: int) -> None:
+    arrays = [image for c in channels for image in noise(4, 32, 32, c)]
+    assert decide(CPU, images_of(arrays))[0].channels == expected
+
+
+def test_colour_images_that_are_all_grey_are_one_channel() -> None:
+    grey = [np.repeat(image, 3, axis=2) for image in noise(6, 32, 32, 1)]
+    assert decide(CPU, images_of(grey))[0].channels == 1
+    one_coloured = [*grey, noise(1, 32, 32, 3)[0]]
+    assert decide(CPU, images_of(one_coloured))[0].channels == 3
+    alpha = [np.concatenate([image, np.full((32, 32, 1), 255, np.uint8)], axis=2) for image in grey]
+    assert decide(CPU, images_of(alpha))[0].channels == 1
+
+
+def test_channels_that_differ_need_a_word() -> None:
+    with pytest.raises(UserError, match=r"\[3, 5\].*set channels"):
+        decide(CPU, images_of(noise(2, 32, 32, 3) + noise(2, 32, 32, 5)))
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [(np.uint8, "uint8"), (np.uint16, "float16"), (np.float32, "float16")])
+def test_storage(dtype: Any, expected: str) -> None:
+    assert decide(CPU, images_of(noise(6, 32, 32, 1, dtype)))[0].storage == expected
+
+
+def test_one_image_of_more_than_8_bits_decides_the_storage() -> None:
+    mixed = noise(5, 32, 32, 1) + noise(1, 32, 32, 1, np.uint16)
+    assert decide(CPU, images_of(mixed))[0].storage == "float16"
+
+
+def test_crop_keeps_a_source_and_drops_empty_sky() -> None:
+    narrow, middle, wide = (measure_crop(sources(256, 64, width)) for width in (0.08, 0.16, 0.2))
+    assert 0.5 <= narrow <= middle < wide < 1
+    assert 2 * 1.5 * 0.16 < middle < 2 * 2.5 * 0.16  # about two standard deviations of the source to each side
+
+
+def test_crop_of_images_that_vary_everywhere_keeps_them_whole() -> None:
+    shades = [np.full((32, 32, 3), value, np.uint8) for value in range(0, 256, 4)]
+    assert measure_crop(shades) == 1.0
+    smooth = [np.kron(image, np.ones((8, 8, 1))).astype(np.uint8) for image in noise(100, 8, 8, 3)]
+    for images in (smooth, noise(100, 64, 64, 3)):
+        assert measure_crop(images) >= 0.95
+
+
+def test_crop_is_not_guessed_from_few_or_equal_images() -> None:
+    assert measure_crop(sources(7, 64, 0.08)) == 1.0
+    assert measure_crop([np.zeros((32, 32, 1), np.uint8)] * 20) == 1.0
+
+
+def test_crop_is_said() -> None:
+    recipe, said = decide(CPU, images_of(sources(60, 64, 0.08)))
+    assert any(f"{recipe.crop:.0%}" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize(
+    ("shape", "crop", "expected"),
+    [
+        ((28, 28), 1.0, 32),  # small images are enlarged to the smallest size
+        ((40, 40), 1.0, 40),
+        ((47, 47), 1.0, 40),  # steps of 8
+        ((100, 50), 1.0, 48),  # the shorter side
+        ((424, 424), 1.0, 64),  # at most 64 on a CPU
+        ((100, 100), 0.5, 48),  # what the crop keeps
+    ],
+)
+def test_image_size_on_a_cpu(shape: tuple[int, int], crop: float, expected: int) -> None:
+    recipe = Recipe(device="cpu", crop=crop)
+    assert decide(recipe, images_of(noise(9, *shape, 1)))[0].image_size == expected
+
+
+def test_a_gpu_gets_a_larger_network_and_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "pick_device", lambda name: "cuda")
+    for has_bf16, precision in ((True, "bf16"), (False, "no")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has_bf16=has_bf16: has_bf16)
+        recipe = decide(Recipe(crop=1.0), images_of(noise(9, 200, 200, 1)))[0]
+        assert (recipe.image_size, recipe.model, recipe.precision) == (128, "astroformer_nano", precision)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+def test_learning_rate_follows_the_optimizer(optimizer: Any) -> None:
+    recipe = decide(Recipe(device="cpu", optimizer=optimizer), images_of(noise(4, 32, 32, 1)))[0]
+    assert recipe.learning_rate == {"adamw": 2e-3, "sgd": 0.05, "muon": 2e-3}[optimizer]
+
+
+def test_labels_play_no_part() -> None:
+    images = open_source("mock-galaxies:60x48")
+    assert images.labels is not None
+    decided = decide(CPU, images)
+    shuffled = np.random.default_rng(0).permutation(images.labels)
+    assert decide(CPU, replace(images, labels=shuffled)) == decided
+    assert decide(CPU, replace(images, labels=None, classes=())) == decided
+
+
+def test_unreadable_images_are_passed_over_until_all_are() -> None:
+    good = noise(10, 32, 32, 1)
+
+    def read(i: int) -> Array:
+        if i % 2:
+            raise UnreadableImage(str(i), "broken")
+        return good[i]
+
+    images = replace(images_of(good), reader=read)
+    assert decide(CPU, images)[0].channels == 1
+    with pytest.raises(UserError, match="none of the images of 'test' can be read"):
+        decide(CPU, images.subset([1, 3, 5]))
+
+
+def test_what_is_decided_is_checked_against_what_is_given() -> None:
+    with pytest.raises(UserError, match="quarter_turns"):
+        decide(Recipe(device="cpu").model_copy(update={"image_size": (64, 32)}), images_of(noise(4, 40, 40, 1)))
