@@ -3,10 +3,10 @@
     python benchmarks/galaxy_zoo2.py ../shared/data/galaxy-zoo2
 
 All three train in the same loop from the same decoded store with the same recipe (augmentation, optimizer, schedule by
-the clock, averaged weights). Only the network differs, and what `PEERS` says: timm's MaxxVit takes one image size, so it
-sees full-size images from the start, and ResNet-18 has the lower learning rate that is usual for it. Nothing is chosen on the validation images within a run: the
-network at the end of the schedule is what is measured. One row a run is appended to `galaxy_zoo2.jsonl`; rows that are
-there are not run again, so the script resumes.
+the clock, averaged weights). Only the network differs, and what `PEERS` says: timm's MaxxVit takes one image size, so
+it sees full-size images from the start, and ResNet-18 has the lower learning rate that is usual for it. Nothing is
+chosen on the validation images within a run: the network at the end of the schedule is what is measured. One row a run
+is appended to `galaxy_zoo2.jsonl`; rows that are there are not run again, so the script resumes.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def run(model: str, seed: int, data: Path, minutes: float) -> dict[str, object]:
     evaluation = evaluate(valid.labels, predict_store(classifier, valid), train.classes)
     return row | {
         **{name: round(metric.value, 5) for name, metric in evaluation.metrics.items()},
-        "recall": {name: round(float(r), 4) for name, r in zip(train.classes, _recall(evaluation.confusion_KK), strict=True)},
+        "recall": {
+            name: round(float(r), 4) for name, r in zip(train.classes, _recall(evaluation.confusion_KK), strict=True)
+        },
         "epochs": fit.state.epoch,
         "images_per_second": round(fit.state.images / (60 * minutes), 1),
         "image_size": list(size),

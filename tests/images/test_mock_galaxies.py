@@ -16,9 +16,7 @@ ROUND, CIGAR, THIN, BULGED = (
     CLASSES.index(name)
     for name in ("round_smooth", "cigar_shaped_smooth", "edge_on_without_bulge", "edge_on_with_bulge")
 )
-MERGING, TIGHT, LOOSE = (
-    CLASSES.index(name) for name in ("merging", "unbarred_tight_spiral", "unbarred_loose_spiral")
-)
+MERGING, TIGHT, LOOSE = (CLASSES.index(name) for name in ("merging", "unbarred_tight_spiral", "unbarred_loose_spiral"))
 
 Images = NDArray[np.float64]
 
@@ -53,9 +51,7 @@ def core_counts(images: Images) -> NDArray[np.int64]:
     """(n,) local maxima near the middle that reach 60 % of the brightest."""
     smooth = np.mean([np.roll(images, (i, j), (1, 2)) for i in (-1, 0, 1) for j in (-1, 0, 1)], axis=0)
     smooth = smooth * (radius_squared() < 0.45**2)
-    neighbours = [
-        np.roll(smooth, (i, j), (1, 2)) for i in (-2, -1, 0, 1, 2) for j in (-2, -1, 0, 1, 2) if i or j
-    ]
+    neighbours = [np.roll(smooth, (i, j), (1, 2)) for i in (-2, -1, 0, 1, 2) for j in (-2, -1, 0, 1, 2) if i or j]
     peaks = (smooth > np.max(neighbours, axis=0)) & (smooth > 0.6 * smooth.max(axis=(1, 2), keepdims=True))
     return peaks.sum(axis=(1, 2))
 

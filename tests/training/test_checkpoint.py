@@ -86,9 +86,7 @@ def test_scalars_of_an_optimizer_survive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["while writing", "before renaming", "at flushing"])
-def test_a_crash_in_the_writing_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
+def test_a_crash_in_the_writing_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     path = tmp_path / "c.safetensors"
     network, optimizer = trained("adamw")
     save(path, network, optimizer, {"epoch": 1})
@@ -108,7 +106,7 @@ def test_a_crash_in_the_writing_leaves_the_old_one(
             patch.setattr(checkpoint, "save_file", half_written)
         else:
             patch.setattr(os, "replace" if when == "before renaming" else "fsync", crash)
-        with pytest.raises(OSError, match="no space left|crash"):
+        with pytest.raises(OSError, match=r"no space left|crash"):
             save(path, network, optimizer, {"epoch": 2})
     assert path.read_bytes() == before
     assert load_checkpoint(path)[2] == {"epoch": 1}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
-from astroformer.images.preprocessing import Preprocessing
+from astroformer.images.preprocessing import Preprocessing, measure_statistics
 from astroformer.images.sources import LabelledImages
 from astroformer.images.store import ImageStore
 from astroformer.metrics import nll_N
@@ -116,7 +117,10 @@ def test_it_learns(tmp_path: Path) -> None:
     store = store_of(images[chosen], labels[chosen], CLASSES[:4], tmp_path)
     torch.manual_seed(0)
     network = create_network("astroformer_atto", num_classes=4, img_size=32)
-    fit = make_loop(network, store, recipe(epochs=20, batch_size=10, learning_rate=2e-3)).fit()
+    loop = make_loop(network, store, recipe(epochs=14, batch_size=10, learning_rate=2e-3))
+    mean, std = measure_statistics(store.base, store.rows)
+    loop.preprocessing = replace(loop.preprocessing, mean=mean, std=std)
+    fit = loop.fit()
     losses = [row["train_loss"] for row in fit.state.history]
     assert losses[-1] < 0.5 * losses[0]
     assert fit.state.history[-1]["valid_top1"] > 0.7  # on the images it was trained on; chance is 0.25
@@ -312,6 +316,15 @@ def test_the_learning_rate_follows_the_schedule(tmp_path: Path) -> None:
     assert rates == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("size", "small"), [(48, 36), (40, 32), (32, 32)])
+def test_a_first_share_of_the_run_is_on_smaller_images(tmp_path: Path, size: int, small: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, size, size, 1)).astype(np.uint8)
+    store = store_of(images, np.arange(8) % 2, ("a", "b"), tmp_path)
+    network = Small(2)
+    make_loop(network, store, recipe(epochs=5, progressive=0.6, augment={"mixup": 0.2})).fit()
+    assert [x.shape[2:] for x in network.seen] == [(small, small)] * 6 + [(size, size)] * 4
+
+
 # Averaging --------------------------------------------------------------------------------------------------
 
 
@@ -373,9 +386,7 @@ def test_the_seed_decides_every_bit(tmp_path: Path) -> None:
     ("epochs", "evaluations", "expected"),
     [(8, 4, [2, 4, 6, 8]), (3, 20, [1, 2, 3]), (5, 1, [5]), (5, 2, [3, 5]), (1, 1, [1])],
 )
-def test_evaluations_are_spread_evenly(
-    tmp_path: Path, epochs: int, evaluations: int, expected: list[int]
-) -> None:
+def test_evaluations_are_spread_evenly(tmp_path: Path, epochs: int, evaluations: int, expected: list[int]) -> None:
     run = run_folder(tmp_path / "run")
     fit = make_loop(Small(), shades(8, tmp_path), recipe(epochs=epochs, evaluations=evaluations), run=run).fit()
     rows = fit.state.history

@@ -71,9 +71,7 @@ def test_every_optimizer_lowers_a_loss(name: str, momentum: float) -> None:
     torch.manual_seed(0)
     network = create_network("astroformer_atto", num_classes=3, img_size=32)
     x_BCHW, y_B = torch.randn(9, 3, 32, 32), torch.arange(9) % 3
-    optimizer = create_optimizer(
-        network, name, learning_rate=OPTIMIZERS[name], weight_decay=0.05, momentum=momentum
-    )
+    optimizer = create_optimizer(network, name, learning_rate=OPTIMIZERS[name], weight_decay=0.05, momentum=momentum)
     losses = []
     for _ in range(6):
         loss = F.cross_entropy(network(x_BCHW), y_B)

@@ -38,6 +38,7 @@ CHANGED: dict[str, Any] = {
     "warmup": 0.1,
     "final_learning_rate": 0.2,
     "clip": None,
+    "progressive": 0.5,
     "label_smoothing": 0.0,
     "ema": 0.5,
     "class_weights": {"a": 2.0, "b": 0.5},

@@ -143,7 +143,7 @@ def test_a_gpu_gets_a_larger_network_and_image(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 def test_learning_rate_follows_the_optimizer(optimizer: Any) -> None:
     recipe = decide(Recipe(device="cpu", optimizer=optimizer), images_of(noise(4, 32, 32, 1)))[0]
-    assert recipe.learning_rate == {"adamw": 2e-3, "sgd": 0.05, "muon": 2e-3}[optimizer]
+    assert recipe.learning_rate == {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}[optimizer]
 
 
 def test_labels_play_no_part() -> None:

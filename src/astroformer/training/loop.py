@@ -339,9 +339,7 @@ class Loop:
         x_BCHW = augmenter.transform(self.gather(taken), index_B, self.state.epoch)
         y_BK = F.one_hot(labels_N[taken], len(self.train.classes)).float().to(device)
         if self.augmenter.mixes:
-            x_BCHW, y_BK = augmenter.mix(
-                x_BCHW[:-1], x_BCHW[1:], y_BK[:-1], y_BK[1:], index_B[:-1], self.state.epoch
-            )
+            x_BCHW, y_BK = augmenter.mix(x_BCHW[:-1], x_BCHW[1:], y_BK[:-1], y_BK[1:], index_B[:-1], self.state.epoch)
         x_BCHW = self.preprocessing.normalize(x_BCHW)
         return x_BCHW.contiguous(memory_format=torch.channels_last), y_BK
 

@@ -62,7 +62,9 @@ class Recipe(BaseModel):
 
     # optimisation
     optimizer: Literal["adamw", "sgd", "muon"] = Field("adamw", description="what turns gradients into updates")
-    learning_rate: float | None = Field(None, gt=0, description="peak; none: adamw 2e-3, sgd 0.05, muon 2e-3")
+    learning_rate: float | None = Field(
+        None, gt=0, description="peak; none: by optimizer and width, adamw 4e-3 for atto"
+    )
     weight_decay: float = Field(0.05, ge=0, description="spares norms, biases and position-bias tables")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and muon")
     batch_size: int = Field(64, ge=1, description="images a step, over all processes and accumulated parts")
@@ -74,7 +76,7 @@ class Recipe(BaseModel):
         0.65,
         ge=0,
         le=1,
-        description="first share of the run, on images of 3/4 of each side (if that leaves 32 px): more epochs in the time",
+        description="first share of the run, on images of 3/4 of each side if that leaves 32 px: more epochs in a time",
     )
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of each target spread evenly over the classes")
     ema: float = Field(

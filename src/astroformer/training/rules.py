@@ -15,13 +15,15 @@ from astroformer.classifier import pick_device
 from astroformer.errors import UserError
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.sources import LabelledImages
+from astroformer.network import VARIANTS
 from astroformer.training.recipe import Recipe, make_recipe
 
 # A sample is enough for shapes, channels and where the frames vary; it costs about half a second.
 _SAMPLE = 256
 _GRID = 48  # px a side of the reduced frames that the crop is measured on
 _CROP_SHARE = 0.9
-LEARNING_RATES = {"adamw": 2e-3, "sgd": 0.05, "muon": 2e-3}
+LEARNING_RATES = {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}  # adamw: of a network as narrow as atto
+_NARROW = VARIANTS["astroformer_atto"].widths[-1]
 _DEFAULT_MINUTES = 10.0
 
 
@@ -35,6 +37,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
       between images (`measure_crop`); cutouts centred on a source get closer to it, photographs stay whole.
     - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8.
     - model: atto on a CPU; on a GPU nano.
+    - learning rate: sgd 0.05, muon 2e-3; adamw 4e-3 for atto and falling as 1 / width of S4 for wider networks, as Adam's
+      best rate does (Yang et al., arXiv 2203.03466).
 
     Raises:
         UserError: no sampled image can be read, or their channels differ in a way that needs a decision.
@@ -72,7 +76,9 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     if recipe.model == "auto":
         settings["model"] = "astroformer_atto" if device == "cpu" else "astroformer_nano"
     if recipe.learning_rate is None:
-        settings["learning_rate"] = LEARNING_RATES[recipe.optimizer]
+        rate = LEARNING_RATES[recipe.optimizer]
+        width = VARIANTS[settings.get("model", recipe.model)].widths[-1]
+        settings["learning_rate"] = rate * _NARROW / width if recipe.optimizer == "adamw" else rate
     if recipe.precision == "auto":
         settings["precision"] = "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "no"
     # Checked as a whole once more: what was decided may not go with what was given.

@@ -31,7 +31,7 @@ from astroformer.images import (
     write_split,
 )
 from astroformer.metrics import Evaluation, evaluate
-from astroformer.network import Astroformer, AstroformerConfig, count_parameters, create_network
+from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, count_parameters, create_network
 from astroformer.training.loop import Interrupted, Loop, class_weights, predict_store
 from astroformer.training.progress import Reporter, trackers
 from astroformer.training.recipe import Recipe
@@ -108,7 +108,10 @@ def train(
         recipe = _inherit(recipe, initial)
     recipe, decisions = decide(recipe, train_images)
     assert train_images.labels is not None
-    class_weights(recipe, train_images.labels, train_images.classes)  # what is impossible is said before the work
+    # What is impossible is said before the work, and before there is a run folder.
+    class_weights(recipe, train_images.labels, train_images.classes)
+    preprocessing = preprocessing_of(recipe)
+    network = _starting_network(recipe, preprocessing, images.classes, initial)
     processes = _processes(recipe)
     if not processes.is_main_process:
         reporter = Reporter(quiet=True)
@@ -120,7 +123,6 @@ def train(
     for sentence in decisions:
         reporter.say(sentence)
 
-    preprocessing = preprocessing_of(recipe)
     with processes.main_process_first():
         train_store = _decode(train_images, preprocessing, cache, strict, reporter, "training images")
         valid_store = _decode(valid_images, preprocessing, cache, strict, reporter, "validation images")
@@ -131,20 +133,8 @@ def train(
         reporter.say(f"{len(failures)} files can't be read and are left out; all in {run.path / 'left_out.csv'}")
 
     if initial is not None:
-        assert isinstance(initial.network, Astroformer)
-        network = initial.network
-        if images.classes != initial.classes:
-            network.reset_classifier(len(images.classes))
         mean, std = initial.preprocessing.mean, initial.preprocessing.std
     else:
-        torch.manual_seed(recipe.seed)
-        network = create_network(
-            recipe.model,
-            num_classes=len(images.classes),
-            in_chans=preprocessing.channels,
-            img_size=preprocessing.image_size,
-            **recipe.network.words(),
-        )
         mean, std = measure_statistics(train_store.base, train_store.rows)
     preprocessing = replace(preprocessing, mean=mean, std=std)
 
@@ -263,10 +253,11 @@ def _fit(setup: _Setup, reporter: Reporter, *, resumed: bool = False) -> Trained
     classifier = Classifier(fit.network.cpu(), preprocessing, classes)
     validation = evaluate(setup.valid.labels, predict_store(classifier, setup.valid), classes)
     held_out = "given" if record["valid"] is not None else f"{recipe.valid_fraction:.0%} held out of each class"
+    epochs = fit.state.epoch + fit.state.step / loop.steps_per_epoch
     classifier.info = {
         "name": recipe.model,
         "parameters": f"{count_parameters(setup.network):,}",
-        "training": f"{len(setup.train):,} images of '{Path(record['source']).name}', {fit.state.epoch} epochs, "
+        "training": f"{len(setup.train):,} images of '{Path(record['source']).name}', {epochs:.3g} epochs, "
         f"{fit.state.elapsed / 60:.1f} minutes, seed {recipe.seed}",
         "validation": held_out,
         "metrics": {"n": validation.n, **{k: v.to_dict() for k, v in validation.metrics.items()}},
@@ -277,15 +268,39 @@ def _fit(setup: _Setup, reporter: Reporter, *, resumed: bool = False) -> Trained
     return Trained(classifier, run.path, run.model, validation, fit.state.history)
 
 
+def _starting_network(
+    recipe: Recipe, preprocessing: Preprocessing, classes: tuple[str, ...], initial: Classifier | None
+) -> Astroformer:
+    """A fresh network, a function of the seed; or that of `initial`, with a fresh head if the classes differ."""
+    torch.manual_seed(recipe.seed)
+    if initial is not None:
+        assert isinstance(initial.network, Astroformer)
+        if classes != initial.classes:
+            initial.network.reset_classifier(len(classes))
+        return initial.network
+    return create_network(
+        recipe.model,
+        num_classes=len(classes),
+        in_chans=preprocessing.channels,
+        img_size=preprocessing.image_size,
+        **recipe.network.words(),
+    )
+
+
 def _inherit(recipe: Recipe, initial: Classifier) -> Recipe:
     """The recipe with the network and, where it leaves them open, the preprocessing of a model to start from."""
     if recipe.model != "auto" or recipe.network != Recipe().network:
         raise UserError("--init-from brings its own network; give no model or network setting with it.")
-    same = initial.preprocessing
+    name, same = initial.info.get("name"), initial.preprocessing
+    if name not in VARIANTS:
+        raise UserError(
+            f"config.json of the model of --init-from gives '{name}' as its name; one of {', '.join(VARIANTS)} is "
+            "needed."
+        )
     if recipe.channels not in (None, same.channels):
         raise UserError(f"channels is {recipe.channels}, but the model of --init-from has {same.channels}.")
     inherited = {
-        "model": initial.info["name"],
+        "model": name,
         "channels": same.channels,
         "crop": recipe.crop or same.crop,
         "image_size": recipe.image_size or same.image_size,
