@@ -37,8 +37,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
       between images (`measure_crop`); cutouts centred on a source get closer to it, photographs stay whole.
     - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8.
     - model: atto on a CPU; on a GPU nano.
-    - learning rate: sgd 0.05, muon 2e-3; adamw 4e-3 for atto and falling as 1 / width of S4 for wider networks, as Adam's
-      best rate does (Yang et al., arXiv 2203.03466).
+    - learning rate: sgd 0.05, muon 2e-3; adamw 4e-3 for atto, and for wider networks falling as 1 / width of S4, as the
+      best rate of Adam does (Yang et al., arXiv 2203.03466).
 
     Raises:
         UserError: no sampled image can be read, or their channels differ in a way that needs a decision.
