@@ -307,9 +307,6 @@ def test_grey_images_of_five_classes_from_an_npz(tmp_path: Path) -> None:
     assert isinstance(classifier.network, Astroformer)
     assert classifier.network.config.in_chans == 1
     assert classifier.network.config.num_classes == 5
-    again = train(tmp_path / "grey.npz", recipe(), init_from=None, out=tmp_path / "2", cache=tmp_path / "cache")
-    ours, theirs = (t.classifier.network.state_dict() for t in (result, again))
-    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
 # Around the run ---------------------------------------------------------------------------------------------
