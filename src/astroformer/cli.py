@@ -85,6 +85,10 @@ class Train:
         self._tell(trained)
 
     def _tell(self, trained: Trained) -> None:
+        from accelerate import PartialState
+
+        if not PartialState().is_main_process:
+            return
         n = trained.validation.n
         for name, words in (("top1", "top-1"), ("balanced_accuracy", "balanced accuracy")):
             m = trained.validation.metrics[name]

@@ -27,6 +27,8 @@ CHANGED: dict[str, Any] = {
     "channels": 1,
     "storage": "float16",
     "valid_fraction": 0.3,
+    "folds": 5,
+    "fold": 2,
     "epochs": 7,
     "minutes": None,
     "optimizer": "muon",

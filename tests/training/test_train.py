@@ -124,6 +124,20 @@ def test_a_decided_recipe_repeats_the_run(folder: Path, trained: Trained, tmp_pa
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
+def test_the_folds_validate_on_every_image_once(folder: Path, tmp_path: Path) -> None:
+    runs = [
+        train(folder, recipe(folds=3, fold=fold), out=tmp_path / str(fold), cache=tmp_path / "cache")
+        for fold in range(3)
+    ]
+    held_out = [row["file"] for run in runs for row in rows(run.run / "splits" / "valid.csv")]
+    assert sorted(held_out) == sorted(open_source(folder).files)
+    assert "fold 2" in load(runs[2].model).info["validation"]
+    with pytest.raises(UserError, match="folds"):
+        train(folder, recipe(folds=3), valid=folder, out=tmp_path / "run", cache=tmp_path / "cache")
+    with pytest.raises(UserError, match="0 to 2"):
+        recipe(folds=3, fold=3)
+
+
 def test_validation_images_can_be_given(folder: Path, tmp_path: Path) -> None:
     valid = tmp_path / "valid"
     for name in ("merging", "disturbed"):  # fewer classes than the training images have

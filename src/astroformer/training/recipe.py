@@ -55,6 +55,10 @@ class Recipe(BaseModel):
         None, description="how decoded images are kept; none: uint8 when all are 8-bit, else float16"
     )
     valid_fraction: float = Field(0.2, gt=0, lt=1, description="held out of each class when --valid is not given")
+    folds: int | None = Field(
+        None, ge=2, description="cross-validation: split into so many folds, hold one of them out"
+    )
+    fold: int = Field(0, ge=0, description="which of the folds is held out, from 0")
 
     # length
     epochs: int | None = Field(None, ge=1, description="passes over the images; none: by the clock")
@@ -126,6 +130,8 @@ class Recipe(BaseModel):
     def _possible(self) -> Self:
         if self.epochs is not None and self.minutes is not None:
             raise UserError(f"epochs ({self.epochs}) and minutes ({self.minutes:g}) exclude each other; give one.")
+        if self.fold >= (self.folds or 1):
+            raise UserError(f"fold is {self.fold}; with folds {self.folds} it may be 0 to {(self.folds or 1) - 1}.")
         if self.balanced_sampling and self.class_weights != "none":
             raise UserError("balanced_sampling and class_weights both even out the classes; choose one of them.")
         size = self.image_size

@@ -25,6 +25,7 @@ from astroformer.images import (
     Preprocessing,
     default_cache,
     holdout,
+    kfold,
     measure_statistics,
     open_source,
     read_split,
@@ -79,7 +80,8 @@ def train(
     Args:
         source: folder of class folders, `.npz`, catalog (CSV, Parquet) or named set; see `open_source`.
         recipe: settings; what it leaves open is decided by `rules.decide`.
-        valid: validation source; without it `recipe.valid_fraction` of each class is held out.
+        valid: validation source; without it `recipe.valid_fraction` of each class, or one of `recipe.folds`, is held
+            out.
         out: run folder, new or empty; default `runs/NAME-1`, `-2`, …
         init_from: model folder whose weights start this run; it brings its network with it.
         strict: make a file that can't be read an error instead of leaving it out.
@@ -96,10 +98,15 @@ def train(
     cache = Path(cache) if cache is not None else default_cache()
     images = open_source(source, seed=recipe.seed)
     if valid is not None:
+        if recipe.folds is not None:
+            raise UserError(f"folds ({recipe.folds}) hold images of the source out, --valid gives others; choose one.")
         train_images, valid_images = images, open_source(valid, classes=images.classes, seed=recipe.seed)
     else:
         assert images.labels is not None
-        rows = holdout(images.labels, recipe.valid_fraction, recipe.seed, classes=images.classes)
+        if recipe.folds is not None:
+            rows = kfold(images.labels, recipe.folds, recipe.seed, classes=images.classes)[recipe.fold]
+        else:
+            rows = holdout(images.labels, recipe.valid_fraction, recipe.seed, classes=images.classes)
         train_images, valid_images = images.subset(rows[0]), images.subset(rows[1])
 
     initial = None
@@ -252,7 +259,12 @@ def _fit(setup: _Setup, reporter: Reporter, *, resumed: bool = False) -> Trained
 
     classifier = Classifier(fit.network.cpu(), preprocessing, classes)
     validation = evaluate(setup.valid.labels, predict_store(classifier, setup.valid), classes)
-    held_out = "given" if record["valid"] is not None else f"{recipe.valid_fraction:.0%} held out of each class"
+    if record["valid"] is not None:
+        held_out = "given"
+    elif recipe.folds is not None:
+        held_out = f"fold {recipe.fold} of 0 to {recipe.folds - 1}, held out"
+    else:
+        held_out = f"{recipe.valid_fraction:.0%} held out of each class"
     epochs = fit.state.epoch + fit.state.step / loop.steps_per_epoch
     classifier.info = {
         "name": recipe.model,
