@@ -29,6 +29,7 @@ from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
+from astroformer.training.allocator import keep_freed_memory
 from astroformer.training.augment import Augmenter
 from astroformer.training.checkpoint import load_checkpoint, save_checkpoint
 from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
@@ -179,6 +180,8 @@ class Loop:
         self.stop = stop
         self.accelerator = accelerator
         device = accelerator.device
+        if device.type == "cpu":
+            keep_freed_memory()
         network = network.to(device).to(memory_format=torch.channels_last)
         self.average = ModelEmaV3(network, decay=0.0) if recipe.ema else None
         learning_rate = recipe.learning_rate
