@@ -5,22 +5,19 @@ Exit status: 0 done; 2 an error the user can mend, one sentence on stderr; 1 our
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import io
 import json
-import re
 import sys
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from pydantic import BaseModel, ValidationError
 
+from astroformer.arguments import given_options, parse
 from astroformer.errors import UserError, unknown_name
-from astroformer.training.recipe import Recipe, explain, load_recipe
+from astroformer.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from astroformer.training.train import Trained
@@ -336,85 +333,11 @@ def _parse(arguments: list[str]) -> tuple[Any, set[str]]:
         return None, set()
     if arguments[0] not in _COMMANDS:
         raise unknown_name("command", arguments[0], _COMMANDS)
-    kind = _COMMANDS[arguments[0]][0]
-    rest = _checked(arguments[1:], _options(kind), arguments[0])
-    given = {re.split("[=.]", word[2:])[0].replace("_", "-") for word in rest if word.startswith("--")}
-    options: dict[str, Any] = {}
-    if kind is Train:
-        options["default"] = Train(settings=_starting_recipe(rest, given))
-    said, helped = io.StringIO(), io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(helped):
-            # Comments above a field are for readers of the code, not help.
-            config = (tyro.conf.HelptextFromCommentsOff,)
-            return tyro.cli(kind, args=rest, prog=f"astroformer {arguments[0]}", config=config, **options), given
-    except ValidationError as error:
-        raise UserError(explain(error)) from None
-    except SystemExit as stop:
-        if not stop.code:
-            print(_tidy(helped.getvalue()), end="")
-            return None, given
-        raise UserError(_sentence(said.getvalue(), arguments[0])) from None
-
-
-def _options(kind: type[Any]) -> dict[str, Any]:
-    """Every option of a command without its dashes, and its type."""
-    found: dict[str, Any] = {"help": bool}
-
-    def add(prefix: str, name: str, annotation: Any) -> None:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            group = "" if name == "settings" else f"{prefix}{name}."
-            for word, setting in annotation.model_fields.items():
-                add(group, word, setting.annotation)
-            return
-        found[(prefix + name).replace("_", "-")] = annotation
-        if annotation is bool:
-            found[f"{prefix}no-{name}".replace("_", "-")] = annotation
-
-    for name, annotation in get_type_hints(kind, include_extras=True).items():
-        parts = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
-        if tyro.conf.Positional not in parts[1:]:
-            add("", name, parts[0])
-    return found
-
-
-def _checked(rest: list[str], options: dict[str, Any], command: str) -> list[str]:
-    """The words of a command with `none`, `true` and `false` spelled as tyro wants them.
-
-    Raises:
-        UserError: an option that the command does not have.
-    """
-    words: list[str] = []
-    name = ""
-    for word in rest:
-        value: str | None = word
-        if re.match(r"--?[A-Za-z]", word):
-            name, _, after = word.lstrip("-").partition("=")
-            name, value = name.replace("_", "-"), after or None
-            if name not in options and word != "-h":
-                given = word.partition("=")[0]
-                near = str(unknown_name("option", given, [f"--{option}" for option in options]))
-                raise UserError(f"{near.split(' Allowed: ')[0]} `astroformer {command} --help` lists them.")
-        if value is not None and value.lower() in ("none", "null", "true", "false"):
-            kinds = get_args(options.get(name))
-            literals = {choice for kind in kinds for choice in get_args(kind)}
-            if (value[0] in "nN" and type(None) in kinds and "none" not in literals) or (
-                value[0] not in "nN" and bool in kinds
-            ):
-                capital = "None" if value[0] in "nN" else value.capitalize()
-                word = word.removesuffix(value) + capital
-        words.append(word)
-    return words
-
-
-def _tidy(text: str) -> str:
-    """tyro's help without what only repeats that a setting may be left out."""
-    text = re.sub(r" *\(default:\s+None\)", "", text)
-    text = text.replace("{None}|{FLOAT FLOAT}", "FLOAT FLOAT").replace("{None}|INT|{INT INT}", "INT | INT INT")
-    text = re.sub(r"\{None\}\|(\S+)", r"\1       ", text).replace("{None,", "{")
-    # A blank line only before a group.
-    text = re.sub(r"\s*\n(?=\S| \S|  [-A-Z])", "\n", "\n".join(line.rstrip() for line in text.splitlines()))
-    return re.sub(r"\n(?= [a-z])", "\n\n", text).strip() + "\n"
+    name, words = arguments[0], arguments[1:]
+    given = given_options(words)
+    if name == "train":
+        return parse(Train, words, name, Train(settings=_starting_recipe(words, given))), given
+    return parse(_COMMANDS[name][0], words, name), given
 
 
 def _starting_recipe(rest: list[str], given: set[str]) -> Recipe:
@@ -431,35 +354,6 @@ def _starting_recipe(rest: list[str], given: set[str]) -> Recipe:
     if "epochs" in given and "minutes" not in given:
         recipe = recipe.model_copy(update={"minutes": None})
     return recipe
-
-
-def _sentence(box: str, command: str) -> str:
-    """tyro's framed message as one sentence."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [re.sub(r"^[│|]|[│|]$", "", line).strip() for line in text.splitlines()]
-    titles = r"[╭╰─-].*|Parsing error|Value error|Missing|Missing argument|Unrecognized options|Invalid choice|"
-    kept = [line for line in lines if not re.fullmatch(titles, line) or line.startswith("--")]
-    words = " ".join(" ".join(line for line in kept if set(line) - {"-"}).split())
-    words = re.sub(r"\s*For full helptext, (see|run).*$", "", words)
-    words = re.sub(rf"^Missing from astroformer {command}: ", "", words)
-    see = f"See `astroformer {command} --help`."
-    value_of = r"Error parsing (\S+): .*?(?:(?:from|with) \[(.*?)\]|base 10: (\S+)|to float: (\S+))"
-    if wrong := re.search(value_of, words):
-        takes = re.search(r"Argument helptext: \S+ (\S+) ", words)
-        kinds = {"INT": "a whole number", "FLOAT": "a number"}
-        kind = kinds.get(takes[1].removeprefix("{None}|")) if takes else None
-        value = wrong[2] or wrong[3] or wrong[4]
-        return f"{wrong[1]} can't be {value}" + (f"; {kind} is needed. " if kind else ". ") + see
-    if choice := re.search(r"invalid choice '(.*?)' for argument '(\S+)'. Expected one of \((.*?)\)", words):
-        allowed = [name for name in re.findall(r"'(.*?)'", choice[3]) if name != "None"]
-        return str(unknown_name(choice[2], choice[1], allowed))
-    if lacking := re.search(r"Missing value for argument '(.*?)'", words):
-        return f"{lacking[1]} needs a value. {see}"
-    if missing := re.findall(r"(--\S+ \S+|\b[A-Z]+) ([^()]*?) \(required\)", words):
-        return "missing " + "; ".join(f"{name} ({what})" for name, what in missing) + f". {see}"
-    if extra := re.match(r"Unrecognized options: (.*)", words):
-        return f"can't make sense of '{extra[1]}' here. {see}"
-    return f"{words}  {see}"
 
 
 if __name__ == "__main__":
