@@ -146,11 +146,11 @@ def train(
     preprocessing = replace(preprocessing, mean=mean, std=std)
 
     record = {
-        "source": str(source),
-        "valid": None if valid is None else str(valid),
-        "init_from": None if init_from is None else str(init_from),
+        "source": _lasting(source),
+        "valid": None if valid is None else _lasting(valid),
+        "init_from": None if init_from is None else _lasting(init_from),
         "strict": strict,
-        "cache": str(cache),
+        "cache": _lasting(cache),
         "images": {"train": len(train_store), "valid": len(valid_store)},
         "content": {"train": train_store.folder.name, "valid": valid_store.folder.name},
         "left_out": len(failures),
@@ -278,6 +278,12 @@ def _fit(setup: _Setup, reporter: Reporter, *, resumed: bool = False) -> Trained
         plot_history(fit.state.history, run.path / "history.png")
         classifier.save(run.model)  # last: its presence says that the run is finished
     return Trained(classifier, run.path, run.model, validation, fit.state.history)
+
+
+def _lasting(source: str | Path) -> str:
+    """A source by its absolute path, so that a run can be resumed from another folder; a named set by its name."""
+    exists = Path(source).exists() or Path(str(source).split("@")[0]).exists()
+    return str(Path(source).absolute()) if exists else str(source)
 
 
 def _starting_network(
