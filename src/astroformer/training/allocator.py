@@ -12,8 +12,8 @@ _NEVER_TRIM, _LARGEST_BLOCK = 2**31 - 1, 2**30
 def keep_freed_memory() -> bool:
     """Lets the process keep the memory that tensors free, until it ends; says whether that could be set.
 
-    By default glibc gives large blocks back to the system at once and asks for them anew in the next step, and the
-    page faults of that take up to a third of a training step on a CPU. Other C libraries are left as they are.
+    By default glibc gives large blocks back to the system at once and asks for them anew in the next step, and every
+    page of them is then faulted in again, in every step. Other C libraries are left as they are.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
