@@ -25,8 +25,9 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from astroformer.cache import default_cache
 from astroformer.classifier import Classifier, versions
-from astroformer.images import ImageStore, default_cache, measure_statistics, open_source
+from astroformer.images import ImageStore, measure_statistics, open_source
 from astroformer.metrics import evaluate
 from astroformer.network import VARIANTS, count_parameters, create_network
 from astroformer.training.loop import Loop, predict_store

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from astroformer.cache import default_cache
 from astroformer.errors import UserError
 from astroformer.images import store
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sources import LabelledImages, open_source
-from astroformer.images.store import ImageStore, default_cache
+from astroformer.images.store import ImageStore
 
 RNG = np.random.default_rng(3)
 SETTINGS = Preprocessing((8, 10), 3)

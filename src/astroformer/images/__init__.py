@@ -6,14 +6,13 @@ from astroformer.images.preprocessing import Preprocessing, measure_statistics
 from astroformer.images.reading import UnreadableImage, read_image
 from astroformer.images.sources import LabelledImages, open_source
 from astroformer.images.splits import holdout, kfold, read_split, write_split
-from astroformer.images.store import ImageStore, default_cache
+from astroformer.images.store import ImageStore
 
 __all__ = [
     "ImageStore",
     "LabelledImages",
     "Preprocessing",
     "UnreadableImage",
-    "default_cache",
     "holdout",
     "kfold",
     "measure_statistics",

@@ -14,7 +14,6 @@ import json
 import os
 import secrets
 import shutil
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -36,18 +35,6 @@ _HEADER_BYTES = 128  # of the .npy file: fixed, so that the number of rows can b
 _CHUNK = 16  # images a task: large enough that handing it to a thread costs nothing
 _VERIFY_BELOW = 1 << 28  # bytes that are hashed when an entry is opened (0.3 s); larger: the size is checked
 _ABANDONED_AFTER = 24 * 3600  # seconds until a temporary folder counts as left by a crash
-
-
-def default_cache() -> Path:
-    """Folder of the stores: `$ASTROFORMER_CACHE`, or `astroformer` in the platform's folder for caches."""
-    chosen = os.environ.get("ASTROFORMER_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "astroformer" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "astroformer"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astroformer"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import ProjectConfiguration, broadcast_object_list
 
+from astroformer.cache import default_cache
 from astroformer.classifier import Classifier, pick_device
 from astroformer.errors import UserError
 from astroformer.evaluation.pictures import plot_history
@@ -23,7 +24,6 @@ from astroformer.images import (
     ImageStore,
     LabelledImages,
     Preprocessing,
-    default_cache,
     holdout,
     kfold,
     measure_statistics,

@@ -1,0 +1,19 @@
+"""Where the package keeps what it can make again: decoded images, compiled kernels."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def default_cache() -> Path:
+    """The folder: `$ASTROFORMER_CACHE`, or `astroformer` in the platform's folder for caches."""
+    chosen = os.environ.get("ASTROFORMER_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "astroformer" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "astroformer"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astroformer"

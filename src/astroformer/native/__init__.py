@@ -1,0 +1,119 @@
+"""Kernels in C++ for the CPU: built once by the machine's own compiler, kept in the cache, called through ctypes.
+
+A source file needs nothing but a C++17 compiler and OpenMP (no headers of torch), so that building takes seconds. The
+plain version of everything done here is written in torch elsewhere, and is what runs where there is no compiler or
+where ASTROFORMER_NATIVE=0 forbids it; each kernel equals its plain version in a test.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+
+from astroformer.cache import default_cache
+
+_SOURCES = Path(__file__).parent
+# Not -ffast-math as a whole: NaN and infinity have to come through, so that a diverged run is noticed. What is left
+# lets the compiler vectorize sums and select instead of branching.
+_FLAGS = (
+    *("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-freciprocal-math"),
+)
+
+
+@functools.cache
+def library(name: str) -> ctypes.CDLL | None:
+    """The kernels of `NAME.cpp` in this folder, compiled for this machine if they are not in the cache yet.
+
+    None where they can't be had; `why_not` then says why.
+    """
+    if why_not() is not None:
+        return None
+    source = _SOURCES / f"{name}.cpp"
+    target = _target(source)
+    if not target.exists():
+        error = _build(source, target)
+        if error is not None:
+            _failures[name] = error
+            return None
+    try:
+        return ctypes.CDLL(str(target))
+    except OSError as error:  # a cache shared with another kind of machine, or a damaged file
+        _failures[name] = str(error)
+        return None
+
+
+_failures: dict[str, str] = {}
+
+
+def why_not(name: str | None = None) -> str | None:
+    """Why there are no native kernels here (or those of one source), as half a sentence; None where there are."""
+    if os.environ.get("ASTROFORMER_NATIVE") == "0":
+        return "ASTROFORMER_NATIVE=0 forbids them"
+    if platform.system() != "Linux":
+        return f"they are built on Linux alone, and this is {platform.system()}"
+    if _compiler() is None:
+        return "there is no C++ compiler (g++, or what CXX names)"
+    if not torch.backends.openmp.is_available():
+        return "this torch was built without OpenMP"
+    return _failures.get(name) if name else None
+
+
+@functools.cache
+def _compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX") or "g++")
+
+
+@functools.cache
+def _processor() -> str:
+    """What -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    wanted = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU implementer", "CPU part")
+    return "\n".join(dict.fromkeys(line for line in lines if line.split(":")[0].strip() in wanted))
+
+
+@functools.cache
+def _compiler_version() -> str:
+    compiler = _compiler()
+    assert compiler is not None
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+
+
+def _target(source: Path) -> Path:
+    """The built library; its name is a hash of all that it depends on, so that it never goes stale."""
+    parts = (source.read_text(encoding="utf-8"), *_FLAGS, _compiler_version(), _processor())
+    key = hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()
+    return default_cache() / "native" / f"{source.stem}-{key}.so"
+
+
+def _build(source: Path, target: Path) -> str | None:
+    """Compiles `source`; says what went wrong, if anything did. Processes may build the same at the same time."""
+    part = target.with_name(f".{target.stem}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    compiler = _compiler()
+    assert compiler is not None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = subprocess.run(
+            [compiler, *_FLAGS, str(source), "-o", str(part)], capture_output=True, text=True, check=False
+        )
+        if made.returncode != 0:
+            lines = made.stderr.strip().splitlines() or [f"exit status {made.returncode}"]
+            return f"{compiler} could not compile {source.name}: {lines[0]}"
+        os.replace(part, target)
+    except OSError as error:
+        return f"{source.name} could not be compiled: {error}"
+    finally:
+        part.unlink(missing_ok=True)
+    return None
