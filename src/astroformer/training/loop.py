@@ -24,12 +24,12 @@ from accelerate.utils import broadcast, reduce
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from astroformer.allocator import keep_freed_memory
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
-from astroformer.training.allocator import keep_freed_memory
 from astroformer.training.augment import Augmenter
 from astroformer.training.checkpoint import load_checkpoint, save_checkpoint
 from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
