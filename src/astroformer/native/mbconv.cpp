@@ -8,74 +8,22 @@
 // h = a y + b is a batch-normalized map (a = gamma / sigma, b = beta - mu a), z = gelu(h).
 
 #include <algorithm>
-#include <cstdint>
-#include <cstring>
 #include <vector>
+
+#include "vectors.h"
 
 namespace {
 
-constexpr int V = 16;  // floats a vector; the compiler splits it where registers are shorter
-typedef float Vec __attribute__((vector_size(4 * V)));
-typedef int32_t Ints __attribute__((vector_size(4 * V)));
-typedef uint32_t Words __attribute__((vector_size(4 * V)));
-typedef uint16_t Halves __attribute__((vector_size(2 * V)));
-
-struct BFloat16 {
-    uint16_t bits;
-};
-
-inline Vec load(const float* p) {
-    Vec v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-}
-inline Vec load(const BFloat16* p) {
-    Halves h;
-    std::memcpy(&h, p, sizeof h);
-    return (Vec)(__builtin_convertvector(h, Words) << 16);
-}
-inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
-inline void store(BFloat16* p, Vec v) {
-    // To nearest, ties to even. The NaN that arithmetic makes (0x7fc00000) stays one.
-    const Words u = (Words)v;
-    const Halves h = __builtin_convertvector((u + 0x7fffu + ((u >> 16) & 1u)) >> 16, Halves);
-    std::memcpy(p, &h, sizeof h);
-}
-inline Vec all(float x) { return Vec{} + x; }
-
-inline float to_float(float x) { return x; }
-inline float to_float(BFloat16 x) {
-    const uint32_t u = uint32_t(x.bits) << 16;
-    float f;
-    std::memcpy(&f, &u, 4);
-    return f;
-}
-inline void from_float(float x, float* p) { *p = x; }
-inline void from_float(float x, BFloat16* p) {
-    uint32_t u;
-    std::memcpy(&u, &x, 4);
-    p->bits = uint16_t((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
-}
-
 // exp(-x^2 / 2), to 2e-7; NaN stays NaN.
 inline Vec bell(Vec x) {
-    Vec t = x * x * -0.72134752f;  // -1/2 log2(e)
-    t = t < -126.0f ? all(-126.0f) : t;
-    const Ints whole = __builtin_convertvector(t - 0.5f, Ints);  // t <= 0: cut towards 0, this is the nearest
-    const Vec f = t - __builtin_convertvector(whole, Vec);       // in [-1/2, 1/2]
-    Vec p = all(1.3333558e-3f);
-    p = p * f + 9.6181291e-3f;
-    p = p * f + 5.5504109e-2f;
-    p = p * f + 2.4022651e-1f;
-    p = p * f + 6.9314718e-1f;
-    p = p * f + 1.0f;
-    return (Vec)((Ints)p + (whole << 23));
+    const Vec t = x * x * -0.72134752f;  // -1/2 log2(e)
+    return power_of_two(t < -126.0f ? all(-126.0f) : t);
 }
 
 // The normal distribution function Phi(x), given bell(x): Abramowitz & Stegun 7.1.26, to 1.5e-7.
 inline Vec distribution(Vec x, Vec bell_x) {
     const Vec magnitude = (Vec)((Ints)x & 0x7fffffff);
-    const Vec t = 1.0f / (1.0f + 0.23164189f * magnitude);
+    const Vec t = reciprocal(1.0f + 0.23164189f * magnitude);
     Vec p = all(0.5307027f);
     p = p * t - 0.7265760f;
     p = p * t + 0.7107069f;
@@ -423,6 +371,17 @@ void depthwise_backward(const Gradient<T>& g, const Shape& s) {
     });
 }
 
+// In place: d <- a d - p - q y, batch norm's backward.
+template <class T>
+void normalized_backward(T* d, const T* y, const float* a, const float* p, const float* q, int64_t rows, int64_t C) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t c = 0; c < C; c += V) {
+            T* const at = d + i * C + c;
+            store(at, load(a + c) * load(at) - load(p + c) - load(q + c) * load(y + i * C + c));
+        }
+}
+
 // --- the narrow maps, float32 -----------------------------------------------------------------------------------
 
 // sums (B, 2, C): of x - shift and its square; or, with a gradient, of d and d (x - shift). Any C.
@@ -508,6 +467,10 @@ void narrow_backward(const T* d, const float* x, const float* a, const float* p,
         depthwise_backward(                                                                                           \
             Gradient<T>{d, y2, y1, a2, b2, gate, spread, p, q, a1, b1, mean1, weight, out, sums},                     \
             Shape{B, H, W, C, stride, (H + stride - 1) / stride, (W + stride - 1) / stride});                         \
+    }                                                                                                                 \
+    void normalized_backward_##NAME(T* d, const T* y, const float* a, const float* p, const float* q, int64_t rows,   \
+                                    int64_t C) {                                                                      \
+        normalized_backward(d, y, a, p, q, rows, C);                                                                  \
     }                                                                                                                 \
     void narrow_moments_##NAME(const float* x, const float* shift, float* sums, int64_t B, int64_t pixels,            \
                                int64_t C) {                                                                           \

@@ -1,23 +1,19 @@
-"""The fast path of training on a CPU: MBConv blocks whose forward and backward pass are written out.
+"""The fast path of training on a CPU: blocks whose forward and backward pass are written out over native kernels.
 
 A training step of small networks is bound by memory, not by arithmetic: in eager torch every batch norm, GELU and
 depthwise convolution reads and writes the wide maps again. Here each pass over a wide map does all that can be done to
 it in one go (`native/mbconv.cpp`); the matrix products stay torch's. Under bf16 autocast wide maps are kept in
 bfloat16, narrow ones and all sums in float32.
 
-`fuse(network)` gives blocks this forward pass; parameters, buffers and state dict stay as they are, and so does what
-is computed: `MBConv.forward` is the plain version, which a test compares with.
+Attention over few tokens works on one head of one image at a time, so that its scores never leave the cache
+(`native/attention.cpp`).
 
-The batch norm between the expansion and the depthwise convolution, y1 = x We^T, is never undone pixel by pixel in the
-backward pass. With h = a y1 + b the gradient of y1 is a (dh - m - n k), n = (y1 - mu) / sigma the normalized map, m and
-k the means of dh and dh n. That is linear in dh, in y1 and so in x, and both gradients of the product follow from
-narrow matrices:
-
-    dx  = dh (a We) - x We^T (a k / sigma) We - const
-    dWe = a dh^T x - (a k / sigma) We x^T x - const x^T 1
+`fuse(network)` gives blocks these passes; parameters, buffers and state dict stay as they are, and so does what is
+computed: the forward methods of `MBConv` and `RelativeAttention` are the plain versions, which tests compare with.
 
 Legend: B images, H and W rows and columns, R = B·H·W pixels, M channels of the wide maps, I and O of the narrow input
-and output, h hidden channels of the gate. T is the type of wide maps.
+and output, h hidden channels of the gate; in attention L tokens, N heads,
+D channels of a head, E = 3D. T is the type of wide maps.
 """
 
 from __future__ import annotations
@@ -31,24 +27,30 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from astroformer.native import library, why_not
-from astroformer.network.attention import SqueezeExcitation
+from astroformer.network.attention import RelativeAttention, SqueezeExcitation
 from astroformer.network.blocks import MBConv
 
 _LANES = 16  # channels that a kernel works on at once
+_GROUPS = 8  # of images, whose gradients of the position bias are added up apart: the same for any number of threads
 
 
 def fuse(network: nn.Module) -> int:
-    """Gives the MBConv blocks of `network` the fused forward pass where it applies; says how many have it.
+    """Gives the blocks of `network` their fused passes where these apply; says how many have one.
 
-    Blocks with CBAM keep the plain one, as do all blocks where there are no native kernels, on other devices than the
-    CPU and in evaluation.
+    Blocks with CBAM and heads whose width is no multiple of 16 keep the plain pass, as do all where there are no
+    native kernels, on other devices than the CPU and in evaluation.
     """
-    if library("mbconv") is None:
+    if why_not_fused() is not None:
         return 0
-    blocks = [block for block in network.modules() if type(block) is MBConv and _applies(block)]
-    for block in blocks:
-        block.__class__ = FusedMBConv  # unlike a replaced forward method, that survives copies of the network
-    return len(blocks)
+    count = 0
+    for block in network.modules():
+        if type(block) is MBConv and _applies(block):
+            block.__class__ = FusedMBConv  # unlike a replaced forward method, that survives copies of the network
+            count += 1
+        elif type(block) is RelativeAttention and block.head_width % _LANES == 0:
+            block.__class__ = FusedRelativeAttention
+            count += 1
+    return count
 
 
 def unfuse(network: nn.Module) -> None:
@@ -56,12 +58,16 @@ def unfuse(network: nn.Module) -> None:
     for block in network.modules():
         if type(block) is FusedMBConv:
             block.__class__ = MBConv
+        elif type(block) is FusedRelativeAttention:
+            block.__class__ = RelativeAttention
 
 
 def why_not_fused() -> str | None:
     """Why there is no fused path on this machine, as half a sentence; None where there is."""
-    library("mbconv")
-    return why_not("mbconv")
+    for name in ("mbconv", "attention"):
+        if library(name) is None:
+            return why_not(name)
+    return None
 
 
 def _applies(block: MBConv) -> bool:
@@ -69,13 +75,25 @@ def _applies(block: MBConv) -> bool:
     return gate and block.expand.out_channels % _LANES == 0
 
 
+def _wide_type() -> torch.dtype | None:
+    """T as autocast wants it: bfloat16, float32 without autocast; None for what the kernels don't know."""
+    if not torch.is_autocast_enabled("cpu"):
+        return torch.float32
+    return torch.bfloat16 if torch.get_autocast_dtype("cpu") == torch.bfloat16 else None
+
+
+def _plain(module: nn.Module, x: Tensor, weight: Tensor) -> bool:
+    """Whether this call is for the plain version."""
+    known = x.dtype in (torch.float32, torch.bfloat16) and weight.dtype == torch.float32
+    return not module.training or x.device.type != "cpu" or not known or torch.compiler.is_compiling()
+
+
 class FusedMBConv(MBConv):
     """`MBConv` with the written-out training pass."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        plain = not self.training or x_BCHW.device.type != "cpu" or self.expand.weight.dtype != torch.float32
-        if plain or x_BCHW.dtype not in (torch.float32, torch.bfloat16) or torch.compiler.is_compiling():
+        dtype = _wide_type()
+        if dtype is None or _plain(self, x_BCHW, self.expand.weight):
             return super().forward(x_BCHW)
         with torch.autocast("cpu", enabled=False):
             x_BCHW = x_BCHW.float().contiguous(memory_format=torch.channels_last)
@@ -91,7 +109,6 @@ class FusedMBConv(MBConv):
                 ),
                 *(self.project.weight, self.project.bias),
             )
-            dtype = torch.bfloat16 if bf16 else torch.float32
             y_BOHW = _Branch.apply(x_BCHW, self, dtype, *weights)
         return self.shortcut(x_BCHW) + self.drop(y_BOHW)
 
@@ -136,7 +153,7 @@ class _Branch(torch.autograd.Function):
         middle, outer = expand.shape[0], project.shape[0]
         pixels, out_pixels = height * width, out_height * out_width
         x_RI = x_BIHW.permute(0, 2, 3, 1).reshape(-1, inner)
-        call = _Kernels(dtype)
+        call = _Kernels("mbconv", dtype)
         sums = torch.empty
 
         shift_I = block.norm.running_mean.clone()
@@ -146,8 +163,8 @@ class _Branch(torch.autograd.Function):
         n_RI = torch.empty(batch * pixels, inner, dtype=dtype)
         call("narrow_apply", x_RI, norm0.a, norm0.b, n_RI, batch * pixels, inner)
 
-        expand_MI = expand.view(middle, inner)
-        y1_RM = n_RI @ expand_MI.to(dtype).t()
+        expand_MI, project_OM = expand.view(middle, inner).to(dtype), project.view(outer, middle).to(dtype)
+        y1_RM = n_RI @ expand_MI.t()
         shift_M = block.expand_norm.running_mean.clone()
         sums_B2M = sums(batch, 2, middle)
         call("moments", y1_RM, shift_M, sums_B2M, batch, pixels, middle)
@@ -172,10 +189,23 @@ class _Branch(torch.autograd.Function):
             gate_BM = torch.ones(batch, middle)
         z_QM = torch.empty_like(y2_QM)
         call("gated", y2_QM, norm2.a, norm2.b, gate_BM, z_QM, batch, out_pixels, middle)
-        out_QO = torch.addmm(block.project.bias.to(dtype), z_QM, project.view(outer, middle).to(dtype).t())
+        out_QO = torch.addmm(block.project.bias.to(dtype), z_QM, project_OM.t())
 
         ctx.save_for_backward(
-            x_RI, n_RI, y1_RM, y2_QM, z_QM, *norm0, *norm1, *norm2, pooled_BM, hidden_Bh, gate_BM, *weights
+            x_RI,
+            n_RI,
+            y1_RM,
+            y2_QM,
+            z_QM,
+            expand_MI,
+            project_OM,
+            *norm0,
+            *norm1,
+            *norm2,
+            pooled_BM,
+            hidden_Bh,
+            gate_BM,
+            *weights,
         )
         ctx.shape, ctx.out_pixels, ctx.dtype = shape, out_pixels, dtype
         return out_QO.float().view(batch, out_height, out_width, outer).permute(0, 3, 1, 2)
@@ -183,21 +213,21 @@ class _Branch(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[misc]
     def backward(ctx: Any, d_BOHW: Tensor) -> tuple[Tensor | None, ...]:
-        x_RI, n_RI, y1_RM, y2_QM, z_QM, *rest = ctx.saved_tensors
+        x_RI, n_RI, y1_RM, y2_QM, z_QM, expand_MI, project_OM, *rest = ctx.saved_tensors
         norm0, norm1, norm2 = _Norm(*rest[0:4]), _Norm(*rest[4:8]), _Norm(*rest[8:12])
         pooled_BM, hidden_Bh, gate_BM, *weights = rest[12:]
         _, _, expand, _, _, depthwise, _, _, reduce, _, restore, _, project, _ = weights
-        batch, height, width, middle, stride = ctx.shape
+        batch, height, width, middle, _ = ctx.shape
         pixels, out_pixels, dtype = height * width, ctx.out_pixels, ctx.dtype
         inner, outer = expand.shape[1], project.shape[0]
-        call = _Kernels(dtype)
+        call = _Kernels("mbconv", dtype)
 
         with torch.autocast("cpu", enabled=False):
             d_QO = d_BOHW.permute(0, 2, 3, 1).reshape(-1, outer)
             d_project_bias = d_QO.sum(0)
             d_QO = d_QO.to(dtype)
             d_project_OM = (d_QO.t() @ z_QM).float()
-            dz_QM = d_QO @ project.view(outer, middle).to(dtype)
+            dz_QM = d_QO @ project_OM
 
             sums_B5M = torch.empty(batch, 5, middle)
             call("gradient_sums", dz_QM, y2_QM, norm2.a, norm2.b, norm2.mean, norm2.rstd, sums_B5M,
@@ -229,17 +259,10 @@ class _Branch(torch.autograd.Function):
             d_depthwise = sums_kM[:9].t().reshape(depthwise.shape)
             d_beta1_M, d_gamma1_M = sums_kM[9], sums_kM[10] * norm1.rstd
 
-            # dy1 = a dh - p - q y1, y1 = n We^T: see the head of this file.
             p_M, q_M = _pq(norm1, d_beta1_M, d_gamma1_M, batch * pixels)
-            expand_MI = expand.view(middle, inner)
-            mixing_II = (expand_MI.t() * q_M) @ expand_MI
-            dn_RI = torch.addmm(-(p_M @ expand_MI).to(dtype), n_RI, -mixing_II.to(dtype))
-            dn_RI.addmm_(dh_RM, (norm1.a[:, None] * expand_MI).to(dtype))
-            n_sum_I = n_RI.sum(0, dtype=torch.float32)
-            gram_II = (n_RI.t() @ n_RI).float()
-            d_expand_MI = norm1.a[:, None] * (dh_RM.t() @ n_RI).float()
-            d_expand_MI -= q_M[:, None] * (expand_MI @ gram_II)
-            d_expand_MI -= torch.outer(p_M, n_sum_I)
+            call("normalized_backward", dh_RM, y1_RM, norm1.a, p_M, q_M, batch * pixels, middle)
+            d_expand_MI = (dh_RM.t() @ n_RI).float()
+            dn_RI = dh_RM @ expand_MI
 
             sums_B2I = torch.empty(batch, 2, inner)
             call("narrow_gradient_sums", x_RI, dn_RI, norm0.mean, sums_B2I, batch, pixels, inner)
@@ -262,20 +285,65 @@ def _pq(norm: _Norm, d_beta_C: Tensor, d_gamma_C: Tensor, count: int) -> tuple[T
     return norm.a * d_beta_C / count - q_C * norm.mean, q_C
 
 
-class _Kernels:
-    """Calls of the kernels for one type of wide maps; tensors are passed by address, so they must be contiguous."""
+class FusedRelativeAttention(RelativeAttention):
+    """`RelativeAttention` with the written-out training pass."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        found = library("mbconv")
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        dtype = _wide_type()
+        if dtype is None or _plain(self, x_BHWC, self.qkv.weight):
+            return super().forward(x_BHWC)
+        batch, height, width, _ = x_BHWC.shape
+        bias_NLL = None if self.position_bias is None else self.position_bias(height, width)
+        qkv_BLNE = self.qkv(x_BHWC).view(batch, height * width, self.heads, 3 * self.head_width)
+        y_BLC = _Attention.apply(qkv_BLNE.to(dtype), bias_NLL, self.head_width**-0.5)
+        return self.project(y_BLC.view(batch, height, width, -1))
+
+
+class _Attention(torch.autograd.Function):
+    """qkv (B, L, N, 3D) and bias (N, L, L) float32, or None, to (B, L, N·D)."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv_BLNE: Tensor, bias_NLL: Tensor | None, scale: float) -> Tensor:
+        batch, tokens, heads, width = qkv_BLNE.shape
+        qkv_BLNE = qkv_BLNE.contiguous()
+        bias_NLL = None if bias_NLL is None else bias_NLL.float().contiguous()
+        y_BLC = torch.empty(batch, tokens, heads * width // 3, dtype=qkv_BLNE.dtype)
+        call = _Kernels("attention", qkv_BLNE.dtype)
+        call("forward", qkv_BLNE, bias_NLL, y_BLC, scale, batch, tokens, heads, width // 3)
+        ctx.save_for_backward(qkv_BLNE, bias_NLL)
+        ctx.scale = scale
+        return y_BLC
+
+    @staticmethod
+    @once_differentiable  # type: ignore[misc]
+    def backward(ctx: Any, dy_BLC: Tensor) -> tuple[Tensor | None, ...]:
+        qkv_BLNE, bias_NLL = ctx.saved_tensors
+        batch, tokens, heads, width = qkv_BLNE.shape
+        dy_BLC, d_qkv_BLNE = dy_BLC.contiguous(), torch.empty_like(qkv_BLNE)
+        groups = min(batch, _GROUPS)
+        d_bias_GNLL = None if bias_NLL is None else torch.empty(groups, heads, tokens, tokens)
+        call = _Kernels("attention", qkv_BLNE.dtype)
+        call("backward", qkv_BLNE, bias_NLL, dy_BLC, d_qkv_BLNE, d_bias_GNLL, ctx.scale,
+             batch, tokens, heads, width // 3, groups)  # fmt: skip
+        return d_qkv_BLNE, None if d_bias_GNLL is None else d_bias_GNLL.sum(0), None
+
+
+class _Kernels:
+    """Calls of a source's kernels for one type T; tensors are passed by address, so they must be contiguous."""
+
+    def __init__(self, source: str, dtype: torch.dtype) -> None:
+        found = library(source)
         assert found is not None, "blocks are fused only where there are kernels"
         self._library, self._suffix = found, str(dtype).removeprefix("torch.")
 
-    def __call__(self, name: str, *arguments: Tensor | int) -> None:
-        plain: list[ctypes.c_void_p | ctypes.c_int64] = []
+    def __call__(self, name: str, *arguments: Tensor | int | float | None) -> None:
+        plain: list[Any] = []
         for argument in arguments:
             if isinstance(argument, Tensor):
                 assert argument.is_contiguous(), name
                 plain.append(ctypes.c_void_p(argument.data_ptr()))
+            elif isinstance(argument, float):
+                plain.append(ctypes.c_float(argument))
             else:
-                plain.append(ctypes.c_int64(argument))
+                plain.append(ctypes.c_void_p(None) if argument is None else ctypes.c_int64(argument))
         self._library[f"{name}_{self._suffix}"](*plain)
