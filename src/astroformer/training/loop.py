@@ -30,7 +30,7 @@ from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
 from astroformer.training.allocator import keep_freed_memory
-from astroformer.training.augment import Augmenter
+from astroformer.training.augmenter import Augmenter
 from astroformer.training.checkpoint import load_checkpoint, save_checkpoint
 from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
 from astroformer.training.progress import Reporter
