@@ -9,6 +9,7 @@ Shapes: B batch, C channels, H height, W width, P = H·W pixels.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -117,8 +118,7 @@ class Preprocessing:
         """What the network sees: per channel `(x / 255 if x is uint8 - mean) / std`, float32, of the same
         shape.
         """
-        mean_C11 = torch.tensor(self.mean, dtype=torch.float32, device=x_BCHW.device)[:, None, None]
-        std_C11 = torch.tensor(self.std, dtype=torch.float32, device=x_BCHW.device)[:, None, None]
+        mean_C11, std_C11 = _per_channel(self.mean, x_BCHW.device), _per_channel(self.std, x_BCHW.device)
         scaled_BCHW = x_BCHW.float() / 255 if x_BCHW.dtype == torch.uint8 else x_BCHW.float()
         return (scaled_BCHW - mean_C11) / std_C11
 
@@ -187,6 +187,13 @@ class Preprocessing:
             framed[top : top + inner_h, left : left + inner_w] = inner
             return framed
         return _resize(image, height, width)
+
+
+@functools.lru_cache(maxsize=64)
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(C, 1, 1) on the device; kept, since a copy to a GPU waits for it."""
+    with torch.inference_mode(False):  # one made for a prediction may serve a training step
+        return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
 
 
 def _resize(image: Array, height: int, width: int) -> Array:

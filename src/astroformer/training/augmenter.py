@@ -248,7 +248,7 @@ class Augmenter:
         for slot in range(operation_BP.shape[1]):
             for name, change in on_values.items():
                 drew_B = operation_BP[:, slot] == OPERATIONS.index(name)
-                if drew_B.device.type != "cpu":  # asking which rows would wait for the device: all are changed
+                if not _on_host(drew_B):  # asking which rows would wait for the device: all are changed
                     changed = change(x_BCHW.clone(), strength_BP[:, slot])
                     changed = changed.clamp_(0.0, 1.0) if integer else changed
                     x_BCHW.copy_(torch.where(drew_B[:, None, None, None], changed, x_BCHW))
@@ -263,7 +263,7 @@ class Augmenter:
 
     def _erase_(self, x_BCHW: Tensor, box_B4: Tensor, index_B: Tensor, epoch: int) -> None:
         """Fill each image's rectangle, in place."""
-        if box_B4.device.type != "cpu":
+        if not _on_host(box_B4):
             part, index = x_BCHW, index_B  # an empty rectangle changes nothing
         else:
             rows = (box_B4[:, 1] > box_B4[:, 0]).nonzero()[:, 0]
@@ -279,6 +279,11 @@ class Augmenter:
             x_BCHW.copy_(erased)
         else:
             x_BCHW.index_copy_(0, rows, erased)
+
+
+def _on_host(drawn: Tensor) -> bool:
+    """Whether to ask which images are concerned costs nothing; of a GPU's tensors the question waits for the GPU."""
+    return drawn.device.type == "cpu"
 
 
 def _not_square(size: tuple[int, int]) -> UserError:
