@@ -11,9 +11,30 @@ typedef int32_t Eight __attribute__((vector_size(32)));
 
 constexpr int PRECISION = 22;  // binary places of the weights
 
+inline Eight load(const int32_t* at) {
+    Eight v;
+    std::memcpy(&v, at, 32);
+    return v;
+}
+
 inline uint8_t rounded(int32_t sum) {
     const int32_t v = (sum + (1 << (PRECISION - 1))) >> PRECISION;
     return uint8_t(v < 0 ? 0 : v > 255 ? 255 : v);
+}
+
+// Lanes of a and b side by side, added in pairs that `even` and `odd` name.
+inline Eight paired(Eight a, Eight b, Eight even, Eight odd) {
+    return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
+}
+
+// The sums over the lanes of eight vectors, as one vector.
+inline Eight added(const Eight v[8]) {
+    const Eight even1 = {0, 8, 2, 10, 4, 12, 6, 14}, odd1 = {1, 9, 3, 11, 5, 13, 7, 15};
+    const Eight even2 = {0, 1, 8, 9, 4, 5, 12, 13}, odd2 = {2, 3, 10, 11, 6, 7, 14, 15};
+    const Eight even3 = {0, 1, 2, 3, 8, 9, 10, 11}, odd3 = {4, 5, 6, 7, 12, 13, 14, 15};
+    Eight two[4];
+    for (int i = 0; i < 4; ++i) two[i] = paired(v[2 * i], v[2 * i + 1], even1, odd1);
+    return paired(paired(two[0], two[1], even2, odd2), paired(two[2], two[3], even2, odd2), even3, odd3);
 }
 
 }  // namespace
@@ -28,7 +49,7 @@ extern "C" void resize_uint8(const uint8_t* image, int64_t height, int64_t width
     thread_local std::vector<int32_t> line, sums;
     thread_local std::vector<uint8_t> narrow;
     line.assign(size_t(width + taps_x), 0);  // the weights filled up with 0 reach beyond the row
-    sums.resize(size_t(out_w));
+    sums.resize(size_t(out_w + 8));
     narrow.resize(size_t(height * out_w));
     for (int64_t c = 0; c < channels; ++c) {
         for (int64_t y = 0; y < height; ++y) {
@@ -38,17 +59,20 @@ extern "C" void resize_uint8(const uint8_t* image, int64_t height, int64_t width
                 for (int64_t x = 0; x < width; ++x) pixel[x] = from[3 * x];
             else
                 for (int64_t x = 0; x < width; ++x) pixel[x] = from[channels * x];
-            for (int64_t x = 0; x < out_w; ++x) {
-                Eight sum = {};
-                for (int64_t t = 0; t < taps_x; t += 8) {
-                    Eight p, w;
-                    std::memcpy(&p, pixel + first_x[x] + t, 32);
-                    std::memcpy(&w, weights_x + x * taps_x + t, 32);
-                    sum += p * w;
+            int32_t* total = sums.data();
+            for (int64_t x = 0; x < out_w; x += 8) {  // eight at a time, the last again and again where there are fewer
+                Eight sum[8];
+                for (int64_t i = 0; i < 8; ++i) {
+                    const int64_t at = x + i < out_w ? x + i : out_w - 1;
+                    const int32_t *p = pixel + first_x[at], *w = weights_x + at * taps_x;
+                    sum[i] = Eight{};
+                    for (int64_t t = 0; t < taps_x; t += 8) sum[i] += load(p + t) * load(w + t);
                 }
-                narrow[size_t(y * out_w + x)] =
-                    rounded(sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7]);
+                const Eight all = added(sum);
+                std::memcpy(total + x, &all, 32);
             }
+            uint8_t* to = narrow.data() + y * out_w;
+            for (int64_t x = 0; x < out_w; ++x) to[x] = rounded(total[x]);
         }
         for (int64_t y = 0; y < out_h; ++y) {
             int32_t* total = sums.data();
