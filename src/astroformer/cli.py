@@ -53,9 +53,6 @@ class Train:
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
     def run(self, given: set[str]) -> None:
-        from astroformer.training.progress import Reporter
-        from astroformer.training.train import resume, train
-
         if self.resume is not None:
             extra = given - {"resume", "quiet", "debug", "no-quiet", "no-debug"}
             if extra or self.source is not None:
@@ -63,11 +60,16 @@ class Train:
                 raise UserError(
                     f"--resume continues a run as it was, with its own source and settings; leave out {what}."
                 )
+        elif self.source is None:
+            raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or mock-galaxies.")
+        from astroformer.training.progress import Reporter
+        from astroformer.training.train import resume, train
+
+        if self.source is None:
+            assert self.resume is not None
             with Reporter(quiet=self.quiet) as reporter:
                 self._tell(resume(self.resume, reporter=reporter))
             return
-        if self.source is None:
-            raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or mock-galaxies.")
         with Reporter(quiet=self.quiet) as reporter:
             trained = train(
                 self.source,

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
@@ -149,7 +151,7 @@ class Augment(BaseModel):
         if channels != 3:
             names += [name for name in ("saturation", "hue") if getattr(self, name) > 0]
         if self.policy != "none":
-            kept = operations(self.policy, channels, dtype == torch.uint8)
+            kept = operations(self.policy, channels, str(dtype) == "torch.uint8")
             names += [f"{self.policy}: {name}" for name in operations(self.policy, 3, True) if name not in kept]
         return names
 

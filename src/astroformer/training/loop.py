@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import broadcast, reduce
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from astroformer.allocator import keep_freed_memory
@@ -31,6 +30,7 @@ from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
 from astroformer.training.augmenter import Augmenter
+from astroformer.training.averaging import AveragedNetwork
 from astroformer.training.checkpoint import load_checkpoint, save_checkpoint
 from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
 from astroformer.training.progress import Reporter
@@ -170,7 +170,7 @@ class Loop:
         if device.type == "cpu":
             keep_freed_memory()
         network = network.to(device).to(memory_format=torch.channels_last)
-        self.average = ModelEmaV3(network, decay=0.0) if recipe.ema else None
+        self.average = AveragedNetwork(network, decay=0.0) if recipe.ema else None
         learning_rate = recipe.learning_rate
         assert learning_rate is not None, "the recipe is not decided"
         optimizer = create_optimizer(
