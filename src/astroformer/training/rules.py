@@ -4,6 +4,7 @@ never validation images). `decide` returns the recipe with every open setting fi
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from astroformer.errors import UserError
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.sources import LabelledImages
 from astroformer.network import VARIANTS
+from astroformer.system import usable_cores
 from astroformer.training.recipe import Recipe, make_recipe
 
 # A sample is enough for shapes, channels and where the frames vary; it costs about half a second.
@@ -44,12 +46,16 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         UserError: no sampled image can be read, or their channels differ in a way that needs a decision.
     """
     device = pick_device(recipe.device)
-    sample: list[NDArray[Any]] = []
-    for i in np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int)):
+
+    def read(i: int) -> NDArray[Any] | None:
         try:
-            sample.append(images.read(int(i)))
+            return images.read(i)
         except UnreadableImage:
-            continue  # the store reports every unreadable file
+            return None  # the store reports every unreadable file
+
+    chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int)).tolist()
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        sample = [image for image in pool.map(read, chosen) if image is not None]
     if not sample:
         raise UserError(f"none of the images of '{images.source}' can be read.")
     settings: dict[str, Any] = {}
@@ -121,5 +127,6 @@ def measure_crop(sample: list[NDArray[Any]]) -> float:
 
 
 def _reduced(image: NDArray[Any]) -> NDArray[Any]:
-    grey = image.astype(np.float32).mean(-1)
+    # Channel by channel: numpy's mean over a last axis of three takes four times as long.
+    grey = sum((image[..., c].astype(np.float32) for c in range(image.shape[2])), np.float32(0)) / image.shape[2]
     return np.asarray(Image.fromarray(grey).resize((_GRID, _GRID), Image.Resampling.BOX))
