@@ -30,12 +30,13 @@ from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
 from astroformer.training.allocator import keep_freed_memory
-from astroformer.training.augment import Augmenter
+from astroformer.training.augmenter import Augmenter
 from astroformer.training.checkpoint import load_checkpoint, save_checkpoint
 from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
 from astroformer.training.progress import Reporter
 from astroformer.training.randomness import permutation, uniforms
 from astroformer.training.recipe import Recipe
+from astroformer.training.resident import resident, to_device
 from astroformer.training.run import RunFolder
 
 _SAMPLING_STREAM = 7_001  # keeps the draws of balanced sampling apart from those of the augmentation
@@ -133,20 +134,6 @@ def class_weights(recipe: Recipe, labels_N: np.ndarray[Any, Any], classes: tuple
     return torch.tensor(weights_K / (weights_K * counts_K).sum() * counts_K.sum(), dtype=torch.float32)
 
 
-def resident(store: ImageStore, device: torch.device) -> Callable[[np.ndarray[Any, Any]], Tensor]:
-    """A gatherer `positions (B,) → (B, C, H, W)` on `device` from the fastest place that holds the whole store.
-
-    On CUDA the store itself moves to the device when it takes less than half of the free memory; otherwise rows are
-    read from the memory map and copied. On CPU the memory map is the operating system's own cache already.
-    """
-    if device.type == "cuda":
-        size = len(store) * store.base[0].nbytes
-        if size < torch.cuda.mem_get_info(device)[0] // 2:
-            whole_NCHW = torch.from_numpy(store.take(np.arange(len(store)))).to(device)
-            return lambda positions: whole_NCHW[torch.from_numpy(positions).to(device)]
-    return lambda positions: torch.from_numpy(store.take(positions)).to(device)
-
-
 def predict_store(classifier: Classifier, store: ImageStore, batch_size: int = 128) -> np.ndarray[Any, Any]:
     """(N, K) probabilities of a whole store through the one predict path."""
     parts = [
@@ -195,7 +182,7 @@ class Loop:
         )
         self.plain = network
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
-        self.gather = resident(train, device)
+        self.stored = resident(train, device)
         full = preprocessing.image_size
         self.augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=full)
         small = (round(full[0] * _SMALL / 4) * 4, round(full[1] * _SMALL / 4) * 4)
@@ -334,17 +321,20 @@ class Loop:
     def _batch(self, keys: np.ndarray[Any, Any], labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """Augmented, mixed and normalised images (B, C, H, W) and soft targets (B, K) of `keys[:-1]`."""
         device = self.accelerator.device
-        keys = keys if self.augmenter.mixes else keys[:-1]
-        taken = keys % len(labels_N)
-        index_B = torch.from_numpy(np.ascontiguousarray(keys))  # on the CPU, so that nothing waits for the device
         early = self._progress < self.recipe.progressive
         augmenter = self.small_augmenter if early and self.small_augmenter else self.augmenter
-        x_BCHW = augmenter.transform(self.gather(taken), index_B, self.state.epoch)
-        y_BK = F.one_hot(labels_N[taken], len(self.train.classes)).float().to(device)
-        if self.augmenter.mixes:
-            x_BCHW, y_BK = augmenter.mix(x_BCHW[:-1], x_BCHW[1:], y_BK[:-1], y_BK[1:], index_B[:-1], self.state.epoch)
-        x_BCHW = self.preprocessing.normalize(x_BCHW)
-        return x_BCHW.contiguous(memory_format=torch.channels_last), y_BK
+        keys = np.ascontiguousarray(keys if augmenter.mixes else keys[:-1])
+        taken = keys % len(labels_N)
+        stored_MCHW, row_B = self.stored(taken)
+        return augmenter.batch(
+            stored_MCHW,
+            row_B,
+            to_device(keys, device),
+            self.state.epoch,
+            to_device(labels_N[taken], device),
+            classes=len(self.train.classes),
+            preprocessing=self.preprocessing,
+        )
 
     def _look(self) -> None:
         """Waits for the device, stops on a non-finite loss, and tells how far the run is."""
