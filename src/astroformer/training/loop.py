@@ -24,14 +24,15 @@ from accelerate.utils import broadcast, reduce
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from astroformer.allocator import keep_freed_memory
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
-from astroformer.training.allocator import keep_freed_memory
 from astroformer.training.augmenter import Augmenter
 from astroformer.training.checkpoint import load_checkpoint, save_checkpoint
+from astroformer.training.fused import fuse, unfuse, why_not_fused
 from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
 from astroformer.training.progress import Reporter
 from astroformer.training.randomness import permutation, uniforms
@@ -171,6 +172,8 @@ class Loop:
             keep_freed_memory()
         network = network.to(device).to(memory_format=torch.channels_last)
         self.average = ModelEmaV3(network, decay=0.0) if recipe.ema else None
+        if recipe.speed == "fused" and not fuse(network) and (reason := why_not_fused()):
+            self.reporter.say(f"speed: plain, not fused as the recipe says: {reason}")  # resumed on another machine
         learning_rate = recipe.learning_rate
         assert learning_rate is not None, "the recipe is not decided"
         optimizer = create_optimizer(
@@ -182,6 +185,9 @@ class Loop:
         )
         self.plain = network
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
+        if recipe.speed == "compiled":
+            # Dynamic sizes, since a progressive run has two and the last batch may differ: one compilation for all.
+            self.network = torch.compile(self.network, dynamic=True)
         self.stored = resident(train, device)
         full = preprocessing.image_size
         self.augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=full)
@@ -240,6 +246,7 @@ class Loop:
             if progress >= 1:
                 break
         self.save()
+        unfuse(self.plain)
         return Fit(self.averaged(), state)
 
     def progress(self) -> float:

