@@ -31,7 +31,7 @@ from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
 from astroformer.training.augmenter import Augmenter
-from astroformer.training.checkpoint import load_checkpoint, save_checkpoint
+from astroformer.training.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
 from astroformer.training.fused import fuse, unfuse, why_not_fused
 from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
 from astroformer.training.progress import Reporter
@@ -433,10 +433,5 @@ class Loop:
         self.plain.load_state_dict(groups["network"])
         if self.average:
             self.average.module.load_state_dict(groups["average"])
-        self.optimizer.load_state_dict(optimizer)
-        # Moments in the memory format of their parameters again: same kernels, same bits.
-        for parameter, entries in self.optimizer.state.items():
-            for name, value in entries.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    entries[name] = torch.empty_like(parameter).copy_(value)
+        restore_optimizer(self.optimizer, optimizer)
         self.state = State(**state)

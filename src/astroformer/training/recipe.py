@@ -104,7 +104,7 @@ class Recipe(BaseModel):
     speed: Literal["auto", "plain", "fused", "compiled"] = Field(
         "auto",
         description="how a training step is computed: plain torch, fused (kernels for the CPU) or compiled "
-        "(torch.compile: minutes before the first step); auto: fused on a CPU where there is a C++ compiler, else plain",
+        "(torch.compile: minutes before the first step); auto: fused on a CPU with a C++ compiler, else plain",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA when torch finds it, else the CPU")
     evaluations: int = Field(20, ge=1, description="validations a run, evenly spread; at most one an epoch")

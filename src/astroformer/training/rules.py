@@ -86,7 +86,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         settings["learning_rate"] = rate * _NARROW / width if recipe.optimizer == "adamw" else rate
     step, sentence = _step(recipe, device)
     settings |= step
-    said.append(sentence)
+    if "auto" in (recipe.speed, recipe.precision):
+        said.append(sentence)
     # Checked as a whole once more: what was decided may not go with what was given.
     return make_recipe({**recipe.model_dump(), **settings}), said
 
