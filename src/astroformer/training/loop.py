@@ -37,7 +37,7 @@ from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
 from astroformer.training.progress import Reporter
 from astroformer.training.randomness import permutation, uniforms
 from astroformer.training.recipe import Recipe
-from astroformer.training.resident import resident, to_device
+from astroformer.training.resident import Streamed, resident, to_device
 from astroformer.training.run import RunFolder
 
 _SAMPLING_STREAM = 7_001  # keeps the draws of balanced sampling apart from those of the augmentation
@@ -198,6 +198,7 @@ class Loop:
         self.steps_per_epoch = count_steps(len(train), recipe.batch_size)
         self.state = State()
         self._progress = 0.0  # at the step being made
+        self._ahead = np.empty(0, np.int64)  # what the next step of the epoch takes
         # The step of the epoch with the first non-finite loss, on the device, so that nothing waits for it.
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
@@ -225,7 +226,9 @@ class Loop:
             ring = np.concatenate([keys_N, keys_N[:1]])
             bounds = np.linspace(0, len(keys_N), self.steps_per_epoch + 1).round().astype(int)
             while state.step < self.steps_per_epoch and progress < 1:
-                self._step(ring[bounds[state.step] : bounds[state.step + 1] + 1], labels_N)
+                first, last, next_last = (int(bounds[min(state.step + k, self.steps_per_epoch)]) for k in range(3))
+                self._ahead = ring[last : next_last + 1]
+                self._step(ring[first : last + 1], labels_N)
                 if state.step % _CHECK_EVERY == 0 or state.step == self.steps_per_epoch:
                     self._look()
                 if self._asked_to_stop():
@@ -333,6 +336,8 @@ class Loop:
         keys = np.ascontiguousarray(keys if augmenter.mixes else keys[:-1])
         taken = keys % len(labels_N)
         stored_MCHW, row_B = self.stored(taken)
+        if isinstance(self.stored, Streamed) and len(self._ahead) > 1:  # parts of a batch are not foreseen
+            self.stored.prefetch((self._ahead if augmenter.mixes else self._ahead[:-1]) % len(labels_N))
         return augmenter.batch(
             stored_MCHW,
             row_B,
