@@ -5,7 +5,6 @@
 // worked on at a time, so that its L x L scores stay in the cache; they are made again in the backward pass.
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "vectors.h"
@@ -24,14 +23,19 @@ inline float sum_of(Vec v) {
     return total;
 }
 
-// A head of an image in float32: rows (L, D), and the same turned (D, P), P being L rounded up to whole vectors.
-struct Head {
-    int64_t L, P, D;
-    std::vector<float> q, k, v, kt, vt, scores;
+constexpr int64_t ROWS = 4;  // queries worked on at once: each key is read once for all of them
 
-    Head(int64_t tokens, int64_t width) : L(tokens), P((tokens + V - 1) / V * V), D(width) {
-        for (auto* rows : {&q, &k, &v}) rows->resize(L * D);
-        kt.assign(D * P, 0.0f), vt.assign(D * P, 0.0f), scores.resize(P);
+inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// A head of an image in float32: rows (Q, D), the same turned (D, P), and for some queries their weights (ROWS, P).
+// Q and P are L rounded up to whole blocks of queries and whole vectors; what lies beyond L is 0.
+struct Head {
+    int64_t L, Q, P, D;
+    std::vector<float> q, k, v, kt, vt, w;
+
+    Head(int64_t tokens, int64_t width) : L(tokens), Q(round_up(tokens, ROWS)), P(round_up(tokens, V)), D(width) {
+        for (auto* rows : {&q, &k, &v}) rows->assign(Q * D, 0.0f);
+        kt.assign(D * P, 0.0f), vt.assign(D * P, 0.0f), w.resize(ROWS * P);
     }
 
     template <class T>
@@ -47,33 +51,60 @@ struct Head {
             for (int64_t d = 0; d < D; ++d) kt[d * P + i] = k[i * D + d], vt[d * P + i] = v[i * D + d];
     }
 
-    // out (P) = row (D) times turned (D, P).
-    void product(const float* row, const std::vector<float>& turned, float* out) const {
+    // out (ROWS, P) = rows (ROWS, D) times turned (D, P).
+    void onto_keys(const float* rows, const std::vector<float>& turned, float* out) const {
         for (int64_t j = 0; j < P; j += V) {
-            Vec sum = {};
-            for (int64_t d = 0; d < D; ++d) sum += row[d] * load(&turned[d * P + j]);
-            store(out + j, sum);
+            Vec sum[ROWS] = {};
+            for (int64_t d = 0; d < D; ++d) {
+                const Vec t = load(&turned[d * P + j]);
+                for (int64_t r = 0; r < ROWS; ++r) sum[r] += rows[r * D + d] * t;
+            }
+            for (int64_t r = 0; r < ROWS; ++r) store(out + r * P + j, sum[r]);
         }
     }
 
-    // The weights of query i over all keys, into `scores`; beyond L they are 0.
-    void weights(int64_t i, const float* bias) {
-        product(&q[i * D], kt, scores.data());
-        float top = -INFINITY;
-        for (int64_t j = 0; j < L; ++j) {
-            if (bias) scores[j] += bias[i * L + j];
-            top = scores[j] > top ? scores[j] : top;
+    // out (ROWS, D) = weights (ROWS, P) times rows (L, D).
+    void over_keys(const float* weights, const std::vector<float>& rows, float* out) const {
+        for (int64_t d = 0; d < D; d += V) {
+            Vec sum[ROWS] = {};
+            for (int64_t j = 0; j < L; ++j) {
+                const Vec t = load(&rows[j * D + d]);
+                for (int64_t r = 0; r < ROWS; ++r) sum[r] += weights[r * P + j] * t;
+            }
+            for (int64_t r = 0; r < ROWS; ++r) store(out + r * D + d, sum[r]);
         }
-        for (int64_t j = L; j < P; ++j) scores[j] = -INFINITY;
-        Vec total = {};
-        for (int64_t j = 0; j < P; j += V) {
-            const Vec e = exponential(load(&scores[j]) - top);
-            store(&scores[j], e);
-            total += e;
+    }
+
+    // The weights of the queries from i on over all keys, into `w`.
+    void attend(int64_t i, const float* bias) {
+        onto_keys(&q[i * D], kt, w.data());
+        for (int64_t r = 0; r < ROWS; ++r) {
+            float* const x = &w[r * P];
+            if (i + r >= L) {
+                std::fill(x, x + P, 0.0f);
+                continue;
+            }
+            if (bias)
+                for (int64_t j = 0; j < L; ++j) x[j] += bias[(i + r) * L + j];
+            std::fill(x + L, x + P, x[0]);
+            Vec tops = load(x);
+            for (int64_t j = V; j < P; j += V) {
+                const Vec xj = load(x + j);
+                tops = xj > tops ? xj : tops;
+            }
+            float top = tops[0];
+            for (int u = 1; u < V; ++u) top = tops[u] > top ? tops[u] : top;
+            Vec total = {};
+            for (int64_t j = 0; j < P; j += V) {
+                Vec e = exponential(load(x + j) - top);
+                if (j + V > L)
+                    for (int64_t beyond = L - j; beyond < V; ++beyond) e[beyond] = 0.0f;
+                store(x + j, e);
+                total += e;
+            }
+            const float inverse = 1.0f / sum_of(total);
+            for (int64_t j = 0; j < P; j += V) store(x + j, load(x + j) * inverse);
         }
-        for (int64_t j = L; j < P; ++j) total[j - (P - V)] -= scores[j], scores[j] = 0.0f;  // 2^-126 each, not 0
-        const float inverse = 1.0f / sum_of(total);
-        for (int64_t j = 0; j < P; j += V) store(&scores[j], load(&scores[j]) * inverse);
     }
 };
 
@@ -82,17 +113,17 @@ void forward(const T* qkv, const float* bias, T* y, float scale, int64_t B, int6
 #pragma omp parallel
     {
         Head head(L, D);
+        std::vector<float> rows(ROWS * D);
 #pragma omp for collapse(2) schedule(static)
         for (int64_t b = 0; b < B; ++b)
             for (int64_t n = 0; n < N; ++n) {
                 head.read(qkv + (b * L * N + n) * 3 * D, N * 3 * D, scale);
-                for (int64_t i = 0; i < L; ++i) {
-                    head.weights(i, bias ? bias + n * L * L : nullptr);
-                    for (int64_t d = 0; d < D; d += V) {
-                        Vec sum = {};
-                        for (int64_t j = 0; j < L; ++j) sum += head.scores[j] * load(&head.v[j * D + d]);
-                        store(y + ((b * L + i) * N + n) * D + d, sum);
-                    }
+                for (int64_t i = 0; i < L; i += ROWS) {
+                    head.attend(i, bias ? bias + n * L * L : nullptr);
+                    head.over_keys(head.w.data(), head.v, rows.data());
+                    for (int64_t r = 0; r < ROWS && i + r < L; ++r)
+                        for (int64_t d = 0; d < D; d += V)
+                            store(y + ((b * L + i + r) * N + n) * D + d, load(&rows[r * D + d]));
                 }
             }
     }
@@ -105,7 +136,8 @@ void backward(const T* qkv, const float* bias, const T* dy, T* d_qkv, float* d_b
 #pragma omp parallel
     {
         Head head(L, D);
-        std::vector<float> dq(L * D), dk(L * D), dv(L * D), dw(head.P), row(D);
+        const int64_t P = head.P;
+        std::vector<float> dq(head.Q * D), dk(L * D), dv(L * D), ds(ROWS * P), rows(ROWS * D);
 #pragma omp for collapse(2) schedule(static)
         for (int64_t g = 0; g < G; ++g)
             for (int64_t n = 0; n < N; ++n) {
@@ -115,34 +147,44 @@ void backward(const T* qkv, const float* bias, const T* dy, T* d_qkv, float* d_b
                     head.read(qkv + (b * L * N + n) * 3 * D, N * 3 * D, scale);
                     std::fill(dk.begin(), dk.end(), 0.0f);
                     std::fill(dv.begin(), dv.end(), 0.0f);
-                    for (int64_t i = 0; i < L; ++i) {
-                        head.weights(i, bias ? bias + n * L * L : nullptr);
-                        float* const w = head.scores.data();
-                        for (int64_t d = 0; d < D; d += V) store(&row[d], load(dy + ((b * L + i) * N + n) * D + d));
-                        head.product(row.data(), head.vt, dw.data());
-                        Vec mean = {};
-                        for (int64_t j = 0; j < head.P; j += V) mean += load(w + j) * load(&dw[j]);
-                        const float centre = sum_of(mean);
-                        for (int64_t j = 0; j < head.P; j += V)  // of the scores: w (dw - sum w dw)
-                            store(&dw[j], load(w + j) * (load(&dw[j]) - centre));
-                        if (db)
-                            for (int64_t j = 0; j < L; ++j) db[i * L + j] += dw[j];
+                    for (int64_t i = 0; i < L; i += ROWS) {
+                        head.attend(i, bias ? bias + n * L * L : nullptr);
+                        const float* const w = head.w.data();
+                        for (int64_t r = 0; r < ROWS; ++r)
+                            for (int64_t d = 0; d < D; d += V)
+                                store(&rows[r * D + d],
+                                      i + r < L ? load(dy + ((b * L + i + r) * N + n) * D + d) : Vec{});
+                        head.onto_keys(rows.data(), head.vt, ds.data());  // of the weights
+                        for (int64_t r = 0; r < ROWS; ++r) {
+                            float* const s = &ds[r * P];
+                            Vec mean = {};
+                            for (int64_t j = 0; j < P; j += V) mean += load(w + r * P + j) * load(s + j);
+                            const float centre = sum_of(mean);
+                            for (int64_t j = 0; j < P; j += V)  // of the scores: w (dw - sum w dw)
+                                store(s + j, load(w + r * P + j) * (load(s + j) - centre));
+                            if (db && i + r < L)
+                                for (int64_t j = 0; j < L; ++j) db[(i + r) * L + j] += s[j];
+                        }
+                        head.over_keys(ds.data(), head.k, &dq[i * D]);
                         for (int64_t d = 0; d < D; d += V) {
-                            const Vec dyi = load(&row[d]), qi = load(&head.q[i * D + d]);
-                            Vec sum = {};
+                            Vec dyi[ROWS], qi[ROWS];
+                            for (int64_t r = 0; r < ROWS; ++r)
+                                dyi[r] = load(&rows[r * D + d]), qi[r] = load(&head.q[(i + r) * D + d]);
                             for (int64_t j = 0; j < L; ++j) {
-                                const int64_t at = j * D + d;
-                                sum += dw[j] * load(&head.k[at]);
-                                store(&dk[at], load(&dk[at]) + dw[j] * qi);
-                                store(&dv[at], load(&dv[at]) + w[j] * dyi);
+                                Vec k = load(&dk[j * D + d]), v = load(&dv[j * D + d]);
+                                for (int64_t r = 0; r < ROWS; ++r) {
+                                    k += ds[r * P + j] * qi[r];
+                                    v += w[r * P + j] * dyi[r];
+                                }
+                                store(&dk[j * D + d], k);
+                                store(&dv[j * D + d], v);
                             }
-                            store(&dq[i * D + d], sum * scale);
                         }
                     }
                     for (int64_t i = 0; i < L; ++i)
                         for (int64_t d = 0; d < D; d += V) {
                             T* const at = d_qkv + ((b * L + i) * N + n) * 3 * D + d;
-                            store(at, load(&dq[i * D + d]));
+                            store(at, load(&dq[i * D + d]) * scale);
                             store(at + D, load(&dk[i * D + d]));
                             store(at + 2 * D, load(&dv[i * D + d]));
                         }

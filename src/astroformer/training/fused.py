@@ -57,9 +57,9 @@ def unfuse(network: nn.Module) -> None:
     """The inverse of `fuse`."""
     for block in network.modules():
         if type(block) is FusedMBConv:
-            block.__class__ = MBConv
+            block.__class__ = MBConv  # type: ignore[assignment]
         elif type(block) is FusedRelativeAttention:
-            block.__class__ = RelativeAttention
+            block.__class__ = RelativeAttention  # type: ignore[assignment]
 
 
 def why_not_fused() -> str | None:
@@ -122,6 +122,12 @@ class _Norm(NamedTuple):
     b: Tensor
 
 
+def _shift(layer: nn.BatchNorm2d) -> Tensor:
+    """A guess at the mean, so that the variance is no small difference of large sums: the running mean."""
+    assert layer.running_mean is not None
+    return layer.running_mean.clone()
+
+
 def _norm(layer: nn.BatchNorm2d, shift_C: Tensor, sums_B2C: Tensor, pixels: int) -> _Norm:
     """Statistics from the sums of y - shift and of its square, and the layer's running ones brought up to date."""
     sums_2C = sums_B2C.sum(0, dtype=torch.float64)
@@ -129,13 +135,14 @@ def _norm(layer: nn.BatchNorm2d, shift_C: Tensor, sums_B2C: Tensor, pixels: int)
     offset_C = sums_2C[0] / count
     variance_C = (sums_2C[1] / count - offset_C**2).clamp_(min=0.0)
     mean_C = (shift_C + offset_C).float()
-    if layer.track_running_stats and layer.running_mean is not None and layer.running_var is not None:
-        if layer.num_batches_tracked is not None:
-            layer.num_batches_tracked.add_(1)
-        momentum = layer.momentum
-        assert momentum is not None, "the networks' batch norms have a fixed momentum"
-        layer.running_mean.lerp_(mean_C, momentum)
-        layer.running_var.lerp_((variance_C * (count / max(count - 1, 1))).float(), momentum)
+    momentum = layer.momentum
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    assert momentum is not None
+    layer.running_mean.lerp_(mean_C, momentum)
+    layer.running_var.lerp_((variance_C * (count / max(count - 1, 1))).float(), momentum)
+    if layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
     rstd_C = torch.rsqrt(variance_C + layer.eps).float()
     a_C = layer.weight * rstd_C
     return _Norm(mean_C, rstd_C, a_C, layer.bias - mean_C * a_C)
@@ -156,7 +163,7 @@ class _Branch(torch.autograd.Function):
         call = _Kernels("mbconv", dtype)
         sums = torch.empty
 
-        shift_I = block.norm.running_mean.clone()
+        shift_I = _shift(block.norm)
         sums_B2I = sums(batch, 2, inner)
         call("narrow_moments", x_RI, shift_I, sums_B2I, batch, pixels, inner)
         norm0 = _norm(block.norm, shift_I, sums_B2I, pixels)
@@ -165,14 +172,14 @@ class _Branch(torch.autograd.Function):
 
         expand_MI, project_OM = expand.view(middle, inner).to(dtype), project.view(outer, middle).to(dtype)
         y1_RM = n_RI @ expand_MI.t()
-        shift_M = block.expand_norm.running_mean.clone()
+        shift_M = _shift(block.expand_norm)
         sums_B2M = sums(batch, 2, middle)
         call("moments", y1_RM, shift_M, sums_B2M, batch, pixels, middle)
         norm1 = _norm(block.expand_norm, shift_M, sums_B2M, pixels)
 
         kernel_9M = depthwise.view(middle, 9).t().contiguous()
         y2_QM = torch.empty(batch * out_pixels, middle, dtype=dtype)
-        shift_M = block.depthwise_norm.running_mean.clone()
+        shift_M = _shift(block.depthwise_norm)
         sums_B2M = sums(batch, 2, middle)
         shape = (batch, height, width, middle, stride)
         call("depthwise", y1_RM, norm1.a, norm1.b, kernel_9M, shift_M, y2_QM, sums_B2M, *shape)
@@ -180,6 +187,8 @@ class _Branch(torch.autograd.Function):
 
         gate = block.attention
         if isinstance(gate, SqueezeExcitation):
+            assert gate.reduce.bias is not None
+            assert gate.restore.bias is not None
             pooled_BM = torch.empty(batch, middle)
             call("pooled", y2_QM, norm2.a, norm2.b, pooled_BM, batch, out_pixels, middle)
             hidden_Bh = F.linear(pooled_BM, gate.reduce.weight.flatten(1), gate.reduce.bias)
@@ -189,6 +198,7 @@ class _Branch(torch.autograd.Function):
             gate_BM = torch.ones(batch, middle)
         z_QM = torch.empty_like(y2_QM)
         call("gated", y2_QM, norm2.a, norm2.b, gate_BM, z_QM, batch, out_pixels, middle)
+        assert block.project.bias is not None
         out_QO = torch.addmm(block.project.bias.to(dtype), z_QM, project_OM.t())
 
         ctx.save_for_backward(
@@ -211,7 +221,7 @@ class _Branch(torch.autograd.Function):
         return out_QO.float().view(batch, out_height, out_width, outer).permute(0, 3, 1, 2)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, d_BOHW: Tensor) -> tuple[Tensor | None, ...]:
         x_RI, n_RI, y1_RM, y2_QM, z_QM, expand_MI, project_OM, *rest = ctx.saved_tensors
         norm0, norm1, norm2 = _Norm(*rest[0:4]), _Norm(*rest[4:8]), _Norm(*rest[8:12])
@@ -315,7 +325,7 @@ class _Attention(torch.autograd.Function):
         return y_BLC
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, dy_BLC: Tensor) -> tuple[Tensor | None, ...]:
         qkv_BLNE, bias_NLL = ctx.saved_tensors
         batch, tokens, heads, width = qkv_BLNE.shape

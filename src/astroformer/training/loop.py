@@ -31,12 +31,13 @@ from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
 from astroformer.training.augmenter import Augmenter
 from astroformer.training.averaging import AveragedNetwork
-from astroformer.training.checkpoint import load_checkpoint, save_checkpoint
+from astroformer.training.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
+from astroformer.training.fused import fuse, unfuse, why_not_fused
 from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
 from astroformer.training.progress import Reporter
 from astroformer.training.randomness import permutation, uniforms
 from astroformer.training.recipe import Recipe
-from astroformer.training.resident import resident, to_device
+from astroformer.training.resident import Streamed, resident, to_device
 from astroformer.training.run import RunFolder
 
 _SAMPLING_STREAM = 7_001  # keeps the draws of balanced sampling apart from those of the augmentation
@@ -171,6 +172,8 @@ class Loop:
             keep_freed_memory()
         network = network.to(device).to(memory_format=torch.channels_last)
         self.average = AveragedNetwork(network, decay=0.0) if recipe.ema else None
+        if recipe.speed == "fused" and not fuse(network) and (reason := why_not_fused()):
+            self.reporter.say(f"speed: plain, not fused as the recipe says: {reason}")  # resumed on another machine
         learning_rate = recipe.learning_rate
         assert learning_rate is not None, "the recipe is not decided"
         optimizer = create_optimizer(
@@ -182,6 +185,9 @@ class Loop:
         )
         self.plain = network
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
+        if recipe.speed == "compiled":
+            # Dynamic sizes, since a progressive run has two and the last batch may differ: one compilation for all.
+            self.network = torch.compile(self.network, dynamic=True)
         self.stored = resident(train, device)
         full = preprocessing.image_size
         self.augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=full)
@@ -192,6 +198,7 @@ class Loop:
         self.steps_per_epoch = count_steps(len(train), recipe.batch_size)
         self.state = State()
         self._progress = 0.0  # at the step being made
+        self._ahead = np.empty(0, np.int64)  # what the next step of the epoch takes
         # The step of the epoch with the first non-finite loss, on the device, so that nothing waits for it.
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
@@ -219,7 +226,9 @@ class Loop:
             ring = np.concatenate([keys_N, keys_N[:1]])
             bounds = np.linspace(0, len(keys_N), self.steps_per_epoch + 1).round().astype(int)
             while state.step < self.steps_per_epoch and progress < 1:
-                self._step(ring[bounds[state.step] : bounds[state.step + 1] + 1], labels_N)
+                first, last, next_last = (int(bounds[min(state.step + k, self.steps_per_epoch)]) for k in range(3))
+                self._ahead = ring[last : next_last + 1]
+                self._step(ring[first : last + 1], labels_N)
                 if state.step % _CHECK_EVERY == 0 or state.step == self.steps_per_epoch:
                     self._look()
                 if self._asked_to_stop():
@@ -240,6 +249,7 @@ class Loop:
             if progress >= 1:
                 break
         self.save()
+        unfuse(self.plain)
         return Fit(self.averaged(), state)
 
     def progress(self) -> float:
@@ -326,6 +336,8 @@ class Loop:
         keys = np.ascontiguousarray(keys if augmenter.mixes else keys[:-1])
         taken = keys % len(labels_N)
         stored_MCHW, row_B = self.stored(taken)
+        if isinstance(self.stored, Streamed) and len(self._ahead) > 1:  # parts of a batch are not foreseen
+            self.stored.prefetch((self._ahead if augmenter.mixes else self._ahead[:-1]) % len(labels_N))
         return augmenter.batch(
             stored_MCHW,
             row_B,
@@ -426,10 +438,5 @@ class Loop:
         self.plain.load_state_dict(groups["network"])
         if self.average:
             self.average.module.load_state_dict(groups["average"])
-        self.optimizer.load_state_dict(optimizer)
-        # Moments in the memory format of their parameters again: same kernels, same bits.
-        for parameter, entries in self.optimizer.state.items():
-            for name, value in entries.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    entries[name] = torch.empty_like(parameter).copy_(value)
+        restore_optimizer(self.optimizer, optimizer)
         self.state = State(**state)
