@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from astroformer.cli import main
 from astroformer.errors import UserError
 from astroformer.images import open_source, read_image
 from astroformer.network import Astroformer
+from astroformer.system import MatrixRates
 
 
 def paths_of(folder: Path) -> list[Path]:
@@ -75,6 +78,60 @@ def test_training_mode_is_left_before_predicting(classifier: Classifier, galaxy_
     expected = classifier.predict(galaxy_folder).probabilities_NK
     classifier.network.train()
     np.testing.assert_array_equal(classifier.predict(galaxy_folder).probabilities_NK, expected)
+
+
+def test_probabilities_are_those_of_the_plain_network(classifier: Classifier, galaxy_folder: Path) -> None:
+    stored_BCHW = np.stack([classifier.preprocessing.apply(read_image(path)) for path in paths_of(galaxy_folder)])
+    with torch.no_grad():
+        logits_BK = classifier.network(classifier.preprocessing.normalize(torch.from_numpy(stored_BCHW)))
+    plain_BK = torch.softmax(logits_BK.double(), 1).numpy()
+    np.testing.assert_allclose(classifier.probabilities(stored_BCHW), plain_BK, atol=1e-5)
+    np.testing.assert_allclose(classifier.predict(galaxy_folder).probabilities_NK, plain_BK, atol=1e-5)
+
+
+def test_weights_that_change_change_the_answers(classifier: Classifier, galaxy_folder: Path, tmp_path: Path) -> None:
+    before = classifier.predict(galaxy_folder).probabilities_NK
+    twin = copy.deepcopy(classifier)
+    with torch.no_grad():
+        for parameter in classifier.network.parameters():
+            parameter.mul_(1.1)
+    after = classifier.predict(galaxy_folder).probabilities_NK
+    assert np.abs(after - before).max() > 1e-3
+    np.testing.assert_array_equal(twin.predict(galaxy_folder).probabilities_NK, before)
+    saved = astroformer.load(classifier.save(tmp_path / "changed"))
+    np.testing.assert_array_equal(saved.predict(galaxy_folder).probabilities_NK, after)
+    classifier.network.load_state_dict(twin.network.state_dict())
+    np.testing.assert_array_equal(classifier.predict(galaxy_folder).probabilities_NK, before)
+    classifier.to("cpu")
+    np.testing.assert_array_equal(classifier.predict(galaxy_folder).probabilities_NK, before)
+
+
+def test_precision_is_a_choice(
+    classifier: Classifier, model_folder: Path, galaxy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = classifier.predict(galaxy_folder).probabilities_NK
+    rough = astroformer.load(model_folder, precision="bfloat16")
+    got = rough.predict(galaxy_folder).probabilities_NK
+    assert 1e-5 < np.abs(got - exact).max() < 0.05
+    rough.precision = "float32"
+    np.testing.assert_array_equal(rough.predict(galaxy_folder).probabilities_NK, exact)
+    for rates, choice in (((100.0, 140.0), "float32"), ((100.0, 160.0), "bfloat16")):
+        monkeypatch.setattr("astroformer.classifier.matrix_rates", lambda rates=rates: MatrixRates(*rates))
+        assert astroformer.load(model_folder, precision="auto").precision == choice
+    with pytest.raises(UserError, match="unknown precision 'float16'"):
+        astroformer.load(model_folder, precision="float16")
+
+
+def test_predicting_leaves_torchs_threads_alone(classifier: Classifier, galaxy_folder: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for _ in classifier.iter_predict(open_source(galaxy_folder), batch_size=4):
+            break  # also when it is not read to its end
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_unreadable_images_are_rows_with_a_reason_in_their_place(

@@ -13,9 +13,9 @@ from astroformer.errors import UserError
 from astroformer.fast_inference import FastInference
 
 sys.path.insert(0, str(Path(__file__).parent / "network"))
-from test_network_contract import CASES, build, config_of  # noqa: E402
+from test_network_contract import CASES, build, config_of
 
-SIZES = [((3, (64, 64))), (1, (40, 56)), (5, (97, 65))]
+SIZES = [(3, (64, 64)), (1, (40, 56)), (5, (97, 65))]
 
 
 @pytest.fixture(params=["native", "torch"])
@@ -39,13 +39,52 @@ def test_float32_equals_the_plain_network(name: str, setting: str, kernels: str)
 
 
 @pytest.mark.parametrize(("name", "setting"), CASES)
-def test_bfloat16_is_near_it(name: str, setting: str, kernels: str) -> None:
+def test_bfloat16_is_as_near_as_autocast(name: str, setting: str, kernels: str) -> None:
     network = build(config_of(name, setting))
     images = torch.randn(8, 3, 64, 64)
     with torch.no_grad():
-        expected = network(images)
+        exact = network(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = network(images).float()
     got = FastInference(network, torch.bfloat16)(images)
     assert got.dtype == torch.float32
-    spread = expected.std(0).mean()
-    assert (got - expected).abs().mean() < 0.05 * spread
-    assert not torch.equal(got, expected)
+    assert not torch.equal(got, exact)
+    assert (got - exact).square().mean().sqrt() < 1.5 * (rounded - exact).square().mean().sqrt()
+
+
+def test_pieces_of_a_batch_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build(config_of("astroformer_atto", "plain"))
+    images = torch.randn(7, 3, 48, 80)
+    whole = FastInference(network)(images)
+    monkeypatch.setattr(fast_inference, "_PIECE", 1)  # an image each
+    torch.testing.assert_close(FastInference(network)(images), whole, rtol=0, atol=2e-5 * whole.abs().max().item())
+
+
+def test_many_tokens_go_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build(config_of("astroformer_atto", "CCTT"))
+    images = torch.randn(2, 3, 64, 64)
+    few = FastInference(network)(images)
+    monkeypatch.setattr(fast_inference, "_FEW_TOKENS", 1)
+    torch.testing.assert_close(FastInference(network)(images), few, rtol=0, atol=2e-5 * few.abs().max().item())
+
+
+def test_the_network_is_copied_and_left_as_it_is() -> None:
+    network = build(config_of("astroformer_atto", "cbam")).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    images = torch.randn(2, 3, 32, 32)
+    fast = FastInference(network)
+    first = fast(images)
+    assert network.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.zero_()
+    assert torch.equal(fast(images), first)
+
+
+def test_wrong_images_are_refused_as_the_network_refuses_them() -> None:
+    fast = FastInference(build(config_of("astroformer_atto", "plain")))
+    with pytest.raises(UserError, match=r"\(1, 1, 64, 64\).*takes \(batch, 3"):
+        fast(torch.zeros(1, 1, 64, 64))
+    with pytest.raises(UserError, match=r"16x64 pixels.*at least 25x25"):
+        fast(torch.zeros(1, 3, 16, 64))
