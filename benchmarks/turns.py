@@ -44,7 +44,7 @@ class Side:
 
     def __init__(self, command: list[str], threads: int, environment: dict[str, str] | None = None) -> None:
         self.command = command
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by `close`
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
