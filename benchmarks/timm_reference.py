@@ -42,7 +42,9 @@ def network(variant: str, size: int, classes: int) -> nn.Module:
     return maxxvit_reference(config)
 
 
-def training_loader(data: Path, size: int, batch: int, classes: int, workers: int) -> Iterable[tuple[Tensor, Tensor]]:
+def training_loader(
+    data: Path, size: int, batch: int, classes: int, workers: int, device: torch.device = CPU
+) -> Iterable[tuple[Tensor, Tensor]]:
     """RandAugment, random-resized crop, random erasing and mixup, as `train.py --aa rand-m9-mstd0.5-inc1 --reprob 0.25
     --mixup 0.8` sets them up.
 
@@ -63,7 +65,7 @@ def training_loader(data: Path, size: int, batch: int, classes: int, workers: in
         interpolation="random",
         num_workers=workers,
         collate_fn=mixup,
-        device=CPU,
+        device=device,
     )
 
 
