@@ -33,6 +33,7 @@ __all__ = [
     "open_source",
     "resume",
     "train",
+    "train_many",
 ]
 
 
@@ -42,4 +43,8 @@ def __getattr__(name: str) -> object:
         from astroformer.training import recipe, train
 
         return recipe.Recipe if name == "Recipe" else getattr(train, name)
+    if name == "train_many":
+        from astroformer.training.many import train_many
+
+        return train_many
     raise AttributeError(f"module 'astroformer' has no attribute '{name}'")

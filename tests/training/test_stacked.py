@@ -22,7 +22,7 @@ from astroformer.training.recipe import make_recipe
 from astroformer.training.run import RunFolder
 from astroformer.training.stacked import Stack, why_not_stacked
 
-SEEDS = (0, 3, 4)
+SEEDS = (0, 3)
 
 
 class Double(nn.Module):
@@ -47,7 +47,7 @@ def stores(cache: Path) -> dict[int, ImageStore]:
     """Each run has its own images, as folds and seeds do."""
     images = open_source("mock-galaxies:60x48")
     whole = ImageStore.build(images, Preprocessing((48, 48), 3), cache=cache)
-    return {seed: whole.subset(np.random.default_rng(seed).permutation(60)[:13]) for seed in SEEDS}
+    return {seed: whole.subset(np.random.default_rng(seed).permutation(60)[:9]) for seed in SEEDS}
 
 
 def loop(seed: int, store: ImageStore, run: RunFolder | None = None, **changes: Any) -> Loop:
@@ -90,7 +90,7 @@ def test_a_stack_takes_the_steps_of_the_runs_alone(tmp_path: Path, changes: dict
         close(fit.network, expected.network)
         pairs = zip(start.parameters(), alone.plain.parameters(), strict=True)
         assert any((a - b).abs().max() > 1e-3 for a, b in pairs)
-        assert (fit.state.updates, fit.state.images, fit.state.epoch) == (6, 26, 2)
+        assert (fit.state.updates, fit.state.images, fit.state.epoch) == (4, 18, 2)
         names = ("epoch", "updates", "learning_rate", "train_loss", "valid_top1", "valid_nll")
         for row, other in zip(fit.state.history, expected.state.history, strict=True):
             assert [row[k] for k in names] == pytest.approx([other[k] for k in names], abs=2e-6)
@@ -104,7 +104,7 @@ def test_a_stopped_stack_goes_on_stacked_or_alone(tmp_path: Path) -> None:
         folders[seed] = RunFolder(tmp_path / str(seed))
     members = [loop(s, images[s], folders[s]) for s in SEEDS]
     stack = Stack(members, network(9))
-    stack.stop = lambda: stack.state.updates == 4
+    stack.stop = lambda: stack.state.updates == 3
     with pytest.raises(Interrupted):
         stack.fit_all()
     last = loop(SEEDS[0], images[SEEDS[0]], folders[SEEDS[0]])  # this one alone, from the checkpoint of the stack
@@ -112,7 +112,7 @@ def test_a_stopped_stack_goes_on_stacked_or_alone(tmp_path: Path) -> None:
     rest = [loop(s, images[s], folders[s]) for s in SEEDS[1:]]
     for member in rest:
         member.restore()
-    assert [m.state.updates for m in (last, *rest)] == [4, 4, 4]
+    assert [m.state.updates for m in (last, *rest)] == [3, 3]
     fits = [last.fit(), *Stack(rest, network(9)).fit_all()]
     for seed, fit in zip(SEEDS, fits, strict=True):
         assert isinstance(fit, Fit)
@@ -129,10 +129,8 @@ def test_one_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
     fits = Stack(members, network(9)).fit_all()
     assert isinstance(fits[1], UserError)
     assert "not finite" in str(fits[1])
-    for k in (0, 2):
-        fit = fits[k]
-        assert isinstance(fit, Fit)
-        close(fit.network, loop(SEEDS[k], images[SEEDS[k]]).fit().network)
+    assert isinstance(fits[0], Fit)
+    close(fits[0].network, loop(SEEDS[0], images[SEEDS[0]]).fit().network)
 
 
 def test_what_cannot_be_stacked_is_said() -> None:
