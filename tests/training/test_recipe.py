@@ -48,6 +48,7 @@ CHANGED: dict[str, Any] = {
     "augment": {"preset": "photo", "rotation": 5.0, "scale": [0.9, 1.1], "policy": "randaugment"},
     "seed": 3,
     "precision": "bf16",
+    "speed": "compiled",
     "device": "cpu",
     "evaluations": 4,
     "checkpoint_seconds": 0.0,
