@@ -110,8 +110,10 @@ def step(plan: Plan, ceilings: dict[int, dict[str, float]], variant: str, size: 
         "timm": python("timm_reference.py", *words),
         "timm, our allocator settings": python("timm_reference.py", *words, "--keep-freed-memory"),
     }
-    row = _compared(in_turn(commands, rounds=plan.rounds, threads=threads))
-    return _training_share(row | {"batch": batch}, _macs(variant, size, 5), ceilings[threads])
+    found = in_turn(commands, rounds=plan.rounds, threads=threads)
+    peaks = {name: max(m["peak_gib"] for m in measured) for name, measured in found.items()}
+    row = _compared(found) | {"batch": batch, "peak_gib": peaks}
+    return _training_share(row, _macs(variant, size, 5), ceilings[threads])
 
 
 def epoch(plan: Plan, ceilings: dict[int, dict[str, float]]) -> Row:
@@ -363,18 +365,22 @@ def _ratio(ratio: dict[str, float] | None) -> str:
 
 
 def table(results: dict[str, Row]) -> str:
-    """Two Markdown tables: ours beside timm, and how our cost grows."""
+    """Markdown tables: ours beside timm, memory, and how our cost grows."""
     lines = [
         "| measure | unit | ours | timm | ratio (min – max) | ratio, timm with our allocator settings "
         "| ours, share of the ceiling |",
         "|---|---|---|---|---|---|---|",
     ]
+    held = ["", "| most memory held by the process | images a batch | ours, GiB | timm, GiB |", "|---|---|---|---|"]
     grown = ["", "| what grows | points | time over linear growth from the first point |", "|---|---|---|"]
     for name, row in results.items():
         if "cost" in row:
             costs = ", ".join(f"{c['median']:.2f}" for c in row["cost"].values())
             grown.append(f"| {name.removeprefix('scaling ')} ({row['grows']}) | {', '.join(row['cost'])} | {costs} |")
             continue
+        if "peak_gib" in row:
+            peaks = row["peak_gib"]
+            held.append(f"| {name} | {row['batch']} | {peaks['ours']:.2f} | {peaks['timm']:.2f} |")
         share = row.get("share_of_ceiling", {}).get("ours", {})
         shares = ", ".join(f"{100 * value:.3g} % of {kind}" for kind, value in share.items())
         files = f", {row['files']:,} files" if "files" in row else ""
@@ -384,7 +390,9 @@ def table(results: dict[str, Row]) -> str:
             f"| {_ratio(row['ratios'].get('timm, our allocator settings'))} | {shares} |"
         )
     machines = {f"{row['processor']}, torch {row['versions']['torch']}: {_ceilings(row)}" for row in results.values()}
-    return "\n".join([*lines, *(grown if len(grown) > 3 else []), "", *sorted(machines)])
+    return "\n".join(
+        [*lines, *(held if len(held) > 3 else []), *(grown if len(grown) > 3 else []), "", *sorted(machines)]
+    )
 
 
 def _ceilings(row: Row) -> str:
@@ -403,7 +411,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--every", type=int, default=12, help="at 224 px predict one file of so many; 1: all")
     parser.add_argument("--quick", action="store_true", help="a smoke test: toy sizes, figures that mean nothing")
-    parser.add_argument("--table", action="store_true", help="only print the tables")
+    parser.add_argument("--table", action="store_true", help="only print the tables of the results")
     parser.add_argument("--list", action="store_true", help="only print the names of the rows")
     parser.add_argument("--out", type=Path, help=f"results; default {RESULTS.name}, needed with --quick")
     arguments = parser.parse_args()

@@ -3,11 +3,12 @@
     python benchmarks/speed_gpu.py --cifar ../shared/data/cifar10/train.npz     # writes speed_gpu.json as it goes
     python benchmarks/speed_gpu.py --device cpu --toy --out /tmp/toy.json       # whether it runs; the figures are none
 
-Rows: `ceilings` (bfloat16 matrix products, copying), `step` and `epoch` (ours and timm's MaxxVit C-C-C-T in turn, both
-in bfloat16 autocast, channels_last and compiled; epochs of timm from its loader), `attention` (the relative bias dense, dense with padded strides, and
-as FlexAttention's score_mod), `products` (the 1 × 1 convolutions of variant 0 by shape, against the ceiling) and
-`cifar10` (seconds to 94 % of 5,000 held-out training images). A row that fails keeps its error and the others go on;
-rows beyond `--budget` seconds are left for another call, which begins with what is missing.
+Rows: `ceilings` (bfloat16 matrix products, copying); `attention` (the relative bias dense, dense with padded strides,
+and as FlexAttention's score_mod); `products` (the 1 × 1 convolutions of variant 0 by shape, against the ceiling);
+`cifar10` (seconds to 94 % of 5,000 held-out training images); `step` (ours and timm's MaxxVit C-C-C-T in turn, both in
+bfloat16 autocast, channels_last and compiled); `epoch` (ours as it is, and timm's loader with that compiled step). A
+row that fails keeps its error and the others go on; rows beyond `--budget` seconds are left for another call, which
+begins with what is missing.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def training_step(
 def step(arguments: argparse.Namespace) -> None:
     """Steps on one batch that is in memory already: no loader, no augmentation."""
     if arguments.keep_freed_memory:
-        from astroformer.training.allocator import keep_freed_memory
+        from astroformer.allocator import keep_freed_memory
 
         keep_freed_memory()
     torch.manual_seed(0)
