@@ -46,6 +46,7 @@ __all__ = [
     "open_source",
     "resume",
     "train",
+    "train_many",
 ]
 
 # Where each name lies. They are imported when they are asked for: torch takes two seconds, timm as many again, and
@@ -64,6 +65,7 @@ _PLACES = {
     "open_source": "images.sources",
     "resume": "training.train",
     "train": "training.train",
+    "train_many": "training.many",
 }
 
 

@@ -11,7 +11,7 @@ import sys
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -20,6 +20,7 @@ from astroformer.errors import UserError, unknown_name
 from astroformer.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
+    from astroformer.training.many import TrainedMany
     from astroformer.training.train import Trained
 
 
@@ -38,8 +39,15 @@ class Train:
     """run folder, new or empty; default runs/NAME-1, -2, ..."""
     recipe: str | None = None
     """recipe file (YAML), or sky (the default) or photo"""
+    seeds: int = 1
+    """so many runs at once, with the seeds from --seed on; OUT then holds a run folder each"""
+    all_folds: bool = False
+    """a run for each of the --folds (times --seeds)"""
+    together: Literal["auto", "processes", "stacked", "in-turn"] = "auto"
+    """how several runs share the device: side by side as processes (auto on a CPU), as one stacked program (auto on a
+    GPU), or one after the other"""
     resume: Path | None = None
-    """run folder to continue as it was"""
+    """run folder, or folder of several runs, to continue as it was"""
     init_from: Path | None = None
     """model folder whose weights start this run"""
     strict: bool = False
@@ -62,26 +70,47 @@ class Train:
                 )
         elif self.source is None:
             raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or mock-galaxies.")
+        from astroformer.training.many import is_group, resume_many, seeds_and_folds, train_many
         from astroformer.training.progress import Reporter
-        from astroformer.training.train import resume, train
+        from astroformer.training.train import Trained, resume, train
 
         if self.source is None:
             assert self.resume is not None
             with Reporter(quiet=self.quiet) as reporter:
-                self._tell(resume(self.resume, reporter=reporter))
+                again = resume_many if is_group(self.resume) else resume
+                result = again(self.resume, reporter=reporter)
+            if isinstance(result, Trained):
+                self._tell(result)
+            else:
+                self._tell_many(result)
             return
-        with Reporter(quiet=self.quiet) as reporter:
-            trained = train(
-                self.source,
-                self.settings,
-                valid=self.valid,
-                out=self.out,
-                init_from=self.init_from,
-                strict=self.strict,
-                cache=self.cache,
-                reporter=reporter,
+        options: dict[str, Any] = {
+            "valid": self.valid,
+            "out": self.out,
+            "init_from": self.init_from,
+            "strict": self.strict,
+            "cache": self.cache,
+        }
+        recipes = seeds_and_folds(self.settings, seeds=self.seeds, all_folds=self.all_folds)
+        if len(recipes) > 1:
+            with Reporter(quiet=self.quiet) as reporter:
+                many = train_many(self.source, recipes, together=self.together, reporter=reporter, **options)
+            self._tell_many(many)
+        else:
+            if self.together != "auto":
+                raise UserError(f"--together {self.together} is for several runs; give --seeds or --all-folds with it.")
+            with Reporter(quiet=self.quiet) as reporter:
+                trained = train(self.source, self.settings, reporter=reporter, **options)
+            self._tell(trained)
+
+    def _tell_many(self, many: TrainedMany) -> None:
+        print(many.table())
+        print(f"summary: {many.group / 'summary.json'}")
+        if many.errors:
+            raise UserError(
+                f"{len(many.errors)} of {len(many.errors) + len(many.models)} runs failed ({', '.join(many.errors)}); "
+                f"astroformer train --resume {many.group} tries them again."
             )
-        self._tell(trained)
 
     def _tell(self, trained: Trained) -> None:
         from accelerate import PartialState

@@ -163,6 +163,26 @@ def test_subsets_share_the_array(folder: Path, cache: Path) -> None:
     assert len(built.subset([]).array) == 0
 
 
+def test_a_part_is_what_a_build_of_it_would_be(folder: Path, cache: Path, tmp_path: Path) -> None:
+    (folder / "a" / "3.png").write_bytes(b"no image")
+    images = open_source(folder)
+    whole = ImageStore.build(images, SETTINGS, cache=cache)
+    broken = images.files.index("a/3.png")
+    chosen = np.array([30, broken, 2, 17, 25])
+    part = whole.part(images, chosen)
+    alone = ImageStore.build(images.subset(chosen), SETTINGS, cache=tmp_path / "other")
+    np.testing.assert_array_equal(part.array, alone.array)
+    np.testing.assert_array_equal(part.labels, alone.labels)
+    np.testing.assert_array_equal(part.indices, alone.indices)
+    assert (part.files, part.failures) == (alone.files, alone.failures)
+    assert part.base is whole.base
+    assert whole.part(images, np.array([0, 39])).failures == []
+    with pytest.raises(UserError, match="1 of 5 images"):
+        whole.part(images, chosen, strict=True)
+    with pytest.raises(UserError, match="no image of the class 'a' can be read"):
+        whole.part(images, np.array([broken, 30]))
+
+
 def test_without_labels(folder: Path, cache: Path) -> None:
     built = ImageStore.build(open_source(folder, labelled=False), SETTINGS, cache=cache)
     assert len(built.subset([1])) == 1

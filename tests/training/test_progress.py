@@ -54,7 +54,7 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then(monkeypatch: pyte
 
 def test_before_the_first_evaluation_no_accuracy_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, text = reporter(terminal=False)
-    monkeypatch.setattr(progress.time, "monotonic", lambda: shown._last_line + 20)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: shown._began + 20)
     shown.training(**training(valid=None))
     assert "accuracy" not in text.getvalue()
     assert "epoch 3" in text.getvalue()

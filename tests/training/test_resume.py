@@ -286,9 +286,21 @@ def test_what_is_no_run_is_refused(copy: Path, tmp_path: Path) -> None:
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(UserError, match="is damaged"):
         resume(copy / "run")
-    checkpoint.unlink()
-    with pytest.raises(UserError, match="there is no checkpoint"):
-        resume(copy / "run")
+
+
+def test_a_run_without_a_checkpoint_begins(copy: Path) -> None:
+    (copy / "run" / "checkpoint.safetensors").unlink()
+    (copy / "run" / "history.csv").unlink()
+    again = resume(copy / "run")
+    whole = train(
+        copy / "set",
+        RunFolder(copy / "run").read_recipe(),
+        valid=copy / "valid",
+        out=copy / "new",
+        cache=copy / "cache",
+    )
+    ours, theirs = (load_file(t.model / "model.safetensors") for t in (again, whole))
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
 def test_resume_takes_no_other_words(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,8 +96,9 @@ class Astroformer(nn.Module):
 
     def _stem(self, x_BCHW: Tensor) -> Tensor:
         check_images(x_BCHW, self.config)
-        # Pixels outermost: a fifth faster on a CPU, and the Transformer's tokens then are views.
-        return self.stem(x_BCHW.contiguous(memory_format=torch.channels_last))
+        # Pixels outermost: a fifth faster on a CPU, and the Transformer's tokens then are views. Written without
+        # torch.channels_last, which vmap does not know.
+        return self.stem(x_BCHW.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
 
     def _stage(self, stage: nn.Module, x_BCHW: Tensor) -> Tensor:
         for block in stage.children():

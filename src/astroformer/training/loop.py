@@ -135,6 +135,17 @@ def class_weights(recipe: Recipe, labels_N: np.ndarray[Any, Any], classes: tuple
     return torch.tensor(weights_K / (weights_K * counts_K).sum() * counts_K.sum(), dtype=torch.float32)
 
 
+def training_loss(logits_BK: Tensor, y_BK: Tensor, weights_K: Tensor | None, label_smoothing: float) -> Tensor:
+    """Mean cross-entropy over a batch, in float32 or better; `y_BK` are class probabilities."""
+    logits_BK = logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
+    return F.cross_entropy(logits_BK, y_BK, weight=weights_K, label_smoothing=label_smoothing)
+
+
+def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
+    """What torch's generator starts a step from: all that is random within the network follows from it."""
+    return (((seed * 1_000_003 + epoch) * 1_000_003 + step) * 64 + rank) % 2**63  # torch takes 64 bits
+
+
 def predict_store(classifier: Classifier, store: ImageStore, batch_size: int = 128) -> np.ndarray[Any, Any]:
     """(N, K) probabilities of a whole store through the one predict path."""
     parts = [
@@ -165,6 +176,7 @@ class Loop:
         self.recipe, self.train, self.valid, self.run_folder = recipe, train, valid, run
         self.preprocessing = preprocessing
         self.reporter = reporter or Reporter(quiet=True)
+        self.name = "training"  # in what is shown of the progress
         self.stop = stop
         self.accelerator = accelerator
         device = accelerator.device
@@ -221,14 +233,12 @@ class Loop:
         labels_N = torch.from_numpy(self.train.labels)
         progress = self.progress()  # read once a step: the clock must not end the run between two decisions
         while True:
-            keys_N = draw_keys(epoch_order(recipe, self.train.labels, state.epoch))
-            # Mixing takes the next image of the order as partner, whatever the batch it falls into.
-            ring = np.concatenate([keys_N, keys_N[:1]])
-            bounds = np.linspace(0, len(keys_N), self.steps_per_epoch + 1).round().astype(int)
+            ring = self._ring()
+            bounds = np.linspace(0, len(self.train), self.steps_per_epoch + 1).round().astype(int)
             while state.step < self.steps_per_epoch and progress < 1:
                 first, last, next_last = (int(bounds[min(state.step + k, self.steps_per_epoch)]) for k in range(3))
-                self._ahead = ring[last : next_last + 1]
-                self._step(ring[first : last + 1], labels_N)
+                self._ahead = ring[..., last : next_last + 1]
+                self._step(ring[..., first : last + 1], labels_N)
                 if state.step % _CHECK_EVERY == 0 or state.step == self.steps_per_epoch:
                     self._look()
                 if self._asked_to_stop():
@@ -249,8 +259,21 @@ class Loop:
             if progress >= 1:
                 break
         self.save()
-        unfuse(self.plain)
-        return Fit(self.averaged(), state)
+        return self.finished()
+
+    def finished(self) -> Fit:
+        """What `fit` returns, its network an ordinary one again."""
+        network = self.averaged()
+        unfuse(network)
+        return Fit(network, self.state)
+
+    def _ring(self) -> np.ndarray[Any, Any]:
+        """(N + 1,) draw keys of the epoch's images in their order, the first once more at the end.
+
+        Mixing takes the next image of the order as partner, whatever the batch it falls into.
+        """
+        keys_N = draw_keys(epoch_order(self.recipe, self.train.labels, self.state.epoch))
+        return np.concatenate([keys_N, keys_N[:1]])
 
     def progress(self) -> float:
         """Share of the run that is done, by steps or by the clock; equal on all processes."""
@@ -286,8 +309,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * factor  # type: ignore[operator]
         rank, world = accelerator.process_index, accelerator.num_processes
-        number = ((recipe.seed * 1_000_003 + state.epoch) * 1_000_003 + state.step) * 64 + rank
-        torch.manual_seed(number % 2**63)  # torch takes 64 bits
+        torch.manual_seed(step_seed(recipe.seed, state.epoch, state.step, rank))
         self.network.train()
         parts = world * recipe.accumulate
         images = len(keys) - 1
@@ -302,9 +324,7 @@ class Loop:
             with accelerator.accumulate(self.network):
                 x_BCHW, y_BK = self._batch(some, labels_N)
                 logits_BK = self.network(x_BCHW)
-                loss = F.cross_entropy(
-                    logits_BK.float(), y_BK, weight=self.class_weights, label_smoothing=recipe.label_smoothing
-                )
+                loss = training_loss(logits_BK, y_BK, self.class_weights, recipe.label_smoothing)
                 accelerator.backward(loss * share)
                 if accelerator.sync_gradients and recipe.clip is not None:
                     accelerator.clip_grad_norm_(self.network.parameters(), recipe.clip)
@@ -318,15 +338,18 @@ class Loop:
         state.updates += 1
         state.images += images
         if self.average:
-            # The memory is a share of the run. Young runs remember no more than a tenth of what they have seen.
-            length = state.updates / max(progress, 1e-6) if self.recipe.epochs is None else self._updates()
-            decay = math.exp(-1.0 / max(recipe.ema * length, 1e-6))
-            self.average.decay = min(decay, (1 + state.updates) / (10 + state.updates))
+            self.average.decay = self._decay(progress)
             self.average.update(self.plain)
 
-    def _updates(self) -> int:
-        assert self.recipe.epochs is not None
-        return self.recipe.epochs * self.steps_per_epoch
+    def _decay(self, progress: float) -> float:
+        """Share of the averaged weights that stays in this update.
+
+        The memory is a share of the run. Young runs remember no more than a tenth of what they have seen.
+        """
+        epochs, updates = self.recipe.epochs, self.state.updates
+        length = updates / max(progress, 1e-6) if epochs is None else epochs * self.steps_per_epoch
+        decay = math.exp(-1.0 / max(self.recipe.ema * length, 1e-6))
+        return min(decay, (1 + updates) / (10 + updates))
 
     def _batch(self, keys: np.ndarray[Any, Any], labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """Augmented, mixed and normalised images (B, C, H, W) and soft targets (B, K) of `keys[:-1]`."""
@@ -366,6 +389,7 @@ class Loop:
             images_per_second=speed,
             valid=state.history[-1]["valid_balanced_accuracy"] if state.history else None,
             left=elapsed / max(progress, 1e-6) * (1 - progress),
+            name=self.name,
         )
 
     def _collect_loss(self) -> None:

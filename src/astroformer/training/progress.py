@@ -29,7 +29,8 @@ class Reporter:
         self.live = self.console.is_terminal and not quiet
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._last_line = time.monotonic()
+        self._last_line: dict[str, float] = {}
+        self._began = time.monotonic()
 
     def __enter__(self) -> Self:
         if self.live:
@@ -66,15 +67,26 @@ class Reporter:
             self.say(f"{name}: {total:,} images")
 
     def training(
-        self, *, progress: float, epoch: int, loss: float, images_per_second: float, valid: float | None, left: float
+        self,
+        *,
+        progress: float,
+        epoch: int,
+        loss: float,
+        images_per_second: float,
+        valid: float | None,
+        left: float,
+        name: str = "training",
     ) -> None:
-        """Called as often as the loop likes; a terminal shows each call, a log one line every 15 seconds at most."""
+        """Called as often as the loop likes; a terminal shows each call, a log one line every 15 seconds at most.
+
+        Of several runs at once each has its `name`, its bar and its lines.
+        """
         score = "" if valid is None else f" · balanced accuracy {valid:.1%}"
         text = f"epoch {epoch} · loss {loss:.3f}{score} · {images_per_second:,.0f} images/s · {duration(left)} left"
-        self._bar("training", progress, text)
-        if not self.live and time.monotonic() - self._last_line >= 15:
-            self._last_line = time.monotonic()
-            self.say(f"{progress:4.0%} · {text}")
+        self._bar(name, progress, text)
+        if not self.live and time.monotonic() - self._last_line.get(name, self._began) >= 15:
+            self._last_line[name] = time.monotonic()
+            self.say(("" if name == "training" else f"{name}: ") + f"{progress:4.0%} · {text}")
 
 
 def trackers(track: str) -> str | None:

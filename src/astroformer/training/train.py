@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import ProjectConfiguration, broadcast_object_list
+from numpy.typing import NDArray
 
 from astroformer.cache import default_cache
 from astroformer.classifier import Classifier, pick_device
@@ -33,7 +34,7 @@ from astroformer.images import (
 )
 from astroformer.metrics import Evaluation, evaluate
 from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, count_parameters, create_network
-from astroformer.training.loop import Interrupted, Loop, class_weights, predict_store
+from astroformer.training.loop import Fit, Interrupted, Loop, class_weights, predict_store
 from astroformer.training.progress import Reporter, trackers
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
@@ -52,7 +53,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class _Setup:
+class Setup:
     """All that a run starts from, new or resumed."""
 
     run: RunFolder
@@ -93,6 +94,34 @@ def train(
         Interrupted: SIGINT or SIGTERM came; the state is saved in the run folder.
     """
     reporter = reporter or Reporter(quiet=True)
+    setup = prepare(
+        source,
+        recipe,
+        valid=valid,
+        out=out,
+        init_from=init_from,
+        strict=strict,
+        cache=cache,
+        reporter=reporter,
+    )
+    return _fit(setup, reporter)
+
+
+def prepare(
+    source: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    valid: str | Path | None = None,
+    out: str | Path | None = None,
+    init_from: str | Path | None = None,
+    strict: bool = False,
+    cache: str | Path | None = None,
+    reporter: Reporter,
+) -> Setup:
+    """All of `train` that comes before the first step: decides, decodes and writes a run folder that `resume` takes up.
+
+    Arguments and errors as for `train`.
+    """
     recipe = recipe or Recipe()
     trackers(recipe.track)  # a missing extra is said before the work, not after
     cache = Path(cache) if cache is not None else default_cache()
@@ -100,14 +129,16 @@ def train(
     if valid is not None:
         if recipe.folds is not None:
             raise UserError(f"folds ({recipe.folds}) hold images of the source out, --valid gives others; choose one.")
-        train_images, valid_images = images, open_source(valid, classes=images.classes, seed=recipe.seed)
+        valid_source = open_source(valid, classes=images.classes, seed=recipe.seed)
+        rows = np.arange(len(images)), np.arange(len(valid_source))
     else:
+        valid_source = images
         assert images.labels is not None
         if recipe.folds is not None:
             rows = kfold(images.labels, recipe.folds, recipe.seed, classes=images.classes)[recipe.fold]
         else:
             rows = holdout(images.labels, recipe.valid_fraction, recipe.seed, classes=images.classes)
-        train_images, valid_images = images.subset(rows[0]), images.subset(rows[1])
+    train_images = images.subset(rows[0])
 
     initial = None
     if init_from is not None:
@@ -131,8 +162,8 @@ def train(
         reporter.say(sentence)
 
     with processes.main_process_first():
-        train_store = _decode(train_images, preprocessing, cache, strict, reporter, "training images")
-        valid_store = _decode(valid_images, preprocessing, cache, strict, reporter, "validation images")
+        stores = _decode(images, valid_source, rows, preprocessing, cache, strict, reporter)
+    train_store, valid_store = stores
     failures = train_store.failures + valid_store.failures
     for file, reason in failures[:5]:
         reporter.say(f"left out: {file}: {reason}")
@@ -163,42 +194,47 @@ def train(
     }
     if processes.is_main_process:
         run.write_left_out(failures)
-        write_split(run.path / "splits" / "train.csv", train_images, np.arange(len(train_images)))
-        write_split(run.path / "splits" / "valid.csv", valid_images, np.arange(len(valid_images)))
+        write_split(run.path / "splits" / "train.csv", images, rows[0])
+        write_split(run.path / "splits" / "valid.csv", valid_source, rows[1])
         run.write_recipe(recipe)
         run.write_record(record)
-    return _fit(_Setup(run, recipe, record, train_store, valid_store, preprocessing, network), reporter)
+    return Setup(run, recipe, record, train_store, valid_store, preprocessing, network)
 
 
 def resume(run: str | Path, *, reporter: Reporter | None = None) -> Trained:
     """Continues an interrupted run at its last checkpoint, with its own sources, splits and recipe.
 
     On CPU the result has the same weights, to the bit, as the uninterrupted run (with a length in epochs; by the
-    clock, the time that had passed counts).
+    clock, the time that had passed counts). A run that was stopped before its first checkpoint begins.
 
     Raises:
         UserError: `run` is no run folder, is finished, or its images have changed.
         Interrupted: as `train`.
     """
     reporter = reporter or Reporter(quiet=True)
+    return _fit(reopen(run, reporter), reporter)
+
+
+def reopen(run: str | Path, reporter: Reporter) -> Setup:
+    """What an unfinished run starts from, as its folder records it. Errors as in `resume`."""
     folder = RunFolder.open(run)
     recipe, record = folder.read_recipe(), folder.read_record()
     if (folder.model / "config.json").is_file():
         raise UserError(f"run '{run}' is finished, its model is {folder.model}; a new run may start --init-from it.")
     images = open_source(record["source"], seed=recipe.seed)
     given = record["valid"]
-    valid_images = open_source(given, classes=images.classes, seed=recipe.seed) if given is not None else images
-    train_images = images.subset(read_split(folder.path / "splits" / "train.csv", images))
-    valid_images = valid_images.subset(read_split(folder.path / "splits" / "valid.csv", valid_images))
+    valid_source = open_source(given, classes=images.classes, seed=recipe.seed) if given is not None else images
+    rows = (
+        read_split(folder.path / "splits" / "train.csv", images),
+        read_split(folder.path / "splits" / "valid.csv", valid_source),
+    )
     preprocessing = Preprocessing.from_dict(record["preprocessing"])
-    cache, strict = Path(record["cache"]), record["strict"]
     processes = _processes(recipe)
     if not processes.is_main_process:
         reporter = Reporter(quiet=True)
     with processes.main_process_first():
-        train_store = _decode(train_images, preprocessing, cache, strict, reporter, "training images")
-        valid_store = _decode(valid_images, preprocessing, cache, strict, reporter, "validation images")
-    for part, store in (("train", train_store), ("valid", valid_store)):
+        stores = _decode(images, valid_source, rows, preprocessing, Path(record["cache"]), record["strict"], reporter)
+    for part, store in zip(("train", "valid"), stores, strict=True):
         # The name of a store is a hash of what its images contain.
         if store.folder.name != record["content"][part] or len(store) != record["images"][part]:
             raise UserError(
@@ -206,58 +242,80 @@ def resume(run: str | Path, *, reporter: Reporter | None = None) -> Trained:
                 f"changed since run '{run}' began with {record['images'][part]} readable ones to {part} on. Bring "
                 "them back or start a new run."
             )
-    network = Astroformer(AstroformerConfig.from_dict(record["network"]))
-    setup = _Setup(folder, recipe, record, train_store, valid_store, preprocessing, network)
-    return _fit(setup, reporter, resumed=True)
+    if folder.checkpoint.is_file():
+        network = Astroformer(AstroformerConfig.from_dict(record["network"]))
+    else:
+        initial = None if record["init_from"] is None else Classifier.load(record["init_from"])
+        network = _starting_network(recipe, preprocessing, images.classes, initial)
+    return Setup(folder, recipe, record, *stores, preprocessing, network)
 
 
-def _fit(setup: _Setup, reporter: Reporter, *, resumed: bool = False) -> Trained:
-    """Trains to the end and writes the model folder."""
-    recipe, run, preprocessing, record = setup.recipe, setup.run, setup.preprocessing, setup.record
-    classes = setup.train.classes
-    device = pick_device(recipe.device)
-    height, width = preprocessing.image_size
-    reporter.say(
-        f"{recipe.model}, {count_parameters(setup.network):,} parameters, {height} × {width} px, "
-        f"{len(classes)} classes; {len(setup.train):,} images to train on, {len(setup.valid):,} to validate on, "
-        f"{device}"
-    )
-    if _processes(recipe).num_processes == 1:
-        AcceleratorState._reset_state(reset_partial_state=True)  # else the first run's device and precision would stay
-        GradientState._reset_state()
-    accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=recipe.precision,
-        gradient_accumulation_steps=recipe.accumulate,
-        log_with=trackers(recipe.track),
-        project_config=ProjectConfiguration(project_dir=str(run.path), logging_dir=str(run.path)),
-    )
-    if recipe.track != "none":
-        accelerator.init_trackers(recipe.track)
-    with _stop_requests() as stop:
-        loop = Loop(
-            setup.network,
-            setup.train,
-            setup.valid,
-            preprocessing,
-            recipe,
-            accelerator=accelerator,
-            run=run,
-            reporter=reporter,
-            stop=stop,
-        )
-        if resumed:
+def _fit(setup: Setup, reporter: Reporter) -> Trained:
+    """Trains to the end, from the checkpoint if there is one, and writes the model folder."""
+    describe(setup, reporter)
+    accelerator = create_accelerator(setup)
+    with stop_requests() as stop:
+        loop = create_loop(setup, accelerator, reporter, stop)
+        if setup.run.checkpoint.is_file():
             loop.restore()
             reporter.say(f"resumed at epoch {loop.state.epoch}, step {loop.state.step}")
         try:
             fit = loop.fit()
         except Interrupted:
-            how = f"stopped and saved; continue with: astroformer train --resume {run.path}"
+            how = f"stopped and saved; continue with: astroformer train --resume {setup.run.path}"
             raise Interrupted(how, stop.number or signal.SIGINT) from None
         finally:
             accelerator.end_training()
+    return finish(setup, fit, loop.steps_per_epoch, write=accelerator.is_main_process)
 
-    classifier = Classifier(fit.network.cpu(), preprocessing, classes)
+
+def describe(setup: Setup, reporter: Reporter) -> None:
+    """Says in a line what is about to be trained."""
+    height, width = setup.preprocessing.image_size
+    reporter.say(
+        f"{setup.recipe.model}, {count_parameters(setup.network):,} parameters, {height} × {width} px, "
+        f"{len(setup.train.classes)} classes; {len(setup.train):,} images to train on, {len(setup.valid):,} to "
+        f"validate on, {pick_device(setup.recipe.device)}"
+    )
+
+
+def create_accelerator(setup: Setup) -> Accelerator:
+    """The device, precision and processes of a run."""
+    recipe, folder = setup.recipe, str(setup.run.path)
+    if _processes(recipe).num_processes == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)  # else the first run's device and precision would stay
+        GradientState._reset_state()
+    accelerator = Accelerator(
+        cpu=pick_device(recipe.device) == "cpu",
+        mixed_precision=recipe.precision,
+        gradient_accumulation_steps=recipe.accumulate,
+        log_with=trackers(recipe.track),
+        project_config=ProjectConfiguration(project_dir=folder, logging_dir=folder),
+    )
+    if recipe.track != "none":
+        accelerator.init_trackers(recipe.track)
+    return accelerator
+
+
+def create_loop(setup: Setup, accelerator: Accelerator, reporter: Reporter, stop: Callable[[], bool]) -> Loop:
+    """The loop of a run, at its first step."""
+    return Loop(
+        setup.network,
+        setup.train,
+        setup.valid,
+        setup.preprocessing,
+        setup.recipe,
+        accelerator=accelerator,
+        run=setup.run,
+        reporter=reporter,
+        stop=stop,
+    )
+
+
+def finish(setup: Setup, fit: Fit, steps_per_epoch: int, *, write: bool = True) -> Trained:
+    """Measures a finished run on its validation images and, with `write`, writes its model folder."""
+    recipe, run, record, classes = setup.recipe, setup.run, setup.record, setup.train.classes
+    classifier = Classifier(fit.network.cpu(), setup.preprocessing, classes)
     validation = evaluate(setup.valid.labels, predict_store(classifier, setup.valid), classes)
     if record["valid"] is not None:
         held_out = "given"
@@ -265,7 +323,7 @@ def _fit(setup: _Setup, reporter: Reporter, *, resumed: bool = False) -> Trained
         held_out = f"fold {recipe.fold} of 0 to {recipe.folds - 1}, held out"
     else:
         held_out = f"{recipe.valid_fraction:.0%} held out of each class"
-    epochs = fit.state.epoch + fit.state.step / loop.steps_per_epoch
+    epochs = fit.state.epoch + fit.state.step / steps_per_epoch
     classifier.info = {
         "name": recipe.model,
         "parameters": f"{count_parameters(setup.network):,}",
@@ -274,7 +332,7 @@ def _fit(setup: _Setup, reporter: Reporter, *, resumed: bool = False) -> Trained
         "validation": held_out,
         "metrics": {"n": validation.n, **{k: v.to_dict() for k, v in validation.metrics.items()}},
     }
-    if accelerator.is_main_process:
+    if write:
         plot_history(fit.state.history, run.path / "history.png")
         classifier.save(run.model)  # last: its presence says that the run is finished
     return Trained(classifier, run.path, run.model, validation, fit.state.history)
@@ -345,12 +403,36 @@ def preprocessing_of(recipe: Recipe) -> Preprocessing:
 
 
 def _decode(
-    images: LabelledImages, preprocessing: Preprocessing, cache: Path, strict: bool, reporter: Reporter, name: str
-) -> ImageStore:
-    def progress(done: int, total: int) -> None:
-        reporter.count(f"decoding {name}", done, total)
+    images: LabelledImages,
+    valid_source: LabelledImages,
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]],
+    preprocessing: Preprocessing,
+    cache: Path,
+    strict: bool,
+    reporter: Reporter,
+) -> tuple[ImageStore, ImageStore]:
+    """The images to train on and to validate on, `rows` of each source.
 
-    return ImageStore.build(images, preprocessing, cache=cache, strict=strict, progress=progress)
+    Where both come from one source they share one store, and so does every other split of it.
+    """
+
+    def build(some: LabelledImages, name: str) -> ImageStore:
+        def progress(done: int, total: int) -> None:
+            reporter.count(f"decoding {name}", done, total)
+
+        return ImageStore.build(some, preprocessing, cache=cache, strict=strict, progress=progress)
+
+    if valid_source is not images:
+        return (
+            build(images.subset(rows[0]), "training images"),
+            build(valid_source.subset(rows[1]), "validation images"),
+        )
+    # Of a resumed run the source may have more images by now than were split.
+    both = np.union1d(*rows)
+    split = images.subset(both)
+    whole = build(split, "images")
+    train, valid = (whole.part(split, np.searchsorted(both, part), strict=strict) for part in rows)
+    return train, valid
 
 
 def _processes(recipe: Recipe) -> PartialState:
@@ -377,7 +459,7 @@ class _Asked:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[_Asked]:
+def stop_requests() -> Iterator[_Asked]:
     """Within it, the first SIGINT or SIGTERM asks the loop to save and stop; a second one stops at once."""
     asked = _Asked()
     if threading.current_thread() is not threading.main_thread():

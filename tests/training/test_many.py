@@ -1,0 +1,197 @@
+"""Several runs at once are the runs alone: the same folders, the same bits, stopped and resumed together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from astroformer import cli
+from astroformer.errors import UserError
+from astroformer.training import many as many_module
+from astroformer.training.loop import Interrupted
+from astroformer.training.many import resume_many, seeds_and_folds, train_many
+from astroformer.training.recipe import Recipe, make_recipe
+from astroformer.training.train import train
+
+SOURCE = "mock-galaxies:40x32"
+
+
+def recipe(**changes: Any) -> Recipe:
+    settings = {"model": "astroformer_atto", "epochs": 1, "batch_size": 8, "image_size": 32, "device": "cpu"}
+    return make_recipe({**settings, "crop": 1.0, **changes})
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same(a: Path, b: Path) -> bool:
+    ours, theirs = weights(a), weights(b)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("many-cache")
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run with one thread; the workers are to be two at a time with one thread each."""
+    monkeypatch.setattr(many_module, "_cores", lambda: 2)
+
+
+def test_processes_give_the_bits_and_folders_of_the_runs_alone(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = tmp_path / "group"
+    words = ["--epochs", "1", "--batch-size", "8", "--image-size", "32", "--crop", "1", "--device", "cpu", "--quiet"]
+    places = ["--out", str(group), "--cache", str(cache)]
+    options = ["--seeds", "3", "--seed", "4", "--network.stochastic-depth", "0.3"]
+    assert cli.main(["train", SOURCE, *words, *places, *options]) == 0
+    said = capsys.readouterr().out.splitlines()
+    summary = json.loads((group / "summary.json").read_text())
+    assert [row["run"] for row in summary["runs"]] == ["seed-4", "seed-5", "seed-6"]
+    scores = [row["top1"] for row in summary["runs"]]
+    assert summary["top1"] == pytest.approx({"mean": np.mean(scores), "sd": np.std(scores, ddof=1), "n": 3})
+    assert said[-1] == f"summary: {group / 'summary.json'}"
+    assert "(n = 3)" in said[-2]
+    assert [line.split()[0] for line in said[1:4]] == ["seed-4", "seed-5", "seed-6"]
+    for seed in (4, 6):
+        settings = recipe(seed=seed, network={"stochastic_depth": 0.3})
+        alone = train(SOURCE, settings, out=tmp_path / str(seed), cache=cache)
+        run = group / f"seed-{seed}"
+        assert same(run, alone.run)
+        assert (run / "recipe.yaml").read_text() == (alone.run / "recipe.yaml").read_text()
+        assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in alone.run.iterdir())
+        assert alone.validation["top1"] == pytest.approx(scores[seed - 4])
+    with pytest.raises(UserError, match=r"all runs of .* are finished"):
+        resume_many(group)
+
+
+def test_every_split_of_a_source_reads_one_store(tmp_path: Path) -> None:
+    settings = recipe(folds=3)
+    result = train_many(
+        SOURCE,
+        seeds_and_folds(settings, all_folds=True),
+        out=tmp_path / "group",
+        cache=tmp_path / "cache",
+        together="in-turn",
+    )
+    assert list(result.models) == ["seed-0-fold-0", "seed-0-fold-1", "seed-0-fold-2"]
+    assert len([p for p in (tmp_path / "cache").iterdir() if (p / "array.npy").exists()]) == 1
+    held_out = [
+        line.split(",")[0]
+        for name in result.models
+        for line in (result.group / name / "splits" / "valid.csv").read_text().splitlines()[1:]
+    ]
+    assert sorted(held_out) == sorted(set(held_out))
+    assert len(held_out) == 40
+
+
+def test_a_stack_ends_near_the_runs_alone(tmp_path: Path, cache: Path) -> None:
+    plain = recipe(epochs=2, optimizer="sgd", learning_rate=1e-3, speed="plain", precision="no")
+    recipes = seeds_and_folds(plain, seeds=2)
+    stacked = train_many(SOURCE, recipes, out=tmp_path / "stacked", cache=cache, together="stacked")
+    alone = train_many(SOURCE, recipes, out=tmp_path / "turns", cache=cache, together="in-turn")
+    for name, model in stacked.models.items():
+        ours, theirs = weights(model.parent), weights(alone.models[name].parent)
+        for key in ours:
+            torch.testing.assert_close(ours[key], theirs[key], rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(stacked.summary["runs"], alone.summary["runs"], strict=True):
+        assert ours["nll"] == pytest.approx(theirs["nll"], abs=1e-4)
+    assert (stacked.models["seed-0"].parent / "checkpoint.safetensors").is_file()
+
+
+def test_one_that_fails_does_not_lose_the_others(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {"optimizer": "sgd", "learning_rate": 1e38, "clip": None, "seed": 1, "epochs": 3}
+    result = train_many(SOURCE, [recipe(), recipe(**bad)], out=tmp_path / "group", cache=cache)
+    assert list(result.models) == ["seed-0"]
+    assert "not finite" in result.errors["seed-1"]
+    assert result.summary["top1"]["n"] == 1
+    assert cli.main(["train", "--resume", str(result.group), "--quiet"]) == 2
+    said = capsys.readouterr()
+    assert "1 of 2 runs failed (seed-1)" in said.err
+    assert "failed: the loss is not finite" in said.out
+
+
+def test_a_worker_that_dies_is_named(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        many_module._Worker, "_listen", lambda self, events: (self.kill(), events.put((self.name, "end", None)))
+    )
+    result = train_many(SOURCE, seeds_and_folds(recipe(), seeds=2), out=tmp_path / "group", cache=cache)
+    assert result.errors == dict.fromkeys(["seed-0", "seed-1"], "its process was ended by SIGKILL (out of memory?)")
+    assert "top1" not in result.summary
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_group_saves_and_goes_on_to_the_same_bits(tmp_path: Path, cache: Path, number: int) -> None:
+    group = tmp_path / "group"
+    words = ["--epochs", "25", "--batch-size", "8", "--image-size", "32", "--crop", "1", "--device", "cpu", "--quiet"]
+    places = ["--out", str(group), "--cache", str(cache), "--seeds", "2", "--evaluations", "1"]
+    command = [sys.executable, "-m", "astroformer.cli", "train", SOURCE, *words, *places]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    checkpoints = [group / f"seed-{seed}" / "checkpoint.safetensors" for seed in (0, 1)]
+    try:
+        deadline = time.monotonic() + 120
+        while not all(path.is_file() for path in checkpoints):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        first = [path.stat().st_mtime_ns for path in checkpoints]
+        time.sleep(1.0)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    # Workers whose parent was killed save and stop as well.
+    deadline = time.monotonic() + 60
+    while any(path.stat().st_mtime_ns == t for path, t in zip(checkpoints, first, strict=True)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert said == f"stopped and saved; continue with: astroformer train --resume {group}\n"
+    assert not any((group / f"seed-{seed}" / "model").exists() for seed in (0, 1))
+    if number == signal.SIGTERM:
+        result = resume_many(group)
+        assert list(result.models) == ["seed-0", "seed-1"]
+        settings = recipe(epochs=25, seed=1, evaluations=1)
+        assert same(group / "seed-1", train(SOURCE, settings, out=tmp_path / "alone", cache=cache).run)
+
+
+def test_what_cannot_be_done_is_said_before_the_work(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(UserError, match="--folds 5"):
+        seeds_and_folds(recipe(), all_folds=True)
+    with pytest.raises(UserError, match="seeds is 0"):
+        seeds_and_folds(recipe(), seeds=0)
+    with pytest.raises(UserError, match="Did you mean 'stacked'"):
+        train_many(SOURCE, [recipe()], together="stackd")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="can't be stacked: muon"):
+        train_many(SOURCE, [recipe(optimizer="muon")], together="stacked")
+    with pytest.raises(UserError, match="no group of runs"):
+        resume_many(tmp_path)
+    assert cli.main(["train", SOURCE, "--together", "stacked"]) == 2
+
+
+def test_in_turn_stops_as_a_whole(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise Interrupted("this run alone", signal.SIGTERM)
+
+    monkeypatch.setattr(many_module, "resume", stopped)
+    recipes = seeds_and_folds(recipe(), seeds=2)
+    with pytest.raises(Interrupted, match=rf"--resume {tmp_path / 'group'}$"):
+        train_many(SOURCE, recipes, out=tmp_path / "group", cache=cache, together="in-turn")
