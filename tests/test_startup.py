@@ -54,8 +54,17 @@ def test_prediction_needs_torch_alone(model_folder: Path, galaxy_folder: Path, t
 
 
 def test_the_training_loop_waits_for_none_of_the_rest(tmp_path: Path) -> None:
-    # accelerate is what the loop runs on; torch._dynamo comes with torch's first optimizer.
-    assert imported("import astroformer.training.train", tmp_path) == {"torch", "numpy", "accelerate"}
+    program = """
+import torch
+import astroformer.training.train
+from astroformer.training.optimizer import create_optimizer
+network = torch.nn.Linear(2, 2)
+optimizer = create_optimizer(network, "adamw", learning_rate=0.1, weight_decay=0.1, momentum=0.9)
+network(torch.ones(1, 2)).sum().backward()
+optimizer.step()
+optimizer.zero_grad()
+optimizer.state_dict()"""
+    assert imported(program, tmp_path) == {"torch", "numpy", "accelerate"}  # accelerate is what the loop runs on
 
 
 def test_timm_knows_the_variants_whichever_is_imported_first(tmp_path: Path) -> None:

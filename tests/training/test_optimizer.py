@@ -82,6 +82,27 @@ def test_every_optimizer_lowers_a_loss(name: str, momentum: float) -> None:
     assert losses[-1] < 0.75 * losses[0]
 
 
+def test_adamw_is_torchs_to_the_bit() -> None:
+    torch.manual_seed(0)
+    networks = [nn.Linear(5, 4), nn.Linear(5, 4)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    ours = create_optimizer(networks[0], "adamw", learning_rate=0.1, weight_decay=0.2, momentum=0.9)
+    decayed, spared = split_parameters(networks[1])
+    groups = [{"params": decayed, "weight_decay": 0.2}, {"params": spared, "weight_decay": 0.0}]
+    theirs = torch.optim.AdamW(groups, lr=0.1, fused=True)
+    for step in range(4):
+        x = torch.randn(3, 5)
+        for network, optimizer in zip(networks, (ours, theirs), strict=True):
+            network(x).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        assert torch.equal(networks[0].weight, networks[1].weight)
+        assert torch.equal(networks[0].bias, networks[1].bias)
+        if step == 1:
+            ours.load_state_dict(ours.state_dict())
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+
+
 def test_momentum_reaches_sgd_and_muon() -> None:
     for name in ("sgd", "muon"):
         optimizer = create_optimizer(nn.Linear(3, 3), name, learning_rate=0.1, weight_decay=0, momentum=0.7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -37,13 +38,30 @@ def create_optimizer(
     ]
     if name == "adamw":
         # Fused: one pass over each tensor; on a CPU a third of the time of a loop of small ones.
-        return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+        return _AdamW(groups, lr=learning_rate, fused=True)
     if name == "sgd":  # Nesterov's step needs a momentum
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=momentum > 0)
     from timm.optim import create_optimizer_v2  # takes two seconds to import
 
     groups[0]["use_fallback"], groups[1]["use_fallback"] = False, True
     return create_optimizer_v2(groups, opt=name, lr=learning_rate, weight_decay=0.0, momentum=momentum)
+
+
+class _AdamW(torch.optim.AdamW):
+    """torch's AdamW, which otherwise imports torch's whole compiler (more than a second) to hide a few methods from it.
+
+    Where another torch has no such marks, the methods below are torch's own.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        return inspect.unwrap(torch.optim.AdamW.step)(self, closure)
+
+
+for _name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+    _marked = inspect.unwrap(getattr(torch.optim.Optimizer, _name))
+    if not hasattr(_marked, "__dynamo_disable"):
+        setattr(_marked, "__dynamo_disable", _marked)  # noqa: B010  (torch._compile looks here before it imports)
 
 
 def cosine_with_warmup(progress: float, *, warmup: float, final: float) -> float:
