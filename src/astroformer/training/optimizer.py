@@ -61,7 +61,7 @@ class _AdamW(torch.optim.AdamW):
 for _name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
     _marked = inspect.unwrap(getattr(torch.optim.Optimizer, _name))
     if not hasattr(_marked, "__dynamo_disable"):
-        setattr(_marked, "__dynamo_disable", _marked)  # noqa: B010  (torch._compile looks here before it imports)
+        setattr(_marked, "__dynamo_disable", _marked)  # torch looks here before it imports
 
 
 def cosine_with_warmup(progress: float, *, warmup: float, final: float) -> float:
