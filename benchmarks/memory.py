@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py
 
-A cell is a training step or two of the real loop (AdamW, averaged weights, the default augmentation, float32, CPU) in
-a process of its own; its figure is the largest resident memory of that process, less what Python and torch take before
-the network is made. A cell whose estimate (`training/memory.py`) exceeds half of the free memory is not run, and its
+A cell is a training step or two of the real loop (AdamW, averaged weights, the default augmentation, plain float32
+steps) in a process of its own; its figure is the largest resident memory of that process, less what Python and torch
+take before the network is made. A cell whose estimate (`training/memory.py`) exceeds half of the free memory is not run, and its
 estimate stands in the table in italics. One row a cell is appended to `memory.jsonl`; cells that are there are not run
 again.
 """
@@ -47,6 +47,7 @@ def recipe(parts: int, checkpointing: bool) -> Recipe:
         checkpointing=checkpointing,
         learning_rate=1e-4,
         precision="no",
+        speed="plain",
         device="cpu",
         progressive=0.0,
     )

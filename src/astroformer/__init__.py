@@ -7,16 +7,29 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from astroformer.classifier import Classifier, Predictions, load
 from astroformer.errors import UserError
-from astroformer.images.sources import LabelledImages, open_source
-from astroformer.metrics import Evaluation, evaluate
-from astroformer.network import Astroformer, AstroformerConfig
-from astroformer.weights.timm_registry import create_model
 
-__version__ = version("astroformer")
+if TYPE_CHECKING:
+    from importlib.metadata import version
+
+    from astroformer.classifier import Classifier, Predictions, load
+    from astroformer.images.sources import LabelledImages, open_source
+    from astroformer.metrics import Evaluation, evaluate
+    from astroformer.network import Astroformer, AstroformerConfig
+    from astroformer.training.recipe import Recipe
+    from astroformer.training.train import resume, train
+    from astroformer.weights.timm_registry import create_model
+
+    __version__ = version("astroformer")
 
 __all__ = [
     "Astroformer",
@@ -36,15 +49,60 @@ __all__ = [
     "train_many",
 ]
 
+# Where each name lies. They are imported when they are asked for: torch takes two seconds, timm as many again, and
+# `astroformer --version` or a mistyped word should be answered at once.
+_PLACES = {
+    "Astroformer": "network",
+    "AstroformerConfig": "network",
+    "Classifier": "classifier",
+    "Evaluation": "metrics",
+    "LabelledImages": "images.sources",
+    "Predictions": "classifier",
+    "Recipe": "training.recipe",
+    "create_model": "weights.timm_registry",
+    "evaluate": "metrics",
+    "load": "classifier",
+    "open_source": "images.sources",
+    "resume": "training.train",
+    "train": "training.train",
+    "train_many": "training.many",
+}
+
 
 def __getattr__(name: str) -> object:
-    # Training brings in accelerate and the augmentation; someone who only predicts should not wait for them.
-    if name in ("train", "resume", "Recipe"):
-        from astroformer.training import recipe, train
+    if name == "__version__":
+        from importlib.metadata import version
 
-        return recipe.Recipe if name == "Recipe" else getattr(train, name)
-    if name == "train_many":
-        from astroformer.training.many import train_many
+        return version("astroformer")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'astroformer' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"astroformer.{_PLACES[name]}"), name)
 
-        return train_many
-    raise AttributeError(f"module 'astroformer' has no attribute '{name}'")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _UnderTimmsRoof(importlib.abc.MetaPathFinder):
+    """Registers the variants with timm as soon as somebody imports timm, so that `timm.create_model` knows them."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "timm":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("timm")
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                importlib.import_module("astroformer.weights.timm_registry")
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+if "timm" in sys.modules:
+    importlib.import_module("astroformer.weights.timm_registry")
+else:
+    sys.meta_path.insert(0, _UnderTimmsRoof())

@@ -61,10 +61,6 @@ class Train:
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
     def run(self, given: set[str]) -> None:
-        from astroformer.training.many import is_group, resume_many, seeds_and_folds, train_many
-        from astroformer.training.progress import Reporter
-        from astroformer.training.train import Trained, resume, train
-
         if self.resume is not None:
             extra = given - {"resume", "quiet", "debug", "no-quiet", "no-debug"}
             if extra or self.source is not None:
@@ -72,6 +68,14 @@ class Train:
                 raise UserError(
                     f"--resume continues a run as it was, with its own source and settings; leave out {what}."
                 )
+        elif self.source is None:
+            raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or mock-galaxies.")
+        from astroformer.training.many import is_group, resume_many, seeds_and_folds, train_many
+        from astroformer.training.progress import Reporter
+        from astroformer.training.train import Trained, resume, train
+
+        if self.source is None:
+            assert self.resume is not None
             with Reporter(quiet=self.quiet) as reporter:
                 again = resume_many if is_group(self.resume) else resume
                 result = again(self.resume, reporter=reporter)
@@ -80,8 +84,6 @@ class Train:
             else:
                 self._tell_many(result)
             return
-        if self.source is None:
-            raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or mock-galaxies.")
         options: dict[str, Any] = {
             "valid": self.valid,
             "out": self.out,
@@ -221,7 +223,7 @@ class Evaluate:
 
 @dataclass
 class Info:
-    """Describe a MODEL folder or a variant by name: layers, parameters, multiply-accumulates."""
+    """Describe a MODEL folder or a variant by name (layers, parameters, multiply-accumulates), or this machine."""
 
     model: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = None
     """model folder or variant; without it a table of all variants"""
@@ -229,12 +231,17 @@ class Info:
     """side in px to count multiply-accumulates at"""
     num_classes: int = 10
     """classes of a variant's head"""
+    system: bool = False
+    """describe this machine instead: processor, measured speed, native kernels, CUDA devices"""
     json: bool = False
     """print JSON"""
     debug: bool = False
     """show tracebacks"""
 
     def run(self, given: set[str]) -> None:
+        if self.system:
+            self._tell_system(given)
+            return
         from astroformer.classifier import load
         from astroformer.network import VARIANTS, Astroformer
         from astroformer.network.counting import describe
@@ -270,6 +277,16 @@ class Info:
             for line in _lines(rows[0]):
                 print(line)
 
+    def _tell_system(self, given: set[str]) -> None:
+        extra = given - {"system", "json", "debug"}
+        if self.model is not None or extra:
+            what = f"'{self.model}'" if self.model is not None else f"--{min(extra)}"
+            raise UserError(f"--system describes this machine; leave out {what}.")
+        from astroformer.system import describe_system
+
+        row = describe_system()
+        print(json.dumps(row, indent=2) if self.json else "\n".join(_lines(row)))
+
 
 def _files(n: int) -> str:
     return f"{n:,} file" + ("s" if n != 1 else "")
@@ -299,7 +316,7 @@ _COMMANDS: dict[str, tuple[type[Any], str]] = {
     "train": (Train, "train a classifier from a folder of labelled images"),
     "predict": (Predict, "classify images with a trained model"),
     "evaluate": (Evaluate, "measure a trained model on labelled images"),
-    "info": (Info, "describe a model folder or the network variants"),
+    "info": (Info, "describe a model folder, the network variants or this machine"),
 }
 
 

@@ -23,8 +23,12 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms._functional_tensor import _gen_affine_grid
 
 from astroformer.errors import UserError
+from astroformer.training import augmenter as plain
 from astroformer.training import colour
-from astroformer.training.augment import OPERATIONS, PRESETS, Augment, Augmenter, Draw, sampling_matrix
+from astroformer.training.augment import OPERATIONS, PRESETS, Augment
+from astroformer.training.augmenter import Augmenter
+from astroformer.training.draws import Draw
+from astroformer.training.geometry import sampling_matrix
 
 OFF = PRESETS["none"]
 EVERYTHING = Augment(
@@ -244,7 +248,7 @@ def test_flips_and_turns_within_the_matrix_are_those_by_indexing() -> None:
     maker = augmenter(flip_horizontal=0.5, flip_vertical=0.5, quarter_turns=True, shift=0.3)
     d = drawn_by(maker, index, integer=False)
     d = replace(d, shift_B2=(d.shift_B2 * 24).round() / 24)
-    theta = sampling_matrix(d, (24, 24), maker._policy()).float()
+    theta = sampling_matrix(d, (24, 24), maker.settings.ranges).float()
     grid = F.affine_grid(theta, [32, 3, 24, 24], align_corners=False)
     resampled = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
     torch.testing.assert_close(maker.transform(x, index, 0), resampled, rtol=0, atol=0.05)
@@ -308,7 +312,7 @@ def test_little_aliasing_from_a_larger_store(store: int, monkeypatch: pytest.Mon
         fine = (0.5 + 0.5 * torch.sin(phase)).expand(8, 1, store, store)
         left = maker.transform(fine, index, 0).std()
         with monkeypatch.context() as naive:
-            naive.setattr(maker, "_antialiasing", lambda source: ((1, 1), (1, 1)))
+            naive.setattr(plain, "antialiasing", lambda *_: ((1, 1), (1, 1)))
             assert left < 0.6 * maker.transform(fine, index, 0).std()
     row, column = torch.meshgrid(*[(torch.arange(store) + 0.5) / store - 0.5] * 2, indexing="ij")
     coarse = torch.exp(-(row**2 + column**2) / (2 * 0.12**2)).expand(8, 1, store, store)
@@ -538,12 +542,12 @@ def test_operations_follow_each_other_in_the_order_drawn() -> None:
     maker = augmenter(policy="randaugment", border="zero")
     codes = torch.tensor([[OPERATIONS.index("translate_x"), OPERATIONS.index("rotate")]]).repeat(2, 1)
     d = Draw(operation_BP=codes, strength_BP=torch.tensor([[0.5, 1.0]]).double().repeat(2, 1))
-    theta = sampling_matrix(d, (24, 24), maker._policy())
+    theta = sampling_matrix(d, (24, 24), maker.settings.ranges)
     # Shifted to the right by 0.225 of the frame, then turned about the centre: what is at the centre now came
     # from the left, by 0.45 of half a frame.
     torch.testing.assert_close(theta[0, :, 2], torch.tensor([-0.45, 0.0]).double())
     back = replace(d, operation_BP=codes.flip(1), strength_BP=d.strength_BP.flip(1))
-    turned = sampling_matrix(back, (24, 24), maker._policy())[0, :, 2]
+    turned = sampling_matrix(back, (24, 24), maker.settings.ranges)[0, :, 2]
     angle = math.radians(30)
     torch.testing.assert_close(turned, -0.45 * torch.tensor([math.cos(angle), -math.sin(angle)]).double())
     codes = torch.tensor([[OPERATIONS.index("invert"), OPERATIONS.index("brightness")]]).repeat(2, 1)

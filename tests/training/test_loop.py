@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from astroformer.classifier import Classifier
@@ -88,9 +89,8 @@ class Small(nn.Module):
 def make_loop(
     network: nn.Module, train: ImageStore, settings: Recipe, valid: ImageStore | None = None, **options: Any
 ) -> Loop:
-    accelerator = Accelerator(
-        cpu=True, mixed_precision=settings.precision, gradient_accumulation_steps=settings.accumulate
-    )
+    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier test may have run in another precision
+    accelerator = Accelerator(cpu=True, mixed_precision=settings.precision, gradient_accumulation_steps=settings.parts)
     preprocessing = Preprocessing(train.preprocessing.image_size, train.base.shape[1], mean=(), std=())
     return Loop(network, train, valid or train, preprocessing, settings, accelerator=accelerator, **options)
 

@@ -19,6 +19,7 @@ from astroformer.errors import UserError
 from astroformer.network import VARIANTS, create_network
 from astroformer.training import memory
 from astroformer.training import train as train_module
+from astroformer.training.fused import fuse, why_not_fused
 from astroformer.training.loop import predict_batch
 from astroformer.training.memory import GIB, Footprint, decide_parts, footprint, free_memory
 from astroformer.training.recipe import Recipe, make_recipe
@@ -27,6 +28,7 @@ from astroformer.training.train import train
 
 CONFIG = dataclasses.replace(VARIANTS["astroformer_atto"], num_classes=10, img_size=(64, 64))
 SIZE = (64, 64)
+needs_fused = pytest.mark.skipif(why_not_fused() is not None, reason="no fused kernels here")
 
 
 def kept_for_backward(batch: int) -> int:
@@ -42,7 +44,8 @@ def kept_for_backward(batch: int) -> int:
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         logits_BK = network(torch.rand(batch, 3, *SIZE))
-        F.cross_entropy(logits_BK, torch.full_like(logits_BK, 0.1)).backward  # noqa: B018 (alive until here)
+        loss = F.cross_entropy(logits_BK, torch.full_like(logits_BK, 0.1))
+    assert loss.requires_grad  # alive until here, and all that it keeps with it
     return sum(t.untyped_storage().nbytes() for t in kept.values())
 
 
@@ -56,9 +59,8 @@ def test_what_is_counted_without_data_is_what_a_real_pass_keeps() -> None:
 
 def test_the_estimate_follows_what_takes_memory() -> None:
     plain = footprint(Recipe(), CONFIG, SIZE)
-    parameters = 4 * sum(
-        p.numel() for p in create_network("astroformer_atto", num_classes=10, img_size=64).parameters()
-    )
+    network = create_network("astroformer_atto", num_classes=10, img_size=64)
+    parameters = 4 * sum(p.numel() for p in network.parameters())
     fewer = footprint(Recipe(optimizer="sgd", ema=0), CONFIG, SIZE)
     assert plain.fixed - fewer.fixed == 2 * parameters  # one state less, no average
     assert footprint(Recipe(), CONFIG, (128, 128)).image == pytest.approx(4 * plain.image, rel=0.02)
@@ -96,12 +98,11 @@ def test_free_memory_is_what_the_system_and_its_groups_leave(tmp_path: Path) -> 
     assert memory._available_in_system(tmp_path / "meminfo") == 42 * 1024
     own = tmp_path / "own"
     own.write_text("0::/job/step\n")
+    (tmp_path / "job/step").mkdir(parents=True)
     for folder, limit in (("job/step", "max"), ("job", "1000")):
-        (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "memory.max").write_text(limit)
         (tmp_path / folder / "memory.current").write_text("700")
         (tmp_path / folder / "memory.stat").write_text("anon 600\ninactive_file 50\n")
-    (tmp_path / "job/step/memory.max").unlink()
     assert memory._available_in_groups(tmp_path, own) == [350]
     (tmp_path / "memory" / "slurm").mkdir(parents=True)
     own.write_text("5:cpu,memory:/slurm\n")
@@ -156,18 +157,8 @@ def test_the_parts_are_decided_once_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(train_module, "decide_parts", lambda *_, **__: (3, "batches in 3 parts"))
-    words = [
-        "--epochs",
-        "1",
-        "--image-size",
-        "32",
-        "--crop",
-        "1",
-        "--device",
-        "cpu",
-        "--cache",
-        str(tmp_path / "cache"),
-    ]
+    words = ["--epochs", "1", "--image-size", "32", "--crop", "1", "--device", "cpu"]
+    words += ["--cache", str(tmp_path / "cache")]
     (tmp_path / "r.yaml").write_text("batch_size: 12\naccumulate: 2\n")
     options = ["--recipe", str(tmp_path / "r.yaml"), "--batch-size", "auto", "--out", str(tmp_path / "run")]
     assert cli.main(["train", "mock-galaxies:30x32", *words, *options]) == 0
@@ -193,24 +184,41 @@ def test_batch_size_auto_is_the_recipes_batch_in_parts_to_be_chosen(capsys: pyte
 # Checkpointing ----------------------------------------------------------------------------------------------
 
 
-def test_checkpointing_changes_no_gradient() -> None:
+@pytest.mark.parametrize("fused", [False, pytest.param(True, marks=needs_fused)])
+def test_checkpointing_changes_no_gradient(fused: bool) -> None:
     torch.manual_seed(0)
     network = create_network("astroformer_atto", num_classes=10, img_size=64, stochastic_depth=0.3, head_dropout=0.2)
     again = copy.deepcopy(network)
     again.set_grad_checkpointing()
+    if fused:
+        assert fuse(network) == fuse(again) > 0
     x_BCHW = torch.rand(4, 3, 64, 64)
     for each in (network.train(), again.train()):
         torch.manual_seed(7)
         each(x_BCHW).square().sum().backward()
     for (name, ours), theirs in zip(again.named_parameters(), network.parameters(), strict=True):
-        assert torch.equal(ours.grad, theirs.grad), name  # type: ignore[arg-type]
+        # Fused, the guess at the mean has moved when a block is computed again; that changes the rounding alone.
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        if fused:
+            assert (ours.grad - theirs.grad).norm() < 1e-4 * theirs.grad.norm() + 1e-7, name
+        else:
+            assert torch.equal(ours.grad, theirs.grad), name
     for ours, theirs in zip(again.buffers(), network.buffers(), strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_a_run_with_checkpointing_ends_with_the_same_bits(tmp_path: Path) -> None:
     def run(**changes: Any) -> dict[str, Tensor]:
-        settings = {"epochs": 1, "image_size": 32, "crop": 1, "device": "cpu", "batch_size": 8, **changes}
+        settings = {
+            "epochs": 1,
+            "image_size": 32,
+            "crop": 1,
+            "device": "cpu",
+            "batch_size": 8,
+            "speed": "plain",
+            **changes,
+        }
         out = tmp_path / str(len(list(tmp_path.iterdir())))
         trained = train("mock-galaxies:30x32", make_recipe(settings), out=out, cache=tmp_path / "cache")
         return trained.classifier.network.state_dict()

@@ -10,6 +10,7 @@ import torch
 from astroformer.errors import UserError
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.sources import LabelledImages, open_source
+from astroformer.system import MatrixRates
 from astroformer.training import rules
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.rules import decide, measure_crop
@@ -42,7 +43,8 @@ def test_everything_open_is_decided_and_nothing_given_is_changed() -> None:
     for name in ("channels", "storage", "crop", "image_size", "learning_rate", "minutes"):
         assert getattr(recipe, name) is not None
     assert recipe.model == "astroformer_atto"
-    assert recipe.precision == "no"
+    assert recipe.speed != "auto"
+    assert recipe.precision in ("no", "bf16")
     assert any("10 minutes" in sentence for sentence in said)
     given = make_recipe(
         {
@@ -55,6 +57,7 @@ def test_everything_open_is_decided_and_nothing_given_is_changed() -> None:
             "epochs": 2,
             "model": "astroformer_pico",
             "precision": "bf16",
+            "speed": "plain",
         }
     )
     assert decide(given, images_of(noise(10, 40, 40, 1))) == (given, [])
@@ -172,3 +175,37 @@ def test_unreadable_images_are_passed_over_until_all_are() -> None:
 def test_what_is_decided_is_checked_against_what_is_given() -> None:
     with pytest.raises(UserError, match="quarter_turns"):
         decide(Recipe(device="cpu").model_copy(update={"image_size": (64, 32)}), images_of(noise(4, 40, 40, 1)))
+
+
+@pytest.mark.parametrize(
+    ("reason", "bfloat16", "settings", "decided"),
+    [
+        (None, 2.2, {}, ("fused", "bf16")),
+        (None, 0.3, {}, ("fused", "no")),
+        (None, 2.2, {"precision": "no"}, ("fused", "no")),
+        (None, 2.2, {"speed": "plain"}, ("plain", "no")),
+        ("there is no compiler", 2.2, {}, ("plain", "no")),
+        ("there is no compiler", 2.2, {"precision": "bf16"}, ("plain", "bf16")),
+    ],
+)
+def test_speed_follows_from_what_the_machine_can(
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str | None,
+    bfloat16: float,
+    settings: dict[str, str],
+    decided: tuple[str, str],
+) -> None:
+    monkeypatch.setattr(rules, "why_not_fused", lambda: reason)
+    monkeypatch.setattr(rules, "matrix_rates", lambda: MatrixRates(1.0, bfloat16))
+    recipe, said = decide(make_recipe({"device": "cpu", **settings}), images_of(noise(10, 40, 40, 3)))
+    assert (recipe.speed, recipe.precision) == decided
+    line = next(sentence for sentence in said if sentence.startswith("speed: "))
+    assert decided[0] in line
+    assert ("bfloat16" if decided[1] == "bf16" else "float32") in line
+    assert reason is None or reason in line
+
+
+def test_fused_where_it_cannot_be_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "why_not_fused", lambda: "there is no compiler")
+    with pytest.raises(UserError, match="speed can't be fused here: there is no compiler"):
+        decide(make_recipe({"device": "cpu", "speed": "fused"}), images_of(noise(10, 40, 40, 3)))

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from astroformer.metrics import Evaluation
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _INK, _BLUE, _RED, _GREY = "#222222", "#2563a8", "#c2452d", "#8a8a8a"
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    """An empty figure in inches. matplotlib is imported at the first: training should not wait for its end."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def plot_history(history: list[dict[str, float]], path: Path) -> None:
@@ -19,8 +30,7 @@ def plot_history(history: list[dict[str, float]], path: Path) -> None:
     if not history:
         return
     epochs = [row["epoch"] for row in history]
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _new_figure(8, 3.4)
     losses, scores = figure.subplots(1, 2)
     losses.plot(epochs, [row["train_loss"] for row in history], color=_BLUE, label="training loss")
     losses.plot(epochs, [row["valid_nll"] for row in history], color=_RED, label="validation NLL")
@@ -38,7 +48,7 @@ def plot_history(history: list[dict[str, float]], path: Path) -> None:
         color=_RED,
     )
     scores.set(xlabel="epoch", title="Validation, averaged weights", ylim=(0, 1.02))
-    scores.yaxis.set_major_formatter(PercentFormatter(1.0))
+    scores.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     for axes in (losses, scores):
         if len(epochs) == 1:
             for line in axes.lines:
@@ -62,8 +72,7 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
     names = [_short(name.replace("_", " ")) for name in evaluation.classes] if k <= 40 else []
     # Inches of the matrix and of the longest name beside it; at least as wide as the title.
     side, beside = min(max(0.5 * k, 2.8), 13.0), 0.085 * max(map(len, names), default=4)
-    figure = Figure(figsize=(max(side + beside + 1.9, 6.2), side + 0.65 * beside + 1.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _new_figure(max(side + beside + 1.9, 6.2), side + 0.65 * beside + 1.2)
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if names:
@@ -81,6 +90,6 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
         f"{evaluation.n:,} images, balanced accuracy {accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})",
         fontsize=10,
     )
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1.0))
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=lambda share, _: f"{share:.0%}")
     bar.set_label("share of the true class")
     figure.savefig(path, dpi=130)

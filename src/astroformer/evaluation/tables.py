@@ -9,14 +9,15 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, Self
 
 from astroformer.classifier import Predictions
 from astroformer.errors import UserError
 from astroformer.metrics import Evaluation
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 
 class PredictionWriter:
@@ -37,15 +38,19 @@ class PredictionWriter:
         self.columns = ["file", "prediction", "confidence", *(f"p:{name}" for name in classes), "error"]
         self._unfinished = self.path.with_name(self.path.name + ".part")
         self._parquet: pq.ParquetWriter | None = None
+
+    def _schema(self) -> pa.Schema:
+        import pyarrow as pa
+
         text, number = pa.string(), pa.float64()
-        self._schema = pa.schema(
-            [(name, text if name in ("file", "prediction", "error") else number) for name in self.columns]
-        )
+        return pa.schema([(name, text if name in ("file", "prediction", "error") else number) for name in self.columns])
 
     def __enter__(self) -> Self:
         try:
             if self.path.suffix.lower() == ".parquet":
-                self._parquet = pq.ParquetWriter(self._unfinished, self._schema)
+                import pyarrow.parquet as pq  # a quarter of a second that CSV needs not wait for
+
+                self._parquet = pq.ParquetWriter(self._unfinished, self._schema())
             else:
                 self._stream = self._unfinished.open("w", newline="", encoding="utf-8")
                 self._csv = csv.writer(self._stream)
@@ -62,7 +67,9 @@ class PredictionWriter:
                 for file, name, confidence, p_K, error in rows
             ]
             if table:
-                self._parquet.write_table(pa.table(list(zip(*table, strict=True)), schema=self._schema))
+                import pyarrow as pa
+
+                self._parquet.write_table(pa.table(list(zip(*table, strict=True)), schema=self._schema()))
         else:
             for file, name, confidence, p_K, error in rows:
                 numbers = [_number(v) for v in (confidence, *p_K)]

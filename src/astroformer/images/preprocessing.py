@@ -9,6 +9,7 @@ Shapes: B batch, C channels, H height, W width, P = H·W pixels.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from astroformer.errors import UserError, unknown_name
 from astroformer.images.reading import Array
+from astroformer.images.resize import resize
 
 _FITS = ("crop", "pad", "stretch")
 _DTYPES = ("uint8", "float16")
@@ -117,8 +119,7 @@ class Preprocessing:
         """What the network sees: per channel `(x / 255 if x is uint8 - mean) / std`, float32, of the same
         shape.
         """
-        mean_C11 = torch.tensor(self.mean, dtype=torch.float32, device=x_BCHW.device)[:, None, None]
-        std_C11 = torch.tensor(self.std, dtype=torch.float32, device=x_BCHW.device)[:, None, None]
+        mean_C11, std_C11 = _per_channel(self.mean, x_BCHW.device), _per_channel(self.std, x_BCHW.device)
         scaled_BCHW = x_BCHW.float() / 255 if x_BCHW.dtype == torch.uint8 else x_BCHW.float()
         return (scaled_BCHW - mean_C11) / std_C11
 
@@ -181,28 +182,19 @@ class Preprocessing:
             scale = min(height / image.shape[0], width / image.shape[1])
             inner_h = min(height, max(1, round(image.shape[0] * scale)))
             inner_w = min(width, max(1, round(image.shape[1] * scale)))
-            inner = _resize(image, inner_h, inner_w)
+            inner = resize(image, inner_h, inner_w)
             top, left = (height - inner_h) // 2, (width - inner_w) // 2
             framed = np.zeros((height, width, image.shape[2]), image.dtype)
             framed[top : top + inner_h, left : left + inner_w] = inner
             return framed
-        return _resize(image, height, width)
+        return resize(image, height, width)
 
 
-def _resize(image: Array, height: int, width: int) -> Array:
-    """Antialiased bicubic resize of `(H, W, C)` uint8 or float32, each channel for itself."""
-    if image.shape[:2] == (height, width):
-        return image
-    image = np.ascontiguousarray(image)
-    if image.dtype == np.uint8 and image.shape[2] == 3:
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-    bands = [
-        np.asarray(
-            Image.fromarray(np.ascontiguousarray(image[:, :, c])).resize((width, height), Image.Resampling.BICUBIC)
-        )
-        for c in range(image.shape[2])
-    ]
-    return np.stack(bands, axis=2)
+@functools.lru_cache(maxsize=64)
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(C, 1, 1) on the device; kept, since a copy to a GPU waits for it."""
+    with torch.inference_mode(False):  # one made for a prediction may serve a training step
+        return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
 
 
 def _over_black(image: Array) -> Array:

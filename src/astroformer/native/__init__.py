@@ -93,7 +93,9 @@ def _compiler_version() -> str:
 
 def _target(source: Path) -> Path:
     """The built library; its name is a hash of all that it depends on, so that it never goes stale."""
-    parts = (source.read_text(encoding="utf-8"), *_FLAGS, _compiler_version(), _processor())
+    headers = sorted(_SOURCES.glob("*.h"))
+    texts = (file.read_text(encoding="utf-8") for file in (source, *headers))
+    parts = (*texts, *_FLAGS, _compiler_version(), _processor())
     key = hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()
     return default_cache() / "native" / f"{source.stem}-{key}.so"
 

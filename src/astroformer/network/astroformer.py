@@ -115,13 +115,7 @@ class Astroformer(nn.Module):
                 f"{self.config.in_chans}, height, width): convert the images to {self.config.in_chans} "
                 "channel(s), or build a network with another in_chans."
             )
-        height, width = x_BCHW.shape[2:]
-        least = self.config.min_size
-        if height < least or width < least:
-            raise UserError(
-                f"the images are of {height}x{width} pixels: the network takes at least {least}x{least}; "
-                "resize or pad them to that or more."
-            )
+        self.config.check_size(*x_BCHW.shape[2:])
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer."""

@@ -113,6 +113,15 @@ class AstroformerConfig:
         """Least height and width of an image: 32 pixels, or fewer where they still leave S4 a map of 4x4."""
         return min(32, 3 * math.prod(self.strides) + 1)
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise a UserError if images of this size, in pixels, are too small for the network."""
+        least = self.min_size
+        if height < least or width < least:
+            raise UserError(
+                f"the images are of {height}x{width} pixels: the network takes at least {least}x{least}; "
+                "resize or pad them to that or more."
+            )
+
     def map_sizes(self, size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
         """(height, width) of the feature maps of S0 to S4 for images of `size`, `img_size` if not given.
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.overrides import TorchFunctionMode
 
 from astroformer.errors import unknown_name
 from astroformer.network.astroformer import Astroformer
+from astroformer.network.attention import ConvBlockAttention, SqueezeExcitation
+from astroformer.network.blocks import MBConv, TransformerBlock
 from astroformer.network.config import VARIANTS, AstroformerConfig
 
 
@@ -27,18 +29,34 @@ def count_macs(network: Astroformer, size: tuple[int, int] | None = None) -> int
     element-wise products.
 
     Args:
-        network: on any device; nothing is computed, and its state stays as it is.
+        network: on any device, the meta device too; nothing is computed.
         size: (height, width) of the image in pixels, `network.config.img_size` if not given.
     """
-    height, width = network.config.img_size if size is None else size
-    state = {name: tensor.to("meta") for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
-    parameter = next(network.parameters())
-    # Two images, since in training a batch norm refuses one value a channel.
-    images = torch.empty(2, network.config.in_chans, height, width, dtype=parameter.dtype, device="meta")
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        torch.func.functional_call(network, state, (images,))
-    return int(counter.get_total_flops()) // 4  # two images, two operations a multiply-accumulate
+    size = network.config.img_size if size is None else size
+    network.config.check_size(*size)
+    # Of each layer its weights, times the places of the map that it is applied to. (Counting while a pass runs on
+    # torch's meta device needs no such list, and imports torch's compiler: two seconds.)
+    pixels = [height * width for height, width in network.config.map_sizes(size)]
+    total = _weights(network.stem) * pixels[0] + _weights(network.head)
+    for stage, before, after in zip(network.stages, pixels, pixels[1:], strict=False):
+        for position, block in enumerate(stage.children()):
+            total += _weights(block) * after
+            if isinstance(block, MBConv):
+                inside = before if position == 0 else after  # the first block strides after it has widened
+                total += _weights(block.expand) * (inside - after)
+                attention = block.attention
+                if isinstance(attention, SqueezeExcitation | ConvBlockAttention):  # gates: once an image, CBAM's twice
+                    times = 1 if isinstance(attention, SqueezeExcitation) else 2
+                    total += (_weights(attention.reduce) + _weights(attention.restore)) * (times - after)
+            else:
+                assert isinstance(block, TransformerBlock)
+                total += 2 * after * after * block.attention.project.in_features
+    return total
+
+
+def _weights(module: nn.Module) -> int:
+    """Multiply-accumulates of the convolutions and linear layers in `module` at one place of the map."""
+    return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
 
 
 def describe(
@@ -67,7 +85,7 @@ def describe(
             raise unknown_name("network", name, VARIANTS)
         config = dataclasses.replace(VARIANTS[name], num_classes=num_classes)
     size = config.img_size if size is None else size
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutValues():
         network = Astroformer(config)
     return {
         "name": name,
@@ -77,3 +95,13 @@ def describe(
         "map_sizes": [list(map_size) for map_size in config.map_sizes(size)],
         **config.to_dict(),
     }
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Within it, torch.nn.init draws nothing: on the meta device that would import torch's whole compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -67,3 +68,16 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
         else:
             groups.setdefault(group, {})[name] = value
     return groups, optimizer, state
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Takes up an optimizer's state as `load_checkpoint` gives it.
+
+    Moments get the memory format of their parameters again: same kernels, same bits, and a fused step goes through
+    parameters and moments side by side, as they lie in memory.
+    """
+    optimizer.load_state_dict(saved)
+    for parameter, entries in optimizer.state.items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                entries[name] = torch.empty_like(parameter).copy_(value)

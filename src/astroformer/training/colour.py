@@ -35,7 +35,7 @@ def adjust_(
     factor_B: Tensor | None = brightness_B
     offset_B: Tensor | None = None
     if contrast_B is not None:
-        mean_B = (x_BCHW.mean((2, 3)) * _weights(x_BCHW)).sum(1)
+        mean_B = luminance(x_BCHW.mean((2, 3), keepdim=True)).flatten()
         offset_B = (1.0 - contrast_B) * mean_B
         if brightness_B is not None:
             offset_B = offset_B * brightness_B
@@ -78,7 +78,7 @@ def turn_hue(x_BCHW: Tensor, turn_B: Tensor) -> Tensor:
     sixths_B1HW = difference / chroma_B1HW.clamp(min=torch.finfo(x_BCHW.dtype).tiny) + 2.0 * top_B1HW
     sixths_B1HW = sixths_B1HW + _per_image(6.0 * turn_B)
     # How far around the circle each channel's own colour is; it is full within 1 of it and gone from 2 on.
-    home_C11 = torch.tensor([5.0, 3.0, 1.0], device=x_BCHW.device, dtype=x_BCHW.dtype)[:, None, None]
+    home_C11 = torch.arange(5, 0, -2, device=x_BCHW.device, dtype=x_BCHW.dtype)[:, None, None]  # red 5, green 3, blue 1
     k_BCHW = torch.remainder(home_C11 + sixths_B1HW, 6.0)
     return value_B1HW - chroma_B1HW * torch.minimum(k_BCHW, 4.0 - k_BCHW).clamp_(0.0, 1.0)
 
@@ -138,12 +138,6 @@ def equalize(x_BCHW: Tensor) -> Tensor:
 def _levels(x_BCHW: Tensor) -> Tensor:
     """The level 0 … 255 of each value, still as float."""
     return (x_BCHW * 255.0).round_().clamp_(0.0, 255.0)
-
-
-def _weights(x_BCHW: Tensor) -> Tensor:
-    channels = x_BCHW.shape[1]
-    weights = LUMINANCE if channels == 3 else (1.0 / channels,) * channels
-    return torch.tensor(weights, device=x_BCHW.device, dtype=x_BCHW.dtype)
 
 
 def _per_image(value_B: Tensor) -> Tensor:

@@ -21,22 +21,24 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import broadcast, reduce
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from astroformer.allocator import keep_freed_memory
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
-from astroformer.training.allocator import keep_freed_memory
-from astroformer.training.augment import Augmenter
-from astroformer.training.checkpoint import load_checkpoint, save_checkpoint
+from astroformer.training.augmenter import Augmenter
+from astroformer.training.averaging import AveragedNetwork
+from astroformer.training.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
+from astroformer.training.fused import fuse, unfuse, why_not_fused
 from astroformer.training.memory import PREDICT_BATCH
 from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
 from astroformer.training.progress import Reporter
 from astroformer.training.randomness import permutation, uniforms
 from astroformer.training.recipe import Recipe
+from astroformer.training.resident import Streamed, resident, to_device
 from astroformer.training.run import RunFolder
 
 _SAMPLING_STREAM = 7_001  # keeps the draws of balanced sampling apart from those of the augmentation
@@ -145,20 +147,6 @@ def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
     return (((seed * 1_000_003 + epoch) * 1_000_003 + step) * 64 + rank) % 2**63  # torch takes 64 bits
 
 
-def resident(store: ImageStore, device: torch.device) -> Callable[[np.ndarray[Any, Any]], Tensor]:
-    """A gatherer `positions (B,) → (B, C, H, W)` on `device` from the fastest place that holds the whole store.
-
-    On CUDA the store itself moves to the device when it takes less than half of the free memory; otherwise rows are
-    read from the memory map and copied. On CPU the memory map is the operating system's own cache already.
-    """
-    if device.type == "cuda":
-        size = len(store) * store.base[0].nbytes
-        if size < torch.cuda.mem_get_info(device)[0] // 2:
-            whole_NCHW = torch.from_numpy(store.take(np.arange(len(store)))).to(device)
-            return lambda positions: whole_NCHW[torch.from_numpy(positions).to(device)]
-    return lambda positions: torch.from_numpy(store.take(positions)).to(device)
-
-
 def predict_batch(recipe: Recipe) -> int:
     """Images a forward pass over the validation images: as many as fit where a part of a batch trains."""
     return min(PREDICT_BATCH, 2 * math.ceil(recipe.batch_size / recipe.parts))
@@ -207,7 +195,9 @@ class Loop:
                 raise UserError(f"checkpointing: {kind} has no blocks to compute again; set it to false.")
             enable()
         network = network.to(device).to(memory_format=torch.channels_last)
-        self.average = ModelEmaV3(network, decay=0.0) if recipe.ema else None
+        self.average = AveragedNetwork(network, decay=0.0) if recipe.ema else None
+        if recipe.speed == "fused" and not fuse(network) and (reason := why_not_fused()):
+            self.reporter.say(f"speed: plain, not fused as the recipe says: {reason}")  # resumed on another machine
         learning_rate = recipe.learning_rate
         assert learning_rate is not None, "the recipe is not decided"
         optimizer = create_optimizer(
@@ -219,7 +209,10 @@ class Loop:
         )
         self.plain = network
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
-        self.gather = resident(train, device)
+        if recipe.speed == "compiled":
+            # Dynamic sizes, since a progressive run has two and the last batch may differ: one compilation for all.
+            self.network = torch.compile(self.network, dynamic=True)
+        self.stored = resident(train, device)
         full = preprocessing.image_size
         self.augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=full)
         small = (round(full[0] * _SMALL / 4) * 4, round(full[1] * _SMALL / 4) * 4)
@@ -229,6 +222,7 @@ class Loop:
         self.steps_per_epoch = count_steps(len(train), recipe.batch_size)
         self.state = State()
         self._progress = 0.0  # at the step being made
+        self._ahead = np.empty(0, np.int64)  # what the next step of the epoch takes
         # The step of the epoch with the first non-finite loss, on the device, so that nothing waits for it.
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
@@ -254,7 +248,9 @@ class Loop:
             ring = self._ring()
             bounds = np.linspace(0, len(self.train), self.steps_per_epoch + 1).round().astype(int)
             while state.step < self.steps_per_epoch and progress < 1:
-                self._step(ring[..., bounds[state.step] : bounds[state.step + 1] + 1], labels_N)
+                first, last, next_last = (int(bounds[min(state.step + k, self.steps_per_epoch)]) for k in range(3))
+                self._ahead = ring[..., last : next_last + 1]
+                self._step(ring[..., first : last + 1], labels_N)
                 if state.step % _CHECK_EVERY == 0 or state.step == self.steps_per_epoch:
                     self._look()
                 if self._asked_to_stop():
@@ -275,7 +271,13 @@ class Loop:
             if progress >= 1:
                 break
         self.save()
-        return Fit(self.averaged(), state)
+        return self.finished()
+
+    def finished(self) -> Fit:
+        """What `fit` returns, its network an ordinary one again."""
+        network = self.averaged()
+        unfuse(network)
+        return Fit(network, self.state)
 
     def _ring(self) -> np.ndarray[Any, Any]:
         """(N + 1,) draw keys of the epoch's images in their order, the first once more at the end.
@@ -364,17 +366,22 @@ class Loop:
     def _batch(self, keys: np.ndarray[Any, Any], labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """Augmented, mixed and normalised images (B, C, H, W) and soft targets (B, K) of `keys[:-1]`."""
         device = self.accelerator.device
-        keys = keys if self.augmenter.mixes else keys[:-1]
-        taken = keys % len(labels_N)
-        index_B = torch.from_numpy(np.ascontiguousarray(keys))  # on the CPU, so that nothing waits for the device
         early = self._progress < self.recipe.progressive
         augmenter = self.small_augmenter if early and self.small_augmenter else self.augmenter
-        x_BCHW = augmenter.transform(self.gather(taken), index_B, self.state.epoch)
-        y_BK = F.one_hot(labels_N[taken], len(self.train.classes)).float().to(device)
-        if self.augmenter.mixes:
-            x_BCHW, y_BK = augmenter.mix(x_BCHW[:-1], x_BCHW[1:], y_BK[:-1], y_BK[1:], index_B[:-1], self.state.epoch)
-        x_BCHW = self.preprocessing.normalize(x_BCHW)
-        return x_BCHW.contiguous(memory_format=torch.channels_last), y_BK
+        keys = np.ascontiguousarray(keys if augmenter.mixes else keys[:-1])
+        taken = keys % len(labels_N)
+        stored_MCHW, row_B = self.stored(taken)
+        if isinstance(self.stored, Streamed) and len(self._ahead) > 1:  # parts of a batch are not foreseen
+            self.stored.prefetch((self._ahead if augmenter.mixes else self._ahead[:-1]) % len(labels_N))
+        return augmenter.batch(
+            stored_MCHW,
+            row_B,
+            to_device(keys, device),
+            self.state.epoch,
+            to_device(labels_N[taken], device),
+            classes=len(self.train.classes),
+            preprocessing=self.preprocessing,
+        )
 
     def _look(self) -> None:
         """Waits for the device, stops on a non-finite loss, and tells how far the run is."""
@@ -467,10 +474,5 @@ class Loop:
         self.plain.load_state_dict(groups["network"])
         if self.average:
             self.average.module.load_state_dict(groups["average"])
-        self.optimizer.load_state_dict(optimizer)
-        # Moments in the memory format of their parameters again: same kernels, same bits.
-        for parameter, entries in self.optimizer.state.items():
-            for name, value in entries.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    entries[name] = torch.empty_like(parameter).copy_(value)
+        restore_optimizer(self.optimizer, optimizer)
         self.state = State(**state)

@@ -34,16 +34,20 @@ class Beta:
         x = (node[:-1, None] + width * (np.arange(16) + 0.5)) ** (1.0 / self._power)
         mass = (x ** (alpha - self._power) * (1.0 - x) ** (alpha - 1.0)).sum(axis=1)
         below = np.concatenate(([0.0], np.cumsum(mass)))
-        self._node = torch.from_numpy(node)
-        self._below = torch.from_numpy(0.5 * below / below[-1])
+        self.exponent = 1.0 / self._power  # of the tabulated variable, for x
+        self.node = torch.from_numpy(node)
+        self.below = torch.from_numpy(0.5 * below / below[-1])
+        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def quantile(self, u_B: Tensor) -> Tensor:
         """The x with P(X ≤ x) = u; u in [0, 1], any shape; float32 on u's device."""
-        node, below = self._node.to(u_B.device), self._below.to(u_B.device)
+        if u_B.device not in self._on_device:  # copied once: a copy to a GPU waits for it
+            self._on_device[u_B.device] = self.node.to(u_B.device), self.below.to(u_B.device)
+        node, below = self._on_device[u_B.device]
         tail = torch.minimum(u_B.double(), 1.0 - u_B.double())
         right = torch.searchsorted(below, tail, right=True).clamp_(1, len(below) - 1)
         part = (tail - below[right - 1]) / (below[right] - below[right - 1])
-        x = torch.lerp(node[right - 1], node[right], part) ** (1.0 / self._power)
+        x = torch.lerp(node[right - 1], node[right], part) ** self.exponent
         return torch.where(u_B > 0.5, 1.0 - x, x).float()
 
 
@@ -78,29 +82,29 @@ class Mixer:
     def __init__(
         self, *, mixup: float, cutmix: float, probability: float = 1.0, switch: float = 0.5, seed: int
     ) -> None:
-        self._mixup = Beta(mixup) if mixup > 0 else None
-        self._cutmix = Beta(cutmix) if cutmix > 0 else None
-        self._probability = probability
-        self._switch = 1.0 if mixup <= 0 else 0.0 if cutmix <= 0 else switch
+        self.mixup = Beta(mixup) if mixup > 0 else None
+        self.cutmix = Beta(cutmix) if cutmix > 0 else None
+        self.probability = probability
+        self.switch = 1.0 if mixup <= 0 else 0.0 if cutmix <= 0 else switch
         self._seed = seed
 
     @property
     def active(self) -> bool:
         """Whether `mix` ever changes anything."""
-        return self._probability > 0 and (self._mixup is not None or self._cutmix is not None)
+        return self.probability > 0 and (self.mixup is not None or self.cutmix is not None)
 
     def draw(self, index_B: Tensor, epoch: int, size: tuple[int, int]) -> MixDraw:
         """Shares and boxes for images `index_B` (B,) int64 of `size` (H, W); on `index_B`'s device."""
         u_BK = uniforms(self._seed, epoch, index_B, Stream.MIX, 5)
-        mixed_B = u_BK[:, 0] < self._probability
-        cut_B = mixed_B & (u_BK[:, 1] < self._switch)
+        mixed_B = u_BK[:, 0] < self.probability
+        cut_B = mixed_B & (u_BK[:, 1] < self.switch)
         blend_B = torch.ones_like(u_BK[:, 2])
-        if self._mixup is not None:
-            blend_B = torch.where(mixed_B & ~cut_B, self._mixup.quantile(u_BK[:, 2]), blend_B)
+        if self.mixup is not None:
+            blend_B = torch.where(mixed_B & ~cut_B, self.mixup.quantile(u_BK[:, 2]), blend_B)
         own_B = blend_B
         box_B4 = index_B.new_zeros(len(index_B), 4)
-        if self._cutmix is not None:
-            side_B = (1.0 - self._cutmix.quantile(u_BK[:, 2])).sqrt() * cut_B
+        if self.cutmix is not None:
+            side_B = (1.0 - self.cutmix.quantile(u_BK[:, 2])).sqrt() * cut_B
             box_B4 = _box(side_B, u_BK[:, 3:5], size)
             top_B, bottom_B, left_B, right_B = box_B4.unbind(1)
             area_B = (bottom_B - top_B) * (right_B - left_B)
@@ -136,10 +140,10 @@ class Mixer:
             return x_BCHW, y_BK
         height, width = x_BCHW.shape[-2:]
         drawn = self.draw(index_B, epoch, (height, width))
-        if self._mixup is not None:
+        if self.mixup is not None:
             # lerp returns its second argument exactly where the weight is 1.
             x_BCHW = torch.lerp(partner_BCHW, x_BCHW, drawn.blend_B.to(x_BCHW)[:, None, None, None])
-        if self._cutmix is not None:
+        if self.cutmix is not None:
             x_BCHW = torch.where(box_mask(drawn.box_B4.to(x_BCHW.device), (height, width)), partner_BCHW, x_BCHW)
         return x_BCHW, torch.lerp(partner_y_BK, y_BK, drawn.own_B.to(y_BK)[:, None])
 
@@ -156,9 +160,9 @@ def box_mask(box_B4: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _box(side_B: Tensor, u_B2: Tensor, size: tuple[int, int]) -> Tensor:
     """Boxes with `side_B` of the frame's sides about a uniformly drawn pixel, cut off at the frame."""
-    extent_2 = torch.tensor(size, device=u_B2.device)
-    side_B2 = (side_B[:, None] * extent_2).long()
-    centre_B2 = (u_B2 * extent_2).long()
-    low_B2 = (centre_B2 - side_B2 // 2).clamp_(min=0)
-    high_B2 = torch.minimum(centre_B2 + (side_B2 + 1) // 2, extent_2)
-    return torch.stack((low_B2, high_B2), dim=2).flatten(1)  # (top, bottom), (left, right)
+    ends = []
+    for axis, extent in enumerate(size):
+        length_B = (side_B * extent).long()
+        centre_B = (u_B2[:, axis] * extent).long()
+        ends += [(centre_B - length_B // 2).clamp_(min=0), (centre_B + (length_B + 1) // 2).clamp_(max=extent)]
+    return torch.stack(ends, dim=1)  # top, bottom, left, right

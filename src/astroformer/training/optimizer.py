@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
 from torch import nn
 
 
@@ -26,7 +25,7 @@ def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
 def create_optimizer(
     network: nn.Module, name: str, *, learning_rate: float, weight_decay: float, momentum: float
 ) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019), SGD with Nesterov momentum, or Muon (Jordan 2024), as timm builds them.
+    """AdamW (Loshchilov & Hutter 2019), SGD with Nesterov momentum, or Muon (Jordan 2024) as timm builds it.
 
     Muon orthogonalises the updates of matrices and kernels; norms, biases and position-bias tables, which are no
     linear maps, go to its AdamW fallback.
@@ -36,14 +35,15 @@ def create_optimizer(
         {"params": decayed, "weight_decay": weight_decay},
         {"params": spared, "weight_decay": 0.0},
     ]
-    options: dict[str, Any] = {}
-    if name == "muon":
-        groups[0]["use_fallback"], groups[1]["use_fallback"] = False, True
-    if name in ("muon", "sgd"):
-        options["momentum"] = momentum
-    if name == "sgd" and momentum == 0:
-        name = "momentum"  # timm's name for SGD without Nesterov's step, which needs a momentum
-    return create_optimizer_v2(groups, opt=name, lr=learning_rate, weight_decay=0.0, **options)
+    if name == "adamw":
+        # Fused: one pass over each tensor; on a CPU a third of the time of a loop of small ones.
+        return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    if name == "sgd":  # Nesterov's step needs a momentum
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=momentum > 0)
+    from timm.optim import create_optimizer_v2  # takes two seconds to import
+
+    groups[0]["use_fallback"], groups[1]["use_fallback"] = False, True
+    return create_optimizer_v2(groups, opt=name, lr=learning_rate, weight_decay=0.0, momentum=momentum)
 
 
 def cosine_with_warmup(progress: float, *, warmup: float, final: float) -> float:

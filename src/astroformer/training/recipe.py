@@ -108,7 +108,12 @@ class Recipe(BaseModel):
     # running
     seed: int = Field(0, ge=0, lt=2**31, description="of all that is random: split, first weights, augmentation")
     precision: Literal["auto", "no", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 on a GPU that has it, else float32"
+        "auto", description="auto: bf16 on a device that multiplies it faster than float32"
+    )
+    speed: Literal["auto", "plain", "fused", "compiled"] = Field(
+        "auto",
+        description="how a training step is computed: plain torch, fused (kernels for the CPU) or compiled "
+        "(torch.compile: minutes before the first step); auto: fused on a CPU with a C++ compiler, else plain",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA when torch finds it, else the CPU")
     evaluations: int = Field(20, ge=1, description="validations a run, evenly spread; at most one an epoch")

@@ -4,6 +4,7 @@ never validation images). `decide` returns the recipe with every open setting fi
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from astroformer.errors import UserError
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.sources import LabelledImages
 from astroformer.network import VARIANTS
+from astroformer.system import matrix_rates, usable_cores
+from astroformer.training.fused import why_not_fused
 from astroformer.training.recipe import Recipe, make_recipe
 
 # A sample is enough for shapes, channels and where the frames vary; it costs about half a second.
@@ -25,6 +28,7 @@ _CROP_SHARE = 0.9
 LEARNING_RATES = {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}  # adamw: of a network as narrow as atto
 _NARROW = VARIANTS["astroformer_atto"].widths[-1]
 _DEFAULT_MINUTES = 10.0
+_WORTHWHILE = 1.3  # times as fast bfloat16 products have to be
 
 
 def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
@@ -37,6 +41,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
       between images (`measure_crop`); cutouts centred on a source get closer to it, photographs stay whole.
     - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8.
     - model: atto on a CPU; on a GPU nano.
+    - speed and precision: fused kernels on a CPU that can have them, in bfloat16 where its matrix products are at least
+      1.3 times as fast; on a GPU plain steps in bfloat16.
     - learning rate: sgd 0.05, muon 2e-3; adamw 4e-3 for atto, and for wider networks falling as 1 / width of S4, as the
       best rate of Adam does (Yang et al., arXiv 2203.03466).
 
@@ -44,12 +50,16 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         UserError: no sampled image can be read, or their channels differ in a way that needs a decision.
     """
     device = pick_device(recipe.device)
-    sample: list[NDArray[Any]] = []
-    for i in np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int)):
+
+    def read(i: int) -> NDArray[Any] | None:
         try:
-            sample.append(images.read(int(i)))
+            return images.read(i)
         except UnreadableImage:
-            continue  # the store reports every unreadable file
+            return None  # the store reports every unreadable file
+
+    chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int)).tolist()
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        sample = [image for image in pool.map(read, chosen) if image is not None]
     if not sample:
         raise UserError(f"none of the images of '{images.source}' can be read.")
     settings: dict[str, Any] = {}
@@ -79,10 +89,38 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         rate = LEARNING_RATES[recipe.optimizer]
         width = VARIANTS[settings.get("model", recipe.model)].widths[-1]
         settings["learning_rate"] = rate * _NARROW / width if recipe.optimizer == "adamw" else rate
-    if recipe.precision == "auto":
-        settings["precision"] = "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "no"
+    step, sentence = _step(recipe, device)
+    settings |= step
+    if "auto" in (recipe.speed, recipe.precision):
+        said.append(sentence)
     # Checked as a whole once more: what was decided may not go with what was given.
     return make_recipe({**recipe.model_dump(), **settings}), said
+
+
+def _step(recipe: Recipe, device: str) -> tuple[dict[str, str], str]:
+    """How a training step is computed, `speed` and `precision`, and the line that says so.
+
+    What is chosen follows from what the machine has, and on a CPU from how fast it was measured to multiply bfloat16
+    matrices. That rate is far from the limit on every processor known (0.3 without such instructions, 2 to 5 with
+    them), so the same machine always chooses the same.
+    """
+    speed, precision = recipe.speed, recipe.precision
+    reason = why_not_fused() if device == "cpu" else "it is for the CPU, and this run is on CUDA"
+    if speed == "fused" and reason is not None:
+        raise UserError(f"speed can't be fused here: {reason}; mend that, or choose plain, compiled or auto.")
+    if speed == "auto":
+        speed = "plain" if reason is not None else "fused"
+    why = f" ({reason})" if device == "cpu" and recipe.speed == "auto" and reason is not None else ""
+    if precision == "auto" and device == "cuda":
+        precision = "bf16" if torch.cuda.is_bf16_supported() else "no"
+    elif precision == "auto":
+        rates = matrix_rates()
+        gain = rates.bfloat16 / rates.float32
+        # Plain bf16 steps are no faster: torch falls back to slow convolutions.
+        precision = "bf16" if speed == "fused" and gain > _WORTHWHILE else "no"
+        why = why or f" (this CPU multiplies bfloat16 matrices {gain:.1f} times as fast as float32)"
+    name = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision]
+    return {"speed": speed, "precision": precision}, f"speed: {speed} training steps in {name}{why}"
 
 
 def _channels(sample: list[NDArray[Any]]) -> int:
@@ -121,5 +159,6 @@ def measure_crop(sample: list[NDArray[Any]]) -> float:
 
 
 def _reduced(image: NDArray[Any]) -> NDArray[Any]:
-    grey = image.astype(np.float32).mean(-1)
+    # Channel by channel: numpy's mean over a last axis of three takes four times as long.
+    grey = sum((image[..., c].astype(np.float32) for c in range(image.shape[2])), np.float32(0)) / image.shape[2]
     return np.asarray(Image.fromarray(grey).resize((_GRID, _GRID), Image.Resampling.BOX))

@@ -136,7 +136,7 @@ class Stack(Loop):
             if len(self.errors) < len(self.members):
                 raise
         self._share()
-        return [self.errors.get(k) or Fit(m.averaged(), m.state) for k, m in enumerate(self.members)]
+        return [self.errors.get(k) or m.finished() for k, m in enumerate(self.members)]
 
     def averaged(self) -> nn.Module:
         return self.members[0].averaged()

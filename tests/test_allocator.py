@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from astroformer.training.allocator import keep_freed_memory
+from astroformer.allocator import keep_freed_memory
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")

@@ -1,0 +1,457 @@
+"""How fast training and prediction are on a CPU, beside timm on the same network, in turn and in fresh processes.
+
+    python benchmarks/speed.py ../shared/data/galaxy-zoo2            # all rows that speed.json lacks
+    python benchmarks/speed.py DATA --rows step epoch --again        # these rows anew
+    python benchmarks/speed.py --table                               # the Markdown tables of speed.json
+
+DATA holds `train` and `valid`, each a folder of class folders (Galaxy Zoo 2: 2,000 and 863 JPEGs of 424 px). Every
+row is kept as soon as it is measured, with the ceilings of the machine as they were measured in the same run, so the
+script resumes. `timm_reference.py` says what the reference does, `speed_product.py` what ours does; both train the
+C-C-C-T network of the row's variant. A figure is the median of the rounds; a ratio is the median, minimum and maximum
+of the ratios within a round.
+
+Rows `step`: ours is a step of a real run, with augmentation, clipping and averaged weights; the reference's step is
+the network alone, on one batch that lies in memory, once as it is and once with our allocator settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from turns import in_turn, python, ratios, spread, timed_commands
+
+RESULTS = Path(__file__).with_suffix(".json")
+Row = dict[str, Any]
+STEPS = [  # variant, px, images a batch
+    ("astroformer_0", 64, 64),
+    ("astroformer_0", 224, 16),
+    ("astroformer_atto", 32, 64),
+    ("astroformer_atto", 64, 64),
+]
+
+
+class Plan:
+    """How long and how often to measure, and on what."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.data: Path = arguments.data
+        self.quick: bool = arguments.quick
+        self.every: int = arguments.every
+        self.rounds = 2 if self.quick else arguments.rounds
+        self.seconds = 0.05 if self.quick else 2.0
+        self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.workers = 1 if self.quick else 2
+        self.classes = sum(path.is_dir() for path in (self.data / "train").iterdir())
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------
+
+
+def _compared(found: dict[str, list[dict[str, float]]]) -> Row:
+    """Images a second of each side, and ours over each other side."""
+    speeds = {name: [m["images"] / m["seconds"] for m in measured] for name, measured in found.items()}
+    return {
+        "unit": "images/s",
+        "sides": {name: spread(values) for name, values in speeds.items()},
+        "ratios": {name: ratios(speeds["ours"], values) for name, values in speeds.items() if name != "ours"},
+        "rounds": len(speeds["ours"]),
+    }
+
+
+def _macs(variant: str, size: int, classes: int, depth_factor: int = 1) -> int:
+    import torch
+
+    from astroformer.network import VARIANTS
+    from astroformer.network.astroformer import Astroformer
+    from astroformer.network.counting import count_macs
+
+    config = VARIANTS[variant]
+    config = dataclasses.replace(
+        config,
+        num_classes=classes,
+        img_size=(size, size),
+        depths=tuple(depth_factor * depth for depth in config.depths),  # type: ignore[arg-type]
+    )
+    with torch.device("meta"):
+        return count_macs(Astroformer(config))
+
+
+def _training_share(row: Row, macs: int, ceilings: dict[str, float]) -> Row:
+    """Adds what part of the machine's rate of matrix products each side's arithmetic is: 2 operations a
+    multiply-accumulate, and three passes (forward, gradient of the input, gradient of the weights)."""
+    gflop = 6e-9 * macs
+    row["gflop_an_image"] = round(gflop, 4)
+    row["share_of_ceiling"] = {
+        name: {
+            dtype: round(gflop * side["median"] / ceilings[f"gflops_{dtype}"], 4) for dtype in ("float32", "bfloat16")
+        }
+        for name, side in row["sides"].items()
+    }
+    return row
+
+
+def step(plan: Plan, ceilings: dict[int, dict[str, float]], variant: str, size: int, batch: int, threads: int) -> Row:
+    batch = 4 if plan.quick else batch
+    words = ["step", "--variant", variant, "--size", size, "--batch", batch, "--seconds", plan.seconds]
+    commands = {
+        "ours": python("speed_product.py", *words, "--images", 2 * batch, "--warm-up", 2 if plan.quick else 6),
+        "timm": python("timm_reference.py", *words),
+        "timm, our allocator settings": python("timm_reference.py", *words, "--keep-freed-memory"),
+    }
+    found = in_turn(commands, rounds=plan.rounds, threads=threads)
+    peaks = {name: max(m["peak_gib"] for m in measured) for name, measured in found.items()}
+    row = _compared(found) | {"batch": batch, "peak_gib": peaks}
+    return _training_share(row, _macs(variant, size, 5), ceilings[threads])
+
+
+def epoch(plan: Plan, ceilings: dict[int, dict[str, float]]) -> Row:
+    """Atto at 64 px from the files, second epoch on; ours with the reference's augmentation and with its own."""
+    size = 32 if plan.quick else 64
+    common = ["--size", size, "--batch", 8 if plan.quick else 64]
+    ours = ["epoch", plan.data / "train", *common]
+    commands = {
+        "ours": python("speed_product.py", *ours, "--augment", "equal"),
+        "ours, its default augmentation": python("speed_product.py", *ours),
+        "timm": python(
+            "timm_reference.py", "epoch", plan.data, *common, "--classes", plan.classes, "--workers", plan.workers
+        ),
+    }
+    row = _compared(in_turn(commands, rounds=plan.rounds, threads=plan.threads))
+    return _training_share(row, _macs("astroformer_atto", size, plan.classes), ceilings[plan.threads])
+
+
+def cold(plan: Plan, ceilings: dict[int, dict[str, float]]) -> Row:
+    """From files that nothing has been kept of to the end of the first epoch; a fresh process a measurement."""
+    size = 32 if plan.quick else 64
+    common = ["--size", size, "--batch", 8 if plan.quick else 64]
+    commands = {
+        "ours": python("speed_product.py", "cold", plan.data / "train", *common, "--augment", "equal"),
+        "timm": python(
+            "timm_reference.py", "cold", plan.data, *common, "--classes", plan.classes, "--workers", plan.workers
+        ),
+    }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    for _ in range(plan.rounds):
+        for name, command in commands.items():
+            found[name] += in_turn({name: command}, rounds=1, threads=plan.threads)[name]
+    return _compared(found)
+
+
+def data_path(plan: Plan, ceilings: dict[int, dict[str, float]], size: int) -> Row:
+    """Augmented batches and no network, equal augmentation; the ceiling is copying: stored bytes in, float32 out."""
+    common = ["--size", size, "--batch", 8 if plan.quick else 64]
+    commands = {
+        "ours": python("speed_product.py", "data", plan.data / "train", *common, "--augment", "equal"),
+        "timm": python(
+            "timm_reference.py", "data", plan.data, *common, "--classes", plan.classes, "--workers", plan.workers
+        ),
+    }
+    row = _compared(in_turn(commands, rounds=plan.rounds, threads=plan.threads))
+    gbytes = 3 * size * size * (1 + 4) * 1e-9
+    copy = ceilings[plan.threads]["copy_gbytes"]
+    row["share_of_ceiling"] = {n: {"copy": round(gbytes * s["median"] / copy, 4)} for n, s in row["sides"].items()}
+    return row
+
+
+def predict(plan: Plan, ceilings: dict[int, dict[str, float]], variant: str, size: int) -> Row:
+    """Whole commands, from start to CSV, on the same weights; at 224 px on one file of `--every`."""
+    import torch
+
+    from astroformer.classifier import Classifier
+    from astroformer.images import Preprocessing
+    from astroformer.network import create_network
+    from astroformer.weights import to_maxxvit
+
+    every = plan.every if size > 64 else 1
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "images").mkdir()
+        files = sorted(file for part in ("train", "valid") for file in (plan.data / part).rglob("*") if file.is_file())
+        for i, file in enumerate(files[::every]):
+            (folder / "images" / f"{i:05d}{file.suffix}").symlink_to(file.resolve())
+        count = len(files[::every])
+        network = create_network(variant, num_classes=plan.classes, img_size=size).eval()
+        torch.save(to_maxxvit(network.state_dict(), network.config), folder / "weights.pt")
+        classes = tuple(f"class {k}" for k in range(plan.classes))
+        preprocessing = Preprocessing((size, size), 3, crop=0.875, mean=(0.5,) * 3, std=(0.25,) * 3)
+        Classifier(network, preprocessing, classes, {"name": variant}).save(folder / "model")
+        numbers = iter(range(10**6))
+
+        def ours() -> list[str]:
+            out = folder / f"ours-{next(numbers)}.csv"
+            return [*_astroformer(), "predict", str(folder / "model"), str(folder / "images"), "--out", str(out)]
+
+        def timm() -> list[str]:
+            words = ["--variant", variant, "--size", size, "--classes", plan.classes, "--workers", plan.workers]
+            # inference.py's own batch of 256 images needs tens of GB at 224 px, and is no faster here.
+            out = folder / f"timm-{next(numbers)}.csv"
+            rest = ["--batch", 64, "--weights", folder / "weights.pt", "--out", out]
+            return python("timm_reference.py", "predict", folder / "images", *words, *rest)
+
+        rounds = 1 if plan.quick else (3 if size <= 64 else 2)
+        seconds = timed_commands({"ours": ours, "timm": timm}, rounds=rounds, threads=plan.threads)
+        for written in folder.glob("*.csv"):
+            with written.open(encoding="utf-8") as stream:
+                lines = sum(1 for _ in csv.reader(stream)) - 1
+            if lines != count:
+                raise RuntimeError(f"{written.name} has {lines} rows for {count} images.")
+    row = _compared({name: [{"seconds": s, "images": count} for s in values] for name, values in seconds.items()})
+    gflop = 2e-9 * _macs(variant, size, plan.classes)
+    row["share_of_ceiling"] = {
+        name: {
+            dtype: round(gflop * side["median"] / ceilings[plan.threads][f"gflops_{dtype}"], 4)
+            for dtype in ("float32", "bfloat16")
+        }
+        for name, side in row["sides"].items()
+    }
+    return row | {"files": count}
+
+
+def first_step(plan: Plan, ceilings: dict[int, dict[str, float]]) -> Row:
+    """Seconds from the command to the end of the first training step, images decoded by an earlier run."""
+    batch = 8 if plan.quick else 64
+    with tempfile.TemporaryDirectory() as scratch:
+        numbers = iter(range(10**6))
+
+        def ours() -> list[str]:
+            out = Path(scratch) / f"run-{next(numbers)}"
+            words = [plan.data / "train", "--valid", plan.data / "valid", "--epochs", 100, "--out", out]
+            words += ["--batch-size", batch]
+            return python("speed_product.py", "first-step", *words)
+
+        def timm() -> list[str]:
+            words = [plan.data, "--classes", plan.classes, "--workers", plan.workers, "--batch", batch]
+            return python("timm_reference.py", "first-step", *words)
+
+        commands: dict[str, Callable[[], list[str]]] = {"ours": ours, "timm": timm}
+        timed_commands({"ours": ours}, rounds=1, threads=plan.threads, until="first step")  # fills the store
+        rounds = 1 if plan.quick else plan.rounds
+        seconds = timed_commands(commands, rounds=rounds, threads=plan.threads, until="first step")
+    return {
+        "unit": "s",
+        "sides": {name: spread(values) for name, values in seconds.items()},
+        "ratios": {"timm": ratios(seconds["timm"], seconds["ours"])},  # times as fast
+        "rounds": rounds,
+    }
+
+
+def scaling(plan: Plan, ceilings: dict[int, dict[str, float]], what: str) -> Row:
+    """How the time of ours grows, against arithmetic. `cost` is the time over what arithmetic makes of the first
+    point's time, so that 1 is exactly linear."""
+    quick = plan.quick
+    points: dict[str, list[int]] = {
+        "images": [128, 256] if quick else [512, 1024, 2048, 4096],
+        "pixels": [32, 48] if quick else [32, 48, 64, 96, 128],
+        "classes": [2, 10] if quick else [2, 10, 100, 1000],
+        "depth": [1, 2] if quick else [1, 2, 4],
+    }
+    batch = 8 if quick else 64
+    commands, arithmetic = {}, {}
+    for value in points[what]:
+        size = value if what == "pixels" else 32
+        classes = value if what == "classes" else 5
+        depth = value if what == "depth" else 1
+        words = ["--size", size, "--classes", classes, "--depth-factor", depth, "--batch", batch]
+        if what == "images":
+            words += ["--images", value]
+        else:
+            words += ["--images", 2 * batch, "--seconds", plan.seconds, "--warm-up", 2 if quick else 6]
+        commands[str(value)] = python("speed_product.py", "epoch" if what == "images" else "step", *words)
+        # What a linear law says of the time of one image; of a whole epoch where the number of images grows.
+        arithmetic[str(value)] = {
+            "images": float(value),
+            "pixels": float(size * size),
+            "classes": float(_macs("astroformer_atto", size, classes)),
+            "depth": float(_macs("astroformer_atto", size, classes, depth)),
+        }[what]
+    found = in_turn(commands, rounds=plan.rounds, threads=plan.threads)
+    seconds = {
+        name: [m["seconds"] if what == "images" else m["seconds"] / m["images"] for m in measured]
+        for name, measured in found.items()
+    }
+    first = str(points[what][0])
+    linear = {name: arithmetic[name] / arithmetic[first] for name in arithmetic}
+    cost = {name: spread([a / b / linear[name] for a, b in zip(seconds[name], seconds[first], strict=True)])
+            for name in seconds}  # fmt: skip
+    return {
+        "unit": "s an epoch" if what == "images" else "s an image",
+        "grows": "multiply-accumulates" if what in ("classes", "depth") else what,
+        "sides": {name: spread(values) for name, values in seconds.items()},
+        "arithmetic": {name: round(value, 3) for name, value in linear.items()},
+        "cost": cost,
+        "furthest_from_linear": max((c["median"] - 1 for c in cost.values()), key=abs),
+        "rounds": plan.rounds,
+    }
+
+
+Measure = Callable[[], Row]
+
+
+def rows(plan: Plan, ceilings: dict[int, dict[str, float]]) -> dict[str, Measure]:
+    """All rows by name; the words of `--rows` are beginnings of these names."""
+    found: dict[str, Measure] = {}
+    steps = [("astroformer_atto", 32, 4)] if plan.quick else STEPS
+    for variant, size, batch in steps:
+        for threads in sorted({1, plan.threads}, reverse=True):
+            name = f"step {variant} {size} px, {threads} thread{'s' if threads > 1 else ''}"
+            found[name] = lambda v=variant, s=size, b=batch, t=threads: step(plan, ceilings, v, s, b, t)  # type: ignore[misc]
+    found["epoch astroformer_atto 64 px"] = lambda: epoch(plan, ceilings)
+    found["cold first epoch astroformer_atto 64 px"] = lambda: cold(plan, ceilings)
+    for size in (32,) if plan.quick else (64, 224):
+        found[f"data path {size} px"] = lambda s=size: data_path(plan, ceilings, s)  # type: ignore[misc]
+    for variant, size in (("astroformer_atto", 64), ("astroformer_0", 224))[: 1 if plan.quick else 2]:
+        found[f"predict {variant} {size} px"] = lambda v=variant, s=size: predict(plan, ceilings, v, s)  # type: ignore[misc]
+    found["first step"] = lambda: first_step(plan, ceilings)
+    for what in ("images", "pixels", "classes", "depth"):
+        found[f"scaling {what}"] = lambda w=what: scaling(plan, ceilings, w)  # type: ignore[misc]
+    return found
+
+
+# -- keeping and showing -------------------------------------------------------------------------------------------
+
+
+def _astroformer() -> list[str]:
+    return [sys.executable, "-c", "import sys; from astroformer.cli import main; sys.exit(main())"]
+
+
+def measure_ceilings(plan: Plan) -> dict[int, dict[str, float]]:
+    found = {}
+    for threads in sorted({1, plan.threads}):
+        words = ["--size", 256, "--seconds", 0.05] if plan.quick else []
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        made = subprocess.run(
+            python("ceilings.py", *words), env=environment, capture_output=True, check=True, text=True
+        )
+        found[threads] = json.loads(made.stdout.splitlines()[-1])
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def read(path: Path) -> dict[str, Row]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def write(path: Path, results: dict[str, Row]) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ratio(ratio: dict[str, float] | None) -> str:
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f} – {ratio['max']:.2f})" if ratio else ""
+
+
+def table(results: dict[str, Row]) -> str:
+    """Markdown tables: ours beside timm, memory, and how our cost grows."""
+    lines = [
+        "| measure | unit | ours | timm | ratio (min – max) | ratio, timm with our allocator settings "
+        "| ours, share of the ceiling |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    held = ["", "| most memory held by the process | images a batch | ours, GiB | timm, GiB |", "|---|---|---|---|"]
+    grown = ["", "| what grows | points | time over linear growth from the first point |", "|---|---|---|"]
+    for name, row in results.items():
+        if "cost" in row:
+            costs = ", ".join(f"{c['median']:.2f}" for c in row["cost"].values())
+            grown.append(f"| {name.removeprefix('scaling ')} ({row['grows']}) | {', '.join(row['cost'])} | {costs} |")
+            continue
+        if "peak_gib" in row:
+            peaks = row["peak_gib"]
+            held.append(f"| {name} | {row['batch']} | {peaks['ours']:.2f} | {peaks['timm']:.2f} |")
+        share = row.get("share_of_ceiling", {}).get("ours", {})
+        shares = ", ".join(f"{100 * value:.3g} % of {kind}" for kind, value in share.items())
+        files = f", {row['files']:,} files" if "files" in row else ""
+        lines.append(
+            f"| {name}{files} | {row['unit']} | {_number(row['sides']['ours']['median'])} "
+            f"| {_number(row['sides']['timm']['median'])} | {_ratio(row['ratios']['timm'])} "
+            f"| {_ratio(row['ratios'].get('timm, our allocator settings'))} | {shares} |"
+        )
+    machines = {f"{row['processor']}, torch {row['versions']['torch']}: {_ceilings(row)}" for row in results.values()}
+    return "\n".join(
+        [*lines, *(held if len(held) > 3 else []), *(grown if len(grown) > 3 else []), "", *sorted(machines)]
+    )
+
+
+def _ceilings(row: Row) -> str:
+    return "; ".join(
+        f"{threads} thread{'s' if threads != '1' else ''} {c['gflops_float32']:.0f} GFLOP/s float32, "
+        f"{c['gflops_bfloat16']:.0f} bfloat16, {c['copy_gbytes']:.0f} GB/s copied"
+        for threads, c in row["ceilings"].items()
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="?", help="folder with train/ and valid/ of class folders")
+    parser.add_argument("--rows", nargs="+", default=[""], help="beginnings of the rows' names: step, predict …")
+    parser.add_argument("--again", action="store_true", help="measure rows anew that are there already")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--every", type=int, default=12, help="at 224 px predict one file of so many; 1: all")
+    parser.add_argument("--quick", action="store_true", help="a smoke test: toy sizes, figures that mean nothing")
+    parser.add_argument("--table", action="store_true", help="only print the tables of the results")
+    parser.add_argument("--list", action="store_true", help="only print the names of the rows")
+    parser.add_argument("--out", type=Path, help=f"results; default {RESULTS.name}, needed with --quick")
+    arguments = parser.parse_args()
+    out: Path = arguments.out or RESULTS
+    if arguments.table:
+        print(table(read(out)))
+        return
+    if arguments.data is None or not (arguments.data / "train").is_dir():
+        parser.error(f"DATA is {arguments.data}; a folder with train/ and valid/ of class folders is needed")
+    if arguments.quick and arguments.out is None:
+        parser.error("--quick measures nothing; say with --out where its results go")
+    plan = Plan(arguments)
+    ceilings: dict[int, dict[str, float]] = {}
+    chosen = {n: m for n, m in rows(plan, ceilings).items() if any(n.startswith(begin) for begin in arguments.rows)}
+    if not chosen:
+        parser.error(f"no row begins with {arguments.rows}; rows: {', '.join(rows(plan, ceilings))}")
+    if arguments.list:
+        print("\n".join(chosen))
+        return
+    from astroformer.classifier import versions
+
+    for name, measure in chosen.items():
+        if name in read(out) and not arguments.again:
+            continue
+        if not ceilings:
+            ceilings.update(measure_ceilings(plan))
+        started = time.monotonic()
+        row = measure()
+        row |= {
+            "ceilings": {str(threads): c for threads, c in ceilings.items()},
+            "processor": _processor(),
+            "versions": versions(),
+            "finished": time.strftime("%Y-%m-%d %H:%M"),
+        }
+        write(out, {**read(out), name: row})
+        what = "; ".join(f"{side} {_number(s['median'])}" for side, s in row["sides"].items())
+        ratio = f"; {_ratio(row['ratios'].get('timm'))}" if "ratios" in row else f"; {row['furthest_from_linear']:+.0%}"
+        print(f"{name}: {what} {row['unit']}{ratio}   [{time.monotonic() - started:.0f} s]", flush=True)
+    print(table(read(out)))
+
+
+if __name__ == "__main__":
+    main()

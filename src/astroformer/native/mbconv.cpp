@@ -1,0 +1,494 @@
+// The training step of an MBConv block, but for its matrix products: batch-norm statistics, GELU, the depthwise 3x3
+// convolution and the squeeze-and-excitation sums, each pass over the wide maps fused with its neighbours.
+//
+// Maps are (B, H, W, C) in memory. Wide ones (after the expansion) are of type T, float32 or bfloat16; C is then a
+// multiple of 16. All arithmetic is float32. Sums over pixels are kept per image and channel, (B, k, C), and added up
+// by the caller in a fixed order: the same bits for any number of threads.
+//
+// h = a y + b is a batch-normalized map (a = gamma / sigma, b = beta - mu a), z = gelu(h).
+
+#include <algorithm>
+#include <vector>
+
+#include "vectors.h"
+
+namespace {
+
+// exp(-x^2 / 2), to 2e-7; NaN stays NaN.
+inline Vec bell(Vec x) {
+    const Vec t = x * x * -0.72134752f;  // -1/2 log2(e)
+    return power_of_two(t < -126.0f ? all(-126.0f) : t);
+}
+
+// The normal distribution function Phi(x), given bell(x): Abramowitz & Stegun 7.1.26, to 1.5e-7.
+inline Vec distribution(Vec x, Vec bell_x) {
+    const Vec magnitude = (Vec)((Ints)x & 0x7fffffff);
+    const Vec t = reciprocal(1.0f + 0.23164189f * magnitude);
+    Vec p = all(0.5307027f);
+    p = p * t - 0.7265760f;
+    p = p * t + 0.7107069f;
+    p = p * t - 0.14224837f;
+    p = p * t + 0.12741480f;
+    const Vec tail = p * t * bell_x;
+    return x < 0.0f ? tail : 1.0f - tail;
+}
+
+inline Vec gelu(Vec x) { return x * distribution(x, bell(x)); }
+
+// GELU and its derivative Phi(x) + x phi(x).
+inline void gelu_both(Vec x, Vec& value, Vec& slope) {
+    const Vec e = bell(x), d = distribution(x, e);
+    value = x * d;
+    slope = d + x * e * 0.39894228f;
+}
+
+// Runs `task(image, first channel, vectors)` for every image and block of channels; `vectors` of 16 is 2 or 1.
+template <class Task>
+void for_blocks(int64_t images, int64_t channels, Task task) {
+    const int64_t blocks = (channels + 2 * V - 1) / (2 * V);
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int64_t b = 0; b < images; ++b)
+        for (int64_t k = 0; k < blocks; ++k) task(b, k * 2 * V, channels - k * 2 * V >= 2 * V ? 2 : 1);
+}
+
+constexpr int64_t RUN = 64;  // pixels that are added up before the sum is added to a longer one
+
+// --- statistics -------------------------------------------------------------------------------------------------
+
+// sums (B, 2, C): of x - shift and of its square, over the pixels of each image.
+template <class T, int U>
+void moments_block(const T* x, const float* shift, float* sums, int64_t pixels, int64_t C) {
+    Vec s[U], first[U] = {}, second[U] = {};
+    for (int u = 0; u < U; ++u) s[u] = load(shift + u * V);
+    for (int64_t start = 0; start < pixels; start += RUN) {
+        Vec one[U] = {}, two[U] = {};
+        const int64_t end = std::min(pixels, start + RUN);
+        for (int64_t i = start; i < end; ++i)
+            for (int u = 0; u < U; ++u) {
+                const Vec d = load(x + i * C + u * V) - s[u];
+                one[u] += d;
+                two[u] += d * d;
+            }
+        for (int u = 0; u < U; ++u) first[u] += one[u], second[u] += two[u];
+    }
+    for (int u = 0; u < U; ++u) {
+        store(sums + u * V, first[u]);
+        store(sums + C + u * V, second[u]);
+    }
+}
+
+template <class T>
+void moments(const T* x, const float* shift, float* sums, int64_t B, int64_t pixels, int64_t C) {
+    for_blocks(B, C, [=](int64_t b, int64_t c, int vectors) {
+        const T* p = x + b * pixels * C + c;
+        float* s = sums + b * 2 * C + c;
+        vectors == 2 ? moments_block<T, 2>(p, shift + c, s, pixels, C) : moments_block<T, 1>(p, shift + c, s, pixels, C);
+    });
+}
+
+// --- depthwise convolution, forward -----------------------------------------------------------------------------
+
+struct Shape {
+    int64_t B, H, W, C, stride, Ho, Wo;
+};
+
+// One row of the map z = gelu(a y + b) with a pixel of zeros on either side.
+template <class T, int U>
+void gelu_row(const T* y, const Vec* a, const Vec* b, float* z, int64_t W, int64_t C) {
+    for (int64_t w = 0; w < W; ++w)
+        for (int u = 0; u < U; ++u) store(z + ((w + 1) * U + u) * V, gelu(a[u] * load(y + w * C + u * V) + b[u]));
+}
+
+template <class T, int U, int S>
+void depthwise_block(const T* y, const float* a_C, const float* b_C, const float* weight, const float* shift, T* out,
+                     float* sums, const Shape& s) {
+    const int64_t row = (s.W + 2) * U * V;
+    thread_local std::vector<float> memory;
+    memory.assign(4 * row, 0.0f);
+    float* const zeros = memory.data() + 3 * row;
+    Vec a[U], b[U], k[9][U], shifts[U], first[U] = {}, second[U] = {};
+    for (int u = 0; u < U; ++u) {
+        a[u] = load(a_C + u * V), b[u] = load(b_C + u * V), shifts[u] = load(shift + u * V);
+        for (int t = 0; t < 9; ++t) k[t][u] = load(weight + t * s.C + u * V);
+    }
+    int64_t ready = 0;  // rows made so far
+    for (int64_t ho = 0; ho < s.Ho; ++ho) {
+        const float* z[3];
+        for (int t = 0; t < 3; ++t) {
+            const int64_t h = ho * S + t - 1;
+            if (h < 0 || h >= s.H) {
+                z[t] = zeros;
+                continue;
+            }
+            float* buffer = memory.data() + (h % 3) * row;
+            if (h >= ready) {
+                gelu_row<T, U>(y + h * s.W * s.C, a, b, buffer, s.W, s.C);
+                ready = h + 1;
+            }
+            z[t] = buffer;
+        }
+        Vec one[U] = {}, two[U] = {};
+        for (int64_t wo = 0; wo < s.Wo; ++wo)
+            for (int u = 0; u < U; ++u) {
+                Vec sum = {};
+                for (int t = 0; t < 3; ++t)
+                    for (int v = 0; v < 3; ++v) sum += load(z[t] + ((wo * S + v) * U + u) * V) * k[3 * t + v][u];
+                store(out + (ho * s.Wo + wo) * s.C + u * V, sum);
+                const Vec d = sum - shifts[u];
+                one[u] += d;
+                two[u] += d * d;
+            }
+        for (int u = 0; u < U; ++u) first[u] += one[u], second[u] += two[u];
+    }
+    for (int u = 0; u < U; ++u) {
+        store(sums + u * V, first[u]);
+        store(sums + s.C + u * V, second[u]);
+    }
+}
+
+template <class T>
+void depthwise(const T* y, const float* a, const float* b, const float* weight, const float* shift, T* out,
+               float* sums, Shape s) {
+    for_blocks(s.B, s.C, [=](int64_t i, int64_t c, int vectors) {
+        const T* p = y + i * s.H * s.W * s.C + c;
+        T* q = out + i * s.Ho * s.Wo * s.C + c;
+        float* m = sums + i * 2 * s.C + c;
+        auto run = vectors == 2 ? (s.stride == 2 ? depthwise_block<T, 2, 2> : depthwise_block<T, 2, 1>)
+                                : (s.stride == 2 ? depthwise_block<T, 1, 2> : depthwise_block<T, 1, 1>);
+        run(p, a + c, b + c, weight + c, shift + c, q, m, s);
+    });
+}
+
+// --- the gate ---------------------------------------------------------------------------------------------------
+
+// means (B, C) of gelu(a y + b) over the pixels.
+template <class T, int U>
+void pooled_block(const T* y, const float* a_C, const float* b_C, float* means, int64_t pixels, int64_t C) {
+    Vec a[U], b[U], total[U] = {};
+    for (int u = 0; u < U; ++u) a[u] = load(a_C + u * V), b[u] = load(b_C + u * V);
+    for (int64_t start = 0; start < pixels; start += RUN) {
+        Vec sum[U] = {};
+        const int64_t end = std::min(pixels, start + RUN);
+        for (int64_t i = start; i < end; ++i)
+            for (int u = 0; u < U; ++u) sum[u] += gelu(a[u] * load(y + i * C + u * V) + b[u]);
+        for (int u = 0; u < U; ++u) total[u] += sum[u];
+    }
+    for (int u = 0; u < U; ++u) store(means + u * V, total[u] / float(pixels));
+}
+
+template <class T>
+void pooled(const T* y, const float* a, const float* b, float* means, int64_t B, int64_t pixels, int64_t C) {
+    for_blocks(B, C, [=](int64_t i, int64_t c, int vectors) {
+        const T* p = y + i * pixels * C + c;
+        float* m = means + i * C + c;
+        vectors == 2 ? pooled_block<T, 2>(p, a + c, b + c, m, pixels, C) : pooled_block<T, 1>(p, a + c, b + c, m, pixels, C);
+    });
+}
+
+// out = gelu(a y + b) * gate, with gate (B, C).
+template <class T>
+void gated(const T* y, const float* a, const float* b, const float* gate, T* out, int64_t B, int64_t pixels,
+           int64_t C) {
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int64_t i = 0; i < B; ++i)
+        for (int64_t n = 0; n < pixels; ++n) {
+            const int64_t at = (i * pixels + n) * C;
+            for (int64_t c = 0; c < C; c += V)
+                store(out + at + c, gelu(load(a + c) * load(y + at + c) + load(b + c)) * load(gate + i * C + c));
+        }
+}
+
+// --- backward ---------------------------------------------------------------------------------------------------
+
+// sums (B, 5, C) over the pixels, with d the gradient of gelu(h) * gate, g' = gelu'(h), n = (y - mean) / sigma:
+// d gelu(h), d g', g', d g' n, g' n. All that the gate and the batch norm need comes from them, whatever the gate is.
+template <class T, int U>
+void gradient_sums_block(const T* d, const T* y, const float* a_C, const float* b_C, const float* mean_C,
+                         const float* rstd_C, float* sums, int64_t pixels, int64_t C) {
+    Vec a[U], b[U], mean[U], rstd[U], total[5][U] = {};
+    for (int u = 0; u < U; ++u) {
+        a[u] = load(a_C + u * V), b[u] = load(b_C + u * V);
+        mean[u] = load(mean_C + u * V), rstd[u] = load(rstd_C + u * V);
+    }
+    for (int64_t start = 0; start < pixels; start += RUN) {
+        Vec sum[5][U] = {};
+        const int64_t end = std::min(pixels, start + RUN);
+        for (int64_t i = start; i < end; ++i)
+            for (int u = 0; u < U; ++u) {
+                const Vec yi = load(y + i * C + u * V), di = load(d + i * C + u * V);
+                const Vec n = (yi - mean[u]) * rstd[u];
+                Vec value, slope;
+                gelu_both(a[u] * yi + b[u], value, slope);
+                sum[0][u] += di * value;
+                sum[1][u] += di * slope;
+                sum[2][u] += slope;
+                sum[3][u] += di * slope * n;
+                sum[4][u] += slope * n;
+            }
+        for (int k = 0; k < 5; ++k)
+            for (int u = 0; u < U; ++u) total[k][u] += sum[k][u];
+    }
+    for (int k = 0; k < 5; ++k)
+        for (int u = 0; u < U; ++u) store(sums + k * C + u * V, total[k][u]);
+}
+
+template <class T>
+void gradient_sums(const T* d, const T* y, const float* a, const float* b, const float* mean, const float* rstd,
+                   float* sums, int64_t B, int64_t pixels, int64_t C) {
+    for_blocks(B, C, [=](int64_t i, int64_t c, int vectors) {
+        const int64_t at = i * pixels * C + c;
+        auto run = vectors == 2 ? gradient_sums_block<T, 2> : gradient_sums_block<T, 1>;
+        run(d + at, y + at, a + c, b + c, mean + c, rstd + c, sums + i * 5 * C + c, pixels, C);
+    });
+}
+
+// What the backward pass of the depthwise convolution is given; each array (C) unless said otherwise.
+template <class T>
+struct Gradient {
+    const T* d;           // (B, Ho, Wo, C), of gelu(h2) * gate
+    const T* y2;          // (B, Ho, Wo, C), output of the convolution
+    const T* y1;          // (B, H, W, C), before batch norm and GELU
+    const float *a2, *b2;         // h2 = a2 y2 + b2
+    const float *gate, *spread;   // (B, C): gradient of gelu(h2) is d gate + spread
+    const float *p, *q;           // gradient of y2 is a2 (gradient of h2) - p - q y2: batch norm's backward
+    const float *a1, *b1;         // h1 = a1 y1 + b1, gelu(h1) is the input of the convolution
+    const float *mean1, *weight;  // weight (9, C)
+    T* out;                       // (B, H, W, C): gradient of h1
+    float* sums;                  // (B, 11, C): gradient of the 9 weights, of h1, of h1 times (y1 - mean1)
+};
+
+template <class T, int U, int S>
+void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t image, int64_t c) {
+    const int64_t wide = (s.Wo + 2) * U * V, full = (s.W + 2) * U * V;
+    thread_local std::vector<float> memory;
+    memory.assign(3 * wide + 3 * full, 0.0f);
+    float* const rows = memory.data();       // three rows of the gradient of y2, a pixel of zeros on either side
+    float* const z = rows + 3 * wide;        // a row of gelu(h1), the same
+    float* const slope = z + full;           // of gelu'(h1)
+    float* const dz = slope + full;          // of the gradient of gelu(h1)
+    const T* const d0 = g.d + image * s.Ho * s.Wo * s.C + c;
+    const T* const y20 = g.y2 + image * s.Ho * s.Wo * s.C + c;
+    const T* const y10 = g.y1 + image * s.H * s.W * s.C + c;
+    T* const out0 = g.out + image * s.H * s.W * s.C + c;
+    Vec kernel[9][U], dk[9][U] = {}, first[U] = {}, second[U] = {};
+    for (int u = 0; u < U; ++u)
+        for (int t = 0; t < 9; ++t) kernel[t][u] = load(g.weight + t * s.C + c + u * V);
+
+    auto make_row = [&](int64_t ho) {
+        float* to = rows + (ho % 3) * wide;
+        for (int u = 0; u < U; ++u) {
+            const int64_t k = c + u * V;
+            const Vec a = load(g.a2 + k), b = load(g.b2 + k), p = load(g.p + k), q = load(g.q + k);
+            const Vec gate = load(g.gate + image * s.C + k), spread = load(g.spread + image * s.C + k);
+            for (int64_t wo = 0; wo < s.Wo; ++wo) {
+                const int64_t at = (ho * s.Wo + wo) * s.C + u * V;
+                const Vec y = load(y20 + at);
+                Vec value, gradient;
+                gelu_both(a * y + b, value, gradient);
+                gradient *= load(d0 + at) * gate + spread;
+                store(to + ((wo + 1) * U + u) * V, a * gradient - p - q * y);
+            }
+        }
+    };
+
+    int64_t ready = 0;
+    for (int64_t h = 0; h < s.H; ++h) {
+        for (int u = 0; u < U; ++u) {
+            const Vec a = load(g.a1 + c + u * V), b = load(g.b1 + c + u * V);
+            for (int64_t w = 0; w < s.W; ++w) {
+                Vec value, gradient;
+                gelu_both(a * load(y10 + (h * s.W + w) * s.C + u * V) + b, value, gradient);
+                store(z + ((w + 1) * U + u) * V, value);
+                store(slope + ((w + 1) * U + u) * V, gradient);
+            }
+        }
+        std::fill(dz, dz + full, 0.0f);
+        for (int t = 0; t < 3; ++t) {
+            if ((h + 1 - t) % S != 0) continue;
+            const int64_t ho = (h + 1 - t) / S;
+            if (h + 1 - t < 0 || ho >= s.Ho) continue;
+            for (; ready <= ho; ++ready) make_row(ready);
+            const float* from = rows + (ho % 3) * wide;
+            for (int u = 0; u < U; ++u) {
+                const Vec k0 = kernel[3 * t][u], k1 = kernel[3 * t + 1][u], k2 = kernel[3 * t + 2][u];
+                Vec g0 = {}, g1 = {}, g2 = {};
+                if (S == 1) {
+                    Vec right, here = load(from + u * V), next = load(from + (U + u) * V);
+                    for (int64_t w = 0; w < s.W; ++w) {  // at w: the gradient left of it, here, right of it
+                        const Vec left = here;
+                        here = next;
+                        right = next = load(from + ((w + 2) * U + u) * V);
+                        float* const at = dz + ((w + 1) * U + u) * V;
+                        const Vec zw = load(z + ((w + 1) * U + u) * V);
+                        store(at, load(at) + right * k0 + here * k1 + left * k2);
+                        g0 += right * zw;
+                        g1 += here * zw;
+                        g2 += left * zw;
+                    }
+                } else {
+                    for (int64_t wo = 0; wo < s.Wo; ++wo) {  // its three taps lie at 2 wo, + 1, + 2 of the padded row
+                        const Vec d = load(from + ((wo + 1) * U + u) * V);
+                        float* const at = dz + (2 * wo * U + u) * V;
+                        const float* const zw = z + (2 * wo * U + u) * V;
+                        store(at, load(at) + d * k0);
+                        store(at + U * V, load(at + U * V) + d * k1);
+                        g0 += d * load(zw);
+                        g1 += d * load(zw + U * V);
+                        store(at + 2 * U * V, load(at + 2 * U * V) + d * k2);
+                        g2 += d * load(zw + 2 * U * V);
+                    }
+                }
+                dk[3 * t][u] += g0, dk[3 * t + 1][u] += g1, dk[3 * t + 2][u] += g2;
+            }
+        }
+        for (int u = 0; u < U; ++u) {
+            const Vec mean = load(g.mean1 + c + u * V);
+            Vec one = {}, two = {};
+            for (int64_t w = 0; w < s.W; ++w) {
+                const int64_t at = (h * s.W + w) * s.C + u * V, in = ((w + 1) * U + u) * V;
+                const Vec dh = load(dz + in) * load(slope + in);
+                store(out0 + at, dh);
+                one += dh;
+                two += dh * (load(y10 + at) - mean);
+            }
+            first[u] += one, second[u] += two;
+        }
+    }
+    float* const sums = g.sums + image * 11 * s.C + c;
+    for (int u = 0; u < U; ++u) {
+        for (int t = 0; t < 9; ++t) store(sums + t * s.C + u * V, dk[t][u]);
+        store(sums + 9 * s.C + u * V, first[u]);
+        store(sums + 10 * s.C + u * V, second[u]);
+    }
+}
+
+template <class T>
+void depthwise_backward(const Gradient<T>& g, const Shape& s) {
+    for_blocks(s.B, s.C, [&](int64_t image, int64_t c, int vectors) {
+        auto run = vectors == 2 ? (s.stride == 2 ? depthwise_backward_block<T, 2, 2> : depthwise_backward_block<T, 2, 1>)
+                                : (s.stride == 2 ? depthwise_backward_block<T, 1, 2> : depthwise_backward_block<T, 1, 1>);
+        run(g, s, image, c);
+    });
+}
+
+// In place: d <- a d - p - q y, batch norm's backward.
+template <class T>
+void normalized_backward(T* d, const T* y, const float* a, const float* p, const float* q, int64_t rows, int64_t C) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t c = 0; c < C; c += V) {
+            T* const at = d + i * C + c;
+            store(at, load(a + c) * load(at) - load(p + c) - load(q + c) * load(y + i * C + c));
+        }
+}
+
+// --- the narrow maps, float32 -----------------------------------------------------------------------------------
+
+// sums (B, 2, C): of x - shift and its square; or, with a gradient, of d and d (x - shift). Any C.
+template <class D>
+void narrow_sums(const float* x, const D* d, const float* shift, float* sums, int64_t B, int64_t pixels, int64_t C) {
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < B; ++b) {
+        std::vector<float> run(2 * C);
+        float *const one = run.data(), *const two = one + C, *const total = sums + b * 2 * C;
+        std::fill(total, total + 2 * C, 0.0f);
+        for (int64_t start = 0; start < pixels; start += RUN) {
+            std::fill(run.begin(), run.end(), 0.0f);
+            const int64_t end = std::min(pixels, start + RUN);
+            for (int64_t i = start; i < end; ++i) {
+                const float* const xi = x + (b * pixels + i) * C;
+                if (d) {
+                    const D* const di = d + (b * pixels + i) * C;
+#pragma omp simd
+                    for (int64_t c = 0; c < C; ++c) {
+                        const float g = to_float(di[c]);
+                        one[c] += g;
+                        two[c] += g * (xi[c] - shift[c]);
+                    }
+                } else {
+#pragma omp simd
+                    for (int64_t c = 0; c < C; ++c) {
+                        const float v = xi[c] - shift[c];
+                        one[c] += v;
+                        two[c] += v * v;
+                    }
+                }
+            }
+            for (int64_t c = 0; c < 2 * C; ++c) total[c] += run[c];
+        }
+    }
+}
+
+template <class T>
+void narrow_apply(const float* x, const float* a, const float* b, T* out, int64_t rows, int64_t C) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; ++i)
+#pragma omp simd
+        for (int64_t c = 0; c < C; ++c) from_float(a[c] * x[i * C + c] + b[c], out + i * C + c);
+}
+
+// out = a d - p - q x: batch norm's backward.
+template <class T>
+void narrow_backward(const T* d, const float* x, const float* a, const float* p, const float* q, float* out,
+                     int64_t rows, int64_t C) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; ++i)
+#pragma omp simd
+        for (int64_t c = 0; c < C; ++c) out[i * C + c] = a[c] * to_float(d[i * C + c]) - p[c] - q[c] * x[i * C + c];
+}
+
+}  // namespace
+
+#define KERNELS(T, NAME)                                                                                              \
+    void moments_##NAME(const T* x, const float* shift, float* sums, int64_t B, int64_t pixels, int64_t C) {          \
+        moments(x, shift, sums, B, pixels, C);                                                                        \
+    }                                                                                                                 \
+    void depthwise_##NAME(const T* y, const float* a, const float* b, const float* weight, const float* shift,        \
+                          T* out, float* sums, int64_t B, int64_t H, int64_t W, int64_t C, int64_t stride) {          \
+        depthwise(y, a, b, weight, shift, out, sums,                                                                  \
+                  Shape{B, H, W, C, stride, (H + stride - 1) / stride, (W + stride - 1) / stride});                   \
+    }                                                                                                                 \
+    void pooled_##NAME(const T* y, const float* a, const float* b, float* means, int64_t B, int64_t pixels,           \
+                       int64_t C) {                                                                                   \
+        pooled(y, a, b, means, B, pixels, C);                                                                         \
+    }                                                                                                                 \
+    void gated_##NAME(const T* y, const float* a, const float* b, const float* gate, T* out, int64_t B,               \
+                      int64_t pixels, int64_t C) {                                                                    \
+        gated(y, a, b, gate, out, B, pixels, C);                                                                      \
+    }                                                                                                                 \
+    void gradient_sums_##NAME(const T* d, const T* y, const float* a, const float* b, const float* mean,              \
+                              const float* rstd, float* sums, int64_t B, int64_t pixels, int64_t C) {                 \
+        gradient_sums(d, y, a, b, mean, rstd, sums, B, pixels, C);                                                    \
+    }                                                                                                                 \
+    void depthwise_backward_##NAME(const T* d, const T* y2, const T* y1, const float* a2, const float* b2,            \
+                                   const float* gate, const float* spread, const float* p, const float* q,            \
+                                   const float* a1, const float* b1, const float* mean1, const float* weight, T* out, \
+                                   float* sums, int64_t B, int64_t H, int64_t W, int64_t C, int64_t stride) {         \
+        depthwise_backward(                                                                                           \
+            Gradient<T>{d, y2, y1, a2, b2, gate, spread, p, q, a1, b1, mean1, weight, out, sums},                     \
+            Shape{B, H, W, C, stride, (H + stride - 1) / stride, (W + stride - 1) / stride});                         \
+    }                                                                                                                 \
+    void normalized_backward_##NAME(T* d, const T* y, const float* a, const float* p, const float* q, int64_t rows,   \
+                                    int64_t C) {                                                                      \
+        normalized_backward(d, y, a, p, q, rows, C);                                                                  \
+    }                                                                                                                 \
+    void narrow_moments_##NAME(const float* x, const float* shift, float* sums, int64_t B, int64_t pixels,            \
+                               int64_t C) {                                                                           \
+        narrow_sums<T>(x, nullptr, shift, sums, B, pixels, C);                                                        \
+    }                                                                                                                 \
+    void narrow_gradient_sums_##NAME(const float* x, const T* d, const float* shift, float* sums, int64_t B,          \
+                                     int64_t pixels, int64_t C) {                                                     \
+        narrow_sums(x, d, shift, sums, B, pixels, C);                                                                 \
+    }                                                                                                                 \
+    void narrow_apply_##NAME(const float* x, const float* a, const float* b, T* out, int64_t rows, int64_t C) {       \
+        narrow_apply(x, a, b, out, rows, C);                                                                          \
+    }                                                                                                                 \
+    void narrow_backward_##NAME(const T* d, const float* x, const float* a, const float* p, const float* q,           \
+                                float* out, int64_t rows, int64_t C) {                                                \
+        narrow_backward(d, x, a, p, q, out, rows, C);                                                                 \
+    }
+
+extern "C" {
+KERNELS(float, float32)
+KERNELS(BFloat16, bfloat16)
+}

@@ -1,0 +1,144 @@
+"""What this machine is and can do: `astroformer info --system`, and what precision is chosen by."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from astroformer import native
+from astroformer.allocator import keep_freed_memory
+
+# Instruction sets that decide how fast a network runs, as the kernel of Linux spells them, and under which name we
+# show them. bf16: products of bfloat16 matrices; AMX: the same in a matrix unit.
+_INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_bf16": "AVX-512 bf16",
+    "amx_bf16": "AMX bf16",
+    "asimd": "NEON",
+    "sve": "SVE",
+    "bf16": "bf16",
+}
+
+
+class MatrixRates(NamedTuple):
+    """Products of large matrices on this CPU with torch's threads, in GFLOP/s (two operations a multiply-add)."""
+
+    float32: float
+    bfloat16: float
+
+
+@functools.cache
+def matrix_rates() -> MatrixRates:
+    """How fast this CPU multiplies matrices in each precision; measured once a process, in a tenth of a second.
+
+    Where the CPU has no bfloat16 instructions the products are emulated, and the second rate is the lower one.
+    """
+    rows, columns = 2048, 512  # pixels of a batch by channels; small enough that an emulated product is soon done
+    operations = 2 * rows * columns * columns
+    pairs = {
+        dtype: (torch.ones(rows, columns, dtype=dtype), torch.ones(columns, columns, dtype=dtype))
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    best = dict.fromkeys(pairs, float("inf"))
+    with torch.inference_mode():
+        for a, b in pairs.values():
+            torch.mm(a, b)  # the first product of a kind prepares its kernel
+        # In turn, so that a disturbance meets both; the best, since others only take time away.
+        end = time.perf_counter() + 0.08
+        while True:
+            for dtype, (a, b) in pairs.items():
+                start = time.perf_counter()
+                torch.mm(a, b)
+                best[dtype] = min(best[dtype], time.perf_counter() - start)
+            if time.perf_counter() > end:
+                break
+    return MatrixRates(*(operations / best[dtype] / 1e9 for dtype in pairs))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, fewer than the machine's in a container."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+def instructions() -> list[str]:
+    """Which of the instruction sets that matter here the CPU has; empty where the system (not Linux) doesn't say."""
+    words = {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}
+    return [shown for word, shown in _INSTRUCTIONS.items() if word in words]
+
+
+def memory_bytes() -> int | None:
+    """Memory that this process may use: the machine's, or less where a container sets a limit; None if unknown."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def describe_system() -> dict[str, Any]:
+    """Machine, versions, kernels and measured rates as JSON values. Builds the native kernels if it has to."""
+    rates = matrix_rates()
+    memory = memory_bytes()
+    return {
+        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "architecture": platform.machine(),
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": None if memory is None else round(memory / 1e9, 1),
+        "instructions": instructions(),
+        "matrix_gflops": {
+            "float32": round(rates.float32, 1),
+            "bfloat16": round(rates.bfloat16, 1),
+            "bfloat16_over_float32": round(rates.bfloat16 / rates.float32, 2),
+        },
+        "native_kernels": _native_kernels(),
+        "keeps_freed_memory": keep_freed_memory(),
+        "cuda": {str(i): _cuda_device(i) for i in range(torch.cuda.device_count())} or None,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def _cuda_device(index: int) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(index)
+    return {
+        "name": properties.name,
+        "memory_gb": round(properties.total_memory / 1e9, 1),
+        "compute_capability": f"{properties.major}.{properties.minor}",
+    }
+
+
+def _native_kernels() -> str:
+    """ "yes", or why there are none, or not all."""
+    if reason := native.why_not():
+        return f"no: {reason}"
+    failed = []
+    for source in sorted(Path(native.__file__).parent.glob("*.cpp")):
+        if native.library(source.stem) is None:
+            failed.append(str(native.why_not(source.stem)))
+    return f"no: {'; '.join(failed)}" if failed else "yes"
+
+
+@functools.cache
+def _cpuinfo(key: str) -> str:
+    """What Linux says of the first processor under `key`; "" if nothing."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")

@@ -1,0 +1,73 @@
+"""What is not imported: nobody waits for a library that his command does not use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LATE = ("torch", "numpy", "timm", "torchvision", "accelerate", "matplotlib", "pyarrow", "sympy", "torch._dynamo")
+
+
+def imported(program: str, cwd: Path) -> set[str]:
+    """Which of `LATE` a fresh process has imported after `program`."""
+    told = f"\nimport sys\nprint('imported:', *(name for name in {LATE} if name in sys.modules))"
+    ran = subprocess.run(
+        [sys.executable, "-c", program + told], capture_output=True, text=True, timeout=120, check=True, cwd=cwd
+    )
+    return set(ran.stdout.splitlines()[-1].removeprefix("imported:").split())
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["--version"], 0),
+        (["--help"], 0),
+        (["trian"], 2),
+        (["train", "--help"], 0),
+        (["predict", "--help"], 0),
+        (["train", "S", "--epoch", "1"], 2),
+        (["train", "S", "--batch-size", "x"], 2),
+        (["train"], 2),
+        (["predict", "M"], 2),
+    ],
+)
+def test_words_alone_are_answered_without_torch(words: list[str], status: int, tmp_path: Path) -> None:
+    assert imported(f"from astroformer.cli import main\nassert main({words}) == {status}", tmp_path) == set()
+
+
+def test_importing_the_package_imports_none_of_them(tmp_path: Path) -> None:
+    assert imported("import astroformer", tmp_path) == set()
+
+
+def test_info_needs_torch_alone(tmp_path: Path) -> None:
+    for words in (["info"], ["info", "astroformer_1"]):
+        assert imported(f"from astroformer.cli import main\nassert main({words}) == 0", tmp_path) <= {"torch", "numpy"}
+
+
+def test_prediction_needs_torch_alone(model_folder: Path, galaxy_folder: Path, tmp_path: Path) -> None:
+    words = ["predict", str(model_folder), str(galaxy_folder), "--out", "p.csv", "--quiet"]
+    got = imported(f"from astroformer.cli import main\nassert main({words}) == 0", tmp_path)
+    assert got == {"torch", "numpy"}
+
+
+def test_the_training_loop_waits_for_none_of_the_rest(tmp_path: Path) -> None:
+    # accelerate is what the loop runs on; torch._dynamo comes with torch's first optimizer.
+    assert imported("import astroformer.training.train", tmp_path) == {"torch", "numpy", "accelerate"}
+
+
+def test_timm_knows_the_variants_whichever_is_imported_first(tmp_path: Path) -> None:
+    for program in ("import astroformer, timm", "import timm, astroformer", "import astroformer, timm.models"):
+        assert "timm" in imported(f"{program}\nassert timm.is_model('astroformer_5')", tmp_path)
+
+
+def test_every_public_name_is_there() -> None:
+    import astroformer
+
+    for name in astroformer.__all__:
+        assert getattr(astroformer, name) is not None
+        assert name in dir(astroformer)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        astroformer.trian  # noqa: B018

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from astroformer.training.averaging import AveragedNetwork
+
+
+def test_equals_timms_average_to_the_bit() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+    ours, theirs = AveragedNetwork(network, decay=0.0), ModelEmaV3(network, decay=0.0)
+    assert not ours.module.training
+    for step in range(4):
+        network(torch.randn(8, 2, 4, 4))
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += torch.randn_like(parameter)
+        ours.decay = theirs.decay = 0.3 * step
+        ours.update(network)
+        theirs.update(network)
+    expected = theirs.module.state_dict()
+    assert {k: v.tolist() for k, v in ours.module.state_dict().items()} == {k: v.tolist() for k, v in expected.items()}
+    assert int(expected["1.num_batches_tracked"]) == 4
+    assert not torch.equal(expected["1.running_mean"], network.state_dict()["1.running_mean"])

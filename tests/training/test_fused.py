@@ -1,0 +1,187 @@
+"""The fused training pass equals the plain one: outputs, gradients and running statistics."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from astroformer import native
+from astroformer.network import VARIANTS, Astroformer, create_network
+from astroformer.training.fused import FusedMBConv, FusedRelativeAttention, fuse, unfuse, why_not_fused
+
+pytestmark = pytest.mark.skipif(why_not_fused() is not None, reason=f"no native kernels: {why_not_fused()}")
+
+# Small blocks of each kind; the gate's bias and the norms' are drawn too, so that nothing is 0 by chance.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "no gate": {"channel_attention": "none"},
+    "no position bias": {"relative_bias": False},
+    "all convolutions": {"layout": "CCCC"},
+    "two Transformer stages": {"layout": "CCTT"},
+    "every stride 2": {"strides": (2, 2, 2, 2, 2)},
+    "odd widths": {"widths": (20, 36, 44, 48), "stem_width": 7},
+}
+
+
+def network(seed: int = 0, **settings: Any) -> Astroformer:
+    torch.manual_seed(seed)
+    made = create_network("astroformer_atto", img_size=(48, 48), num_classes=5, **settings).train()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return made.to(memory_format=torch.channels_last)
+
+
+def pass_through(made: nn.Module, x_BCHW: Tensor, *, bf16: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Logits, gradients of all parameters, and buffers after one training pass; float64."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits_BK = made(x_BCHW)
+    direction_BK = torch.linspace(-1, 1, logits_BK.numel()).view_as(logits_BK).to(logits_BK.dtype)
+    made.zero_grad()
+    (logits_BK * direction_BK).sum().backward()
+    gradients = [p.grad.double() for p in made.parameters() if p.grad is not None]
+    assert len(gradients) == len(list(made.parameters()))
+    return logits_BK.detach().double(), gradients, [b.double() for b in made.buffers()]
+
+
+def distance(a: list[Tensor], b: list[Tensor]) -> float:
+    """Relative to the size of `b` as a whole: some gradients are 0 by symmetry."""
+    off = sum(float(((x - y) ** 2).sum()) for x, y in zip(a, b, strict=True))
+    return (off / sum(float((y**2).sum()) for y in b)) ** 0.5
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=list(SETTINGS))
+@pytest.mark.parametrize("size", [(48, 48), (45, 38)])
+def test_it_equals_the_plain_pass_in_float64(settings: dict[str, Any], size: tuple[int, int]) -> None:
+    plain = network(**settings)
+    fused = copy.deepcopy(plain)
+    blocks = sum(plain.config.depths)
+    assert fuse(fused) == blocks
+    x_BCHW = torch.randn(5, 3, *size)
+    exact = pass_through(copy.deepcopy(plain).double(), x_BCHW.double())
+    found, own = pass_through(fused, x_BCHW), pass_through(plain, x_BCHW)
+    for what in range(3):
+        mine, theirs = ([x] if isinstance(x, Tensor) else x for x in (found[what], exact[what]))
+        plains = [own[what]] if isinstance(own[what], Tensor) else own[what]
+        error = distance(list(mine), list(theirs))
+        assert error < 5e-6
+        assert error < 3 * distance(list(plains), list(theirs)) + 1e-7  # as exact as torch's own float32
+
+
+@pytest.mark.parametrize("settings", [SETTINGS["as it is"], SETTINGS["no gate"]])
+def test_in_bfloat16_it_is_as_exact_as_autocast(settings: dict[str, Any]) -> None:
+    plain = network(**settings)
+    fused = copy.deepcopy(plain)
+    fuse(fused)
+    x_BCHW = torch.randn(8, 3, 48, 48)
+    exact = pass_through(copy.deepcopy(plain).double(), x_BCHW.double())
+    found, own = pass_through(fused, x_BCHW, bf16=True), pass_through(plain, x_BCHW, bf16=True)
+    for what in (1, 2):
+        error = distance(found[what], exact[what])
+        assert 1e-5 < error < 1.5 * distance(own[what], exact[what])  # above 1e-5: it is bfloat16 indeed
+
+
+def test_images_of_any_brightness_have_exact_statistics() -> None:
+    """Sums of squares far from 0 would lose the variance, were they not taken about the running mean."""
+    plain = network()
+    for layer in plain.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    fused = copy.deepcopy(plain)
+    fuse(fused)
+    with torch.no_grad():
+        for made in (plain, fused):
+            made.stages[0][0].depthwise_norm.running_mean += 0.3
+    x_BCHW = 30 + torch.randn(4, 3, 48, 48)
+    exact = pass_through(copy.deepcopy(plain).double(), x_BCHW.double())
+    assert distance(pass_through(fused, x_BCHW)[2], exact[2]) < 1e-4
+
+
+def test_it_does_not_depend_on_the_number_of_threads() -> None:
+    made = network()
+    fuse(made)
+    x_BCHW = torch.randn(7, 3, 48, 48)
+    script = """
+import sys, torch
+torch.set_num_threads(int(sys.argv[1]))
+from astroformer.training.fused import _Attention, _Branch
+torch.manual_seed(0)
+from astroformer.network import create_network
+made = create_network("astroformer_atto", img_size=48).train().stages[1][0]
+x = torch.randn(7, 32, 24, 24).contiguous(memory_format=torch.channels_last).requires_grad_()
+from astroformer.training.fused import fuse
+assert fuse(made) == 1
+qkv, bias = torch.randn(7, 36, 2, 48).requires_grad_(), torch.randn(2, 36, 36).requires_grad_()
+y = _Attention.apply(qkv, bias, 0.25)
+y.square().sum().backward()
+# The sums of the native kernels alone; matrix products are torch's.
+print(float(y.double().sum()), float(qkv.grad.double().sum()), float(bias.grad.double().square().sum()))
+"""
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script, str(threads)], capture_output=True, text=True, check=True, env=os.environ
+        ).stdout
+        for threads in (1, 2, 3)
+    }
+    assert len(said) == 1
+    first, second = (pass_through(copy.deepcopy(made), x_BCHW) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first[1], second[1], strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in ("astroformer_4", "astroformer_5")])
+def test_every_variant_has_it_throughout(name: str) -> None:
+    with torch.device("meta"):
+        made = create_network(name)
+    assert fuse(made) == sum(made.config.depths)
+    assert sum(type(layer) is FusedMBConv for layer in made.modules()) == sum(made.config.depths[:3])
+    assert sum(type(layer) is FusedRelativeAttention for layer in made.modules()) == made.config.depths[3]
+
+
+def test_what_it_does_not_know_stays_plain() -> None:
+    made = network(channel_attention="cbam", head_width=24)
+    assert fuse(made) == 0
+    made = network()
+    x_BCHW = torch.randn(2, 3, 48, 48)
+    expected_BK = made.eval()(x_BCHW)
+    fuse(made)
+    assert torch.equal(made(x_BCHW), expected_BK)  # evaluation is the plain pass
+    assert made.double().train()(x_BCHW.double()).dtype == torch.float64
+    unfuse(made)
+    assert not any(isinstance(layer, FusedMBConv | FusedRelativeAttention) for layer in made.modules())
+
+
+def test_checkpointing_counts_the_statistics_once() -> None:
+    plain = network()
+    again = copy.deepcopy(plain)
+    for made in (plain, again):
+        fuse(made)
+    again.set_grad_checkpointing()
+    x_BCHW = torch.randn(4, 3, 48, 48)
+    for a, b in zip(pass_through(plain, x_BCHW)[1:], pass_through(again, x_BCHW)[1:], strict=True):
+        assert distance(a, b) < 1e-6  # the repeated pass takes its sums about the new running mean
+
+
+def test_a_diverged_run_shows() -> None:
+    made = network()
+    fuse(made)
+    x_BCHW = torch.randn(4, 3, 48, 48)
+    x_BCHW[1, 0, 5, 5] = float("nan")
+    assert made(x_BCHW).isnan().any()
+
+
+def test_without_a_compiler_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASTROFORMER_NATIVE", "0")
+    native.library.cache_clear()
+    try:
+        assert why_not_fused() == "ASTROFORMER_NATIVE=0 forbids them"
+        assert fuse(network()) == 0
+    finally:
+        monkeypatch.undo()
+        native.library.cache_clear()

@@ -1,0 +1,106 @@
+"""Where the training images lie: every place names the same images, and nothing of it waits for a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from astroformer.images.preprocessing import Preprocessing
+from astroformer.images.sources import open_source
+from astroformer.images.store import ImageStore
+from astroformer.training.augment import PRESETS, Augment
+from astroformer.training.augmenter import Augmenter
+from astroformer.training.resident import Streamed, resident
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def store(galaxy_folder: Path, tmp_path: Path) -> ImageStore:
+    whole = ImageStore.build(open_source(galaxy_folder), Preprocessing((16, 16), 3), cache=tmp_path)
+    return whole.subset(np.random.default_rng(0).permutation(len(whole))[:20])
+
+
+def test_the_memory_map_itself_is_used_on_a_cpu(store: ImageStore) -> None:
+    stored, rows = resident(store, CPU)(np.array([3, 19, 3]))
+    assert stored.data_ptr() == store.base.ctypes.data
+    np.testing.assert_array_equal(stored[rows].numpy(), store.take([3, 19, 3]))
+
+
+def test_streamed_batches_are_those_asked_for_whatever_was_expected(store: ImageStore) -> None:
+    streamed = Streamed(store, CPU)
+    for expected, asked in (([0, 1], [0, 1]), ([2, 3], [4, 5, 6]), (None, [4]), ([7, 8], [7, 8])):
+        if expected is not None:
+            positions = np.array(expected)
+            streamed.prefetch(positions)
+            positions[:] = 0  # the caller's array is the caller's
+        stored, rows = streamed(np.array(asked))
+        np.testing.assert_array_equal(stored[rows].numpy(), store.take(asked))
+
+
+def test_streaming_reads_ahead(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    streamed = Streamed(store, CPU)
+    streamed.prefetch(np.array([1, 2]))
+    assert streamed._ahead is not None
+    streamed._ahead[1].result()
+    monkeypatch.setattr(streamed, "_read", lambda *_: pytest.fail("read a second time"))
+    streamed(np.array([1, 2]))
+
+
+class NothingFromTheHost(TorchDispatchMode):
+    """Fails where a tensor goes from the host to the device. (The way back fails on the meta device by itself, and so
+    does whatever asks a value of it.)"""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.device.type == "meta" and "copy" in str(func):
+            for given in args:
+                assert not (isinstance(given, torch.Tensor) and given.device.type == "cpu"), f"{func} copies"
+        return out
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"policy": "randaugment", "crop_scale": (0.2, 1.0), "hue": 0.1, "saturation": 0.2, "contrast": 0.2},
+        {"policy": "trivialaugment", "erasing": 0.3, "erasing_fill": "noise", "noise": 0.1, "border": "zero"},
+        {"mixup": 0.4, "cutmix": 1.0, "erasing": 0.3},
+        {"scale": (1, 1), "rotation": 0.0, "brightness": 0.3, "mixup": 0.4},
+    ],
+)
+def test_no_step_of_the_plain_batch_waits_for_a_device(changes: dict[str, object], dtype: torch.dtype) -> None:
+    settings = Augment.model_validate(PRESETS["sky"].model_dump() | changes)
+    maker = Augmenter(settings, seed=0, size=(16, 16))
+    preprocessing = Preprocessing((16, 16), 3, mean=(0.1, 0.2, 0.3), std=(0.1, 0.1, 0.1))
+    meta = torch.device("meta")
+    stored = torch.empty(20, 3, 24, 24, dtype=dtype, device=meta)
+    index = torch.empty(9, dtype=torch.int64, device=meta)
+
+    def batch() -> tuple[torch.Tensor, torch.Tensor]:
+        return maker.batch(stored, index, index, 0, index, classes=4, preprocessing=preprocessing)
+
+    batch()  # tables are copied once
+    with NothingFromTheHost():
+        x, y = batch()
+    assert x.shape == (8 if maker.mixes else 9, 3, 16, 16)
+    assert y.shape == (len(x), 4)
+
+
+@pytest.mark.parametrize("fill", ["mean", "noise"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16])
+def test_what_a_device_does_to_all_images_equals_what_the_host_does_to_some(
+    dtype: torch.dtype, fill: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Augment(policy="randaugment", policy_operations=3, erasing=0.5, erasing_fill=fill)
+    maker = Augmenter(settings, seed=0, size=(16, 16))
+    x = torch.randint(0, 256, (64, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(dtype)
+    by_rows = maker.transform(x, torch.arange(64), 0)
+    monkeypatch.setattr("astroformer.training.augmenter._on_host", lambda _: False)
+    assert torch.equal(maker.transform(x, torch.arange(64), 0), by_rows)
