@@ -4,9 +4,9 @@
 
 A cell is a training step or two of the real loop (AdamW, averaged weights, the default augmentation, plain float32
 steps) in a process of its own; its figure is the largest resident memory of that process, less what Python and torch
-take before the network is made. A cell whose estimate (`training/memory.py`) exceeds half of the free memory is not run, and its
-estimate stands in the table in italics. One row a cell is appended to `memory.jsonl`; cells that are there are not run
-again.
+take before the network is made. A cell whose estimate (`training/memory.py`) exceeds half of the free memory is not
+run, and its estimate stands in the table in italics. One row a cell is appended to `memory.jsonl`; cells that are
+there are not run again.
 """
 
 from __future__ import annotations

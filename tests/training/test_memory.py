@@ -63,7 +63,8 @@ def test_the_estimate_follows_what_takes_memory() -> None:
     parameters = 4 * sum(p.numel() for p in network.parameters())
     fewer = footprint(Recipe(optimizer="sgd", ema=0), CONFIG, SIZE)
     assert plain.fixed - fewer.fixed == 2 * parameters  # one state less, no average
-    assert footprint(Recipe(), CONFIG, (128, 128)).image == pytest.approx(4 * plain.image, rel=0.02)
+    # Four times the pixels, and sixteen times the scores of attention, which are few here.
+    assert 4 < footprint(Recipe(), CONFIG, (128, 128)).image / plain.image < 4.5
     assert footprint(Recipe(checkpointing=True), CONFIG, SIZE).image < 0.75 * plain.image
     assert plain.of(10) == plain.fixed + 10 * plain.image
 
@@ -196,29 +197,23 @@ def test_checkpointing_changes_no_gradient(fused: bool) -> None:
     for each in (network.train(), again.train()):
         torch.manual_seed(7)
         each(x_BCHW).square().sum().backward()
+    whole = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]).norm()
     for (name, ours), theirs in zip(again.named_parameters(), network.parameters(), strict=True):
         # Fused, the guess at the mean has moved when a block is computed again; that changes the rounding alone.
         assert ours.grad is not None
         assert theirs.grad is not None
         if fused:
-            assert (ours.grad - theirs.grad).norm() < 1e-4 * theirs.grad.norm() + 1e-7, name
+            assert (ours.grad - theirs.grad).norm() < 1e-5 * whole, name
         else:
             assert torch.equal(ours.grad, theirs.grad), name
     for ours, theirs in zip(again.buffers(), network.buffers(), strict=True):
-        assert torch.equal(ours, theirs)
+        assert torch.equal(ours, theirs)  # the repeated pass counts in no running statistics
 
 
 def test_a_run_with_checkpointing_ends_with_the_same_bits(tmp_path: Path) -> None:
     def run(**changes: Any) -> dict[str, Tensor]:
-        settings = {
-            "epochs": 1,
-            "image_size": 32,
-            "crop": 1,
-            "device": "cpu",
-            "batch_size": 8,
-            "speed": "plain",
-            **changes,
-        }
+        settings = {"epochs": 1, "image_size": 32, "crop": 1, "device": "cpu", "batch_size": 8, **changes}
+        settings |= {"speed": "plain", "precision": "no"}
         out = tmp_path / str(len(list(tmp_path.iterdir())))
         trained = train("mock-galaxies:30x32", make_recipe(settings), out=out, cache=tmp_path / "cache")
         return trained.classifier.network.state_dict()
