@@ -195,7 +195,7 @@ def predict(plan: Plan, ceilings: dict[int, dict[str, float]], variant: str, siz
 
         def timm() -> list[str]:
             words = ["--variant", variant, "--size", size, "--classes", plan.classes, "--workers", plan.workers]
-            # inference.py's own batch of 256 images needs tens of GB at 224 px, and is no faster here.
+            # inference.py's own batch is 256 images; 64 spare the reference tens of GB at 224 px (an estimate).
             out = folder / f"timm-{next(numbers)}.csv"
             rest = ["--batch", 64, "--weights", folder / "weights.pt", "--out", out]
             return python("timm_reference.py", "predict", folder / "images", *words, *rest)
