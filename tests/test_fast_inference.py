@@ -45,6 +45,6 @@ def test_bfloat16_is_near_it(name: str, setting: str, kernels: str) -> None:
         expected = network(images)
     got = FastInference(network, torch.bfloat16)(images)
     assert got.dtype == torch.float32
-    spread = expected.std(0).mean()
-    assert (got - expected).abs().mean() < 0.05 * spread
+    # Rounded to 8 bits at every product; the answers of an untrained network hardly differ, so their size is the scale.
+    assert (got - expected).abs().max() < 0.03 * expected.abs().max()
     assert not torch.equal(got, expected)
