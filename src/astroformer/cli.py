@@ -386,8 +386,22 @@ def _parse(arguments: list[str]) -> tuple[Any, set[str]]:
     name, words = arguments[0], arguments[1:]
     given = given_options(words)
     if name == "train":
+        words = _batch_size_auto(words, given)
+    if name == "train":
         return parse(Train, words, name, Train(settings=_starting_recipe(words, given))), given
     return parse(_COMMANDS[name][0], words, name), given
+
+
+def _batch_size_auto(words: list[str], given: set[str]) -> list[str]:
+    """`--batch-size auto` keeps the recipe's size and leaves the parts that it is computed in to the memory."""
+    for i, word in enumerate(words):
+        name, _, value = word.partition("=")
+        taken = 1 if value else 2
+        if name.replace("_", "-") == "--batch-size" and (value or words[i + 1 : i + 2]) in ("auto", ["auto"]):
+            if "accumulate" in given:
+                raise UserError("--batch-size auto chooses accumulate; leave out --accumulate.")
+            return [*words[:i], "--accumulate", "none", *words[i + taken :]]
+    return words
 
 
 def _starting_recipe(rest: list[str], given: set[str]) -> Recipe:

@@ -90,9 +90,7 @@ def make_loop(
     network: nn.Module, train: ImageStore, settings: Recipe, valid: ImageStore | None = None, **options: Any
 ) -> Loop:
     AcceleratorState._reset_state(reset_partial_state=True)  # an earlier test may have run in another precision
-    accelerator = Accelerator(
-        cpu=True, mixed_precision=settings.precision, gradient_accumulation_steps=settings.accumulate
-    )
+    accelerator = Accelerator(cpu=True, mixed_precision=settings.precision, gradient_accumulation_steps=settings.parts)
     preprocessing = Preprocessing(train.preprocessing.image_size, train.base.shape[1], mean=(), std=())
     return Loop(network, train, valid or train, preprocessing, settings, accelerator=accelerator, **options)
 

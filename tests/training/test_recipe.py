@@ -37,6 +37,7 @@ CHANGED: dict[str, Any] = {
     "momentum": 0.8,
     "batch_size": 12,
     "accumulate": 3,
+    "checkpointing": True,
     "warmup": 0.1,
     "final_learning_rate": 0.2,
     "clip": None,

@@ -71,7 +71,7 @@ def test_the_run_folder_is_complete(folder: Path, trained: Trained) -> None:
     assert trained.model == run / "model"
     assert sorted(p.name for p in trained.model.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     images = open_source(folder)
-    decided = decide(recipe(epochs=2), images)[0]
+    decided = decide(recipe(epochs=2, accumulate=1), images)[0]
     assert load_recipe(run / "recipe.yaml") == RunFolder(run).read_recipe() == decided
     record = json.loads((run / "run.json").read_text())
     assert record["source"] == str(folder)

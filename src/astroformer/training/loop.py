@@ -33,6 +33,7 @@ from astroformer.training.augmenter import Augmenter
 from astroformer.training.averaging import AveragedNetwork
 from astroformer.training.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
 from astroformer.training.fused import fuse, unfuse, why_not_fused
+from astroformer.training.memory import PREDICT_BATCH
 from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
 from astroformer.training.progress import Reporter
 from astroformer.training.randomness import permutation, uniforms
@@ -146,7 +147,12 @@ def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
     return (((seed * 1_000_003 + epoch) * 1_000_003 + step) * 64 + rank) % 2**63  # torch takes 64 bits
 
 
-def predict_store(classifier: Classifier, store: ImageStore, batch_size: int = 128) -> np.ndarray[Any, Any]:
+def predict_batch(recipe: Recipe) -> int:
+    """Images a forward pass over the validation images: as many as fit where a part of a batch trains."""
+    return min(PREDICT_BATCH, 2 * math.ceil(recipe.batch_size / recipe.parts))
+
+
+def predict_store(classifier: Classifier, store: ImageStore, batch_size: int = PREDICT_BATCH) -> np.ndarray[Any, Any]:
     """(N, K) probabilities of a whole store through the one predict path."""
     parts = [
         classifier.probabilities(store.take(np.arange(start, min(start + batch_size, len(store)))))
@@ -182,6 +188,12 @@ class Loop:
         device = accelerator.device
         if device.type == "cpu":
             keep_freed_memory()
+        if recipe.checkpointing:
+            enable: Callable[[], None] | None = getattr(network, "set_grad_checkpointing", None)
+            if enable is None:
+                kind = type(network).__name__
+                raise UserError(f"checkpointing: {kind} has no blocks to compute again; set it to false.")
+            enable()
         network = network.to(device).to(memory_format=torch.channels_last)
         self.average = AveragedNetwork(network, decay=0.0) if recipe.ema else None
         if recipe.speed == "fused" and not fuse(network) and (reason := why_not_fused()):
@@ -311,10 +323,10 @@ class Loop:
         rank, world = accelerator.process_index, accelerator.num_processes
         torch.manual_seed(step_seed(recipe.seed, state.epoch, state.step, rank))
         self.network.train()
-        parts = world * recipe.accumulate
+        parts = world * recipe.parts
         images = len(keys) - 1
         bounds = np.linspace(0, images, parts + 1).round().astype(int)
-        for part in range(rank * recipe.accumulate, (rank + 1) * recipe.accumulate):
+        for part in range(rank * recipe.parts, (rank + 1) * recipe.parts):
             some = keys[bounds[part] : bounds[part + 1] + 1]
             # The gradient is the mean over the parts: each counts by its images. With fewer images than parts, one
             # of them stands in at weight 0, since every process has to take part in every step.
@@ -413,7 +425,7 @@ class Loop:
         progress = self.progress()  # outside of the branch: with several processes each has to ask
         if self.accelerator.is_main_process:
             classifier = Classifier(self.averaged(), self.preprocessing, self.train.classes)
-            probabilities_NK = predict_store(classifier, self.valid)
+            probabilities_NK = predict_store(classifier, self.valid, predict_batch(self.recipe))
             predicted_N = probabilities_NK.argmax(1)
             row = {
                 "epoch": state.epoch + state.step / self.steps_per_epoch,

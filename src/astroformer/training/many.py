@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import signal
@@ -38,13 +39,15 @@ import torch
 from astroformer.classifier import Classifier, pick_device
 from astroformer.errors import UserError, unknown_name
 from astroformer.training.loop import Interrupted
+from astroformer.training.memory import footprint, free_memory
 from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe
 from astroformer.training.run import RunFolder
 from astroformer.training.stacked import resume_stacked, why_not_stacked
-from astroformer.training.train import prepare, reopen, resume, stop_requests
+from astroformer.training.train import Setup, prepare, reopen, resume, stop_requests
 
 Together = Literal["auto", "processes", "stacked", "in-turn"]
+_PROCESS = 2**29  # bytes that Python and torch take before a run begins
 _RECORD = "runs.json"
 _SCORES = ("top1", "balanced_accuracy", "macro_f1", "nll")
 
@@ -143,11 +146,11 @@ def train_many(
     if together == "auto":
         together = "processes" if device == "cpu" else "in-turn" if reasons else "stacked"
     group = RunFolder.create(out, str(source)).path
-    names = _names(recipes)
+    names, setups = _names(recipes), list[Setup]()
     for name, recipe in zip(names, recipes, strict=True):
         # What was decided is said for the first run alone; it is in the run.json of each.
         quiet = reporter if name == names[0] else Reporter(quiet=True)
-        prepare(
+        setup = prepare(
             source,
             recipe,
             valid=valid,
@@ -157,7 +160,11 @@ def train_many(
             cache=cache,
             reporter=quiet,
         )
-    at_once = min(len(recipes), _cores()) if together == "processes" else 1
+        setups.append(setup)
+    if together == "stacked" and (reason := why_not_stacked(setups[0].recipe)):
+        reporter.say(f"one after the other, since {reason}")
+        together = "in-turn"
+    at_once = min(len(recipes), _cores(), _fitting(setups)) if together == "processes" else 1
     record = {"runs": names, "together": together, "at_once": at_once, "threads": max(1, _cores() // at_once)}
     _write(group / _RECORD, record)
     return resume_many(group, reporter=reporter)
@@ -210,6 +217,19 @@ def _names(recipes: Sequence[Recipe]) -> list[str]:
     """`seed-0`, `seed-0-fold-1`; numbers where those would not tell the runs apart."""
     names = [f"seed-{r.seed}" + ("" if r.folds is None else f"-fold-{r.fold}") for r in recipes]
     return names if len(set(names)) == len(names) else [f"run-{i + 1}" for i in range(len(names))]
+
+
+def _fitting(setups: list[Setup]) -> int:
+    """How many of the runs fit into the memory at once; at least one."""
+    free = free_memory("cpu")
+    if free is None:
+        return len(setups)
+    needs = [
+        _PROCESS + footprint(s.recipe, s.network.config, s.preprocessing.image_size).of(
+            math.ceil(s.recipe.batch_size / s.recipe.parts))
+        for s in setups
+    ]  # fmt: skip
+    return max(1, int(free // max(needs)))
 
 
 def _cores() -> int:

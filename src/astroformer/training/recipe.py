@@ -71,8 +71,17 @@ class Recipe(BaseModel):
     )
     weight_decay: float = Field(0.05, ge=0, description="spares norms, biases and position-bias tables")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and muon")
-    batch_size: int = Field(64, ge=1, description="images a step, over all processes and accumulated parts")
-    accumulate: int = Field(1, ge=1, description="parts that a batch is computed in, to save memory")
+    batch_size: int = Field(
+        64,
+        ge=1,
+        description="images a step, over all processes and parts; auto: as many as the recipe says, accumulate: none",
+    )
+    accumulate: int | None = Field(
+        None, ge=1, description="parts that a batch is computed in; none: as few as fit the memory, mostly 1"
+    )
+    checkpointing: bool = Field(
+        False, description="keep no activations within a block but compute them again: less memory, more time"
+    )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the run with rising learning rate")
     final_learning_rate: float = Field(0.001, ge=0, le=1, description="share of the peak that the cosine ends at")
     clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; none: no clipping")
@@ -110,6 +119,21 @@ class Recipe(BaseModel):
     evaluations: int = Field(20, ge=1, description="validations a run, evenly spread; at most one an epoch")
     checkpoint_seconds: float = Field(60.0, ge=0, description="at least so much time between two checkpoints")
     track: Literal["none", "tensorboard"] = Field("none", description="needs the extra [track]")
+
+    @property
+    def parts(self) -> int:
+        """Parts that a process computes its share of a batch in."""
+        return self.accumulate or 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _batch_size_auto(cls, settings: Any) -> Any:
+        """`batch_size: auto` keeps the size and leaves the parts to the memory."""
+        if isinstance(settings, dict) and settings.get("batch_size") == "auto":
+            if settings.get("accumulate") is not None:
+                raise UserError(f"batch_size auto chooses accumulate; leave out accumulate: {settings['accumulate']}.")
+            settings = {k: v for k, v in settings.items() if k != "batch_size"}
+        return settings
 
     @field_validator("model")
     @classmethod
@@ -150,7 +174,7 @@ class Recipe(BaseModel):
             )
         if isinstance(self.class_weights, dict) and any(w < 0 for w in self.class_weights.values()):
             raise UserError(f"class_weights {self.class_weights} can't be; each weight is a number of at least 0.")
-        if self.accumulate > self.batch_size:
+        if self.parts > self.batch_size:
             raise UserError(f"accumulate ({self.accumulate}) can't exceed batch_size ({self.batch_size}).")
         return self
 

@@ -40,8 +40,10 @@ def why_not_stacked(recipe: Recipe) -> str | None:
     """What of a recipe keeps its runs from being stacked; None if nothing does."""
     if recipe.optimizer == "muon":
         return "muon orthogonalises each matrix, and would take a stack of them for one"
-    if recipe.accumulate != 1:
-        return f"accumulate is {recipe.accumulate}, and a stack computes a batch whole"
+    if recipe.parts > 1:
+        return f"accumulate is {recipe.parts}, and a stack computes a batch whole"
+    if recipe.checkpointing:
+        return "checkpointing is on, and a stack computes no block again"
     if recipe.precision == "fp16":
         return "fp16 needs a scale of the loss for each run; bf16 does not"
     if recipe.track != "none":

@@ -34,7 +34,8 @@ from astroformer.images import (
 )
 from astroformer.metrics import Evaluation, evaluate
 from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, count_parameters, create_network
-from astroformer.training.loop import Fit, Interrupted, Loop, class_weights, predict_store
+from astroformer.training.loop import Fit, Interrupted, Loop, class_weights, predict_batch, predict_store
+from astroformer.training.memory import decide_parts
 from astroformer.training.progress import Reporter, trackers
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
@@ -153,6 +154,10 @@ def prepare(
     processes = _processes(recipe)
     if not processes.is_main_process:
         reporter = Reporter(quiet=True)
+    if recipe.accumulate is None:
+        parts, sentence = _decide_parts(recipe, network, preprocessing, processes)
+        recipe = recipe.model_copy(update={"accumulate": parts})
+        decisions += [sentence] if sentence else []
     run = _new_run(out, str(source), processes)
     storage = torch.uint8 if recipe.storage == "uint8" else torch.float16
     without_effect = recipe.augment.without_effect(recipe.channels or 1, storage)
@@ -288,7 +293,7 @@ def create_accelerator(setup: Setup) -> Accelerator:
     accelerator = Accelerator(
         cpu=pick_device(recipe.device) == "cpu",
         mixed_precision=recipe.precision,
-        gradient_accumulation_steps=recipe.accumulate,
+        gradient_accumulation_steps=recipe.parts,
         log_with=trackers(recipe.track),
         project_config=ProjectConfiguration(project_dir=folder, logging_dir=folder),
     )
@@ -316,7 +321,7 @@ def finish(setup: Setup, fit: Fit, steps_per_epoch: int, *, write: bool = True) 
     """Measures a finished run on its validation images and, with `write`, writes its model folder."""
     recipe, run, record, classes = setup.recipe, setup.run, setup.record, setup.train.classes
     classifier = Classifier(fit.network.cpu(), setup.preprocessing, classes)
-    validation = evaluate(setup.valid.labels, predict_store(classifier, setup.valid), classes)
+    validation = evaluate(setup.valid.labels, predict_store(classifier, setup.valid, predict_batch(recipe)), classes)
     if record["valid"] is not None:
         held_out = "given"
     elif recipe.folds is not None:
@@ -438,6 +443,20 @@ def _decode(
 def _processes(recipe: Recipe) -> PartialState:
     """The processes of this run: one, unless `accelerate launch` or `torchrun` started several."""
     return PartialState(cpu=pick_device(recipe.device) == "cpu")
+
+
+def _decide_parts(
+    recipe: Recipe, network: Astroformer, preprocessing: Preprocessing, processes: PartialState
+) -> tuple[int, str | None]:
+    """`decide_parts` by the first process, for all."""
+    size, device, several = preprocessing.image_size, pick_device(recipe.device), processes.num_processes
+    found: list[tuple[int, str | None] | None] = [None]
+    if processes.is_main_process:
+        found = [decide_parts(recipe, network.config, size, device, processes=several)]
+    if several > 1:
+        broadcast_object_list(found)
+    assert found[0] is not None
+    return found[0]
 
 
 def _new_run(out: str | Path | None, source: str, processes: PartialState) -> RunFolder:

@@ -1,0 +1,183 @@
+"""How much memory training takes, from the network's shapes alone, and in how many parts a batch has to be computed.
+
+Nothing is tried out: a pass over tensors without data (torch's `meta` device) tells what autograd keeps for the
+backward pass, whatever the device, in a tenth of a second. `benchmarks/memory.py` holds the estimate against measured
+peaks.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from astroformer.errors import UserError
+from astroformer.network import Astroformer, AstroformerConfig
+from astroformer.training.recipe import Recipe
+
+# Of the free memory, what is planned with. The rest is for other programs and for what the C library's allocator can't
+# use again, up to a third of what is counted here where a batch is computed in parts (benchmarks/memory.py).
+_SHARE = 0.7
+# Numbers the size of the parameters that a step needs beside weights, gradients and average: the optimizer's state.
+_STATES = {"adamw": 2, "sgd": 1, "muon": 2}
+_WORKING = 4  # tensors of the largest size that are alive at once while a block computes or is differentiated
+PREDICT_BATCH = 128  # images of a forward pass over the validation images, when the memory allows it
+_LIBRARIES = 2**27  # bytes of kernels, caches and threads' arenas that the first step brings in
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that training takes beside the process itself: `fixed`, and `image` for each image of a part."""
+
+    fixed: int
+    image: int
+
+    def of(self, images: int) -> int:
+        """Bytes with so many images a part."""
+        return self.fixed + images * self.image
+
+
+def footprint(recipe: Recipe, config: AstroformerConfig, size: tuple[int, int]) -> Footprint:
+    """What a run of a decided `recipe` takes at images of `size` (height, width).
+
+    Counted in float32: with bf16 activations it is an upper bound.
+    """
+    with torch.device("meta"):
+        network = Astroformer(config).train()
+        few, many = (_kept(network, torch.zeros(n, config.in_chans, *size), recipe.checkpointing) for n in (2, 4))
+    kept, largest = (many[0] - few[0]) // 2, (many[1] - few[1]) // 2
+    parameters = 4 * sum(p.numel() for p in network.parameters())
+    copies = 2 + _STATES[recipe.optimizer] + (recipe.ema > 0)
+    # Validation passes over up to twice as many images, but keeps nothing for a backward pass.
+    return Footprint(_LIBRARIES + copies * parameters, max(kept + _WORKING * largest, 2 * _WORKING * largest))
+
+
+def _kept(network: Astroformer, x_BCHW: Tensor, checkpointing: bool) -> tuple[int, int]:
+    """(bytes that a training pass keeps for its backward pass, bytes of the largest tensor among them)."""
+    own = {id_of(p) for p in network.parameters()} | {id_of(b) for b in network.buffers()}
+    storages: dict[int, torch.UntypedStorage] = {}  # the storages themselves, so that no number is used twice
+    per_block: list[int] = []
+    inputs = 0
+
+    def pack(tensor: Tensor) -> Tensor:
+        if id_of(tensor) not in own:
+            storages.setdefault(id_of(tensor), tensor.untyped_storage())
+        return tensor
+
+    def before(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        nonlocal inputs
+        inputs += arguments[0].untyped_storage().nbytes()
+        per_block.append(-total())
+
+    def after(*_: Any) -> None:
+        per_block[-1] += total()
+
+    def total() -> int:
+        return sum(storage.nbytes() for storage in storages.values())
+
+    for stage in network.stages:
+        for block in stage.children():
+            block.register_forward_pre_hook(before)
+            block.register_forward_hook(after)
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        logits_BK = network(x_BCHW)
+        F.cross_entropy(logits_BK, torch.zeros_like(logits_BK))
+    largest = max(storage.nbytes() for storage in storages.values())
+    if checkpointing:  # of each block its input, and one block whole while it is computed again
+        return total() - sum(per_block) + inputs + max(per_block), largest
+    return total(), largest
+
+
+def id_of(tensor: Tensor) -> int:
+    """A number for the memory that a tensor lies in, the same for its views."""
+    return tensor.untyped_storage()._cdata
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes that this process may still take on `device` ("cpu" or "cuda"); None where the system doesn't say."""
+    if device == "cuda":
+        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # torch's own, free to be used again
+        return torch.cuda.mem_get_info()[0] + held
+    found = [_available_in_system(), *_available_in_groups()]
+    known = [number for number in found if number is not None]
+    return min(known) if known else None
+
+
+def _available_in_system(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    try:
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:  # macOS tells the whole of its memory only
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _available_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """What the control groups of this process (a container, a job of a cluster) leave of their limits."""
+    try:
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return []
+    left: list[int] = []
+    for _, controllers, name in (line for line in lines if len(line) == 3):
+        version_1 = "memory" in controllers.split(",")
+        if not version_1 and controllers:
+            continue
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file") if version_1 else (
+            "memory.max", "memory.current", "inactive_file")  # fmt: skip
+        base = root / "memory" if version_1 else root
+        # Within a container its own group is often mounted as the root, under whatever name.
+        group = base / name.lstrip("/")
+        for folder in [base, group, *(parent for parent in group.parents if base in parent.parents)]:
+            try:
+                limit, used = (int((folder / n).read_text()) for n in names[:2])
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                left.append(max(0, limit - used + int(stat.get(names[2], 0))))  # cached files give way
+            except (OSError, ValueError):  # not there, or no limit ("max")
+                continue
+    return left
+
+
+def decide_parts(
+    recipe: Recipe, config: AstroformerConfig, size: tuple[int, int], device: str, *, processes: int = 1
+) -> tuple[int, str | None]:
+    """The fewest parts that each process can compute its share of a batch in, and a sentence where it is not one.
+
+    Args:
+        processes: of this run; on a CPU they share the memory.
+
+    Raises:
+        UserError: not even parts of two images (which batch norm needs) are expected to fit.
+    """
+    free = free_memory(device)
+    if free is None:
+        return 1, "how much memory is free can't be told here: a batch is computed whole (--accumulate to change)"
+    usable = _SHARE * free / (processes if device == "cpu" else 1)
+    needed = footprint(recipe, config, size)
+    own = math.ceil(recipe.batch_size / processes)
+    fits = int((usable - needed.fixed) // needed.image)
+    if fits >= own:
+        return 1, None
+    advice = "" if recipe.checkpointing else "; --checkpointing needs less memory and a third more time"
+    if fits < min(2, own):
+        raise UserError(
+            f"training needs about {needed.of(min(2, own)) / GIB:.1f} GiB with two images at a time, and "
+            f"{usable / GIB:.1f} GiB of {device} memory can be planned with; choose a smaller model or image_size"
+            f"{advice}. To try all the same, set accumulate."
+        )
+    parts = math.ceil(own / fits)
+    taken = needed.of(math.ceil(own / parts)) / GIB
+    sentence = f"batches of {recipe.batch_size} in {parts} parts, about {taken:.1f} GiB of the {free / GIB:.1f} free"
+    return parts, sentence + advice
