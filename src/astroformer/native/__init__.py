@@ -16,8 +16,10 @@ import secrets
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from astroformer.cache import default_cache
 
@@ -50,6 +52,27 @@ def library(name: str) -> ctypes.CDLL | None:
     except OSError as error:  # a cache shared with another kind of machine, or a damaged file
         _failures[name] = str(error)
         return None
+
+
+class Kernels:
+    """Calls of a source's kernels for one type T; tensors are passed by address, so they must be contiguous."""
+
+    def __init__(self, source: str, dtype: torch.dtype) -> None:
+        found = library(source)
+        assert found is not None, "asked for only where there are kernels"
+        self._library, self._suffix = found, str(dtype).removeprefix("torch.")
+
+    def __call__(self, name: str, *arguments: Tensor | int | float | None) -> None:
+        plain: list[Any] = []
+        for argument in arguments:
+            if isinstance(argument, Tensor):
+                assert argument.is_contiguous(), name
+                plain.append(ctypes.c_void_p(argument.data_ptr()))
+            elif isinstance(argument, float):
+                plain.append(ctypes.c_float(argument))
+            else:
+                plain.append(ctypes.c_void_p(None) if argument is None else ctypes.c_int64(argument))
+        self._library[f"{name}_{self._suffix}"](*plain)
 
 
 _failures: dict[str, str] = {}

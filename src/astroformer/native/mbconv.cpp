@@ -14,43 +14,6 @@
 
 namespace {
 
-// exp(-x^2 / 2), to 2e-7; NaN stays NaN.
-inline Vec bell(Vec x) {
-    const Vec t = x * x * -0.72134752f;  // -1/2 log2(e)
-    return power_of_two(t < -126.0f ? all(-126.0f) : t);
-}
-
-// The normal distribution function Phi(x), given bell(x): Abramowitz & Stegun 7.1.26, to 1.5e-7.
-inline Vec distribution(Vec x, Vec bell_x) {
-    const Vec magnitude = (Vec)((Ints)x & 0x7fffffff);
-    const Vec t = reciprocal(1.0f + 0.23164189f * magnitude);
-    Vec p = all(0.5307027f);
-    p = p * t - 0.7265760f;
-    p = p * t + 0.7107069f;
-    p = p * t - 0.14224837f;
-    p = p * t + 0.12741480f;
-    const Vec tail = p * t * bell_x;
-    return x < 0.0f ? tail : 1.0f - tail;
-}
-
-inline Vec gelu(Vec x) { return x * distribution(x, bell(x)); }
-
-// GELU and its derivative Phi(x) + x phi(x).
-inline void gelu_both(Vec x, Vec& value, Vec& slope) {
-    const Vec e = bell(x), d = distribution(x, e);
-    value = x * d;
-    slope = d + x * e * 0.39894228f;
-}
-
-// Runs `task(image, first channel, vectors)` for every image and block of channels; `vectors` of 16 is 2 or 1.
-template <class Task>
-void for_blocks(int64_t images, int64_t channels, Task task) {
-    const int64_t blocks = (channels + 2 * V - 1) / (2 * V);
-#pragma omp parallel for collapse(2) schedule(static)
-    for (int64_t b = 0; b < images; ++b)
-        for (int64_t k = 0; k < blocks; ++k) task(b, k * 2 * V, channels - k * 2 * V >= 2 * V ? 2 : 1);
-}
-
 constexpr int64_t RUN = 64;  // pixels that are added up before the sum is added to a longer one
 
 // --- statistics -------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Astroformer(nn.Module):
         return maps
 
     def _stem(self, x_BCHW: Tensor) -> Tensor:
-        self._check(x_BCHW)
+        check_images(x_BCHW, self.config)
         # Pixels outermost: a fifth faster on a CPU, and the Transformer's tokens then are views. Written without
         # torch.channels_last, which vmap does not know.
         return self.stem(x_BCHW.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
@@ -107,15 +107,6 @@ class Astroformer(nn.Module):
             else:
                 x_BCHW = block(x_BCHW)
         return x_BCHW
-
-    def _check(self, x_BCHW: Tensor) -> None:
-        if x_BCHW.ndim != 4 or x_BCHW.shape[1] != self.config.in_chans:
-            raise UserError(
-                f"the images are of shape {tuple(x_BCHW.shape)}, but the network takes (batch, "
-                f"{self.config.in_chans}, height, width): convert the images to {self.config.in_chans} "
-                "channel(s), or build a network with another in_chans."
-            )
-        self.config.check_size(*x_BCHW.shape[2:])
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer."""
@@ -142,6 +133,17 @@ class Astroformer(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of the position-bias tables, which weight decay spares as it spares biases and norms."""
         return {name for name, _ in self.named_parameters() if name.endswith("position_bias.table")}
+
+
+def check_images(x_BCHW: Tensor, config: AstroformerConfig) -> None:
+    """Raise a UserError unless the network of `config` takes these images."""
+    if x_BCHW.ndim != 4 or x_BCHW.shape[1] != config.in_chans:
+        raise UserError(
+            f"the images are of shape {tuple(x_BCHW.shape)}, but the network takes (batch, "
+            f"{config.in_chans}, height, width): convert the images to {config.in_chans} "
+            "channel(s), or build a network with another in_chans."
+        )
+    config.check_size(*x_BCHW.shape[2:])
 
 
 def create_network(name: str, **settings: Any) -> Astroformer:

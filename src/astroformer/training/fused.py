@@ -18,7 +18,6 @@ D channels of a head, E = 3D. T is the type of wide maps.
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from astroformer.native import library, why_not
+from astroformer.native import Kernels, library, why_not
 from astroformer.network.attention import RelativeAttention, SqueezeExcitation
 from astroformer.network.blocks import MBConv
 
@@ -160,7 +159,7 @@ class _Branch(torch.autograd.Function):
         middle, outer = expand.shape[0], project.shape[0]
         pixels, out_pixels = height * width, out_height * out_width
         x_RI = x_BIHW.permute(0, 2, 3, 1).reshape(-1, inner)
-        call = _Kernels("mbconv", dtype)
+        call = Kernels("mbconv", dtype)
         sums = torch.empty
 
         shift_I = _shift(block.norm)
@@ -230,7 +229,7 @@ class _Branch(torch.autograd.Function):
         batch, height, width, middle, _ = ctx.shape
         pixels, out_pixels, dtype = height * width, ctx.out_pixels, ctx.dtype
         inner, outer = expand.shape[1], project.shape[0]
-        call = _Kernels("mbconv", dtype)
+        call = Kernels("mbconv", dtype)
 
         with torch.autocast("cpu", enabled=False):
             d_QO = d_BOHW.permute(0, 2, 3, 1).reshape(-1, outer)
@@ -318,7 +317,7 @@ class _Attention(torch.autograd.Function):
         qkv_BLNE = qkv_BLNE.contiguous()
         bias_NLL = None if bias_NLL is None else bias_NLL.float().contiguous()
         y_BLC = torch.empty(batch, tokens, heads * width // 3, dtype=qkv_BLNE.dtype)
-        call = _Kernels("attention", qkv_BLNE.dtype)
+        call = Kernels("attention", qkv_BLNE.dtype)
         call("forward", qkv_BLNE, bias_NLL, y_BLC, scale, batch, tokens, heads, width // 3)
         ctx.save_for_backward(qkv_BLNE, bias_NLL)
         ctx.scale = scale
@@ -332,28 +331,7 @@ class _Attention(torch.autograd.Function):
         dy_BLC, d_qkv_BLNE = dy_BLC.contiguous(), torch.empty_like(qkv_BLNE)
         groups = min(batch, _GROUPS)
         d_bias_GNLL = None if bias_NLL is None else torch.empty(groups, heads, tokens, tokens)
-        call = _Kernels("attention", qkv_BLNE.dtype)
+        call = Kernels("attention", qkv_BLNE.dtype)
         call("backward", qkv_BLNE, bias_NLL, dy_BLC, d_qkv_BLNE, d_bias_GNLL, ctx.scale,
              batch, tokens, heads, width // 3, groups)  # fmt: skip
         return d_qkv_BLNE, None if d_bias_GNLL is None else d_bias_GNLL.sum(0), None
-
-
-class _Kernels:
-    """Calls of a source's kernels for one type T; tensors are passed by address, so they must be contiguous."""
-
-    def __init__(self, source: str, dtype: torch.dtype) -> None:
-        found = library(source)
-        assert found is not None, "blocks are fused only where there are kernels"
-        self._library, self._suffix = found, str(dtype).removeprefix("torch.")
-
-    def __call__(self, name: str, *arguments: Tensor | int | float | None) -> None:
-        plain: list[Any] = []
-        for argument in arguments:
-            if isinstance(argument, Tensor):
-                assert argument.is_contiguous(), name
-                plain.append(ctypes.c_void_p(argument.data_ptr()))
-            elif isinstance(argument, float):
-                plain.append(ctypes.c_float(argument))
-            else:
-                plain.append(ctypes.c_void_p(None) if argument is None else ctypes.c_int64(argument))
-        self._library[f"{name}_{self._suffix}"](*plain)
