@@ -80,3 +80,13 @@ def test_every_public_name_is_there() -> None:
         assert name in dir(astroformer)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         astroformer.trian  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["import astroformer", "import timm, astroformer", "import astroformer, importlib.util as u\nu.find_spec('timm')"],
+    ids=["timm later", "timm first", "somebody asks whether timm is there"],
+)
+def test_timm_knows_the_variants(before: str, tmp_path: Path) -> None:
+    program = f"{before}\nimport timm\nassert timm.is_model('astroformer_atto')"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=120)

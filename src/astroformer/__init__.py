@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.abc
-import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
@@ -84,18 +83,23 @@ def __dir__() -> list[str]:
 
 
 class _UnderTimmsRoof(importlib.abc.MetaPathFinder):
-    """Registers the variants with timm as soon as somebody imports timm, so that `timm.create_model` knows them."""
+    """Registers the variants with timm when somebody imports timm, so that `timm.create_model` knows them.
+
+    It stays until timm has been imported: others only ask whether timm is there.
+    """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "timm":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("timm")
+        found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 importlib.import_module("astroformer.weights.timm_registry")
 
             spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]

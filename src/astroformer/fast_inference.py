@@ -96,7 +96,7 @@ class _Operations:
         return x
 
     def middle(
-        self, y_BHWM: Tensor, before_M: Tensor, weight_M33: Tensor, after_M: Tensor, stride: int
+        self, y_BHWM: Tensor, before_M: Tensor, kernel_9M: Tensor, after_M: Tensor, stride: int
     ) -> tuple[Tensor, Tensor]:
         """gelu(depthwise(gelu(y + before)) + after), (B, Ho, Wo, M) of dtype, and its means (B, M), float32."""
         batch, height, width, channels = y_BHWM.shape
@@ -104,12 +104,12 @@ class _Operations:
         if self.kernels is None or channels % _LANES:
             z_BMHW = F.gelu(y_BHWM.float() + before_M).permute(0, 3, 1, 2)
             # In float32 whatever dtype is: torch's bfloat16 kernel takes ten times as long at stride 2.
-            z_BMHW = F.conv2d(z_BMHW, weight_M33[:, None], after_M, stride, 1, groups=channels)
+            weight_M133 = kernel_9M.t().reshape(channels, 1, 3, 3)
+            z_BMHW = F.conv2d(z_BMHW, weight_M133, after_M, stride, 1, groups=channels)
             z_BHWM = F.gelu(z_BMHW).permute(0, 2, 3, 1).contiguous()
             return z_BHWM.to(self.dtype), z_BHWM.mean((1, 2))
         out_BHWM = torch.empty(batch, out_height, out_width, channels, dtype=self.dtype)
         means_BM = torch.empty(batch, channels)
-        kernel_9M = weight_M33.flatten(1).t().contiguous()
         self.kernels("middle", y_BHWM, before_M, kernel_9M, after_M, out_BHWM, means_BM,
                      batch, height, width, channels, stride)  # fmt: skip
         return out_BHWM, means_BM
@@ -196,7 +196,7 @@ class _MBConv:
         expand_MI = block.expand.weight.double().flatten(1)
         self.before_M = (a1_M * (expand_MI @ b0_I) + b1_M).float()
         self.expand_MI = (a1_M[:, None] * expand_MI * a0_I).to(ops.dtype)
-        self.depthwise_M33 = (block.depthwise.weight.double() * a2_M[:, None, None, None]).float()[:, 0]
+        self.kernel_9M = (block.depthwise.weight.double().flatten(1).t() * a2_M).float().contiguous()
         self.after_M = b2_M.float()
         self.gate = _gate(block.attention)
         self.cbam = copy.deepcopy(block.attention) if isinstance(block.attention, ConvBlockAttention) else None
@@ -206,7 +206,7 @@ class _MBConv:
 
     def __call__(self, x_BHWI: Tensor) -> Tensor:
         y_BHWM = self.ops.product(x_BHWI, self.expand_MI)
-        z_BHWM, means_BM = self.ops.middle(y_BHWM, self.before_M, self.depthwise_M33, self.after_M, self.stride)
+        z_BHWM, means_BM = self.ops.middle(y_BHWM, self.before_M, self.kernel_9M, self.after_M, self.stride)
         if self.gate is not None:
             z_BHWM = self.ops.scale(z_BHWM, self.gate(means_BM))
         elif self.cbam is not None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from astroformer.evaluation.pictures import plot_confusion, plot_history
+from astroformer.images.mock_galaxies import CLASSES
 from astroformer.metrics import Evaluation, evaluate
 
 
@@ -71,6 +72,13 @@ def test_confusion(tmp_path: Path, k: int, name: str) -> None:
     # However long the names, the matrix takes the larger part of what they leave: its dark diagonal is there.
     dark_blue = (array[..., 2] > array[..., 0] + 60) & (array[..., 0] < 60)
     assert dark_blue.sum() > 3000
+
+
+def test_confusion_of_the_built_in_classes(tmp_path: Path) -> None:
+    labels_N = np.arange(40) % len(CLASSES)
+    measured = evaluate(labels_N, np.eye(len(CLASSES))[labels_N], CLASSES, resamples=10)
+    plot_confusion(measured, tmp_path / "c.png")
+    pixels(tmp_path / "c.png")
 
 
 def test_confusion_with_a_class_without_images(tmp_path: Path) -> None:

@@ -195,3 +195,10 @@ def test_in_turn_stops_as_a_whole(tmp_path: Path, cache: Path, monkeypatch: pyte
     recipes = seeds_and_folds(recipe(), seeds=2)
     with pytest.raises(Interrupted, match=rf"--resume {tmp_path / 'group'}$"):
         train_many(SOURCE, recipes, out=tmp_path / "group", cache=cache, together="in-turn")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", b"\xff\xfe"])
+def test_a_damaged_record_is_told(tmp_path: Path, content: str | bytes) -> None:
+    (tmp_path / "runs.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=r"runs.json' is damaged"):
+        resume_many(tmp_path)

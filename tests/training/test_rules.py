@@ -185,6 +185,7 @@ def test_what_is_decided_is_checked_against_what_is_given() -> None:
         (None, 2.2, {"precision": "no"}, ("fused", "no")),
         (None, 2.2, {"speed": "plain"}, ("plain", "no")),
         ("there is no compiler", 2.2, {}, ("plain", "no")),
+        (None, 2.2, {"network": {"channel_attention": "cbam"}}, ("plain", "no")),
         ("there is no compiler", 2.2, {"precision": "bf16"}, ("plain", "bf16")),
     ],
 )
@@ -192,7 +193,7 @@ def test_speed_follows_from_what_the_machine_can(
     monkeypatch: pytest.MonkeyPatch,
     reason: str | None,
     bfloat16: float,
-    settings: dict[str, str],
+    settings: dict[str, Any],
     decided: tuple[str, str],
 ) -> None:
     monkeypatch.setattr(rules, "why_not_fused", lambda: reason)

@@ -389,3 +389,13 @@ def test_a_model_that_does_not_say_what_it_is_cannot_be_started_from(
     model = replace(trained.classifier, info={}).save(tmp_path / "model")
     with pytest.raises(UserError, match="gives 'None' as its name; one of astroformer_0"):
         train(folder, Recipe(epochs=1, device="cpu"), init_from=model, out=tmp_path / "run", cache=tmp_path)
+
+
+@pytest.mark.slow
+def test_compiled_steps_train_and_leave_an_ordinary_model(folder: Path, tmp_path: Path) -> None:
+    settings = recipe(epochs=2, speed="compiled", precision="no", seed=4)
+    made = train(folder, settings, out=tmp_path / "compiled")
+    plain = train(folder, settings.model_copy(update={"speed": "plain"}), out=tmp_path / "plain")
+    ours, theirs = made.classifier.network.state_dict(), plain.classifier.network.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert made.history[-1]["train_loss"] == pytest.approx(plain.history[-1]["train_loss"], rel=0.02)

@@ -92,4 +92,4 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
     )
     bar = figure.colorbar(image, ax=axes, shrink=0.8, format=lambda share, _: f"{share:.0%}")
     bar.set_label("share of the true class")
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, bbox_inches="tight")  # long names may need more room than was planned

@@ -29,6 +29,7 @@ from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.reading import Array, UnreadableImage
 from astroformer.images.sources import LabelledImages
+from astroformer.system import usable_cores
 
 _FORMAT = 1  # raise it when reading or preprocessing changes what it makes of the same file
 _HEADER_BYTES = 128  # of the .npy file: fixed, so that the number of rows can be written when it is known
@@ -342,7 +343,7 @@ def _decoded(images: LabelledImages, preprocessing: Preprocessing, workers: int 
     Threads are enough: on two idle cores, two of them decode and resize JPEGs of 424 px 1.9 times as fast as
     one (tiny images gain less). Few tasks are in flight at a time, so that memory does not grow with the set.
     """
-    threads = workers if workers is not None else _cores()
+    threads = workers if workers is not None else usable_cores()
     if threads < 1:
         raise UserError(f"workers is {workers}; 1 or more are needed.")
 
@@ -371,13 +372,6 @@ def _row(images: LabelledImages, preprocessing: Preprocessing, i: int) -> Array 
         return error.reason
     except UserError as error:  # its type, channels or values do not fit the settings
         return str(error).rstrip(".")
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))  # the cores this process may use, fewer than the machine's in a container
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1
 
 
 def _cache_error(cache: Path, error: OSError, n: int, preprocessing: Preprocessing) -> UserError:

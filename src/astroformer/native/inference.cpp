@@ -3,61 +3,29 @@
 //
 // Maps are (B, H, W, C) in memory, float32 or bfloat16 (type T); C is a multiple of 16. All arithmetic is float32.
 
-#include <algorithm>
-#include <vector>
-
-#include "vectors.h"
+#include "depthwise.h"
 
 namespace {
-
-struct Shape {
-    int64_t B, H, W, C, stride, Ho, Wo;
-};
 
 // out = gelu(depthwise(gelu(y + before)) + after), and its means over the pixels, for U vectors of channels.
 template <class T, int U, int S>
 void middle_block(const T* y, const float* before, const float* weight, const float* after, T* out, float* means,
                   const Shape& s) {
-    const int64_t row = (s.W + 2) * U * V;
-    thread_local std::vector<float> memory;  // three rows of gelu(y + before) and one of zeros, a pixel wider each side
-    memory.assign(4 * row, 0.0f);
-    float* const zeros = memory.data() + 3 * row;
-    Vec first[U], second[U], k[9][U], total[U] = {};
-    for (int u = 0; u < U; ++u) {
-        first[u] = load(before + u * V), second[u] = load(after + u * V);
-        for (int t = 0; t < 9; ++t) k[t][u] = load(weight + t * s.C + u * V);
-    }
-    int64_t ready = 0;  // rows made so far
-    for (int64_t ho = 0; ho < s.Ho; ++ho) {
-        const float* z[3];
-        for (int t = 0; t < 3; ++t) {
-            const int64_t h = ho * S + t - 1;
-            if (h < 0 || h >= s.H) {
-                z[t] = zeros;
-                continue;
-            }
-            float* const buffer = memory.data() + (h % 3) * row;
-            if (h >= ready) {
-                const T* const from = y + h * s.W * s.C;
-                for (int64_t w = 0; w < s.W; ++w)
-                    for (int u = 0; u < U; ++u)
-                        store(buffer + ((w + 1) * U + u) * V, gelu(load(from + w * s.C + u * V) + first[u]));
-                ready = h + 1;
-            }
-            z[t] = buffer;
-        }
-        Vec sum[U] = {};
-        for (int64_t wo = 0; wo < s.Wo; ++wo)
-            for (int u = 0; u < U; ++u) {
-                Vec x = second[u];
-                for (int t = 0; t < 3; ++t)
-                    for (int v = 0; v < 3; ++v) x += load(z[t] + ((wo * S + v) * U + u) * V) * k[3 * t + v][u];
-                x = gelu(x);
-                store(out + (ho * s.Wo + wo) * s.C + u * V, x);
-                sum[u] += x;
-            }
-        for (int u = 0; u < U; ++u) total[u] += sum[u];
-    }
+    Vec first[U], second[U], total[U] = {};
+    for (int u = 0; u < U; ++u) first[u] = load(before + u * V), second[u] = load(after + u * V);
+    const Taps<U, S> taps(weight, s.C);
+    for_output_rows<U, S>(
+        s, [&](int64_t h, int64_t w, int u) { return gelu(load(y + (h * s.W + w) * s.C + u * V) + first[u]); },
+        [&](int64_t ho, const float* const* z) {
+            Vec sum[U] = {};
+            for (int64_t wo = 0; wo < s.Wo; ++wo)
+                for (int u = 0; u < U; ++u) {
+                    const Vec x = gelu(taps(z, wo, u) + second[u]);
+                    store(out + (ho * s.Wo + wo) * s.C + u * V, x);
+                    sum[u] += x;
+                }
+            for (int u = 0; u < U; ++u) total[u] += sum[u];
+        });
     for (int u = 0; u < U; ++u) store(means + u * V, total[u] / float(s.Ho * s.Wo));
 }
 
@@ -90,15 +58,6 @@ void scale(T* x, const float* gate, int64_t B, int64_t pixels, int64_t C) {
         }
 }
 
-// out = a x + b for x (rows, C) float32, any C.
-template <class T>
-void affine(const float* x, const float* a, const float* b, T* out, int64_t rows, int64_t C) {
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < rows; ++i)
-#pragma omp simd
-        for (int64_t c = 0; c < C; ++c) from_float(a[c] * x[i * C + c] + b[c], out + i * C + c);
-}
-
 }  // namespace
 
 #define KERNELS(T, NAME)                                                                                            \
@@ -108,10 +67,7 @@ void affine(const float* x, const float* a, const float* b, T* out, int64_t rows
                Shape{B, H, W, C, stride, (H + stride - 1) / stride, (W + stride - 1) / stride});                    \
     }                                                                                                               \
     void gelu_##NAME(T* x, const float* bias, int64_t rows, int64_t C) { gelu_rows(x, bias, rows, C); }             \
-    void scale_##NAME(T* x, const float* gate, int64_t B, int64_t pixels, int64_t C) { scale(x, gate, B, pixels, C); } \
-    void affine_##NAME(const float* x, const float* a, const float* b, T* out, int64_t rows, int64_t C) {           \
-        affine(x, a, b, out, rows, C);                                                                              \
-    }
+    void scale_##NAME(T* x, const float* gate, int64_t B, int64_t pixels, int64_t C) { scale(x, gate, B, pixels, C); }
 
 extern "C" {
 KERNELS(float, float32)

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "vectors.h"
+#include "depthwise.h"
 
 namespace {
 
@@ -51,58 +51,25 @@ void moments(const T* x, const float* shift, float* sums, int64_t B, int64_t pix
 
 // --- depthwise convolution, forward -----------------------------------------------------------------------------
 
-struct Shape {
-    int64_t B, H, W, C, stride, Ho, Wo;
-};
-
-// One row of the map z = gelu(a y + b) with a pixel of zeros on either side.
-template <class T, int U>
-void gelu_row(const T* y, const Vec* a, const Vec* b, float* z, int64_t W, int64_t C) {
-    for (int64_t w = 0; w < W; ++w)
-        for (int u = 0; u < U; ++u) store(z + ((w + 1) * U + u) * V, gelu(a[u] * load(y + w * C + u * V) + b[u]));
-}
-
 template <class T, int U, int S>
 void depthwise_block(const T* y, const float* a_C, const float* b_C, const float* weight, const float* shift, T* out,
                      float* sums, const Shape& s) {
-    const int64_t row = (s.W + 2) * U * V;
-    thread_local std::vector<float> memory;
-    memory.assign(4 * row, 0.0f);
-    float* const zeros = memory.data() + 3 * row;
-    Vec a[U], b[U], k[9][U], shifts[U], first[U] = {}, second[U] = {};
-    for (int u = 0; u < U; ++u) {
-        a[u] = load(a_C + u * V), b[u] = load(b_C + u * V), shifts[u] = load(shift + u * V);
-        for (int t = 0; t < 9; ++t) k[t][u] = load(weight + t * s.C + u * V);
-    }
-    int64_t ready = 0;  // rows made so far
-    for (int64_t ho = 0; ho < s.Ho; ++ho) {
-        const float* z[3];
-        for (int t = 0; t < 3; ++t) {
-            const int64_t h = ho * S + t - 1;
-            if (h < 0 || h >= s.H) {
-                z[t] = zeros;
-                continue;
-            }
-            float* buffer = memory.data() + (h % 3) * row;
-            if (h >= ready) {
-                gelu_row<T, U>(y + h * s.W * s.C, a, b, buffer, s.W, s.C);
-                ready = h + 1;
-            }
-            z[t] = buffer;
-        }
-        Vec one[U] = {}, two[U] = {};
-        for (int64_t wo = 0; wo < s.Wo; ++wo)
-            for (int u = 0; u < U; ++u) {
-                Vec sum = {};
-                for (int t = 0; t < 3; ++t)
-                    for (int v = 0; v < 3; ++v) sum += load(z[t] + ((wo * S + v) * U + u) * V) * k[3 * t + v][u];
-                store(out + (ho * s.Wo + wo) * s.C + u * V, sum);
-                const Vec d = sum - shifts[u];
-                one[u] += d;
-                two[u] += d * d;
-            }
-        for (int u = 0; u < U; ++u) first[u] += one[u], second[u] += two[u];
-    }
+    Vec a[U], b[U], shifts[U], first[U] = {}, second[U] = {};
+    for (int u = 0; u < U; ++u) a[u] = load(a_C + u * V), b[u] = load(b_C + u * V), shifts[u] = load(shift + u * V);
+    const Taps<U, S> taps(weight, s.C);
+    for_output_rows<U, S>(
+        s, [&](int64_t h, int64_t w, int u) { return gelu(a[u] * load(y + (h * s.W + w) * s.C + u * V) + b[u]); },
+        [&](int64_t ho, const float* const* z) {
+            Vec one[U] = {}, two[U] = {};
+            for (int64_t wo = 0; wo < s.Wo; ++wo)
+                for (int u = 0; u < U; ++u) {
+                    const Vec sum = taps(z, wo, u), d = sum - shifts[u];
+                    store(out + (ho * s.Wo + wo) * s.C + u * V, sum);
+                    one[u] += d;
+                    two[u] += d * d;
+                }
+            for (int u = 0; u < U; ++u) first[u] += one[u], second[u] += two[u];
+        });
     for (int u = 0; u < U; ++u) {
         store(sums + u * V, first[u]);
         store(sums + s.C + u * V, second[u]);

@@ -42,7 +42,7 @@ from astroformer.training.loop import Interrupted
 from astroformer.training.memory import footprint, free_memory
 from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe
-from astroformer.training.run import RunFolder
+from astroformer.training.run import RunFolder, read_json, write_json
 from astroformer.training.stacked import resume_stacked, why_not_stacked
 from astroformer.training.train import Setup, prepare, reopen, resume, stop_requests
 
@@ -71,18 +71,18 @@ class TrainedMany:
     def table(self) -> str:
         """The summary as text: a line a run, and mean ± standard deviation."""
         width = max(len(name) for name in [*self.models, *self.errors, "mean ± sd"])
-        lines = [f"{'run':<{width}}   top-1   balanced accuracy"]
+        lines = [f"{'run':<{width}}   {'top-1':<14}balanced accuracy"]
         for row in self.summary["runs"]:
             if "error" in row:
                 lines.append(f"{row['run']:<{width}}  failed: {row['error']}")
             else:
-                lines.append(f"{row['run']:<{width}}  {row['top1']:6.1%}   {row['balanced_accuracy']:6.1%}")
+                lines.append(f"{row['run']:<{width}}  {row['top1']:6.1%}        {row['balanced_accuracy']:6.1%}")
         n = len(self.models)
         if n > 1:
             cells = [
                 f"{s['mean']:6.1%} ± {s['sd']:.1%}" for s in (self.summary["top1"], self.summary["balanced_accuracy"])
             ]
-            lines.append(f"{'mean ± sd':<{width}}  {cells[0]}   {cells[1]}   (n = {n})")
+            lines.append(f"{'mean ± sd':<{width}}  {cells[0]:<14}{cells[1]}   (n = {n})")
         return "\n".join(lines)
 
 
@@ -166,7 +166,7 @@ def train_many(
         together = "in-turn"
     at_once = min(len(recipes), _cores(), _fitting(setups)) if together == "processes" else 1
     record = {"runs": names, "together": together, "at_once": at_once, "threads": max(1, _cores() // at_once)}
-    _write(group / _RECORD, record)
+    write_json(group / _RECORD, record)
     return resume_many(group, reporter=reporter)
 
 
@@ -186,7 +186,7 @@ def resume_many(group: str | Path, *, reporter: Reporter | None = None) -> Train
     group = Path(group)
     if not is_group(group):
         raise UserError(f"'{group}' holds no group of runs (no {_RECORD} in it), so it can't be resumed.")
-    record = json.loads((group / _RECORD).read_text(encoding="utf-8"))
+    record = read_json(group / _RECORD)
     names: list[str] = record["runs"]
     unfinished = [name for name in names if not (group / name / "model" / "config.json").is_file()]
     if not unfinished:
@@ -209,7 +209,7 @@ def resume_many(group: str | Path, *, reporter: Reporter | None = None) -> Train
     errors.update({name: "it was stopped from outside" for name in left if name not in errors})
     models = {name: group / name / "model" for name in names if name not in errors}
     summary = _summary(models, errors, names)
-    _write(group / "summary.json", summary)
+    write_json(group / "summary.json", summary)
     return TrainedMany(group, models, errors, summary)
 
 
@@ -251,12 +251,6 @@ def _summary(models: dict[str, Path], errors: dict[str, str], names: list[str]) 
             spread = statistics.stdev(values) if len(values) > 1 else None
             summary[score] = {"mean": statistics.fmean(values), "sd": spread, "n": len(values)}
     return summary
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def _in_turn(group: Path, names: list[str], reporter: Reporter) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from astroformer.errors import UserError
 
@@ -34,11 +35,12 @@ class Reporter:
 
     def __enter__(self) -> Self:
         if self.live:
+            # In a narrow terminal the end of the text gives way, not the name of a run or how far it is.
             columns = (
-                TextColumn("[bold]{task.description:<9}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.percentage:>3.0f} %"),
-                TextColumn("{task.fields[text]}", style="dim"),
+                TextColumn("[bold]{task.description:<9}", table_column=Column(no_wrap=True, min_width=9)),
+                BarColumn(bar_width=24 if self.console.width >= 120 else 8),
+                TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True, min_width=5)),
+                TextColumn("{task.fields[text]}", style="dim", table_column=Column(no_wrap=True)),
             )
             self._progress = Progress(*columns, console=self.console, refresh_per_second=4)
             self._progress.start()
@@ -82,7 +84,7 @@ class Reporter:
         Of several runs at once each has its `name`, its bar and its lines.
         """
         score = "" if valid is None else f" · balanced accuracy {valid:.1%}"
-        text = f"epoch {epoch} · loss {loss:.3f}{score} · {images_per_second:,.0f} images/s · {duration(left)} left"
+        text = f"{duration(left)} left · epoch {epoch} · loss {loss:.3f}{score} · {images_per_second:,.0f} images/s"
         self._bar(name, progress, text)
         if not self.live and time.monotonic() - self._last_line.get(name, self._began) >= 15:
             self._last_line[name] = time.monotonic()

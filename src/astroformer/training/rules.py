@@ -101,12 +101,13 @@ def _step(recipe: Recipe, device: str) -> tuple[dict[str, str], str]:
     """How a training step is computed, `speed` and `precision`, and the line that says so.
 
     What is chosen follows from what the machine has, and on a CPU from how fast it was measured to multiply bfloat16
-    matrices. Both rates are taken in turn and the best counts, so that load falls on both: a Zen 4 with bfloat16
-    instructions gave 2.0 to 3.0 times float32 with five other programs on its two cores, where 1.3 is asked for. The
-    decided recipe keeps the choice; two new runs are sure to choose alike only where `precision` is given.
+    matrices: both rates in turn, the best of each, so that load falls on both. The decided recipe keeps the choice; two
+    new runs are sure to choose alike only where `precision` is given.
     """
     speed, precision = recipe.speed, recipe.precision
     reason = why_not_fused() if device == "cpu" else "it is for the CPU, and this run is on CUDA"
+    if reason is None and recipe.network.channel_attention == "cbam":
+        reason = "blocks with CBAM have no fused pass"
     if speed == "fused" and reason is not None:
         raise UserError(f"speed can't be fused here: {reason}; mend that, or choose plain, compiled or auto.")
     if speed == "auto":

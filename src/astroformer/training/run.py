@@ -86,10 +86,10 @@ class RunFolder:
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "command": sys.argv,
         }
-        self._write_json("run.json", {**record, **made})
+        write_json(self.path / "run.json", {**record, **made})
 
     def read_record(self) -> dict[str, Any]:
-        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return read_json(self.path / "run.json")
 
     def write_left_out(self, failures: list[tuple[str, str]]) -> None:
         """`left_out.csv`: every file that could not be read and why. Written only when there are any."""
@@ -108,7 +108,20 @@ class RunFolder:
             writer.writerows(rows)
         os.replace(unfinished, self.history)
 
-    def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        unfinished = self.path / f"{name}.part"
-        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, self.path / name)
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content` beside `path` and renames it over, so that `path` is never half written."""
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote. Raises `UserError` when the file is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, no UTF-8
+        raise UserError(f"'{path}' is damaged ({error}); bring it back from a copy, or start anew.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' is damaged (it holds a {type(content).__name__}); bring it back, or start anew.")
+    return content
