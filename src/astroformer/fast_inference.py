@@ -28,6 +28,7 @@ from astroformer.native import Kernels, library
 from astroformer.network.astroformer import Astroformer, check_images
 from astroformer.network.attention import ConvBlockAttention, RelativeAttention, SqueezeExcitation
 from astroformer.network.blocks import MBConv, Shortcut, Stem, TransformerBlock
+from astroformer.network.sampling import anchored, d4_views
 
 _LANES = 16  # channels that a kernel works on at once
 _FEW_TOKENS = 256  # up to here one head's scores stay in the cache, and our kernel is ahead of torch's
@@ -48,11 +49,12 @@ class FastInference:
         with torch.no_grad():
             ops = _Operations(dtype, on_cpu)
             self._stem = _Stem(network.stem, ops)
-            self._blocks: list[Callable[[Tensor], Tensor]] = [
-                _MBConv(block, ops) if isinstance(block, MBConv) else _Transformer(block, ops)
-                for stage in network.stages
-                for block in stage.children()
-            ]
+            self._blocks: list[Callable[[Tensor], Tensor]] = []
+            for stage, blocks in enumerate(network.stages, start=1):
+                if config.anchor_period(stage) > 1:
+                    self._blocks.append(_Anchor(config.anchor_period(stage)))
+                for block in blocks.children():
+                    self._blocks.append(_MBConv(block, ops) if isinstance(block, MBConv) else _Transformer(block, ops))
             self._head = copy.deepcopy(network.head).eval()
         # Channels that the first block of each stage makes of the map before it.
         self._wide = [
@@ -65,9 +67,15 @@ class FastInference:
         maps = self._config.map_sizes((x_BCHW.shape[2], x_BCHW.shape[3]))
         widest = max(rows * columns * wide for (rows, columns), wide in zip(maps, self._wide, strict=False))
         piece = max(1, _PIECE // widest) if x_BCHW.device.type == "cpu" else len(x_BCHW)
-        return torch.cat([self._forward(some) for some in x_BCHW.split(piece)])
+        d4 = self._config.symmetry == "shift+d4"
+        views = d4_views(x_BCHW) if d4 else [x_BCHW]
+        logits = [torch.cat([self._forward(some) for some in view.split(piece)]) for view in views]
+        return torch.stack(logits).mean(0) if d4 else logits[0]
 
     def _forward(self, x_BCHW: Tensor) -> Tensor:
+        period = self._config.anchor_period(0)
+        if period > 1:
+            x_BCHW, _ = anchored(x_BCHW, period)
         x_BHWC = self._stem(x_BCHW)
         for block in self._blocks:
             x_BHWC = block(x_BHWC)
@@ -143,6 +151,16 @@ def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert norm.running_var is not None
     a_C = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     return a_C, norm.bias.double() - norm.running_mean.double() * a_C
+
+
+class _Anchor:
+    """The choice of a phase: (B, H, W, C) to the same."""
+
+    def __init__(self, period: int) -> None:
+        self.period = period
+
+    def __call__(self, x_BHWC: Tensor) -> Tensor:
+        return anchored(x_BHWC.permute(0, 3, 1, 2), self.period)[0].permute(0, 2, 3, 1)
 
 
 class _Stem:

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from astroformer.errors import UserError, unknown_name
 from astroformer.network.blocks import Head, MBConv, Stem, TransformerBlock
 from astroformer.network.config import VARIANTS, AstroformerConfig, check_settings
+from astroformer.network.sampling import anchored, d4_views
 
 
 class Astroformer(nn.Module):
@@ -31,7 +32,9 @@ class Astroformer(nn.Module):
         super().__init__()
         self.config = config
         self.grad_checkpointing = False
-        self.stem = Stem(config.in_chans, config.stem_width, config.strides[0])
+        torus = config.equivariance != "none"
+        padding = "circular" if torus else "zeros"
+        self.stem = Stem(config.in_chans, config.stem_width, config.strides[0], padding)
         stages: list[nn.Sequential] = []
         width, map_sizes, total = config.stem_width, config.map_sizes(), sum(config.depths)
         for stage, kind in enumerate(config.layout):
@@ -42,12 +45,11 @@ class Astroformer(nn.Module):
                 stride = config.strides[stage + 1] if position == 0 else 1
                 out_width = config.widths[stage]
                 if kind == "C":
-                    blocks.append(MBConv(width, out_width, stride, config.channel_attention, drop))
+                    blocks.append(MBConv(width, out_width, stride, config.channel_attention, drop, padding))
                 else:
                     map_size = map_sizes[stage + 1] if config.relative_bias else None
-                    blocks.append(
-                        TransformerBlock(width, out_width, stride, config.head_width, config.mlp_ratio, map_size, drop)
-                    )
+                    sizes = (config.head_width, config.mlp_ratio, map_size)
+                    blocks.append(TransformerBlock(width, out_width, stride, *sizes, drop, torus))
                 width = out_width
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
@@ -67,17 +69,25 @@ class Astroformer(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Images (B, in_chans, H, W) to logits (B, num_classes).
 
+        With `symmetry` "shift+d4", in eval mode, the mean of the logits of the eight views of the images.
+
         Raises:
-            UserError: the images have another number of channels than the network, or are smaller than
-                `config.min_size`.
+            UserError: the network doesn't take images of this shape (`check_images`).
         """
+        check_images(x_BCHW, self.config)
+        if self.config.symmetry == "shift+d4" and not self.training:
+            # As one batch: exported, the graph holds the network once.
+            return self._logits(torch.cat(d4_views(x_BCHW))).unflatten(0, (8, -1)).mean(0)
+        return self._logits(x_BCHW)
+
+    def _logits(self, x_BCHW: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x_BCHW))
 
     def forward_features(self, x_BCHW: Tensor) -> Tensor:
         """Images (B, in_chans, H, W) to the map of S4, (B, num_features, h, w). Errors as in `forward`."""
-        x_BCHW = self._stem(x_BCHW)
-        for stage in self.stages:
-            x_BCHW = self._stage(stage, x_BCHW)
+        x_BCHW = self._laid_out(x_BCHW)
+        for stage in range(5):
+            x_BCHW, _ = self._stage(stage, x_BCHW)
         return x_BCHW
 
     def forward_head(self, x_BCHW: Tensor, pre_logits: bool = False) -> Tensor:
@@ -87,26 +97,51 @@ class Astroformer(nn.Module):
     def feature_maps(self, x_BCHW: Tensor) -> list[Tensor]:
         """Images (B, in_chans, H, W) to the maps of S0 to S4, sized as `config.map_sizes((H, W))` says.
 
-        Errors as in `forward`.
+        Where the network is shift-equivariant, each image's maps lie where the image chose; see
+        `feature_maps_with_offsets`. Errors as in `forward`.
         """
-        maps = [self._stem(x_BCHW)]
-        for stage in self.stages:
-            maps.append(self._stage(stage, maps[-1]))
-        return maps
+        return self.feature_maps_with_offsets(x_BCHW)[0]
 
-    def _stem(self, x_BCHW: Tensor) -> Tensor:
+    def feature_maps_with_offsets(self, x_BCHW: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The maps of S0 to S4, and where in the image each lies: for dense use.
+
+        Returns:
+            The maps (B, C, h, w), and an offset (B, 2) of int64 in pixels for each: row and column m of a map whose
+            pixels are s apart is pixel (s m + offset) modulo (H, W) of the image. All 0 without equivariance. Errors as
+            in `forward`.
+        """
+        x_BCHW = self._laid_out(x_BCHW)
+        maps, offsets, apart = [], [], 1
+        offset_B2 = torch.zeros(x_BCHW.shape[0], 2, dtype=torch.int64, device=x_BCHW.device)
+        size_2 = torch.tensor(x_BCHW.shape[2:], device=x_BCHW.device)
+        for stage, stride in enumerate(self.config.strides):
+            x_BCHW, phase_B2 = self._stage(stage, x_BCHW)
+            if phase_B2 is not None:
+                offset_B2 = (offset_B2 + apart * phase_B2) % size_2
+            apart *= stride
+            maps.append(x_BCHW)
+            offsets.append(offset_B2)
+        return maps, offsets
+
+    def _laid_out(self, x_BCHW: Tensor) -> Tensor:
         check_images(x_BCHW, self.config)
         # Pixels outermost: a fifth faster on a CPU, and the Transformer's tokens then are views. Written without
         # torch.channels_last, which vmap does not know.
-        return self.stem(x_BCHW.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
+        return x_BCHW.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
-    def _stage(self, stage: nn.Module, x_BCHW: Tensor) -> Tensor:
-        for block in stage.children():
+    def _stage(self, stage: int, x_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The map after stage S0 to S4, and the phase (B, 2) of the map before it that was chosen, if one was."""
+        phase_B2, period = None, self.config.anchor_period(stage)
+        if period > 1:
+            x_BCHW, phase_B2 = anchored(x_BCHW, period)
+        if stage == 0:
+            return self.stem(x_BCHW), phase_B2
+        for block in self.stages[stage - 1].children():
             if self.grad_checkpointing and torch.is_grad_enabled():
                 x_BCHW = checkpoint(block, x_BCHW, use_reentrant=False, context_fn=partial(_twice, block))
             else:
                 x_BCHW = block(x_BCHW)
-        return x_BCHW
+        return x_BCHW, phase_B2
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer."""

@@ -14,18 +14,21 @@ from torch.nn import functional as F
 class PositionBias(nn.Module):
     """A learnt scalar per head and relative offset: w_{i-j} of the paper's equation 2.
 
-    The table holds w for the offsets -(H-1)..H-1 and -(W-1)..W-1 between query i and key j of one map size.
-    For a map of another size the same table, read as a function of the offset as a fraction of the image, is
-    resampled.
+    The table holds w for the offsets -(H-1)..H-1 and -(W-1)..W-1 between query i and key j of one map size, or, if the
+    map is a torus, for the circular offsets 0..H-1 and 0..W-1. For a map of another size the same table, read as a
+    function of the offset as a fraction of the image, is resampled.
 
     Args:
         heads: number of heads N.
         map_size: (H, W) that the table is built for.
+        torus: whether offsets are circular.
     """
 
-    def __init__(self, heads: int, map_size: tuple[int, int]) -> None:
+    def __init__(self, heads: int, map_size: tuple[int, int], torus: bool = False) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.empty(heads, 2 * map_size[0] - 1, 2 * map_size[1] - 1))
+        self.torus = torus
+        sides = map_size if torus else [2 * size - 1 for size in map_size]
+        self.table = nn.Parameter(torch.empty(heads, *sides))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -37,7 +40,16 @@ class PositionBias(nn.Module):
         # weights are written behind autograd's back (averaging, loading).
         table: Tensor = self.table
         heads, *offsets = table.shape
-        if offsets != [2 * height - 1, 2 * width - 1]:
+        if self.torus:
+            if offsets != [height, width]:
+                rows, columns = (
+                    _resampling_circular(*pair, table) for pair in zip(offsets, (height, width), strict=True)
+                )
+                table = rows @ table @ columns.T
+            # Offset -d is size - d.
+            table = torch.cat([table[:, 1:], table], 1)
+            table = torch.cat([table[:, :, 1:], table], 2)
+        elif offsets != [2 * height - 1, 2 * width - 1]:
             rows = _resampling((offsets[0] + 1) // 2, height, table)
             columns = _resampling((offsets[1] + 1) // 2, width, table)
             table = rows @ table @ columns.T
@@ -58,12 +70,27 @@ def _resampling(built: int, size: int, like: Tensor) -> Tensor:
     share = torch.arange(1 - size, size, dtype=precise, device=like.device) * (built / size)
     position = (share + (built - 1)).clamp(0, 2 * built - 2)
     entries = torch.arange(2 * built - 1, dtype=precise, device=like.device)
-    d = (position[:, None] - entries[None, :]).abs()
-    near = (1.5 * d - 2.5) * d * d + 1
-    far = ((2.5 - 0.5 * d) * d - 4) * d + 2
-    weights = torch.where(d < 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+    weights = _cubic((position[:, None] - entries[None, :]).abs())
     # Sums differ from 1 at the edges alone, where the kernel reaches beyond the table.
     return (weights / weights.sum(1, keepdim=True)).to(like.dtype)
+
+
+def _resampling_circular(built: int, size: int, like: Tensor) -> Tensor:
+    """The matrix (size, built) that does the same on a circle, where the table has no edges."""
+    precise = torch.promote_types(like.dtype, torch.float32)
+    position = torch.arange(size, dtype=precise, device=like.device) * (built / size)
+    entries = torch.arange(-2, built + 2, dtype=precise, device=like.device)
+    weights = _cubic((position[:, None] - entries[None, :]).abs())
+    # Two entries beyond either end are those of the other end.
+    circle = torch.arange(-2, built + 2, device=like.device) % built
+    return torch.zeros(size, built, dtype=precise, device=like.device).index_add(1, circle, weights).to(like.dtype)
+
+
+def _cubic(d: Tensor) -> Tensor:
+    """Weight of an entry at distance d >= 0 in cubic convolution."""
+    near = (1.5 * d - 2.5) * d * d + 1
+    far = ((2.5 - 0.5 * d) * d - 4) * d + 2
+    return torch.where(d < 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
 
 
 class RelativeAttention(nn.Module):
@@ -77,14 +104,17 @@ class RelativeAttention(nn.Module):
         out_width: channels of the output; queries, keys and values have as many.
         head_width: channels of a head D, a divisor of `out_width`.
         map_size: (H, W) that the bias table is built for, None for no bias.
+        torus: whether the bias goes by circular offsets.
     """
 
-    def __init__(self, width: int, out_width: int, head_width: int, map_size: tuple[int, int] | None) -> None:
+    def __init__(
+        self, width: int, out_width: int, head_width: int, map_size: tuple[int, int] | None, torus: bool = False
+    ) -> None:
         super().__init__()
         self.head_width = head_width
         self.heads = out_width // head_width
         self.qkv = nn.Linear(width, 3 * out_width)
-        self.position_bias = None if map_size is None else PositionBias(self.heads, map_size)
+        self.position_bias = None if map_size is None else PositionBias(self.heads, map_size, torus)
         self.project = nn.Linear(out_width, out_width)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
@@ -124,13 +154,14 @@ class ConvBlockAttention(nn.Module):
     Args:
         width: channels.
         hidden: channels between the shared MLP's two layers.
+        padding: `zeros` or `circular`, of the spatial gate.
     """
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, padding: str = "zeros") -> None:
         super().__init__()
         self.reduce = nn.Conv2d(width, hidden, 1)
         self.restore = nn.Conv2d(hidden, width, 1)
-        self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False, padding_mode=padding)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         mean_BC11 = x_BCHW.mean((2, 3), keepdim=True)
@@ -141,10 +172,10 @@ class ConvBlockAttention(nn.Module):
         return x_BCHW * self.spatial(maps_B2HW).sigmoid()
 
 
-def channel_attention(kind: str, width: int, hidden: int) -> nn.Module:
+def channel_attention(kind: str, width: int, hidden: int, padding: str = "zeros") -> nn.Module:
     """The module that `AstroformerConfig.channel_attention` names, for (B, width, H, W) maps."""
     if kind == "se":
         return SqueezeExcitation(width, hidden)
     if kind == "cbam":
-        return ConvBlockAttention(width, hidden)
+        return ConvBlockAttention(width, hidden, padding)
     return nn.Identity()

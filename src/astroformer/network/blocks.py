@@ -66,11 +66,11 @@ class Shortcut(nn.Module):
 class Stem(nn.Module):
     """S0: two 3x3 convolutions, the first with the stride, batch norm and GELU between them."""
 
-    def __init__(self, in_chans: int, width: int, stride: int) -> None:
+    def __init__(self, in_chans: int, width: int, stride: int, padding: str = "zeros") -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_chans, width, 3, stride=stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_chans, width, 3, stride=stride, padding=1, padding_mode=padding, bias=False)
         self.norm = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, padding_mode=padding, bias=False)
         init_convolutions(self)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -86,18 +86,23 @@ class MBConv(nn.Module):
         stride: 1 or 2, of the depthwise convolution.
         attention: `se`, `cbam` or `none`; its hidden width is a quarter of `out_width`.
         drop: stochastic depth, the probability of dropping the residual branch of a sample.
+        padding: `zeros` or `circular`, of the depthwise convolution (and CBAM's).
     """
 
-    def __init__(self, width: int, out_width: int, stride: int, attention: str, drop: float) -> None:
+    def __init__(
+        self, width: int, out_width: int, stride: int, attention: str, drop: float, padding: str = "zeros"
+    ) -> None:
         super().__init__()
         middle = EXPANSION * out_width
         self.shortcut = Shortcut(width, out_width, stride)
         self.norm = nn.BatchNorm2d(width)
         self.expand = nn.Conv2d(width, middle, 1, bias=False)
         self.expand_norm = nn.BatchNorm2d(middle)
-        self.depthwise = nn.Conv2d(middle, middle, 3, stride=stride, padding=1, groups=middle, bias=False)
+        self.depthwise = nn.Conv2d(
+            middle, middle, 3, stride=stride, padding=1, padding_mode=padding, groups=middle, bias=False
+        )
         self.depthwise_norm = nn.BatchNorm2d(middle)
-        self.attention = channel_attention(attention, middle, max(1, out_width // 4))
+        self.attention = channel_attention(attention, middle, max(1, out_width // 4), padding)
         self.project = nn.Conv2d(middle, out_width, 1)
         self.drop = StochasticDepth(drop)
         init_convolutions(self)
@@ -135,6 +140,7 @@ class TransformerBlock(nn.Module):
         mlp_ratio: hidden over outer width of the MLP.
         map_size: (H, W) of the output that the position bias is built for, None for no bias.
         drop: stochastic depth, the probability of dropping a residual branch of a sample.
+        torus: whether the position bias goes by circular offsets.
     """
 
     def __init__(
@@ -146,12 +152,13 @@ class TransformerBlock(nn.Module):
         mlp_ratio: int,
         map_size: tuple[int, int] | None,
         drop: float,
+        torus: bool = False,
     ) -> None:
         super().__init__()
         self.shortcut = Shortcut(width, out_width, stride)
         self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.pool = HalvingPool() if stride == 2 else nn.Identity()
-        self.attention = RelativeAttention(width, out_width, head_width, map_size)
+        self.attention = RelativeAttention(width, out_width, head_width, map_size, torus)
         self.norm2 = nn.LayerNorm(out_width, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(out_width, mlp_ratio * out_width)
         self.drop = StochasticDepth(drop)

@@ -13,6 +13,8 @@ from typing import Any
 from astroformer.errors import UserError, unknown_name
 
 CHANNEL_ATTENTIONS = ("se", "cbam", "none")
+EQUIVARIANCES = ("none", "anchor", "input")
+SYMMETRIES = ("shift", "shift+d4")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class AstroformerConfig:
             features straight to the logits.
         head_width: channels of one attention head.
         mlp_ratio: hidden over outer width in the MLP of Transformer blocks.
+        equivariance: what makes the network commute with integer circular shifts, exactly (`sampling.py`): `anchor`, a
+            choice of phase before every stride; `input`, one choice for all of them, on the image; `none`, as the
+            paper's code has it, zero padding and fixed strides. With the first two convolutions and position bias are
+            circular, and sizes are multiples of the product of the strides.
+        symmetry: what the logits are invariant to in eval mode: `shift`, what `equivariance` gives; `shift+d4`, quarter
+            turns and flips too, by the mean over the eight views of a square image (8 times the cost).
 
     Raises:
         UserError: a value is of the wrong kind, out of range, or does not fit the others.
@@ -61,6 +69,8 @@ class AstroformerConfig:
     head_hidden: int | None = None
     head_width: int = 32
     mlp_ratio: int = 4
+    equivariance: str = "none"
+    symmetry: str = "shift"
 
     def __post_init__(self) -> None:
         def normalize(name: str, value: object) -> None:
@@ -85,8 +95,13 @@ class AstroformerConfig:
             normalize(name, float(rate))
         if not isinstance(self.relative_bias, bool):
             raise UserError(f"relative_bias is {self.relative_bias!r}: give true or false.")
-        if self.channel_attention not in CHANNEL_ATTENTIONS:
-            raise unknown_name("channel_attention", self.channel_attention, CHANNEL_ATTENTIONS)
+        for name, allowed in (
+            ("channel_attention", CHANNEL_ATTENTIONS),
+            ("equivariance", EQUIVARIANCES),
+            ("symmetry", SYMMETRIES),
+        ):
+            if getattr(self, name) not in allowed:
+                raise unknown_name(name, getattr(self, name), allowed)
         if not isinstance(self.layout, str) or len(self.layout) != 4 or set(self.layout) - set("CT"):
             raise UserError(
                 f"layout is {self.layout!r}: give four letters, C (convolutional) or T (Transformer), one "
@@ -100,6 +115,7 @@ class AstroformerConfig:
                 f"{self.strides} takes images of at least {self.min_size}x{self.min_size}; resize to that "
                 "or more."
             )
+        self._check_multiples("img_size is", self.img_size)
         for stage, (kind, width) in enumerate(zip(self.layout, self.widths, strict=True), start=1):
             if kind == "T" and width % self.head_width:
                 raise UserError(
@@ -111,7 +127,7 @@ class AstroformerConfig:
     @property
     def min_size(self) -> int:
         """Least height and width of an image: 32 pixels, or fewer where they still leave S4 a map of 4x4."""
-        return min(32, 3 * math.prod(self.strides) + 1)
+        return min(32, 3 * self.total_stride + 1)
 
     def check_size(self, height: int, width: int) -> None:
         """Raise a UserError if images of this size, in pixels, are too small for the network."""
@@ -121,6 +137,38 @@ class AstroformerConfig:
                 f"the images are of {height}x{width} pixels: the network takes at least {least}x{least}; "
                 "resize or pad them to that or more."
             )
+        self._check_multiples("the images are of", (height, width))
+        if self.symmetry == "shift+d4" and height != width:
+            raise UserError(
+                f"the images are of {height}x{width} pixels: symmetry 'shift+d4' turns them by 90 degrees and needs "
+                "square ones; cut them square, or choose symmetry 'shift'."
+            )
+
+    def _check_multiples(self, what: str, size: tuple[int, int]) -> None:
+        """Raise a UserError if the network can't be equivariant at this size."""
+        total = self.size_multiple
+        if any(side % total for side in size):
+            nearest = "x".join(str(max(total, round(side / total) * total)) for side in size)
+            raise UserError(
+                f"{what} {size[0]}x{size[1]} pixels: with equivariance '{self.equivariance}' each side is a multiple "
+                f"of the product of the strides, {total}; the nearest such size is {nearest}."
+            )
+
+    @property
+    def total_stride(self) -> int:
+        """The product of the strides: pixels of the image from one place of S4's map to the next."""
+        return math.prod(self.strides)
+
+    @property
+    def size_multiple(self) -> int:
+        """What the sides of an image must be multiples of."""
+        return 1 if self.equivariance == "none" else self.total_stride
+
+    def anchor_period(self, stage: int) -> int:
+        """Phases a side that are chosen from before `stage`, S0 to S4; 1 where nothing is chosen."""
+        if self.equivariance == "anchor":
+            return self.strides[stage]
+        return self.total_stride if self.equivariance == "input" and stage == 0 else 1
 
     def map_sizes(self, size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
         """(height, width) of the feature maps of S0 to S4 for images of `size`, `img_size` if not given.

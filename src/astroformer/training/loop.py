@@ -29,6 +29,7 @@ from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
+from astroformer.network import Astroformer
 from astroformer.training.augmenter import Augmenter
 from astroformer.training.averaging import AveragedNetwork
 from astroformer.training.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
@@ -215,8 +216,10 @@ class Loop:
         self.stored = resident(train, device)
         full = preprocessing.image_size
         self.augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=full)
-        small = (round(full[0] * _SMALL / 4) * 4, round(full[1] * _SMALL / 4) * 4)
-        self.small_augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=small) if min(small) >= 32 else None
+        step = math.lcm(4, network.config.size_multiple if isinstance(network, Astroformer) else 1)
+        small = (round(full[0] * _SMALL / step) * step, round(full[1] * _SMALL / step) * step)
+        smaller = min(small) >= 32 and small != full
+        self.small_augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=small) if smaller else None
         weights = class_weights(recipe, train.labels, train.classes)
         self.class_weights = None if weights is None else weights.to(device)
         self.steps_per_epoch = count_steps(len(train), recipe.batch_size)

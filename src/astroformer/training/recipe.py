@@ -25,6 +25,12 @@ class NetworkSettings(BaseModel):
     layout: str | None = Field(None, description="vertical layout: four of C (convolution) and T (Transformer)")
     channel_attention: Literal["se", "cbam", "none"] | None = Field(None, description="in the convolution blocks")
     relative_bias: bool | None = Field(None, description="position bias in the Transformer blocks")
+    equivariance: Literal["none", "anchor", "input"] | None = Field(
+        None, description="to circular shifts, exactly: chosen phases before every stride, or once on the image"
+    )
+    symmetry: Literal["shift", "shift+d4"] | None = Field(
+        None, description="shift+d4: predictions averaged over quarter turns and flips, at 8 times the cost"
+    )
     stochastic_depth: float = Field(0.05, ge=0, lt=1, description="rate of dropping the deepest block")
     head_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the last linear layer")
 

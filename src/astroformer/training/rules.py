@@ -4,6 +4,8 @@ never validation images). `decide` returns the recipe with every open setting fi
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,7 +41,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     - storage: uint8 when every sampled image has 8 bits, else float16.
     - crop: the smallest central share of each side, at least half and in steps of 5 %, that holds 90 % of what differs
       between images (`measure_crop`); cutouts centred on a source get closer to it, photographs stay whole.
-    - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8.
+    - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8 (of
+      the product of the strides, for an equivariant network that needs such sizes).
     - model: atto on a CPU; on a GPU nano.
     - speed and precision: fused kernels on a CPU that can have them, in bfloat16 where its matrix products are at least
       1.3 times as fast; on a GPU plain steps in bfloat16.
@@ -78,16 +81,18 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
                 f"the images vary in the central {settings['crop']:.0%} of each side: cropped to it (--crop 1 to keep "
                 "all)"
             )
+    model = recipe.model
+    if model == "auto":
+        model = settings["model"] = "astroformer_atto" if device == "cpu" else "astroformer_nano"
     if recipe.image_size is None:
+        step = math.lcm(8, dataclasses.replace(VARIANTS[model], **recipe.network.words()).size_multiple)
         side = float(np.median([min(image.shape[:2]) for image in sample]))
         kept = side * (settings.get("crop") or recipe.crop or 1.0)
         largest = 64 if device == "cpu" else 128
-        settings["image_size"] = max(32, int(min(kept, largest)) // 8 * 8)
-    if recipe.model == "auto":
-        settings["model"] = "astroformer_atto" if device == "cpu" else "astroformer_nano"
+        settings["image_size"] = max(32, int(min(kept, largest)) // step * step)
     if recipe.learning_rate is None:
         rate = LEARNING_RATES[recipe.optimizer]
-        width = VARIANTS[settings.get("model", recipe.model)].widths[-1]
+        width = VARIANTS[model].widths[-1]
         settings["learning_rate"] = rate * _NARROW / width if recipe.optimizer == "adamw" else rate
     step, sentence = _step(recipe, device)
     settings |= step

@@ -61,9 +61,9 @@ def to_maxxvit(state_dict: Mapping[str, Tensor], config: AstroformerConfig) -> S
     """The weights of an `Astroformer(config)` as a state dict of `maxxvit_reference(config)`.
 
     Raises:
-        UserError: the weights do not fit the config, or it has `cbam`, which `MaxxVit` builds otherwise.
+        UserError: the weights do not fit the config, or it has settings that `MaxxVit` builds otherwise.
     """
-    _refuse_cbam(config)
+    _refuse_others(config)
     own = _template(config)
     _require(state_dict, own, "this network")
     return {_their_name(name, config): _theirs(name, tensor, config) for name, tensor in state_dict.items()}
@@ -73,9 +73,10 @@ def from_maxxvit(state_dict: Mapping[str, Tensor], config: AstroformerConfig) ->
     """The state dict of timm's `MaxxVit` as one for `Astroformer(config)`; the inverse of `to_maxxvit`.
 
     Raises:
-        UserError: the weights do not fit the config (names and shapes are listed), or it has `cbam`.
+        UserError: the weights do not fit the config (names and shapes are listed), or it has settings that `MaxxVit`
+            has no counterpart of.
     """
-    _refuse_cbam(config)
+    _refuse_others(config)
     own = _template(config)
     theirs = {_their_name(name, config): _theirs(name, tensor, config) for name, tensor in own.items()}
     _require(state_dict, theirs, "timm's MaxxVit")
@@ -124,9 +125,9 @@ def maxxvit_reference(config: AstroformerConfig) -> nn.Module:
     It runs at `config.img_size` only. Built with timm's initial weights, on torch's default device.
 
     Raises:
-        UserError: the config has `cbam`, an odd width, or an `img_size` that its strides do not divide.
+        UserError: the config is equivariant, has `cbam`, an odd width, or an `img_size` that its strides do not divide.
     """
-    _refuse_cbam(config)
+    _refuse_others(config)
     if any(width % 2 for width in config.widths):
         raise UserError(
             f"widths are {config.widths}: timm's MaxxVit rounds what comes of odd ones; choose even widths."
@@ -246,6 +247,11 @@ def _require(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whose: s
         )
 
 
-def _refuse_cbam(config: AstroformerConfig) -> None:
+def _refuse_others(config: AstroformerConfig) -> None:
+    if config.equivariance != "none" or config.symmetry != "shift":
+        raise UserError(
+            f"equivariance is '{config.equivariance}' and symmetry '{config.symmetry}', which timm's MaxxVit has no "
+            "counterpart of; allowed: none and shift."
+        )
     if config.channel_attention == "cbam":
         raise UserError("channel_attention is 'cbam', which timm's MaxxVit has no counterpart of; allowed: none, se.")
