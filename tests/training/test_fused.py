@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from astroformer import native
 from astroformer.network import VARIANTS, Astroformer, create_network
 from astroformer.training.fused import FusedMBConv, FusedRelativeAttention, fuse, unfuse, why_not_fused
+from circular import made_circular
 
 pytestmark = pytest.mark.skipif(why_not_fused() is not None, reason=f"no native kernels: {why_not_fused()}")
 
@@ -38,22 +39,6 @@ def network(seed: int = 0, **settings: Any) -> Astroformer:
         for parameter in made.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
     return made.to(memory_format=torch.channels_last)
-
-
-def circular(made: Astroformer) -> Astroformer:
-    """The network with its convolutions wider than 1x1 replaced by circular ones of the same weights."""
-    for module in list(made.modules()):
-        for name, layer in module.named_children():
-            if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
-                wrapped = nn.Conv2d(
-                    *(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding),
-                    groups=layer.groups,
-                    bias=False,
-                    padding_mode="circular",
-                )
-                wrapped.weight = layer.weight
-                setattr(module, name, wrapped)
-    return made
 
 
 def pass_through(made: nn.Module, x_BCHW: Tensor, *, bf16: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -81,7 +66,7 @@ def distance(a: list[Tensor], b: list[Tensor]) -> float:
 def test_it_equals_the_plain_pass_in_float64(settings: dict[str, Any], size: tuple[int, int], wraps: bool) -> None:
     plain = network(**settings)
     if wraps:
-        circular(plain)
+        made_circular(plain)
     fused = copy.deepcopy(plain)
     blocks = sum(plain.config.depths)
     assert fuse(fused) == blocks
@@ -99,7 +84,7 @@ def test_it_equals_the_plain_pass_in_float64(settings: dict[str, Any], size: tup
 @pytest.mark.parametrize("settings", [SETTINGS["as it is"], SETTINGS["no gate"]])
 @pytest.mark.parametrize("wraps", [False, True])
 def test_in_bfloat16_it_is_as_exact_as_autocast(settings: dict[str, Any], wraps: bool) -> None:
-    plain = circular(network(**settings)) if wraps else network(**settings)
+    plain = made_circular(network(**settings)) if wraps else network(**settings)
     fused = copy.deepcopy(plain)
     fuse(fused)
     x_BCHW = torch.randn(8, 3, 48, 48)
@@ -129,7 +114,7 @@ def test_images_of_any_brightness_have_exact_statistics() -> None:
 def depthwise_pass(
     y1: Tensor, d: Tensor, weight_9C: Tensor, stride: int, *, wraps: bool, plain: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of gelu(y1) convolved: the result, gradient of y1 and of the weight (9, C), by the kernels or by torch in float64.
+    """Of gelu(y1) convolved: the result, the gradients of y1 and weight, by the kernels or by torch in float64.
 
     Maps are (B, H, W, C). The norms and the gate that the kernels fuse are made the identity.
     """
