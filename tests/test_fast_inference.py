@@ -11,6 +11,7 @@ import torch
 from astroformer import fast_inference
 from astroformer.errors import UserError
 from astroformer.fast_inference import FastInference
+from circular import made_circular
 
 sys.path.insert(0, str(Path(__file__).parent / "network"))
 from test_network_contract import CASES, build, config_of
@@ -36,6 +37,37 @@ def test_float32_equals_the_plain_network(name: str, setting: str, kernels: str)
             expected = network(images)
         got = FastInference(network)(images)
         torch.testing.assert_close(got, expected, rtol=0, atol=2e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(("name", "setting"), CASES)
+def test_circular_maps_too(name: str, setting: str, kernels: str) -> None:
+    # torch wraps round once only, and the widest window, that of CBAM, reaches three pixels beyond the map.
+    for size in [(96, 96), (128, 160)] if setting == "cbam" else [(32, 32), (64, 96)]:
+        network = made_circular(build(config_of(name, setting)))
+        images = torch.randn(2, 3, *size)
+        with torch.no_grad():
+            expected = network(images)
+        got = FastInference(network)(images)
+        torch.testing.assert_close(got, expected, rtol=0, atol=2e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(("height", "width", "stride"), [(1, 1, 1), (1, 3, 1), (2, 2, 2), (7, 9, 1), (8, 12, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_middle_of_a_block_shifts_with_its_map(
+    height: int, width: int, stride: int, dtype: torch.dtype, kernels: str
+) -> None:
+    middle = fast_inference._Operations(dtype, on_cpu=True).middle
+    y_BHWM = torch.randn(2, height, width, 48).to(dtype)
+    others = torch.randn(48), torch.randn(9, 48), torch.randn(48)
+    z_BHWM, means_BM = middle(y_BHWM, *others, stride, circular=True)
+    for down in range(0, height, stride):
+        for right in range(0, width, stride):
+            shifted_BHWM, shifted_BM = middle(y_BHWM.roll((down, right), (1, 2)), *others, stride, circular=True)
+            expected_BHWM = z_BHWM.roll((down // stride, right // stride), (1, 2))
+            if kernels == "native":
+                assert torch.equal(shifted_BHWM, expected_BHWM)
+            torch.testing.assert_close(shifted_BHWM, expected_BHWM)
+            torch.testing.assert_close(shifted_BM, means_BM, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "setting"), CASES)

@@ -104,7 +104,7 @@ class _Operations:
         return x
 
     def middle(
-        self, y_BHWM: Tensor, before_M: Tensor, kernel_9M: Tensor, after_M: Tensor, stride: int
+        self, y_BHWM: Tensor, before_M: Tensor, kernel_9M: Tensor, after_M: Tensor, stride: int, circular: bool
     ) -> tuple[Tensor, Tensor]:
         """gelu(depthwise(gelu(y + before)) + after), (B, Ho, Wo, M) of dtype, and its means (B, M), float32."""
         batch, height, width, channels = y_BHWM.shape
@@ -113,13 +113,13 @@ class _Operations:
             z_BMHW = F.gelu(y_BHWM.float() + before_M).permute(0, 3, 1, 2)
             # In float32 whatever dtype is: torch's bfloat16 kernel takes ten times as long at stride 2.
             weight_M133 = kernel_9M.t().reshape(channels, 1, 3, 3)
-            z_BMHW = F.conv2d(z_BMHW, weight_M133, after_M, stride, 1, groups=channels)
+            z_BMHW = _convolve(z_BMHW, weight_M133, after_M, stride, circular, groups=channels)
             z_BHWM = F.gelu(z_BMHW).permute(0, 2, 3, 1).contiguous()
             return z_BHWM.to(self.dtype), z_BHWM.mean((1, 2))
         out_BHWM = torch.empty(batch, out_height, out_width, channels, dtype=self.dtype)
         means_BM = torch.empty(batch, channels)
         self.kernels("middle", y_BHWM, before_M, kernel_9M, after_M, out_BHWM, means_BM,
-                     batch, height, width, channels, stride)  # fmt: skip
+                     batch, height, width, channels, stride, circular)  # fmt: skip
         return out_BHWM, means_BM
 
     def scale(self, z_BHWM: Tensor, gate_BM: Tensor) -> Tensor:
@@ -163,11 +163,36 @@ class _Anchor:
         return anchored(x_BHWC.permute(0, 3, 1, 2), self.period)[0].permute(0, 2, 3, 1)
 
 
+def _convolve(
+    x_BCHW: Tensor, weight: Tensor, bias: Tensor | None, stride: int, circular: bool, groups: int = 1
+) -> Tensor:
+    """A 3x3 convolution of a map that has its channels last in memory."""
+    if not circular:
+        return F.conv2d(x_BCHW, weight, bias, stride, 1, groups=groups)
+    return F.conv2d(_wrapped(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), weight, bias, stride, groups=groups)
+
+
+def _wrapped(x_BHWC: Tensor) -> Tensor:
+    """The map with a pixel more on every side, that of the other side; F.pad takes twice to ten times as long."""
+    batch, height, width, channels = x_BHWC.shape
+    y_BHWC = x_BHWC.new_empty(batch, height + 2, width + 2, channels)
+    y_BHWC[:, 1:-1, 1:-1] = x_BHWC
+    y_BHWC[:, 0, 1:-1], y_BHWC[:, -1, 1:-1] = x_BHWC[:, -1], x_BHWC[:, 0]
+    y_BHWC[:, :, 0], y_BHWC[:, :, -1] = y_BHWC[:, :, -2], y_BHWC[:, :, 1]
+    return y_BHWC
+
+
+def _circular(layer: nn.Conv2d) -> bool:
+    assert layer.padding_mode in ("zeros", "circular")
+    return layer.padding_mode == "circular"
+
+
 class _Stem:
     """S0: (B, C, H, W) to (B, H, W, C)."""
 
     def __init__(self, stem: Stem, ops: _Operations) -> None:
-        self.ops, self.stride = ops, stem.conv1.stride
+        self.ops, self.stride = ops, int(stem.conv1.stride[0])
+        self.circular1, self.circular2 = _circular(stem.conv1), _circular(stem.conv2)
         a_C, b_C = _scale_and_shift(stem.norm)
         weight1 = (stem.conv1.weight.double() * a_C[:, None, None, None]).float()
         self.weight1 = weight1.contiguous(memory_format=torch.channels_last)
@@ -177,9 +202,9 @@ class _Stem:
     def __call__(self, x_BCHW: Tensor) -> Tensor:
         # The first convolution in float32: it is cheap, and the image is rounded to bfloat16 nowhere.
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
-        y_BCHW = F.conv2d(x_BCHW, self.weight1, None, self.stride, 1).to(self.ops.dtype)
+        y_BCHW = _convolve(x_BCHW, self.weight1, None, self.stride, self.circular1).to(self.ops.dtype)
         y_BHWC = self.ops.gelu(y_BCHW.permute(0, 2, 3, 1).contiguous(), self.bias1)
-        y_BCHW = F.conv2d(y_BHWC.permute(0, 3, 1, 2), self.weight2, None, 1, 1)
+        y_BCHW = _convolve(y_BHWC.permute(0, 3, 1, 2), self.weight2, None, 1, self.circular2)
         return y_BCHW.permute(0, 2, 3, 1).float().contiguous()
 
 
@@ -206,7 +231,7 @@ def _pooled(x_BHWC: Tensor, pool: nn.Module) -> Tensor:
 
 class _MBConv:
     def __init__(self, block: MBConv, ops: _Operations) -> None:
-        self.ops, self.stride = ops, int(block.depthwise.stride[0])
+        self.ops, self.stride, self.circular = ops, int(block.depthwise.stride[0]), _circular(block.depthwise)
         self.shortcut = _Shortcut(block.shortcut, ops)
         a0_I, b0_I = _scale_and_shift(block.norm)
         a1_M, b1_M = _scale_and_shift(block.expand_norm)
@@ -224,7 +249,9 @@ class _MBConv:
 
     def __call__(self, x_BHWI: Tensor) -> Tensor:
         y_BHWM = self.ops.product(x_BHWI, self.expand_MI)
-        z_BHWM, means_BM = self.ops.middle(y_BHWM, self.before_M, self.kernel_9M, self.after_M, self.stride)
+        z_BHWM, means_BM = self.ops.middle(
+            y_BHWM, self.before_M, self.kernel_9M, self.after_M, self.stride, self.circular
+        )
         if self.gate is not None:
             z_BHWM = self.ops.scale(z_BHWM, self.gate(means_BM))
         elif self.cbam is not None:

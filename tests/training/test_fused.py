@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from astroformer import native
 from astroformer.network import VARIANTS, Astroformer, create_network
 from astroformer.training.fused import FusedMBConv, FusedRelativeAttention, fuse, unfuse, why_not_fused
+from circular import made_circular
 
 pytestmark = pytest.mark.skipif(why_not_fused() is not None, reason=f"no native kernels: {why_not_fused()}")
 
@@ -59,9 +60,13 @@ def distance(a: list[Tensor], b: list[Tensor]) -> float:
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=list(SETTINGS))
-@pytest.mark.parametrize("size", [(48, 48), (45, 38)])
-def test_it_equals_the_plain_pass_in_float64(settings: dict[str, Any], size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "wraps"), [((48, 48), False), ((45, 38), False), ((64, 64), True), ((32, 96), True), ((36, 41), True)]
+)
+def test_it_equals_the_plain_pass_in_float64(settings: dict[str, Any], size: tuple[int, int], wraps: bool) -> None:
     plain = network(**settings)
+    if wraps:
+        made_circular(plain)
     fused = copy.deepcopy(plain)
     blocks = sum(plain.config.depths)
     assert fuse(fused) == blocks
@@ -77,8 +82,9 @@ def test_it_equals_the_plain_pass_in_float64(settings: dict[str, Any], size: tup
 
 
 @pytest.mark.parametrize("settings", [SETTINGS["as it is"], SETTINGS["no gate"]])
-def test_in_bfloat16_it_is_as_exact_as_autocast(settings: dict[str, Any]) -> None:
-    plain = network(**settings)
+@pytest.mark.parametrize("wraps", [False, True])
+def test_in_bfloat16_it_is_as_exact_as_autocast(settings: dict[str, Any], wraps: bool) -> None:
+    plain = made_circular(network(**settings)) if wraps else network(**settings)
     fused = copy.deepcopy(plain)
     fuse(fused)
     x_BCHW = torch.randn(8, 3, 48, 48)
@@ -105,6 +111,70 @@ def test_images_of_any_brightness_have_exact_statistics() -> None:
     assert distance(pass_through(fused, x_BCHW)[2], exact[2]) < 1e-4
 
 
+def depthwise_pass(
+    y1: Tensor, d: Tensor, weight_9C: Tensor, stride: int, *, wraps: bool, plain: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of gelu(y1) convolved: the result, the gradients of y1 and weight, by the kernels or by torch in float64.
+
+    Maps are (B, H, W, C). The norms and the gate that the kernels fuse are made the identity.
+    """
+    batch, height, width, channels = y1.shape
+    if plain:
+        y1, weight_9C = y1.double().requires_grad_(), weight_9C.double().requires_grad_()
+        z = nn.functional.gelu(y1)
+        if wraps:
+            rows, columns = (torch.arange(-1, size + 1) % size for size in (height, width))
+            z = z[:, rows][:, :, columns]
+        kernel = weight_9C.t().reshape(channels, 1, 3, 3)
+        out = nn.functional.conv2d(z.permute(0, 3, 1, 2), kernel, None, stride, 0 if wraps else 1, groups=channels)
+        out = out.permute(0, 2, 3, 1)
+        slope = torch.autograd.functional.jvp(nn.functional.gelu, out, torch.ones_like(out))[1]
+        return out.detach(), *torch.autograd.grad(out, (y1, weight_9C), d.double() * slope.detach())
+    call = native.Kernels("mbconv", y1.dtype)
+    one_C, zero_C, shape = torch.ones(channels), torch.zeros(channels), (batch, height, width, channels, stride)
+    out, gradient = torch.empty_like(d), torch.empty_like(y1)
+    sums, one_BC, zero_BC = torch.empty(batch, 11, channels), torch.ones(batch, channels), torch.zeros(batch, channels)
+    call("depthwise", y1, one_C, zero_C, weight_9C, zero_C, out, torch.empty(batch, 2, channels), *shape, wraps)
+    call("depthwise_backward", d, out, y1, one_C, zero_C, one_BC, zero_BC, zero_C, zero_C,
+         one_C, zero_C, zero_C, weight_9C, gradient, sums, *shape, wraps)  # fmt: skip
+    return out, gradient, sums[:, :9].sum(0)
+
+
+MAPS = [(1, 1, 1), (1, 2, 1), (2, 1, 1), (2, 2, 1), (1, 5, 1), (7, 3, 1), (9, 10, 1)]
+MAPS += [(2, 2, 2), (2, 6, 2), (4, 2, 2), (8, 10, 2)]
+
+
+@pytest.mark.parametrize(("height", "width", "stride"), MAPS)
+@pytest.mark.parametrize("wraps", [False, True])
+def test_the_depthwise_kernels_on_small_maps(height: int, width: int, stride: int, wraps: bool) -> None:
+    """A pixel may be under several taps of one window, and above a row there may be that row itself."""
+    torch.manual_seed(0)
+    y1, weight_9C = torch.randn(2, height, width, 48), torch.randn(9, 48)
+    d = torch.randn(2, -(-height // stride), -(-width // stride), 48)
+    found = depthwise_pass(y1, d, weight_9C, stride, wraps=wraps)
+    exact = depthwise_pass(y1, d, weight_9C, stride, wraps=wraps, plain=True)
+    for mine, theirs in zip(found, exact, strict=True):
+        assert distance([mine], [theirs]) < 1e-6
+
+
+@pytest.mark.parametrize(("height", "width", "stride"), [(7, 9, 1), (8, 2, 1), (8, 12, 2), (2, 4, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_circular_kernels_shift_with_the_map_to_the_bit(
+    height: int, width: int, stride: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    y1, weight_9C = torch.randn(2, height, width, 48).to(dtype), torch.randn(9, 48)
+    d = torch.randn(2, height // stride, width // stride, 48).to(dtype)
+    out, gradient, d_weight = depthwise_pass(y1, d, weight_9C, stride, wraps=True)
+    for down in range(height // stride):
+        for right in range(width // stride):
+            there, pixels = (down, right), (down * stride, right * stride)
+            shifted = depthwise_pass(y1.roll(pixels, (1, 2)), d.roll(there, (1, 2)), weight_9C, stride, wraps=True)
+            assert torch.equal(shifted[0], out.roll(there, (1, 2)))
+            assert torch.equal(shifted[1], gradient.roll(pixels, (1, 2)))
+            torch.testing.assert_close(shifted[2], d_weight, rtol=1e-4, atol=1e-4)
+
+
 _KERNELS = """
 import sys, torch
 torch.set_num_threads(int(sys.argv[1]))
@@ -121,12 +191,13 @@ for dtype in (torch.float32, torch.bfloat16):
         out.append(torch.zeros(*shape, dtype=of))
         return out[-1]
     call("moments", y1, shift, new(B, 2, C), B, H * W, C)
-    call("depthwise", y1, a, b, weight, shift, new(B, H, W, C, of=dtype), new(B, 2, C), B, H, W, C, 1)
+    for wraps in (False, True):
+        call("depthwise", y1, a, b, weight, shift, new(B, H, W, C, of=dtype), new(B, 2, C), B, H, W, C, 1, wraps)
+        call("depthwise_backward", d, y2, y1, a, b, gate, spread, p, q, a, b, c, weight,
+             new(B, H, W, C, of=dtype), new(B, 11, C), B, H, W, C, 1, wraps)
     call("pooled", y2, a, b, new(B, C), B, H * W, C)
     call("gated", y2, a, b, gate, new(B, H, W, C, of=dtype), B, H * W, C)
     call("gradient_sums", d, y2, a, b, c, e, new(B, 5, C), B, H * W, C)
-    call("depthwise_backward", d, y2, y1, a, b, gate, spread, p, q, a, b, c, weight,
-         new(B, H, W, C, of=dtype), new(B, 11, C), B, H, W, C, 1)
     x = torch.randn(B, H, W, C)
     call("narrow_moments", x, shift, new(B, 2, C), B, H * W, C)
     call("narrow_gradient_sums", x, d, shift, new(B, 2, C), B, H * W, C)

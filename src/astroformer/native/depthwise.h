@@ -1,7 +1,9 @@
-// The depthwise 3x3 convolution over maps (B, H, W, C), padded by a pixel of zeros, for U vectors of channels.
+// The depthwise 3x3 convolution over maps (B, H, W, C), padded by a pixel of zeros or circularly, for U vectors
+// of channels.
 
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "vectors.h"
@@ -9,7 +11,58 @@
 namespace {
 
 struct Shape {
-    int64_t B, H, W, C, stride, Ho, Wo;
+    int64_t B, H, W, C, stride;
+    bool circular;
+    int64_t Ho = (H + stride - 1) / stride, Wo = (W + stride - 1) / stride;
+};
+
+// A row's padding: the pixel at its other end or, if not circular, zeros.
+template <int U>
+void pad(float* row, int64_t W, bool circular) {
+    for (int64_t u = 0; u < U; ++u) {
+        const Vec left = load(row + (W * U + u) * V), right = load(row + (U + u) * V);
+        store(row + u * V, circular ? left : Vec{});
+        store(row + ((W + 1) * U + u) * V, circular ? right : Vec{});
+    }
+}
+
+// The rows of a map (H, W), padded by a pixel, of which the last three are kept; if circular, also the first and the last
+// of the map. `make(h, to)` writes the pixels of row h, and is called once for each.
+template <int U, class Make>
+class Rows {
+  public:
+    // The memory is of vectors for the sake of their alignment: a load across two cache lines takes twice as long.
+    Rows(std::vector<Vec>& memory, int64_t H, int64_t W, bool circular, Make make)
+        : H(H), W(W), size((W + 2) * U * V), last(circular ? H - 1 : H), circular(circular), make(make) {
+        memory.resize(5 * (W + 2) * U);
+        rows = (float*)memory.data();
+        above = rows + 4 * size;
+        below = circular && H > 1 ? rows + 3 * size : above;
+        if (!circular) std::fill(above, above + size, 0.0f);
+        made = circular ? -1 : 0;
+    }
+
+    // Makes the rows up to h; the one above the first is the last.
+    void reach(int64_t h) {
+        for (h = std::min(h, last - 1); made <= h; ++made) {
+            float* const to = (*this)[made];
+            make(made < 0 ? H - 1 : made, to + U * V);
+            pad<U>(to, W, circular);
+        }
+    }
+
+    float* operator[](int64_t h) const {
+        if (h < 0 || h == last) return above;
+        if (h == H || (circular && h == 0)) return below;
+        return rows + h % 3 * size;
+    }
+
+  private:
+    const int64_t H, W, size, last;
+    const bool circular;
+    Make make;
+    int64_t made;  // the next to make
+    float *rows, *above, *below;
 };
 
 // The weights (9, C) of U vectors, and their sum over the three rows of a pixel of the result.
@@ -31,29 +84,19 @@ struct Taps {
 };
 
 // Calls `output(ho, z)` for every row of the result, z being the three rows of the input that it is made of. A pixel of
-// the input is `input(h, w, u)`, made once: three rows are kept.
+// the input is `input(h, w, u)`, made once.
 template <int U, int S, class Input, class Output>
 void for_output_rows(const Shape& s, Input input, Output output) {
-    const int64_t row = (s.W + 2) * U * V;
-    thread_local std::vector<float> memory;  // the three rows and one of zeros, a pixel of zeros on either side
-    memory.assign(4 * row, 0.0f);
-    int64_t ready = 0;  // rows made so far
+    thread_local std::vector<Vec> memory;
+    auto make = [&](int64_t h, float* to) {
+        for (int64_t w = 0; w < s.W; ++w)
+            for (int u = 0; u < U; ++u) store(to + (w * U + u) * V, input(h, w, u));
+    };
+    Rows<U, decltype(make)> rows(memory, s.H, s.W, s.circular, make);
     for (int64_t ho = 0; ho < s.Ho; ++ho) {
         const float* z[3];
-        for (int t = 0; t < 3; ++t) {
-            const int64_t h = ho * S + t - 1;
-            if (h < 0 || h >= s.H) {
-                z[t] = memory.data() + 3 * row;
-                continue;
-            }
-            float* const buffer = memory.data() + (h % 3) * row;
-            if (h >= ready) {
-                for (int64_t w = 0; w < s.W; ++w)
-                    for (int u = 0; u < U; ++u) store(buffer + ((w + 1) * U + u) * V, input(h, w, u));
-                ready = h + 1;
-            }
-            z[t] = buffer;
-        }
+        rows.reach(ho * S + 1);
+        for (int t = 0; t < 3; ++t) z[t] = rows[ho * S + t - 1];
         output(ho, z);
     }
 }

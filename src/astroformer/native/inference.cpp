@@ -62,9 +62,9 @@ void scale(T* x, const float* gate, int64_t B, int64_t pixels, int64_t C) {
 
 #define KERNELS(T, NAME)                                                                                            \
     void middle_##NAME(const T* y, const float* before, const float* weight, const float* after, T* out,            \
-                       float* means, int64_t B, int64_t H, int64_t W, int64_t C, int64_t stride) {                  \
-        middle(y, before, weight, after, out, means,                                                                \
-               Shape{B, H, W, C, stride, (H + stride - 1) / stride, (W + stride - 1) / stride});                    \
+                       float* means, int64_t B, int64_t H, int64_t W, int64_t C, int64_t stride,                    \
+                       int64_t circular) {                                                                          \
+        middle(y, before, weight, after, out, means, Shape{B, H, W, C, stride, circular != 0});                     \
     }                                                                                                               \
     void gelu_##NAME(T* x, const float* bias, int64_t rows, int64_t C) { gelu_rows(x, bias, rows, C); }             \
     void scale_##NAME(T* x, const float* gate, int64_t B, int64_t pixels, int64_t C) { scale(x, gate, B, pixels, C); }

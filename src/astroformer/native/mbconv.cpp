@@ -189,11 +189,10 @@ struct Gradient {
 
 template <class T, int U, int S>
 void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t image, int64_t c) {
-    const int64_t wide = (s.Wo + 2) * U * V, full = (s.W + 2) * U * V;
-    thread_local std::vector<float> memory;
-    memory.assign(3 * wide + 3 * full, 0.0f);
-    float* const rows = memory.data();       // three rows of the gradient of y2, a pixel of zeros on either side
-    float* const z = rows + 3 * wide;        // a row of gelu(h1), the same
+    const int64_t full = (s.W + 2) * U * V;
+    thread_local std::vector<Vec> memory, row_memory;
+    memory.resize(3 * (s.W + 2) * U);
+    float* const z = (float*)memory.data();          // a row of gelu(h1), padded
     float* const slope = z + full;           // of gelu'(h1)
     float* const dz = slope + full;          // of the gradient of gelu(h1)
     const T* const d0 = g.d + image * s.Ho * s.Wo * s.C + c;
@@ -204,8 +203,7 @@ void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t imag
     for (int u = 0; u < U; ++u)
         for (int t = 0; t < 9; ++t) kernel[t][u] = load(g.weight + t * s.C + c + u * V);
 
-    auto make_row = [&](int64_t ho) {
-        float* to = rows + (ho % 3) * wide;
+    auto make_row = [&](int64_t ho, float* to) {
         for (int u = 0; u < U; ++u) {
             const int64_t k = c + u * V;
             const Vec a = load(g.a2 + k), b = load(g.b2 + k), p = load(g.p + k), q = load(g.q + k);
@@ -216,12 +214,12 @@ void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t imag
                 Vec value, gradient;
                 gelu_both(a * y + b, value, gradient);
                 gradient *= load(d0 + at) * gate + spread;
-                store(to + ((wo + 1) * U + u) * V, a * gradient - p - q * y);
+                store(to + (wo * U + u) * V, a * gradient - p - q * y);
             }
         }
     };
 
-    int64_t ready = 0;
+    Rows<U, decltype(make_row)> rows(row_memory, s.Ho, s.Wo, s.circular, make_row);  // of the gradient of y2
     for (int64_t h = 0; h < s.H; ++h) {
         for (int u = 0; u < U; ++u) {
             const Vec a = load(g.a1 + c + u * V), b = load(g.b1 + c + u * V);
@@ -232,13 +230,14 @@ void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t imag
                 store(slope + ((w + 1) * U + u) * V, gradient);
             }
         }
+        pad<U>(z, s.W, s.circular);
+        rows.reach((h + 1) / S);
         std::fill(dz, dz + full, 0.0f);
         for (int t = 0; t < 3; ++t) {
             if ((h + 1 - t) % S != 0) continue;
             const int64_t ho = (h + 1 - t) / S;
-            if (h + 1 - t < 0 || ho >= s.Ho) continue;
-            for (; ready <= ho; ++ready) make_row(ready);
-            const float* from = rows + (ho % 3) * wide;
+            if (!s.circular && (ho < 0 || ho >= s.Ho)) continue;
+            const float* const from = rows[ho];
             for (int u = 0; u < U; ++u) {
                 const Vec k0 = kernel[3 * t][u], k1 = kernel[3 * t + 1][u], k2 = kernel[3 * t + 2][u];
                 Vec g0 = {}, g1 = {}, g2 = {};
@@ -266,6 +265,10 @@ void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t imag
                         g1 += d * load(zw + U * V);
                         store(at + 2 * U * V, load(at + 2 * U * V) + d * k2);
                         g2 += d * load(zw + 2 * U * V);
+                    }
+                    if (s.circular) {  // the first tap of wo = 0; last, as for the other pixels of two taps
+                        float* const at = dz + (s.W * U + u) * V;
+                        store(at, load(at) + load(from + (U + u) * V) * k0);
                     }
                 }
                 dk[3 * t][u] += g0, dk[3 * t + 1][u] += g1, dk[3 * t + 2][u] += g2;
@@ -374,9 +377,9 @@ void narrow_backward(const T* d, const float* x, const float* a, const float* p,
         moments(x, shift, sums, B, pixels, C);                                                                        \
     }                                                                                                                 \
     void depthwise_##NAME(const T* y, const float* a, const float* b, const float* weight, const float* shift,        \
-                          T* out, float* sums, int64_t B, int64_t H, int64_t W, int64_t C, int64_t stride) {          \
-        depthwise(y, a, b, weight, shift, out, sums,                                                                  \
-                  Shape{B, H, W, C, stride, (H + stride - 1) / stride, (W + stride - 1) / stride});                   \
+                          T* out, float* sums, int64_t B, int64_t H, int64_t W, int64_t C, int64_t stride,            \
+                          int64_t circular) {                                                                         \
+        depthwise(y, a, b, weight, shift, out, sums, Shape{B, H, W, C, stride, circular != 0});                       \
     }                                                                                                                 \
     void pooled_##NAME(const T* y, const float* a, const float* b, float* means, int64_t B, int64_t pixels,           \
                        int64_t C) {                                                                                   \
@@ -393,10 +396,11 @@ void narrow_backward(const T* d, const float* x, const float* a, const float* p,
     void depthwise_backward_##NAME(const T* d, const T* y2, const T* y1, const float* a2, const float* b2,            \
                                    const float* gate, const float* spread, const float* p, const float* q,            \
                                    const float* a1, const float* b1, const float* mean1, const float* weight, T* out, \
-                                   float* sums, int64_t B, int64_t H, int64_t W, int64_t C, int64_t stride) {         \
+                                   float* sums, int64_t B, int64_t H, int64_t W, int64_t C, int64_t stride,           \
+                                   int64_t circular) {                                                                \
         depthwise_backward(                                                                                           \
             Gradient<T>{d, y2, y1, a2, b2, gate, spread, p, q, a1, b1, mean1, weight, out, sums},                     \
-            Shape{B, H, W, C, stride, (H + stride - 1) / stride, (W + stride - 1) / stride});                         \
+            Shape{B, H, W, C, stride, circular != 0});                                                                \
     }                                                                                                                 \
     void normalized_backward_##NAME(T* d, const T* y, const float* a, const float* p, const float* q, int64_t rows,   \
                                     int64_t C) {                                                                      \

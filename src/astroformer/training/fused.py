@@ -71,7 +71,14 @@ def why_not_fused() -> str | None:
 
 def _applies(block: MBConv) -> bool:
     gate = isinstance(block.attention, SqueezeExcitation | nn.Identity)
-    return gate and block.expand.out_channels % _LANES == 0
+    known = gate and block.depthwise.padding_mode in ("zeros", "circular")
+    return known and block.expand.out_channels % _LANES == 0
+
+
+def _wraps(depthwise: nn.Conv2d, x_BCHW: Tensor) -> bool:
+    """Whether the kernels know how to wrap this map round, if that is asked for: strides must not cut it short."""
+    stride = depthwise.stride[0]
+    return depthwise.padding_mode != "circular" or (x_BCHW.shape[2] % stride == 0 and x_BCHW.shape[3] % stride == 0)
 
 
 def _wide_type() -> torch.dtype | None:
@@ -92,7 +99,7 @@ class FusedMBConv(MBConv):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         dtype = _wide_type()
-        if dtype is None or _plain(self, x_BCHW, self.expand.weight):
+        if dtype is None or _plain(self, x_BCHW, self.expand.weight) or not _wraps(self.depthwise, x_BCHW):
             return super().forward(x_BCHW)
         with torch.autocast("cpu", enabled=False):
             x_BCHW = x_BCHW.float().contiguous(memory_format=torch.channels_last)
@@ -180,7 +187,7 @@ class _Branch(torch.autograd.Function):
         y2_QM = torch.empty(batch * out_pixels, middle, dtype=dtype)
         shift_M = _shift(block.depthwise_norm)
         sums_B2M = sums(batch, 2, middle)
-        shape = (batch, height, width, middle, stride)
+        shape = (batch, height, width, middle, stride, block.depthwise.padding_mode == "circular")
         call("depthwise", y1_RM, norm1.a, norm1.b, kernel_9M, shift_M, y2_QM, sums_B2M, *shape)
         norm2 = _norm(block.depthwise_norm, shift_M, sums_B2M, out_pixels)
 
@@ -226,7 +233,7 @@ class _Branch(torch.autograd.Function):
         norm0, norm1, norm2 = _Norm(*rest[0:4]), _Norm(*rest[4:8]), _Norm(*rest[8:12])
         pooled_BM, hidden_Bh, gate_BM, *weights = rest[12:]
         _, _, expand, _, _, depthwise, _, _, reduce, _, restore, _, project, _ = weights
-        batch, height, width, middle, _ = ctx.shape
+        batch, height, width, middle, *_ = ctx.shape
         pixels, out_pixels, dtype = height * width, ctx.out_pixels, ctx.dtype
         inner, outer = expand.shape[1], project.shape[0]
         call = Kernels("mbconv", dtype)
