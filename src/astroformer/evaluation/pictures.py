@@ -111,12 +111,12 @@ def plot_symmetry(reports: Mapping[str, SymmetryReport], path: Path) -> None:
         axes.plot(px, [m.value for m in shares], color=colour, marker="o", markersize=3.5, label=label)
         lowest = min(lowest, *(m.low for m in shares))
         farthest = max(farthest, *px)
-    first = next(iter(reports.values()))
+    first, bottom = next(iter(reports.values())), max(0.0, lowest - 0.08)
     axes.set(
         xlabel="distance of the circular shift along one axis (px)",
         ylabel="images that keep their class",
         xlim=(0, farthest * 1.02),
-        ylim=(max(0.0, lowest - 0.08), 1.01),
+        ylim=(bottom, 1 + 0.03 * (1 - bottom)),
     )
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     size = "×".join(map(str, first.image_size))

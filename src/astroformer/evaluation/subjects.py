@@ -1,4 +1,4 @@
-"""What `astroformer symmetry` measures: a model folder, a variant or a timm network, and the images it is measured on."""
+"""What `astroformer symmetry` measures: a model folder, a variant or a timm network, and the images for it."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def open_subject(
 ) -> Subject:
     """A model folder, a variant by name, or `timm:NAME`.
 
-    Networks by name have random weights, drawn with the seed, unless `pretrained` weights are asked of timm; they get the
-    central part of a frame, so that crops of the same scale can be cut from the rest.
+    Networks by name have random weights, drawn with the seed, unless `pretrained` weights are asked of timm; they get
+    the central part of a picture (224 of 256 px and in proportion), so that crops of the same scale can be cut from it.
 
     Args:
         image_size: side in px, for networks by name; default the network's own.

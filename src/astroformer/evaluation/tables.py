@@ -132,8 +132,8 @@ def symmetry_text(report: SymmetryReport) -> str:
     rows, columns = report.shift_range
     reach = f"rows {_range(rows)}, columns {_range(columns)} px"
     lines = [
-        f"{report.n:,} images of {height} × {width} px, {report.num_classes} classes; {s.dtype} on {report.device}, "
-        f"seed {s.seed}",
+        f"{report.n:,} images of {height} × {width} px, called {report.classes_called} of {report.num_classes} classes; "
+        f"{s.dtype} on {report.device}, seed {s.seed}",
         f"circular shifts: {s.shifts} an image, {reach}, (0, 0) excluded, padding circular",
     ]
     if report.frame and report.crop_offsets:
@@ -165,6 +165,8 @@ def symmetry_text(report: SymmetryReport) -> str:
     shown = list(report.distance)[:: max(1, -(-len(report.distance) // 8))]
     lines += ["", f"{'shift by, px':<18}" + "".join(f"{px:>9}" for px in shown)]
     lines.append(f"{'same class':<18}" + "".join(f"{report.distance[px].value:>9.2%}" for px in shown))
+    if report.classes_called == 1:
+        lines += ["", "All images are called the same class: consistency says little, see the changes of the logits."]
     if report.not_measured:
         lines += ["", *(f"not measured: {name} ({why})" for name, why in report.not_measured.items())]
     return "\n".join(lines)
