@@ -269,7 +269,7 @@ class Symmetry:
         from astroformer.classifier import pick_device
         from astroformer.evaluation.pictures import plot_symmetry
         from astroformer.evaluation.subjects import open_subject, read_inputs
-        from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
+        from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
         from astroformer.evaluation.tables import symmetry_text, write_symmetry
         from astroformer.training.progress import Reporter
 
@@ -291,6 +291,7 @@ class Symmetry:
             pretrained=self.pretrained,
             seed=self.seed,
         )
+        shift_range(subject.preprocessing.image_size, self.max_shift)
         inputs = read_inputs(subject, self.data, images=self.images, seed=self.seed)
         _make_folder(self.out)
         with Reporter(quiet=self.quiet) as reporter:

@@ -86,18 +86,23 @@ def open_subject(
                 )
         classifier = load(model)
         return Subject(model, classifier.network, "trained", classifier.preprocessing, classifier.classes)
-    torch.manual_seed(seed)
+    if image_size is not None and image_size < 16:
+        raise UserError(f"--image-size is {image_size}; at least 16 px are needed.")
+    if num_classes is not None and num_classes < 2:
+        raise UserError(f"--num-classes is {num_classes}; at least 2 are needed.")
     network: nn.Module
-    if model in VARIANTS:
-        if pretrained:
-            raise UserError(f"--pretrained: no weights of {model} are published; leave it out.")
-        size = VARIANTS[model].img_size if image_size is None else (image_size, image_size)
-        network = create_network(model, img_size=size, num_classes=num_classes or 10)
-    elif model.startswith("timm:"):
-        network, size = _timm_network(model.removeprefix("timm:"), image_size, num_classes, pretrained)
-    else:
-        near = str(unknown_name("model", model, VARIANTS))
-        raise UserError(f"{near[:-1]}, a model folder, or timm:NAME.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if model in VARIANTS:
+            if pretrained:
+                raise UserError(f"--pretrained: no weights of {model} are published; leave it out.")
+            size = VARIANTS[model].img_size if image_size is None else (image_size, image_size)
+            network = create_network(model, img_size=size, num_classes=num_classes or 10)
+        elif model.startswith("timm:"):
+            network, size = _timm_network(model.removeprefix("timm:"), image_size, num_classes, pretrained)
+        else:
+            near = str(unknown_name("model", model, VARIANTS))
+            raise UserError(f"{near[:-1]}, a model folder, or timm:NAME.")
     crop = min(side / outer for side, outer in zip(size, frame_size(size), strict=True))
     preprocessing = Preprocessing(size, 3, crop=crop, mean=_IMAGENET_MEAN, std=_IMAGENET_STD)
     return Subject(model, network.eval(), "pretrained" if pretrained else f"random (seed {seed})", preprocessing)
@@ -151,8 +156,9 @@ def read_inputs(subject: Subject, data: str | None, *, images: int, seed: int = 
     source: LabelledImages
     if data is None:
         side = max(16, math.ceil(max(outer) / around.crop - 1e-6))
-        labelled = subject.classes == CLASSES
-        source = open_source(f"mock-galaxies:{images}x{side}", labelled=labelled, seed=seed + _MOCK_SEED)
+        source = open_source(f"mock-galaxies:{images}x{side}", classes=CLASSES, seed=seed + _MOCK_SEED)
+        if subject.classes != CLASSES:
+            source = dataclasses.replace(source, labels=None)
     elif subject.classes:
         source = open_source(data, classes=subject.classes, seed=seed)
     else:

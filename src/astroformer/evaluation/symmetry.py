@@ -47,8 +47,8 @@ Array = NDArray[Any]
 Dtype = Literal["float64", "float32", "bfloat16"]
 Padding = Literal["reflection", "border", "zeros"]
 Features = Callable[[Tensor], tuple[list[Tensor], list[Tensor]]]
-"""Images (B, C, H, W) to the maps (B, c, h, w) of some stages and the offset of each, (B, 2) int64 in input pixels:
-token m of a map with stride s sits at pixel (s·m + offset) mod (H, W)."""
+"""Images (B, C, H, W) to the maps (B, c, h, w) of some stages and the offset of each, (B, 2) in input pixels: token m
+of a map with stride s sits at pixel (s·m + offset) mod (H, W)."""
 
 _FEATURE_VIEWS = 4  # shifts an image that feature errors are measured under: maps cost more than logits, and vary less
 
@@ -214,11 +214,11 @@ def _crop_range(size: tuple[int, int], frame: tuple[int, int]) -> tuple[tuple[in
 
 
 def distances(size: tuple[int, int]) -> list[int]:
-    """Distances in px from 1 to half of the shorter side: each up to 8, then eight more at equal steps."""
+    """Distances in px from 1 to half of the shorter side: each up to 8, then eight more, odd and even in turn."""
     half = min(size) // 2
-    if half <= 16:
+    if half <= 24:
         return list(range(1, half + 1))
-    return [*range(1, 9), *(round(d) for d in np.linspace(8, half, 9)[1:])]
+    return [*range(1, 9), *(round(d) | (i % 2 == 0) for i, d in enumerate(np.linspace(8, half, 9)[1:]))]
 
 
 # What is drawn: functions of (seed, image, view) ---------------------------------------------------------------------
@@ -273,22 +273,22 @@ class _Move:
         return _roll(self._turn(x_BCHW), self.shift_B2)
 
     def map(self, map_BChw: Tensor, before_B2: Tensor, after_B2: Tensor, size: tuple[int, int]) -> Tensor:
-        """T F(x) as the map of the moved image should show it.
+        """T F(x) as the map of the moved image should show it, both with their offsets.
 
-        A map with stride s and offset o holds token m at pixel s·m + o, so its tokens move by
-        (shift + A·o(x) − o(Tx)) / s, where A is the flip and the turn of a vector. A fraction of a token is
-        interpolated bilinearly on the torus; so under shifts that are no multiples of the stride, the error of a stage
-        without offsets also holds what its map has of detail finer than that (aliasing).
+        Token m sits at pixel s·m + o(x), which moves with the image, and token m′ of the new map at s·m′ + o(Tx): for a
+        shift by t, m′ = m + (t + o(x) − o(Tx)) / s. A fraction of a token is interpolated bilinearly on the torus; so
+        under shifts that are no multiples of the stride, the error of a stage without offsets also holds what its map
+        has of detail finer than that (aliasing).
         """
-        down_B, right_B = before_B2.unbind(1)
+        down, right = (side / tokens for side, tokens in zip(size, map_BChw.shape[2:], strict=True))
+        down_B, right_B = before_B2.double().unbind(1)
+        # Turned round, an axis of stride s counts its offset from the other end of the token's s pixels.
         if self.flip:
-            right_B = -right_B
-        for _ in range(self.turns):  # (row, column) → (−column, row)
-            down_B, right_B = -right_B, down_B
-        turned_BChw = self._turn(map_BChw)
-        stride_2 = torch.tensor([side / tokens for side, tokens in zip(size, turned_BChw.shape[2:], strict=True)])
+            right_B = right - 1 - right_B
+        for _ in range(self.turns):
+            (down, down_B), (right, right_B) = (right, right - 1 - right_B), (down, down_B)
         pixels_B2 = self.shift_B2 + torch.stack((down_B, right_B), 1) - after_B2
-        return _roll(turned_BChw, pixels_B2.cpu().double() / stride_2.double())
+        return _roll(self._turn(map_BChw), pixels_B2 / torch.tensor([down, right], dtype=torch.float64))
 
     def _turn(self, x_BCHW: Tensor) -> Tensor:
         return torch.rot90(x_BCHW.flip(3) if self.flip else x_BCHW, self.turns, (2, 3))
@@ -330,20 +330,23 @@ def _cut(frame_BCHW: Tensor, offset_B2: Array, size: tuple[int, int]) -> Tensor:
 
 def find_features(module: nn.Module) -> Features | None:
     """How a module is asked for its feature maps: `feature_maps_with_offsets`, `feature_maps`, or timm's
-    `forward_intermediates` (offsets are then 0); None if it has none of them.
+    `forward_intermediates`; None if it has none of them. The second and third know of no offsets, and a token is then
+    taken to sit in the middle of its s × s pixels.
     """
     module_any: Any = module  # methods by name are no modules
     if hasattr(module, "feature_maps_with_offsets"):
         return lambda x_BCHW: module_any.feature_maps_with_offsets(x_BCHW)
     if hasattr(module, "feature_maps"):
-        return lambda x_BCHW: _without_offsets(module_any.feature_maps(x_BCHW))
+        return lambda x_BCHW: _centred(x_BCHW, module_any.feature_maps(x_BCHW))
     if hasattr(module, "forward_intermediates"):
-        return lambda x_BCHW: _without_offsets(module_any.forward_intermediates(x_BCHW, intermediates_only=True))
+        return lambda x_BCHW: _centred(x_BCHW, module_any.forward_intermediates(x_BCHW, intermediates_only=True))
     return None
 
 
-def _without_offsets(maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    return maps, [torch.zeros(len(m), 2, dtype=torch.int64) for m in maps]
+def _centred(x_BCHW: Tensor, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    sides, n = x_BCHW.shape[2:], x_BCHW.shape[0]
+    middles = [[(side / tokens - 1) / 2 for side, tokens in zip(sides, m.shape[2:], strict=True)] for m in maps]
+    return maps, [torch.tensor(middle, dtype=torch.float64).repeat(n, 1) for middle in middles]
 
 
 # The measurement -----------------------------------------------------------------------------------------------------

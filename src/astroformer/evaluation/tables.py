@@ -132,7 +132,7 @@ def symmetry_text(report: SymmetryReport) -> str:
     rows, columns = report.shift_range
     reach = f"rows {_range(rows)}, columns {_range(columns)} px"
     lines = [
-        f"{report.n:,} images of {height} × {width} px, called {report.classes_called} of {report.num_classes} classes; "
+        f"{report.n:,} images of {height} × {width} px, called {report.classes_called} of {report.num_classes} classes",
         f"{s.dtype} on {report.device}, seed {s.seed}",
         f"circular shifts: {s.shifts} an image, {reach}, (0, 0) excluded, padding circular",
     ]
@@ -162,7 +162,7 @@ def symmetry_text(report: SymmetryReport) -> str:
             size = " × ".join(map(str, errors[0].map))
             cells = (f"{e.mean:.2g}, {e.largest:.2g}" for e in errors)
             lines.append(f"{stage:<7}{size:<16}" + "".join(f"{cell:>22}" for cell in cells))
-    shown = list(report.distance)[:: max(1, -(-len(report.distance) // 8))]
+    shown = [*list(report.distance)[:5], *list(report.distance)[7::4]]
     lines += ["", f"{'shift by, px':<18}" + "".join(f"{px:>9}" for px in shown)]
     lines.append(f"{'same class':<18}" + "".join(f"{report.distance[px].value:>9.2%}" for px in shown))
     if report.classes_called == 1:
