@@ -323,6 +323,8 @@ def test_symmetry_of_a_model_folder_in_a_process_of_its_own(
     assert content["accuracy"].keys() == {"plain", "shifted", "worst"}
     assert f"{content['c_cons']['value']:.2%}" in done.stdout
     assert len(content["features"]["circular shifts"]) == 5
+    assert content["preprocessing"]["crop"] == 0.9  # frames hold as much more of the picture as there is
+    assert (content["frame_preprocessing"]["crop"], content["frame"]) == (1.0, [37, 37])
 
 
 @pytest.mark.parametrize(

@@ -312,6 +312,7 @@ class Symmetry:
             "total": inputs.total,
             "left_out": dict(inputs.left_out),
             "preprocessing": subject.preprocessing.to_dict(),
+            "frame_preprocessing": inputs.frame_preprocessing.to_dict(),
         }
         write_symmetry(self.out / "symmetry.json", report, about)
         plot_symmetry({subject.name: report}, self.out / "symmetry.png")

@@ -54,6 +54,7 @@ class Inputs:
     images_NCHW: Tensor
     frames_NCHW: Tensor
     labels_N: NDArray[np.int64] | None
+    frame_preprocessing: Preprocessing
     total: int
     left_out: list[tuple[str, str]]  # (file, reason)
 
@@ -127,7 +128,7 @@ def _timm_network(
     try:
         network: nn.Module = timm.create_model(name, **words)
     except Exception as error:  # a hub that can't be reached, a size that the network can't take: timm says which
-        raise UserError(f"timm can't make '{name}' with {words}: {error}.") from None
+        raise UserError(f"timm can't make '{name}' with {words}: {str(error).rstrip('.')}.") from None
     side = image_size or (config.input_size[1] if config is not None else 224)
     return network, (side, side)
 
@@ -180,6 +181,7 @@ def read_inputs(subject: Subject, data: str | None, *, images: int, seed: int = 
         plain.normalize(stored[0]),
         around.normalize(stored[1]),
         None if chosen.labels is None else chosen.labels[read],
+        around,
         len(source),
         left_out,
     )

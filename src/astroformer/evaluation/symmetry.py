@@ -386,6 +386,7 @@ def measure_symmetry(
     settings = settings or SymmetrySettings()
     dtype = torch.float64 if settings.dtype == "float64" else torch.float32
     images_NCHW = torch.as_tensor(images_NCHW)
+    labels_N = None if labels_N is None else np.asarray(labels_N)
     frames_NCHW = None if frames_NCHW is None else torch.as_tensor(frames_NCHW)
     _check(images_NCHW, labels_N, frames_NCHW)
     n, size = len(images_NCHW), (images_NCHW.shape[2], images_NCHW.shape[3])
