@@ -17,6 +17,7 @@ from astroformer.evaluation.subjects import open_subject, read_inputs
 from astroformer.evaluation.symmetry import (
     SymmetryReport,
     SymmetrySettings,
+    _rotate,
     distances,
     draw_shifts,
     frame_size,
@@ -138,6 +139,16 @@ def test_a_symmetric_kernel_is_equivariant_to_flips_and_turns_at_its_own_stride(
     assert report.features["flips"][0].largest < 1e-6
     assert report.features["quarter turns"][0].largest < 1e-6
     assert report.features["circular shifts"][0].mean > 0.1
+
+
+def test_a_free_rotation_by_quarter_turns_is_a_quarter_turn() -> None:
+    x = images(3)
+    turned = _rotate(x, torch.tensor([0.5, 1.0, -0.5], dtype=torch.float64) * torch.pi, "zeros")
+    for i, turns in enumerate((1, 2, -1)):
+        torch.testing.assert_close(turned[i], torch.rot90(x[i], turns, (1, 2)), rtol=0, atol=1e-4)
+    wide = images(1, size=(8, 16))  # isotropic in pixels: the square in the middle turns as it would alone
+    middle = _rotate(wide, torch.tensor([torch.pi / 2], dtype=torch.float64), "zeros")[..., 4:12]
+    torch.testing.assert_close(middle, torch.rot90(wide[..., 4:12], 1, (2, 3)), rtol=0, atol=1e-4)
 
 
 # -- against an independent loop -------------------------------------------------------------------------------------
