@@ -303,6 +303,54 @@ def test_predict_and_evaluate_refuse_with_one_sentence(  # type: ignore[no-untyp
     assert set(Path().iterdir()) == before  # nothing half-made is left
 
 
+# -- symmetry --------------------------------------------------------------------------------------------------------
+
+
+def test_symmetry_of_a_model_folder_in_a_process_of_its_own(
+    model_folder: Path, galaxy_folder: Path, tmp_path: Path
+) -> None:
+    words = ["--images", "9", "--shifts", "3", "--crops", "2", "--rotations", "1", "--max-shift", "5", "--quiet"]
+    done = command("symmetry", model_folder, "--data", galaxy_folder, *words, "--out", "new/s", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{model_folder}: plain Astroformer, trained weights"
+    assert lines[1] == f"{galaxy_folder}: 9 of 30 images, drawn with seed 0"
+    assert lines[-1] == "symmetry: new/s"
+    assert sorted(file.name for file in (tmp_path / "new/s").iterdir()) == ["symmetry.json", "symmetry.png"]
+    content = json.loads((tmp_path / "new/s/symmetry.json").read_text())
+    assert (content["n"], content["total"], content["left_out"]) == (9, 30, {})
+    assert content["settings"]["shift_range"] == [[-5, 5], [-5, 5]]
+    assert content["accuracy"].keys() == {"plain", "shifted", "worst"}
+    assert f"{content['c_cons']['value']:.2%}" in done.stdout
+    assert len(content["features"]["circular shifts"]) == 5
+    assert content["preprocessing"]["crop"] == 0.9  # frames hold as much more of the picture as there is
+    assert (content["frame_preprocessing"]["crop"], content["frame"]) == (1.0, [37, 37])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["M", "--shifts", "1"], "shifts is 1"),
+        (["M", "--max-shift", "17"], "max_shift is 17; images of 32 × 32 px take 1 to 16"),
+        (["M", "--dtype", "float16"], "unknown --dtype 'float16'"),
+        (["M", "--data", "nowhere"], "'nowhere' is neither a file or folder"),
+        (["M", "--image-size", "64"], "--image-size is for networks by name"),
+        (["M", "--images", "0"], "images is 0"),
+        (["M", "--out", "file"], "folder 'file' can't be made"),
+        (["resnet18"], "unknown model 'resnet18'"),
+        (["G"], "is no model folder: it has no config.json"),
+    ],
+)
+def test_symmetry_refuses_with_one_sentence(  # type: ignore[no-untyped-def]
+    run, model_folder: Path, galaxy_folder: Path, words: list[str], says: str
+) -> None:
+    Path("file").write_text("x")
+    before = set(Path().iterdir())
+    named = {"M": str(model_folder), "G": str(galaxy_folder)}
+    assert says in run("symmetry", *(named.get(word, word) for word in words), "--quiet").refusal()
+    assert set(Path().iterdir()) == before
+
+
 # -- info, help, faults ----------------------------------------------------------------------------------------------
 
 
@@ -345,8 +393,8 @@ def test_help(run) -> None:  # type: ignore[no-untyped-def]
     for words in ([], ["--help"], ["-h"]):
         said = run(*words)
         assert said.status == 0
-        assert all(f"astroformer {name}" in said.out for name in ("train", "predict", "evaluate", "info"))
-    for name in ("train", "predict", "evaluate", "info"):
+        assert all(f"astroformer {name}" in said.out for name in ("train", "predict", "evaluate", "symmetry", "info"))
+    for name in ("train", "predict", "evaluate", "symmetry", "info"):
         said = run(name, "--help")
         assert (said.status, said.err) == (0, "")
         assert f"astroformer {name}" in said.out

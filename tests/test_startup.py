@@ -28,6 +28,7 @@ def imported(program: str, cwd: Path) -> set[str]:
         (["trian"], 2),
         (["train", "--help"], 0),
         (["predict", "--help"], 0),
+        (["symmetry", "--help"], 0),
         (["train", "S", "--epoch", "1"], 2),
         (["train", "S", "--batch-size", "x"], 2),
         (["train"], 2),

@@ -1,4 +1,4 @@
-"""The words a user types: `astroformer train | predict | evaluate | info`.
+"""The words a user types: `astroformer train | predict | evaluate | symmetry | info`.
 
 Exit status: 0 done; 2 an error the user can mend, one sentence on stderr; 1 ours; 130 or 143 stopped by a signal.
 """
@@ -200,11 +200,7 @@ class Evaluate:
 
         classifier = load(self.model, self.device, precision=self.precision)
         images = open_source(self.source, classes=classifier.classes)
-        # Before the work, so that it can't be in vain.
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"folder '{self.out}' can't be made: {error.strerror}.") from None
+        _make_folder(self.out)
         with Reporter(quiet=self.quiet) as reporter:
             evaluation, predictions = classifier.evaluate(
                 images,
@@ -223,6 +219,109 @@ class Evaluate:
         if left_out:
             print(f"\n{_files(left_out)} could not be read, left out; {self.out / 'predictions.csv'} says why")
         print(f"\nevaluation: {self.out}")
+
+
+@dataclass
+class Symmetry:
+    """Measure how a MODEL's answers change when the image is shifted, cropped, flipped, turned or rotated.
+
+    MODEL is a model folder (or its run folder), a variant by name or timm:NAME; networks by name have random weights.
+    """
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """model folder, variant, or timm:NAME (timm:resnet18)"""
+    data: str | None = None
+    """images: class folders, .npz, catalog; labelled for a model folder. Without it mock galaxies"""
+    out: Path = Path("symmetry")
+    """folder for symmetry.json and symmetry.png"""
+    images: int = 256
+    """images to measure on, at most; drawn with the seed"""
+    seed: int = 0
+    """of all that is drawn"""
+    shifts: int = 16
+    """circular shifts an image, the n of worst-of-n"""
+    max_shift: int | None = None
+    """largest circular shift in px; default every shift of the torus"""
+    crops: int = 8
+    """crops an image"""
+    rotations: int = 8
+    """free rotations an image"""
+    padding: Literal["reflection", "border", "zeros"] = "reflection"
+    """what a rotated image shows beyond its frame"""
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    """of weights and images; bfloat16 is autocast"""
+    image_size: int | None = None
+    """side in px, of a network by name"""
+    num_classes: int | None = None
+    """classes of a network by name; default 10, of a pretrained one its own"""
+    pretrained: bool = False
+    """load timm's weights, from the internet"""
+    batch_size: int = 64
+    """images a forward pass"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    quiet: bool = False
+    """no progress"""
+    debug: bool = False
+    """show tracebacks"""
+
+    def run(self, given: set[str]) -> None:
+        from astroformer.classifier import pick_device
+        from astroformer.evaluation.pictures import plot_symmetry
+        from astroformer.evaluation.subjects import open_subject, read_inputs
+        from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
+        from astroformer.evaluation.tables import symmetry_text, write_symmetry
+        from astroformer.training.progress import Reporter
+
+        settings = SymmetrySettings(
+            seed=self.seed,
+            shifts=self.shifts,
+            max_shift=self.max_shift,
+            crops=self.crops,
+            rotations=self.rotations,
+            padding=self.padding,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+        )
+        device = pick_device(self.device)
+        subject = open_subject(
+            self.model,
+            image_size=self.image_size,
+            num_classes=self.num_classes,
+            pretrained=self.pretrained,
+            seed=self.seed,
+        )
+        shift_range(subject.preprocessing.image_size, self.max_shift)
+        inputs = read_inputs(subject, self.data, images=self.images, seed=self.seed)
+        _make_folder(self.out)
+        with Reporter(quiet=self.quiet) as reporter:
+            report = measure_symmetry(
+                subject.network,
+                inputs.images_NCHW,
+                inputs.labels_N,
+                frames_NCHW=inputs.frames_NCHW,
+                settings=settings,
+                device=device,
+                progress=lambda done, total: reporter.count("measuring", done, total),
+            )
+        about = {
+            "model": subject.name,
+            "network": type(subject.network).__name__,
+            "weights": subject.weights,
+            "source": inputs.source,
+            "total": inputs.total,
+            "left_out": dict(inputs.left_out),
+            "preprocessing": subject.preprocessing.to_dict(),
+            "frame_preprocessing": inputs.frame_preprocessing.to_dict(),
+        }
+        write_symmetry(self.out / "symmetry.json", report, about)
+        plot_symmetry({subject.name: report}, self.out / "symmetry.png")
+        print(f"{subject.name}: plain {type(subject.network).__name__}, {subject.weights} weights")
+        print(f"{inputs.source}: {report.n:,} of {inputs.total:,} images, drawn with seed {self.seed}")
+        print(f"{symmetry_text(report)}")
+        if inputs.left_out:
+            print(f"\n{_files(len(inputs.left_out))} could not be read, left out; symmetry.json says why")
+        print(f"\nsymmetry: {self.out}")
 
 
 @dataclass
@@ -292,6 +391,14 @@ class Info:
         print(json.dumps(row, indent=2) if self.json else "\n".join(_lines(row)))
 
 
+def _make_folder(folder: Path) -> None:
+    """Before the work, so that it can't be in vain."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"folder '{folder}' can't be made: {error.strerror}.") from None
+
+
 def _files(n: int) -> str:
     return f"{n:,} file" + ("s" if n != 1 else "")
 
@@ -320,6 +427,7 @@ _COMMANDS: dict[str, tuple[type[Any], str]] = {
     "train": (Train, "train a classifier from a folder of labelled images"),
     "predict": (Predict, "classify images with a trained model"),
     "evaluate": (Evaluate, "measure a trained model on labelled images"),
+    "symmetry": (Symmetry, "measure what shifts, crops, flips and turns do to a model's answers"),
     "info": (Info, "describe a model folder, the network variants or this machine"),
 }
 

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from astroformer.evaluation.pictures import plot_confusion, plot_history
+from astroformer.evaluation.pictures import plot_confusion, plot_history, plot_symmetry
+from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
 from astroformer.images.mock_galaxies import CLASSES
 from astroformer.metrics import Evaluation, evaluate
 
@@ -85,3 +87,30 @@ def test_confusion_with_a_class_without_images(tmp_path: Path) -> None:
     probabilities_NK = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1]])
     plot_confusion(evaluate(np.array([0, 1]), probabilities_NK, ("a", "b", "c"), resamples=10), tmp_path / "c.png")
     pixels(tmp_path / "c.png")
+
+
+def test_symmetry(tmp_path: Path) -> None:
+    class Mean(torch.nn.Module):
+        def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+            return x_BCHW.mean((2, 3))
+
+    class Pixel(torch.nn.Module):
+        def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+            return x_BCHW[:, :, 3, 3]
+
+    images_NCHW = torch.randn(20, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    settings = SymmetrySettings(shifts=2, crops=2, rotations=1)
+    reports = {
+        "runs/a_folder_with_a_long_name_that_someone_chose/model": measure_symmetry(
+            Mean(), images_NCHW, settings=settings
+        ),
+        "Pixel": measure_symmetry(Pixel(), images_NCHW, settings=settings),
+    }
+    plot_symmetry(reports, tmp_path / "s.png")
+    array = pixels(tmp_path / "s.png")
+    blue = (array[..., 2] > 140) & (array[..., 0] < 80)
+    red = (array[..., 0] > 170) & (array[..., 1] < 100) & (array[..., 2] < 90)
+    rows = [np.flatnonzero(colour[: len(array) // 2].any(1)) for colour in (blue, red)]
+    assert rows[0].min() < rows[1].min()  # the line at 100 % lies above the other, inside the frame
+    assert blue.sum() > 300
+    assert red.sum() > 300

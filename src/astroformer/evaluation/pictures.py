@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from astroformer.metrics import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from astroformer.evaluation.symmetry import SymmetryReport
 
 _INK, _BLUE, _RED, _GREY = "#222222", "#2563a8", "#c2452d", "#8a8a8a"
 
@@ -93,3 +96,32 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
     bar = figure.colorbar(image, ax=axes, shrink=0.8, format=lambda share, _: f"{share:.0%}")
     bar.set_label("share of the true class")
     figure.savefig(path, dpi=130, bbox_inches="tight")  # long names may need more room than was planned
+
+
+def plot_symmetry(reports: Mapping[str, SymmetryReport], path: Path) -> None:
+    """Consistency against shift distance, a line a network, with its 95 % band and its C-Cons in the legend."""
+    figure = _new_figure(7.2, 4.2)
+    axes = figure.subplots()
+    lowest, farthest = 1.0, 1
+    for i, (name, report) in enumerate(reports.items()):
+        px, shares = list(report.distance), list(report.distance.values())
+        colour = (_BLUE, _RED, _GREY, "#3b8f5a", "#8a5aa8", "#c98a1b")[i % 6]
+        axes.fill_between(px, [m.low for m in shares], [m.high for m in shares], color=colour, alpha=0.15, linewidth=0)
+        label = f"{_short(name)} (C-Cons {report.c_cons.value:.1%})"
+        axes.plot(px, [m.value for m in shares], color=colour, marker="o", markersize=3.5, label=label)
+        lowest = min(lowest, *(m.low for m in shares))
+        farthest = max(farthest, *px)
+    first, bottom = next(iter(reports.values())), max(0.0, lowest - 0.08)
+    axes.set(
+        xlabel="distance of the circular shift along one axis (px)",
+        ylabel="images that keep their class",
+        xlim=(0, farthest * 1.02),
+        ylim=(bottom, 1 + 0.03 * (1 - bottom)),
+    )
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    size = "×".join(map(str, first.image_size))
+    axes.set_title(f"Same class after a shift? {first.n:,} images of {size} px, {first.settings.dtype}", fontsize=11)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="lower left")
+    figure.savefig(path, dpi=130)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from astroformer.evaluation.symmetry import SymmetryReport
+
 
 class PredictionWriter:
     """Writes predictions batch by batch to a CSV or Parquet file, one row an image.
@@ -117,3 +119,58 @@ def confusion_text(evaluation: Evaluation) -> str:
         for k, (name, row) in enumerate(zip(evaluation.classes, counts, strict=True))
     )
     return "\n".join([header, *lines])
+
+
+def write_symmetry(path: Path, report: SymmetryReport, extra: dict[str, Any]) -> None:
+    """`symmetry.json`: what was measured, with which settings, and what the caller knows of model and images."""
+    path.write_text(json.dumps({**extra, **report.to_dict()}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def symmetry_text(report: SymmetryReport) -> str:
+    """The report as tables: shares with 95 % intervals, changes by transformation, feature errors, shift distances."""
+    s, (height, width) = report.settings, report.image_size
+    rows, columns = report.shift_range
+    reach = f"rows {_range(rows)}, columns {_range(columns)} px"
+    lines = [
+        f"{report.n:,} images of {height} × {width} px, called {report.classes_called} of {report.num_classes} classes",
+        f"{s.dtype} on {report.device}, seed {s.seed}",
+        f"circular shifts: {s.shifts} an image, {reach}, (0, 0) excluded, padding circular",
+    ]
+    if report.frame and report.crop_offsets:
+        down, right = (_range(r) for r in report.crop_offsets)
+        lines.append(
+            f"crops: {s.crops} an image, {height} × {width} of {report.frame[0]} × {report.frame[1]} px, offsets "
+            + (down if down == right else f"{down} and {right}")
+        )
+    lines += [f"rotations: {s.rotations} an image, any angle, bilinear, padding {s.padding}", ""]
+    shares = {"C-Cons (two circular shifts)": report.c_cons, "S-Cons (two crops)": report.s_cons}
+    words = {"plain": "accuracy", "shifted": "accuracy, circular shifts", "worst": f"accuracy, worst of {s.shifts}"}
+    shares |= {words[name]: interval for name, interval in report.accuracy.items()}
+    lines += [
+        f"{name:<30}{m.value:>9.2%}   95 % interval {m.low:.2%} to {m.high:.2%}" for name, m in shares.items() if m
+    ]
+    lines += ["", f"{'':<18}{'views':>7}{'same class':>13}{'max |Δ logit|':>16}{'over their sd':>16}"]
+    for name, change in report.changes.items():
+        relative = "–" if change.relative is None else f"{change.relative:.3g}"
+        lines.append(
+            f"{name:<18}{change.views:>7}{change.consistency.value:>13.2%}{change.largest:>16.3g}{relative:>16}"
+        )
+    if report.features:
+        lines += ["", "feature error ‖F(Tx) − T F(x)‖ / ‖F(x)‖, mean and largest", f"{'stage':<7}{'map':<16}"]
+        lines[-1] += "".join(f"{name:>22}" for name in report.features)
+        for stage, errors in enumerate(zip(*report.features.values(), strict=True)):
+            size = " × ".join(map(str, errors[0].map))
+            cells = (f"{e.mean:.2g}, {e.largest:.2g}" for e in errors)
+            lines.append(f"{stage:<7}{size:<16}" + "".join(f"{cell:>22}" for cell in cells))
+    shown = [*list(report.distance)[:5], *list(report.distance)[7::4]]
+    lines += ["", f"{'shift by, px':<18}" + "".join(f"{px:>9}" for px in shown)]
+    lines.append(f"{'same class':<18}" + "".join(f"{report.distance[px].value:>9.2%}" for px in shown))
+    if report.classes_called == 1:
+        lines += ["", "All images are called the same class: consistency says little, see the changes of the logits."]
+    if report.not_measured:
+        lines += ["", *(f"not measured: {name} ({why})" for name, why in report.not_measured.items())]
+    return "\n".join(lines)
+
+
+def _range(ends: tuple[int, int]) -> str:
+    return f"[{ends[0]}, {ends[1]}]".replace("-", "−")

@@ -1,0 +1,187 @@
+"""What `astroformer symmetry` measures: a model folder, a variant or a timm network, and the images for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from astroformer.classifier import load
+from astroformer.errors import UserError, unknown_name
+from astroformer.evaluation.symmetry import frame_size
+from astroformer.images.mock_galaxies import CLASSES
+from astroformer.images.preprocessing import Preprocessing
+from astroformer.images.sources import LabelledImages, open_source
+from astroformer.network import VARIANTS, create_network
+from astroformer.training.randomness import permutation
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_MOCK_SEED = 1000  # added to the seed: not the galaxies that `train mock-galaxies` shows with the same seed
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and how images come to it.
+
+    Attributes:
+        name: what the user named.
+        network: maps (B, C, H, W) to logits; plain, in float32.
+        weights: where they are from: `trained`, `pretrained` or `random (seed 0)`.
+        preprocessing: from a file to an input.
+        classes: names of the logits; empty where they are not known, and labels then mean nothing.
+    """
+
+    name: str
+    network: nn.Module
+    weights: str
+    preprocessing: Preprocessing
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Images as a network sees them, the frames that crops are cut from, and what was left out of `total`."""
+
+    source: str
+    images_NCHW: Tensor
+    frames_NCHW: Tensor
+    labels_N: NDArray[np.int64] | None
+    frame_preprocessing: Preprocessing
+    total: int
+    left_out: list[tuple[str, str]]  # (file, reason)
+
+
+def open_subject(
+    model: str,
+    *,
+    image_size: int | None = None,
+    num_classes: int | None = None,
+    pretrained: bool = False,
+    seed: int = 0,
+) -> Subject:
+    """A model folder, a variant by name, or `timm:NAME`.
+
+    Networks by name have random weights, drawn with the seed, unless `pretrained` weights are asked of timm; they get
+    the central part of a picture (224 of 256 px and in proportion), so that crops of the same scale can be cut from it.
+
+    Args:
+        image_size: side in px, for networks by name; default the network's own.
+        num_classes: for networks by name; default 10, of pretrained ones their own.
+
+    Raises:
+        UserError: no such model, or a word that does not apply to it.
+    """
+    if Path(model).exists():
+        for word, value in (("image-size", image_size), ("num-classes", num_classes), ("pretrained", pretrained)):
+            if value:
+                raise UserError(
+                    f"--{word} is for networks by name, and '{model}' is a folder with its own; leave it out."
+                )
+        classifier = load(model)
+        return Subject(model, classifier.network, "trained", classifier.preprocessing, classifier.classes)
+    if image_size is not None and image_size < 16:
+        raise UserError(f"--image-size is {image_size}; at least 16 px are needed.")
+    if num_classes is not None and num_classes < 2:
+        raise UserError(f"--num-classes is {num_classes}; at least 2 are needed.")
+    network: nn.Module
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if model in VARIANTS:
+            if pretrained:
+                raise UserError(f"--pretrained: no weights of {model} are published; leave it out.")
+            size = VARIANTS[model].img_size if image_size is None else (image_size, image_size)
+            network = create_network(model, img_size=size, num_classes=num_classes or 10)
+        elif model.startswith("timm:"):
+            network, size = _timm_network(model.removeprefix("timm:"), image_size, num_classes, pretrained)
+        else:
+            near = str(unknown_name("model", model, VARIANTS))
+            raise UserError(f"{near[:-1]}, a model folder, or timm:NAME.")
+    crop = min(side / outer for side, outer in zip(size, frame_size(size), strict=True))
+    preprocessing = Preprocessing(size, 3, crop=crop, mean=_IMAGENET_MEAN, std=_IMAGENET_STD)
+    return Subject(model, network.eval(), "pretrained" if pretrained else f"random (seed {seed})", preprocessing)
+
+
+def _timm_network(
+    name: str, image_size: int | None, num_classes: int | None, pretrained: bool
+) -> tuple[nn.Module, tuple[int, int]]:
+    import timm
+
+    base = name.partition(".")[0]
+    if not timm.is_model(base):
+        near = difflib.get_close_matches(base, timm.list_models(), n=1, cutoff=0.5)
+        hint = f" Did you mean 'timm:{near[0]}'?" if near else ""
+        raise UserError(f"timm has no network '{name}'.{hint} timm.list_models() lists them.")
+    words: dict[str, Any] = {"pretrained": pretrained}
+    if num_classes or not pretrained:
+        words["num_classes"] = num_classes or 10
+    config: Any = timm.get_pretrained_cfg(name) or timm.get_pretrained_cfg(base)
+    if image_size is not None and config is not None and config.fixed_input_size:
+        words["img_size"] = image_size
+    try:
+        network: nn.Module = timm.create_model(name, **words)
+    except Exception as error:  # a hub that can't be reached, a size that the network can't take: timm says which
+        raise UserError(f"timm can't make '{name}' with {words}: {str(error).rstrip('.')}.") from None
+    side = image_size or (config.input_size[1] if config is not None else 224)
+    return network, (side, side)
+
+
+def read_inputs(subject: Subject, data: str | None, *, images: int, seed: int = 0) -> Inputs:
+    """Up to so many images of a source, drawn with the seed, through the subject's own preprocessing.
+
+    The frame around an image is preprocessed to `frame_size` from a central part of the picture that is larger in
+    proportion, so that crops have the scale that the network knows. Where the picture ends before (a `crop` above 7/8),
+    the frame is all of it, and crops show it up to 8/7 larger: Zhang's protocol, 224 of 256 px.
+
+    Args:
+        data: a source as `open_source` knows them, labelled if the subject knows its classes. None: mock galaxies, that
+            `train mock-galaxies` has not shown with the same seed; they have labels for a subject of the same classes.
+        images: at most so many.
+
+    Raises:
+        UserError: the source can't be opened, or none of the images can be read.
+    """
+    if images < 1:
+        raise UserError(f"images is {images}; at least 1 is needed.")
+    plain = subject.preprocessing
+    outer = frame_size(plain.image_size)
+    zoom = min(wide / side for wide, side in zip(outer, plain.image_size, strict=True))
+    around = dataclasses.replace(plain, image_size=outer, crop=min(1.0, plain.crop * zoom))
+    source: LabelledImages
+    if data is None:
+        side = max(16, math.ceil(max(outer) / around.crop - 1e-6))
+        source = open_source(f"mock-galaxies:{images}x{side}", classes=CLASSES, seed=seed + _MOCK_SEED)
+        if subject.classes != CLASSES:
+            source = dataclasses.replace(source, labels=None)
+    elif subject.classes:
+        source = open_source(data, classes=subject.classes, seed=seed)
+    else:
+        source = open_source(data, labelled=False, seed=seed)
+    chosen = source.subset(np.sort(permutation(seed, 0, len(source)).numpy()[:images]))
+    rows, read, left_out = [], [], []
+    for i, file in enumerate(chosen.files):
+        try:
+            picture = chosen.read(i)
+            rows.append((plain.apply(picture), around.apply(picture)))
+            read.append(i)
+        except UserError as error:
+            left_out.append((file, str(error)))
+    if not rows:
+        raise UserError(f"none of {len(left_out)} images of '{source.source}' can be read; the first: {left_out[0][1]}")
+    stored = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*rows, strict=True)]
+    return Inputs(
+        source.source + ("" if data else f" (seed {seed + _MOCK_SEED})"),
+        plain.normalize(stored[0]),
+        around.normalize(stored[1]),
+        None if chosen.labels is None else chosen.labels[read],
+        around,
+        len(source),
+        left_out,
+    )
