@@ -59,7 +59,9 @@ def table(epochs: int) -> str:
         arm: np.array([[some[arm, seed][name] for name in SCORES] for seed in seeds]) * (100, 100, 1) for arm in ARMS
     }
     for arm, value in values.items():
-        cells = [f"{m:.{d}f} ± {s:.{d}f}" for m, s, d in zip(value.mean(0), value.std(0, ddof=1), (1, 1, 3), strict=True)]
+        cells = [
+            f"{m:.{d}f} ± {s:.{d}f}" for m, s, d in zip(value.mean(0), value.std(0, ddof=1), (1, 1, 3), strict=True)
+        ]
         lines.append(f"| {arm} | {' | '.join(cells)} | {len(seeds)} |")
     first, second = values.values()
     difference = first - second

@@ -1,0 +1,161 @@
+"""Does exact equivariance cost accuracy? Plain, `anchor` and `input`, trained alike on four data sets, seed by seed.
+
+    python benchmarks/equivariance.py ../shared/data
+    python benchmarks/equivariance.py --table
+
+Every run is `astroformer train` with everything at its default but the length, to the end of its schedule, and then
+`astroformer symmetry` on images that it was not trained on and that chose nothing. The three arms train for equal
+epochs, so that other programs on the machine do them no harm; what an epoch costs more is measured apart
+(`benchmarks/speed.py --rows equivariance`). One thread a run, as many runs side by side as there are cores. One row a
+run is appended to `equivariance.jsonl`; rows that are there are not run again, and model folders stay under `--out`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+ARMS = {
+    "plain": [],
+    "anchor": ["--network.equivariance", "anchor"],
+    "input": ["--network.equivariance", "input"],
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A data set: sources (`{a}` and `{b}` bound the images a class of a seed's split), and the length of a run."""
+
+    train: str
+    valid: str
+    epochs: int
+    words: tuple[str, ...] = ()
+    per_class: int = 0
+
+
+STUDIES = {
+    "Galaxy Zoo 2, 400 a class": Study("galaxy-zoo2/train", "galaxy-zoo2/valid", 40),
+    "CIFAR-10 (JPEG), 50 a class": Study(
+        "cifar10/train.npz@per-class={a}:{b}", "cifar10/train.npz@per-class=4000:4100", 200, ("--recipe", "photo"), 50
+    ),
+    "CIFAR-10 (JPEG), 500 a class": Study(
+        "cifar10/train.npz@per-class={a}:{b}", "cifar10/train.npz@per-class=4000:4100", 40, ("--recipe", "photo"), 500
+    ),
+    "MiraBest, 200 a class": Study("mirabest/train.npz@per-class=0:200", "mirabest/train.npz@per-class=200:312", 100),
+}
+SHOWN = {
+    "accuracy": "accuracy",
+    "shifted": "under circular shifts",
+    "worst": "worst of 16",
+    "c_cons": "C-Cons",
+    "s_cons": "S-Cons",
+}
+T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}  # Student's t, by n
+
+
+def rows() -> list[dict[str, Any]]:
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def run(name: str, arm: str, seed: int, data: Path, out: Path) -> dict[str, Any]:
+    """Trains and measures in fresh processes."""
+    study = STUDIES[name]
+    folder = out / name.replace(" ", "-").replace(",", "") / f"{arm}-{seed}"
+    first = study.per_class * seed
+    train = str(data / study.train.format(a=first, b=first + study.per_class))
+    valid = str(data / study.valid)
+    began = time.perf_counter()
+    if not (folder / "model").exists():
+        words = ["--epochs", str(study.epochs), "--seed", str(seed), *study.words, *ARMS[arm]]
+        _astroformer("train", train, "--valid", valid, "--out", str(folder), *words)
+    seconds = round(time.perf_counter() - began)
+    _astroformer("symmetry", str(folder), "--data", valid, "--images", "100000", "--rotations", "1",
+                 "--out", str(folder / "symmetry"))  # fmt: skip
+    report = json.loads(next((folder / "symmetry").glob("*.json")).read_text(encoding="utf-8"))
+    config = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
+    found = {
+        "accuracy": report["accuracy"]["plain"]["value"],
+        "balanced_accuracy": config["metrics"]["balanced_accuracy"]["value"],
+        "nll": config["metrics"]["nll"]["value"],
+        "shifted": report["accuracy"]["shifted"]["value"],
+        "worst": report["accuracy"]["worst"]["value"],
+        "c_cons": report["c_cons"]["value"],
+        "s_cons": report["s_cons"]["value"],
+        "logit_change": report["changes"]["circular shifts"]["relative"],
+    }
+    row = {"study": name, "arm": arm, "seed": seed, "epochs": study.epochs, "images": report["n"]}
+    return {**row, **{k: round(v, 9) for k, v in found.items()}, "seconds": seconds, "versions": config["versions"]}
+
+
+def _astroformer(*words: str) -> None:
+    program = "from astroformer.cli import main; main()"
+    command = [sys.executable, "-c", program, *words, "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr[-2000:]}")
+
+
+def table() -> str:
+    """Mean ± standard deviation in percent; in brackets the difference from plain, seed by seed, with 95 % interval."""
+    lines = [f"| data | network | n | {' | '.join(SHOWN.values())} |", "|---|---|---|" + "---|" * len(SHOWN)]
+    for study in STUDIES:
+        by = {(row["arm"], row["seed"]): row for row in rows() if row["study"] == study}
+        for arm in dict.fromkeys([*ARMS, *(arm for arm, _ in by)]):
+            seeds = sorted(seed for other, seed in by if other == arm)
+            paired = [seed for seed in seeds if ("plain", seed) in by]
+            cells = []
+            for score in SHOWN:
+                value = 100 * np.array([by[arm, seed][score] for seed in seeds])
+                cell = f"{value.mean():.1f} ± {value.std(ddof=1):.1f}" if len(seeds) > 1 else ""
+                if arm != "plain" and len(paired) > 1:
+                    off = 100 * np.array([by[arm, seed][score] - by["plain", seed][score] for seed in paired])
+                    reach = T_95[len(paired)] * off.std(ddof=1) / np.sqrt(len(paired))
+                    cell += f" ({off.mean():+.1f} ± {reach:.1f})"
+                cells.append(cell)
+            if seeds:
+                lines.append(f"| {study} | {arm} | {len(seeds)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="?", help="folder with galaxy-zoo2, cifar10 and mirabest")
+    parser.add_argument("--out", type=Path, default=Path("runs/equivariance"), help="where run folders are kept")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--studies", nargs="+", default=list(STUDIES), choices=STUDIES)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--together", type=int, default=os.cpu_count(), help="runs side by side, one thread each")
+    parser.add_argument("--table", action="store_true", help="only print the table of the rows that are there")
+    arguments = parser.parse_args()
+    done = {(row["study"], row["arm"], row["seed"]) for row in rows()}
+    jobs = [
+        (study, arm, seed) for seed in range(arguments.seeds) for study in arguments.studies for arm in arguments.arms
+    ]
+    lock = Lock()
+
+    def job(study: str, arm: str, seed: int) -> None:
+        row = run(study, arm, seed, arguments.data, arguments.out)
+        with lock, RESULTS.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    if arguments.data is not None and not arguments.table:
+        with ThreadPoolExecutor(arguments.together) as pool:
+            list(pool.map(lambda what: job(*what), [what for what in jobs if what not in done]))
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
