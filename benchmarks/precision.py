@@ -2,9 +2,9 @@
 
     python benchmarks/precision.py ../shared/data/galaxy-zoo2
 
-Both train for equal epochs (not equal minutes: speed is not the question here) by the command line, with everything else
-at its default; a seed draws the same weights and the same augmentation in both. One thread a run, as many runs side by
-side as there are cores. One row a run is appended to `precision.jsonl`; rows that are there are not run again.
+Both train for equal epochs (not equal minutes: speed is not the question here) by the command line, with everything
+else at its default; a seed draws the same weights and the same augmentation in both. One thread a run, as many runs side
+by side as there are cores. One row a run is appended to `precision.jsonl`; rows that are there are not run again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def run(arm: str, seed: int, data: Path, epochs: int) -> dict[str, object]:
     """Trains in a fresh process, and reads the scores of the model folder."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        program = "from astroformer.cli import main; main()"
+        program = "import sys; from astroformer.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", program, "train", str(data / "train"), "--valid", str(data / "valid")]
         command += ["--epochs", str(epochs), "--seed", str(seed), "--quiet", "--out", f"{folder}/run", *ARMS[arm]]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})

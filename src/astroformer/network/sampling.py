@@ -35,7 +35,7 @@ def anchored(x_BCHW: Tensor, period: int = 2) -> tuple[Tensor, Tensor]:
         (B, C, H, W), and (B, 2) of int64 in [0, period): row and column that are first now. Moving an image by (a, b)
         moves its choice by (a, b) modulo the period, so what is returned moves by a multiple of the period.
     """
-    with torch.no_grad(), torch.autocast(x_BCHW.device.type, enabled=False):
+    with torch.no_grad():
         score_BHW = phase_score(x_BCHW)
         batch, height, width = score_BHW.shape
         scores_BPP = score_BHW.view(batch, height // period, period, width // period, period).sum((1, 3))
@@ -105,7 +105,7 @@ class Canonicalize(nn.Module):
 def centred(x_BCHW: Tensor) -> Tensor:
     """Images moved so that each one's most telling place is at row H // 2 and column W // 2; see `Canonicalize`."""
     height, width = x_BCHW.shape[2:]
-    with torch.no_grad(), torch.autocast(x_BCHW.device.type, enabled=False):
+    with torch.no_grad():
         # One bright pixel often has an equal elsewhere; with ever wider surroundings added, two places are equal only
         # in an image that repeats itself, and then it doesn't matter which is taken.
         score_BHW = phase_score(x_BCHW).to(torch.float64)
