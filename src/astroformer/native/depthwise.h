@@ -1,5 +1,4 @@
-// The depthwise 3x3 convolution over maps (B, H, W, C), padded by a pixel of zeros or circularly, for U vectors
-// of channels.
+// The depthwise 3x3 convolution over maps (B, H, W, C), padded by zeros or circularly, for U vectors of channels.
 
 #pragma once
 
@@ -26,8 +25,8 @@ void pad(float* row, int64_t W, bool circular) {
     }
 }
 
-// The rows of a map (H, W), padded by a pixel, of which the last three are kept; if circular, also the first and the last
-// of the map. `make(h, to)` writes the pixels of row h, and is called once for each.
+// The rows of a map (H, W), padded by a pixel: the last three made are kept and, if circular, the first and the last of
+// the map. `make(h, to)` writes the pixels of row h, and is called once for each.
 template <int U, class Make>
 class Rows {
   public:

@@ -192,7 +192,7 @@ void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t imag
     const int64_t full = (s.W + 2) * U * V;
     thread_local std::vector<Vec> memory, row_memory;
     memory.resize(3 * (s.W + 2) * U);
-    float* const z = (float*)memory.data();          // a row of gelu(h1), padded
+    float* const z = (float*)memory.data();  // a row of gelu(h1), padded
     float* const slope = z + full;           // of gelu'(h1)
     float* const dz = slope + full;          // of the gradient of gelu(h1)
     const T* const d0 = g.d + image * s.Ho * s.Wo * s.C + c;
