@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from astroformer.errors import UserError
 from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, create_network
 from astroformer.network.attention import PositionBias
-from astroformer.network.sampling import Canonicalize, anchored, centred, d4_views, phase_score, rolled
+from astroformer.network.sampling import Canonicalize, CircularConv2d, anchored, centred, d4_views, phase_score, rolled
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "anchor": {"equivariance": "anchor"},
@@ -161,6 +161,15 @@ def test_the_score_is_nothing_but_the_surroundings() -> None:
     share = (r / r.max((1, 2), keepdims=True)) ** 4
     np.testing.assert_allclose(score.numpy() / 2**40, share, atol=1e-9)
     assert score.amax((1, 2)).tolist() == [2**40] * 4
+
+
+@pytest.mark.parametrize("size", [(8, 6), (3, 5), (2, 1)])
+def test_circular_convolution_equals_torch(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 4, *size, dtype=torch.float64).requires_grad_()
+    layer = CircularConv2d(4, 4, 7, padding=3, groups=4, dtype=torch.float64)
+    tiled = x.tile(1, 1, 9, 9)[:, :, 4 * size[0] - 3 : 5 * size[0] + 3, 4 * size[1] - 3 : 5 * size[1] + 3]
+    torch.testing.assert_close(layer(x), nn.functional.conv2d(tiled, layer.weight, layer.bias, groups=4))
+    assert torch.autograd.gradcheck(layer, x)
 
 
 def test_rolled_equals_torch_roll() -> None:

@@ -33,8 +33,7 @@ class Astroformer(nn.Module):
         self.config = config
         self.grad_checkpointing = False
         torus = config.equivariance != "none"
-        padding = "circular" if torus else "zeros"
-        self.stem = Stem(config.in_chans, config.stem_width, config.strides[0], padding)
+        self.stem = Stem(config.in_chans, config.stem_width, config.strides[0], torus)
         stages: list[nn.Sequential] = []
         width, map_sizes, total = config.stem_width, config.map_sizes(), sum(config.depths)
         for stage, kind in enumerate(config.layout):
@@ -45,7 +44,7 @@ class Astroformer(nn.Module):
                 stride = config.strides[stage + 1] if position == 0 else 1
                 out_width = config.widths[stage]
                 if kind == "C":
-                    blocks.append(MBConv(width, out_width, stride, config.channel_attention, drop, padding))
+                    blocks.append(MBConv(width, out_width, stride, config.channel_attention, drop, torus))
                 else:
                     map_size = map_sizes[stage + 1] if config.relative_bias else None
                     sizes = (config.head_width, config.mlp_ratio, map_size)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from astroformer.network.sampling import convolution
+
 
 class PositionBias(nn.Module):
     """A learnt scalar per head and relative offset: w_{i-j} of the paper's equation 2.
@@ -154,14 +156,14 @@ class ConvBlockAttention(nn.Module):
     Args:
         width: channels.
         hidden: channels between the shared MLP's two layers.
-        padding: `zeros` or `circular`, of the spatial gate.
+        circular: whether the spatial gate's convolution is.
     """
 
-    def __init__(self, width: int, hidden: int, padding: str = "zeros") -> None:
+    def __init__(self, width: int, hidden: int, circular: bool = False) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(width, hidden, 1)
         self.restore = nn.Conv2d(hidden, width, 1)
-        self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False, padding_mode=padding)
+        self.spatial = convolution(circular)(2, 1, 7, padding=3, bias=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         mean_BC11 = x_BCHW.mean((2, 3), keepdim=True)
@@ -172,10 +174,10 @@ class ConvBlockAttention(nn.Module):
         return x_BCHW * self.spatial(maps_B2HW).sigmoid()
 
 
-def channel_attention(kind: str, width: int, hidden: int, padding: str = "zeros") -> nn.Module:
+def channel_attention(kind: str, width: int, hidden: int, circular: bool = False) -> nn.Module:
     """The module that `AstroformerConfig.channel_attention` names, for (B, width, H, W) maps."""
     if kind == "se":
         return SqueezeExcitation(width, hidden)
     if kind == "cbam":
-        return ConvBlockAttention(width, hidden, padding)
+        return ConvBlockAttention(width, hidden, circular)
     return nn.Identity()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from astroformer.network.attention import RelativeAttention, channel_attention
+from astroformer.network.sampling import convolution
 
 EXPANSION = 4  # hidden over outer width of an MBConv block
 LAYER_NORM_EPS = 1e-6
@@ -66,11 +67,12 @@ class Shortcut(nn.Module):
 class Stem(nn.Module):
     """S0: two 3x3 convolutions, the first with the stride, batch norm and GELU between them."""
 
-    def __init__(self, in_chans: int, width: int, stride: int, padding: str = "zeros") -> None:
+    def __init__(self, in_chans: int, width: int, stride: int, circular: bool = False) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_chans, width, 3, stride=stride, padding=1, padding_mode=padding, bias=False)
+        convolve = convolution(circular)
+        self.conv1 = convolve(in_chans, width, 3, stride=stride, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, padding_mode=padding, bias=False)
+        self.conv2 = convolve(width, width, 3, padding=1, bias=False)
         init_convolutions(self)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -86,11 +88,11 @@ class MBConv(nn.Module):
         stride: 1 or 2, of the depthwise convolution.
         attention: `se`, `cbam` or `none`; its hidden width is a quarter of `out_width`.
         drop: stochastic depth, the probability of dropping the residual branch of a sample.
-        padding: `zeros` or `circular`, of the depthwise convolution (and CBAM's).
+        circular: whether the depthwise convolution (and CBAM's) is.
     """
 
     def __init__(
-        self, width: int, out_width: int, stride: int, attention: str, drop: float, padding: str = "zeros"
+        self, width: int, out_width: int, stride: int, attention: str, drop: float, circular: bool = False
     ) -> None:
         super().__init__()
         middle = EXPANSION * out_width
@@ -98,11 +100,10 @@ class MBConv(nn.Module):
         self.norm = nn.BatchNorm2d(width)
         self.expand = nn.Conv2d(width, middle, 1, bias=False)
         self.expand_norm = nn.BatchNorm2d(middle)
-        self.depthwise = nn.Conv2d(
-            middle, middle, 3, stride=stride, padding=1, padding_mode=padding, groups=middle, bias=False
-        )
+        convolve = convolution(circular)
+        self.depthwise = convolve(middle, middle, 3, stride=stride, padding=1, groups=middle, bias=False)
         self.depthwise_norm = nn.BatchNorm2d(middle)
-        self.attention = channel_attention(attention, middle, max(1, out_width // 4), padding)
+        self.attention = channel_attention(attention, middle, max(1, out_width // 4), circular)
         self.project = nn.Conv2d(middle, out_width, 1)
         self.drop = StochasticDepth(drop)
         init_convolutions(self)

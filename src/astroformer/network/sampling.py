@@ -11,8 +11,11 @@ Legend: B images, C channels, H and W rows and columns, P phases a side (the per
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 # Of the four neighbours above, below, left and right. Unequal, or mirror-symmetric images would score two phases alike
 # (the norm of a phase does: 41 % of pairs then fail even in float64).
@@ -80,6 +83,32 @@ def d4_views(x_BCHW: Tensor) -> list[Tensor]:
     """The eight views of square images under quarter turns and flips (the group D4), the image itself first."""
     turned = [x_BCHW.rot90(k, (2, 3)) for k in range(4)]
     return turned + [view.flip(3) for view in turned]
+
+
+class CircularConv2d(nn.Conv2d):
+    """A convolution on the torus: `nn.Conv2d` with `padding_mode` "circular", faster, and on maps of any size."""
+
+    def __init__(self, *sizes: int, **settings: Any) -> None:
+        super().__init__(*sizes, padding_mode="circular", **settings)
+
+    def _conv_forward(self, x_BCHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        # Not by F.pad: what it gives has lost the memory format, and depthwise convolutions then take 4 times as long.
+        rows, columns = (int(padding) for padding in self.padding)
+        x_BHWC = wrapped(wrapped(x_BCHW.permute(0, 2, 3, 1), 2, columns), 1, rows)
+        return F.conv2d(x_BHWC.permute(0, 3, 1, 2), weight, bias, self.stride, 0, self.dilation, self.groups)
+
+
+def wrapped(x: Tensor, axis: int, by: int) -> Tensor:
+    """x continued circularly by so many places at either end of `axis`."""
+    size = x.shape[axis]
+    if by <= size:
+        return torch.cat((x.narrow(axis, size - by, by), x, x.narrow(axis, 0, by)), axis)
+    return x.index_select(axis, torch.arange(-by, size + by, device=x.device) % size)
+
+
+def convolution(circular: bool) -> type[nn.Conv2d]:
+    """The class of convolutions wider than 1x1."""
+    return CircularConv2d if circular else nn.Conv2d
 
 
 class Canonicalize(nn.Module):
