@@ -177,6 +177,8 @@ def test_rolled_equals_torch_roll() -> None:
     first = torch.tensor([[0, 0], [1, 6], [4, 3], [2, 2], [3, 5], [4, 6]])
     expected = torch.stack([one.roll((-a, -b), (1, 2)) for one, (a, b) in zip(x, first.tolist(), strict=True)])
     assert torch.equal(rolled(x, first, (5, 7)), expected)
+    assert torch.equal(torch.compile(rolled, backend="eager")(x, first, (5, 7)), expected)  # it has its own way there
+    assert torch.autograd.gradcheck(lambda x: rolled(x, first, (5, 7)), x.double().requires_grad_())
 
 
 def test_gradients_flow_through_the_choice() -> None:

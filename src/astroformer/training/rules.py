@@ -85,11 +85,11 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     if model == "auto":
         model = settings["model"] = "astroformer_atto" if device == "cpu" else "astroformer_nano"
     if recipe.image_size is None:
-        step = math.lcm(8, dataclasses.replace(VARIANTS[model], **recipe.network.words()).size_multiple)
+        multiple = math.lcm(8, dataclasses.replace(VARIANTS[model], **recipe.network.words()).size_multiple)
         side = float(np.median([min(image.shape[:2]) for image in sample]))
         kept = side * (settings.get("crop") or recipe.crop or 1.0)
         largest = 64 if device == "cpu" else 128
-        settings["image_size"] = max(32, int(min(kept, largest)) // step * step)
+        settings["image_size"] = max(32, int(min(kept, largest)) // multiple * multiple)
     if recipe.learning_rate is None:
         rate = LEARNING_RATES[recipe.optimizer]
         width = VARIANTS[model].widths[-1]
