@@ -8,7 +8,7 @@
 - maps are (B, H, W, C) in memory and 1x1 convolutions are matrix products;
 - on a CPU with a compiler, all that lies between the two matrix products of an MBConv block is one pass over the wide
   map (`native/inference.cpp`); elsewhere it is torch's own operations;
-- batches are cut into pieces whose wide maps stay in the processor's cache.
+- in each stage a batch is cut into pieces whose wide maps stay in the processor's cache.
 
 In bfloat16 the matrix products and the wide maps are in that type, all else is float32.
 
@@ -32,7 +32,7 @@ from astroformer.network.blocks import MBConv, Shortcut, Stem, TransformerBlock
 
 _LANES = 16  # channels that a kernel works on at once
 _FEW_TOKENS = 256  # up to here one head's scores stay in the cache, and our kernel is ahead of torch's
-_PIECE = 4 << 20  # values in the widest map of a piece of a batch
+_PIECE = 4 << 20  # values in the widest map of a piece of a batch, of each stage its own
 
 
 class FastInference:
@@ -49,10 +49,12 @@ class FastInference:
         with torch.no_grad():
             ops = _Operations(dtype, on_cpu)
             self._stem = _Stem(network.stem, ops)
-            self._blocks: list[Callable[[Tensor], Tensor]] = [
-                _MBConv(block, ops) if isinstance(block, MBConv) else _Transformer(block, ops)
+            self._stages: list[list[Callable[[Tensor], Tensor]]] = [
+                [
+                    _MBConv(block, ops) if isinstance(block, MBConv) else _Transformer(block, ops)
+                    for block in stage.children()
+                ]
                 for stage in network.stages
-                for block in stage.children()
             ]
             self._head = copy.deepcopy(network.head).eval()
         # Channels that the first block of each stage makes of the map before it.
@@ -64,14 +66,21 @@ class FastInference:
     def __call__(self, x_BCHW: Tensor) -> Tensor:
         check_images(x_BCHW, self._config)
         maps = self._config.map_sizes((x_BCHW.shape[2], x_BCHW.shape[3]))
-        widest = max(rows * columns * wide for (rows, columns), wide in zip(maps, self._wide, strict=False))
-        piece = max(1, _PIECE // widest) if x_BCHW.device.type == "cpu" else len(x_BCHW)
-        return torch.cat([self._forward(some) for some in x_BCHW.split(piece)])
+        on_cpu = x_BCHW.device.type == "cpu"
 
-    def _forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BHWC = self._stem(x_BCHW)
-        for block in self._blocks:
-            x_BHWC = block(x_BHWC)
+        def pieces(x: Tensor, values: int) -> tuple[Tensor, ...]:
+            """The batch in parts whose images, of so many values in their widest map, stay in the cache together."""
+            return x.split(max(1, _PIECE // values)) if on_cpu else (x,)
+
+        rows, columns = maps[0]
+        x_BHWC = torch.cat([self._stem(some) for some in pieces(x_BCHW, rows * columns * self._config.stem_width)])
+        for blocks, (rows, columns), wide in zip(self._stages, maps, self._wide, strict=False):
+            done = []
+            for some in pieces(x_BHWC, rows * columns * wide):
+                for block in blocks:
+                    some = block(some)
+                done.append(some)
+            x_BHWC = torch.cat(done)
         return self._head(x_BHWC.permute(0, 3, 1, 2))
 
 
