@@ -57,7 +57,17 @@ def test_prediction_needs_torch_alone(model_folder: Path, galaxy_folder: Path, t
 
 
 def test_the_first_steps_wait_for_none_of_the_rest(galaxy_folder: Path, tmp_path: Path) -> None:
-    words = ["train", str(galaxy_folder), "--device", "cpu", "--out", "run", "--cache", str(tmp_path / "cache"), "--quiet"]
+    words = [
+        "train",
+        str(galaxy_folder),
+        "--device",
+        "cpu",
+        "--out",
+        "run",
+        "--cache",
+        str(tmp_path / "cache"),
+        "--quiet",
+    ]
     program = f"""
 from astroformer.cli import main
 from astroformer.training.loop import Interrupted, Loop

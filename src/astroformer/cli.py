@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 def _first_imports() -> Iterator[None]:
     """Around a command's imports: what they make stays, so Python's collector looks at it neither now nor at the end.
 
-    A third of what torch costs at the start and at the exit goes into that. A program that has imported torch is left as it is.
+    A third of what torch costs at the start and at the exit goes into that. A program that has imported torch already
+    is left as it is.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield

@@ -62,7 +62,7 @@ def footprint(recipe: Recipe, config: AstroformerConfig, size: tuple[int, int]) 
 
 
 def at_most(recipe: Recipe, config: AstroformerConfig, size: tuple[int, int]) -> Footprint:
-    """More than `footprint` finds, from the sizes of the maps alone: at once, where counting imports torch's compiler."""
+    """More than `footprint` finds, from the sizes of maps alone: at once, where counting imports torch's compiler."""
     with torch.device("meta"), WithoutValues():
         network = Astroformer(config)
     pixels = [height * width for height, width in config.map_sizes(size)]
