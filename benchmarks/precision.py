@@ -3,8 +3,8 @@
     python benchmarks/precision.py ../shared/data/galaxy-zoo2
 
 Both train for equal epochs (not equal minutes: speed is not the question here) by the command line, with everything
-else at its default; a seed draws the same weights and the same augmentation in both. One thread a run, as many runs side
-by side as there are cores. One row a run is appended to `precision.jsonl`; rows that are there are not run again.
+else at its default; a seed draws the same weights and the same augmentation in both. One thread a run, as many runs
+side by side as there are cores. One row a run is appended to `precision.jsonl`; rows that are there are not run again.
 """
 
 from __future__ import annotations

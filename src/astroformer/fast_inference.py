@@ -8,7 +8,7 @@
 - maps are (B, H, W, C) in memory and 1x1 convolutions are matrix products;
 - on a CPU with a compiler, all that lies between the two matrix products of an MBConv block is one pass over the wide
   map (`native/inference.cpp`); elsewhere it is torch's own operations;
-- batches are cut into pieces whose wide maps stay in the processor's cache.
+- in each stage a batch is cut into pieces whose wide maps stay in the processor's cache.
 
 In bfloat16 the matrix products and the wide maps are in that type, all else is float32.
 
@@ -18,6 +18,7 @@ Legend: B images, C channels, H and W rows and columns, M channels of wide maps,
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 
 import torch
@@ -32,7 +33,7 @@ from astroformer.network.sampling import anchored, d4_views, wrapped
 
 _LANES = 16  # channels that a kernel works on at once
 _FEW_TOKENS = 256  # up to here one head's scores stay in the cache, and our kernel is ahead of torch's
-_PIECE = 4 << 20  # values in the widest map of a piece of a batch
+_PIECE = 4 << 20  # values in the widest map of a piece of a batch, of each stage its own
 
 
 class FastInference:
@@ -49,12 +50,13 @@ class FastInference:
         with torch.no_grad():
             ops = _Operations(dtype, on_cpu)
             self._stem = _Stem(network.stem, ops)
-            self._blocks: list[Callable[[Tensor], Tensor]] = []
+            self._stages: list[list[Callable[[Tensor], Tensor]]] = []
             for stage, blocks in enumerate(network.stages, start=1):
-                if config.anchor_period(stage) > 1:
-                    self._blocks.append(_Anchor(config.anchor_period(stage)))
+                period = config.anchor_period(stage)
+                self._stages.append([_Anchor(period)] if period > 1 else [])
                 for block in blocks.children():
-                    self._blocks.append(_MBConv(block, ops) if isinstance(block, MBConv) else _Transformer(block, ops))
+                    made = _MBConv(block, ops) if isinstance(block, MBConv) else _Transformer(block, ops)
+                    self._stages[-1].append(made)
             self._head = copy.deepcopy(network.head).eval()
         # Channels that the first block of each stage makes of the map before it.
         self._wide = [
@@ -64,21 +66,30 @@ class FastInference:
     @torch.inference_mode()
     def __call__(self, x_BCHW: Tensor) -> Tensor:
         check_images(x_BCHW, self._config)
-        maps = self._config.map_sizes((x_BCHW.shape[2], x_BCHW.shape[3]))
-        widest = max(rows * columns * wide for (rows, columns), wide in zip(maps, self._wide, strict=False))
-        piece = max(1, _PIECE // widest) if x_BCHW.device.type == "cpu" else len(x_BCHW)
-        d4 = self._config.symmetry == "shift+d4"
-        views = d4_views(x_BCHW) if d4 else [x_BCHW]
-        logits = [torch.cat([self._forward(some) for some in view.split(piece)]) for view in views]
-        return torch.stack(logits).mean(0) if d4 else logits[0]
+        if self._config.symmetry == "shift+d4":
+            return torch.stack([self._forward(view_BCHW) for view_BCHW in d4_views(x_BCHW)]).mean(0)
+        return self._forward(x_BCHW)
 
     def _forward(self, x_BCHW: Tensor) -> Tensor:
+        maps = self._config.map_sizes((x_BCHW.shape[2], x_BCHW.shape[3]))
+        on_cpu = x_BCHW.device.type == "cpu"
+
+        def pieces(x: Tensor, values: int) -> tuple[Tensor, ...]:
+            """The batch in parts whose images, of so many values in their widest map, stay in the cache together."""
+            return x.split(max(1, _PIECE // values)) if on_cpu else (x,)
+
         period = self._config.anchor_period(0)
         if period > 1:
             x_BCHW, _ = anchored(x_BCHW, period)
-        x_BHWC = self._stem(x_BCHW)
-        for block in self._blocks:
-            x_BHWC = block(x_BHWC)
+        rows, columns = maps[0]
+        x_BHWC = torch.cat([self._stem(some) for some in pieces(x_BCHW, rows * columns * self._config.stem_width)])
+        for blocks, (rows, columns), wide in zip(self._stages, maps, self._wide, strict=False):
+            done = []
+            for some in pieces(x_BHWC, rows * columns * wide):
+                for block in blocks:
+                    some = block(some)
+                done.append(some)
+            x_BHWC = torch.cat(done)
         return self._head(x_BHWC.permute(0, 3, 1, 2))
 
 
@@ -86,14 +97,20 @@ class _Operations:
     """Products in one type, and GELU and gates by the kernels or by torch. Narrow maps are float32, wide ones dtype."""
 
     def __init__(self, dtype: torch.dtype, on_cpu: bool) -> None:
-        self.dtype = dtype
+        self.dtype, self.on_cpu = dtype, on_cpu
         self.kernels, self.attention_kernels = (
             Kernels(source, dtype) if on_cpu and library(source) else None for source in ("inference", "attention")
         )
 
+    def weight(self, weight_OI: Tensor) -> Tensor:
+        """A copy of a weight as `product` takes it: of dtype, and where oneDNN is at hand packed for its products."""
+        weight_OI = weight_OI.detach().to(self.dtype, copy=True)
+        return _pack(weight_OI) if self.on_cpu and _can_pack(self.dtype) else weight_OI
+
     def product(self, x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-        """x (..., I) of any type times a weight of dtype: (..., O) of dtype."""
-        return F.linear(x.to(self.dtype), weight_OI, bias_O)
+        """x (..., I) of any type times what `weight` made: (..., O) of dtype."""
+        x = x.to(self.dtype)
+        return _packed_product(x, weight_OI, bias_O) if weight_OI.is_mkldnn else F.linear(x, weight_OI, bias_O)
 
     def gelu(self, x: Tensor, bias_C: Tensor) -> Tensor:
         """gelu(x + bias) for x (..., C) of dtype, a map of our own that may be overwritten; bias float32."""
@@ -143,6 +160,29 @@ class _Operations:
         y_BLC = torch.empty(batch, tokens, heads * head_width, dtype=self.dtype)
         self.attention_kernels("forward", qkv_BLNE, bias_NLL, y_BLC, scale, batch, tokens, heads, head_width)
         return y_BLC
+
+
+# What torch's compiler uses for linear layers: without packing, float32 products go through MKL, which on AMD's
+# processors runs a tenth slower, and a third where there are few input channels.
+def _pack(weight_OI: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight_OI)
+    return packed
+
+
+def _packed_product(x: Tensor, packed: Tensor, bias_O: Tensor | None) -> Tensor:
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias_O, "none", [], "")
+    return y
+
+
+@functools.cache
+def _can_pack(dtype: torch.dtype) -> bool:
+    """Whether this torch on this processor multiplies by packed weights; they are none of its public names."""
+    x_BI, weight_OI, bias_O = torch.ones(3, 16, dtype=dtype), torch.ones(8, 16, dtype=dtype), torch.ones(8, dtype=dtype)
+    try:
+        y_BO = _packed_product(x_BI, _pack(weight_OI), bias_O)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return torch.equal(y_BO, F.linear(x_BI, weight_OI, bias_O))
 
 
 def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -207,7 +247,7 @@ class _Shortcut:
         self.projects = isinstance(project, nn.Conv2d)
         if isinstance(project, nn.Conv2d):
             assert project.bias is not None
-            self.weight_OI = project.weight.detach().flatten(1).to(ops.dtype, copy=True)
+            self.weight_OI = ops.weight(project.weight.flatten(1))
             self.bias_O = project.bias.detach().to(ops.dtype, copy=True)
 
     def __call__(self, x_BHWI: Tensor) -> Tensor:
@@ -228,13 +268,13 @@ class _MBConv:
         a2_M, b2_M = _scale_and_shift(block.depthwise_norm)
         expand_MI = block.expand.weight.double().flatten(1)
         self.before_M = (a1_M * (expand_MI @ b0_I) + b1_M).float()
-        self.expand_MI = (a1_M[:, None] * expand_MI * a0_I).to(ops.dtype)
+        self.expand_MI = ops.weight(a1_M[:, None] * expand_MI * a0_I)
         self.kernel_9M = (block.depthwise.weight.double().flatten(1).t() * a2_M).float().contiguous()
         self.after_M = b2_M.float()
         self.gate = _gate(block.attention)
         self.cbam = copy.deepcopy(block.attention) if isinstance(block.attention, ConvBlockAttention) else None
         assert block.project.bias is not None
-        self.project_OM = block.project.weight.detach().flatten(1).to(ops.dtype, copy=True)
+        self.project_OM = ops.weight(block.project.weight.flatten(1))
         self.bias_O = block.project.bias.detach().to(ops.dtype, copy=True)
 
     def __call__(self, x_BHWI: Tensor) -> Tensor:
@@ -272,8 +312,8 @@ class _Transformer:
         self.norm1, self.norm2 = copy.deepcopy(block.norm1), copy.deepcopy(block.norm2)
         self.attention = _Attention(block.attention, ops)
         expand, project = block.mlp.expand, block.mlp.project
-        self.expand, self.expand_bias = expand.weight.detach().to(ops.dtype, copy=True), _bias(expand).clone()
-        self.project = project.weight.detach().to(ops.dtype, copy=True)
+        self.expand, self.expand_bias = ops.weight(expand.weight), _bias(expand).clone()
+        self.project = ops.weight(project.weight)
         self.project_bias = _bias(project).to(ops.dtype, copy=True)
 
     def __call__(self, x_BHWI: Tensor) -> Tensor:
@@ -288,9 +328,9 @@ class _Attention:
 
     def __init__(self, attention: RelativeAttention, ops: _Operations) -> None:
         self.ops, self.heads, self.head_width = ops, attention.heads, attention.head_width
-        self.qkv = attention.qkv.weight.detach().to(ops.dtype, copy=True)
+        self.qkv = ops.weight(attention.qkv.weight)
         self.qkv_bias = _bias(attention.qkv).to(ops.dtype, copy=True)
-        self.project = attention.project.weight.detach().to(ops.dtype, copy=True)
+        self.project = ops.weight(attention.project.weight)
         self.project_bias = _bias(attention.project).to(ops.dtype, copy=True)
         self.position_bias = copy.deepcopy(attention.position_bias)
         self.kept: tuple[tuple[int, int], Tensor] | None = None

@@ -410,22 +410,33 @@ def test_fingerprint_follows_content_and_order(folder: Path) -> None:
     assert open_source(folder).fingerprint() != first
 
 
-def test_large_sets_remember_hashes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashes_are_remembered(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = open_source(folder)
     plain = images.fingerprint()
-    monkeypatch.setattr(sources, "_HASH_ALL_BELOW", 0)
     cache = tmp_path / "cache"
-    assert images.fingerprint(cache) == plain
-    hashed = []
+    hashed: list[str] = []
     whole = sources._hash_file
-    monkeypatch.setattr(sources, "_hash_file", lambda path: hashed.append(path.name) or whole(path))
+    monkeypatch.setattr(sources, "_hash_file", lambda path: hashed.append(Path(path).name) or whole(path))
+    for _ in range(2):  # these files are new: a further change might leave their times as they are
+        assert images.fingerprint(cache) == plain
+    assert len(hashed) == 2 * len(images)
+    monkeypatch.setattr(sources, "_SETTLED_AFTER", -(10**9))
     assert images.fingerprint(cache) == plain
-    assert hashed == []
-    write(folder / "class2" / "x9.png", 77)
-    os.utime(folder / "class2" / "x9.png", (5, 5))
+    hashed.clear()
+    assert images.fingerprint(cache) == plain
+    assert images.subset([1, 0]).fingerprint(cache) == images.subset([1, 0]).fingerprint()
+    assert len(hashed) == 2  # of the plain one
+    hashed.clear()
+    file = folder / "class2" / "x9.png"
+    before = file.stat()
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(content)  # as many bytes, and with the time that it had
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert images.fingerprint(cache) != plain
     assert hashed == ["x9.png"]
-    (cache / "hashes.json").write_text("{ damaged")
+    for index in (cache / "hashes").iterdir():
+        index.write_text("{ damaged")
     assert images.fingerprint(cache) != plain
     assert len(hashed) == 1 + len(images)
 

@@ -21,7 +21,7 @@ from astroformer.training import memory
 from astroformer.training import train as train_module
 from astroformer.training.fused import fuse, why_not_fused
 from astroformer.training.loop import predict_batch
-from astroformer.training.memory import GIB, Footprint, decide_parts, footprint, free_memory
+from astroformer.training.memory import GIB, Footprint, at_most, decide_parts, footprint, free_memory
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.run import RunFolder
 from astroformer.training.train import train
@@ -67,6 +67,28 @@ def test_the_estimate_follows_what_takes_memory() -> None:
     assert 4 < footprint(Recipe(), CONFIG, (128, 128)).image / plain.image < 4.5
     assert footprint(Recipe(checkpointing=True), CONFIG, SIZE).image < 0.75 * plain.image
     assert plain.of(10) == plain.fixed + 10 * plain.image
+
+
+@pytest.mark.parametrize("name", ["astroformer_atto", "astroformer_nano", "astroformer_1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        {},
+        {"layout": "CCTT"},
+        {"layout": "TTTT", "mlp_ratio": 1},
+        {"mlp_ratio": 8},
+        {"channel_attention": "cbam"},
+        {"depths": (1, 1, 1, 1), "in_chans": 64},
+    ],
+    ids=str,
+)
+def test_where_the_bound_fits_the_count_fits(name: str, words: dict[str, Any]) -> None:
+    for size in ((32, 32), (64, 64), (100, 33)):
+        config = dataclasses.replace(VARIANTS[name], img_size=size, **words)
+        for recipe in (Recipe(), Recipe(optimizer="sgd", checkpointing=True)):
+            counted, bound = footprint(recipe, config, size), at_most(recipe, config, size)
+            assert bound.fixed == counted.fixed
+            assert counted.image < bound.image < 9 * counted.image * (4 if recipe.checkpointing else 1)
 
 
 MEASURED = """
@@ -125,7 +147,8 @@ def free(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     """What is free is what the test says; an image takes 1 GiB and everything else 10."""
     found: list[int | None] = [None]
     monkeypatch.setattr(memory, "free_memory", lambda device: found[0])
-    monkeypatch.setattr(memory, "footprint", lambda *_: Footprint(10 * GIB, GIB))
+    for count in ("at_most", "footprint"):
+        monkeypatch.setattr(memory, count, lambda *_: Footprint(10 * GIB, GIB))
     monkeypatch.setattr(memory, "_SHARE", 0.5)
     return found
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,9 +39,7 @@ LABEL_COLUMNS = ("label", "labels", "label_name", "class", "class_name", "target
 CATALOG_EXTENSIONS = frozenset({".csv", ".tsv", ".parquet"})
 
 _SPLIT_NAMES = frozenset({"train", "training", "valid", "val", "validation", "test", "testing"})
-# Bytes of image files that are hashed anew at every start (about a second); above, unchanged ones are
-# remembered.
-_HASH_ALL_BELOW = 1 << 30
+_SETTLED_AFTER = 2_000_000_000  # ns since the last change of a file until its hash is remembered; FAT counts in 2 s
 
 Reader = Callable[[int], Array]
 
@@ -94,9 +93,8 @@ class LabelledImages:
     def fingerprint(self, cache: Path | None = None) -> str:
         """Hash of what the images contain, in their order; names, labels and times of change do not enter.
 
-        Image files are hashed whole. Beyond 1 GiB of them, hashes are kept in `cache` (a folder) and reused
-        while a file's size and time of change stay the same. Images without a reader of ours are decoded and
-        hashed.
+        Image files are hashed whole. Hashes are kept in `cache` (a folder) and reused while a file stays as it
+        is by its inode, size and times of change. Images without a reader of ours are decoded and hashed.
         """
         total = hashlib.blake2b(f"{len(self)} images".encode(), digest_size=16)
         for digest in _digests(self.reader, np.arange(len(self)), cache):
@@ -161,7 +159,7 @@ def open_source(
                 raise UserError(
                     f"'{path}' is one image; labelled images come in a folder of class folders, an .npz or a catalog."
                 )
-            images = LabelledImages(str(path), [str(path)], None, (), FileReader((path,)))
+            images = LabelledImages(str(path), [str(path)], None, (), FileReader((str(path),)))
         else:
             raise UserError(
                 f"'{path}' is no source of images: a folder, an .npz, a catalog "
@@ -328,61 +326,80 @@ class _Subset:
 class FileReader:
     """Reads image i from its file."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]
 
     def __call__(self, i: int) -> Array:
         return read_image(self.paths[i])
 
     def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterable[bytes]:
         paths = [self.paths[i] for i in indices]
-        stats = [_size_and_time(path) for path in paths]
-        if cache is None or sum(size for size, _ in stats) <= _HASH_ALL_BELOW:
-            yield from _hash_files(paths)
-        else:
-            yield from self._remembered(paths, stats, cache)
+        return _hash_files(paths) if cache is None else _remembered(paths, cache)
 
-    @staticmethod
-    def _remembered(paths: list[Path], stats: list[tuple[int, int]], cache: Path) -> Iterator[bytes]:
-        """Digests of the files, those of unchanged ones from `cache/hashes.json`."""
-        memory = cache / "hashes.json"
+
+def _remembered(paths: list[str], cache: Path) -> Iterator[bytes]:
+    """Digests of the files, those of unchanged ones from `cache/hashes`, where each folder of files has an index."""
+    known: dict[str, dict[str, list[str]]] = {}  # by folder and name: what `_mark` said, and the digest
+    places = [os.path.split(os.path.abspath(path)) for path in paths]
+    for folder in {folder for folder, _ in places}:
         try:
-            old = json.loads(memory.read_text("utf-8"))
+            known[folder] = json.loads(_index(folder, cache).read_text("utf-8"))
         except (OSError, ValueError):
-            old = {}
-        keys = [str(path.resolve()) for path in paths]
-        marks = [f"{size} {time}" for size, time in stats]
-        found = {k: old[k] for k, mark in zip(keys, marks, strict=True) if k in old and old[k][0] == mark}
-        new = [j for j, k in enumerate(keys) if k not in found]
-        for j, digest in zip(new, _hash_files([paths[j] for j in new]), strict=True):
-            found[keys[j]] = [marks[j], digest.hex()]
-        if new:
-            part = memory.with_name(f".hashes.{os.getpid()}.part")
-            try:
-                cache.mkdir(parents=True, exist_ok=True)
-                part.write_text(json.dumps({**old, **found}), "utf-8")
-                part.replace(memory)
-            except OSError:  # only a memory: the store says so if the folder cannot be written
-                part.unlink(missing_ok=True)
-        yield from (bytes.fromhex(found[k][1]) for k in keys)
+            known[folder] = {}
+    settled = time.time_ns() - _SETTLED_AFTER
+    marks = [_mark(path, settled) for path in paths]
+    new = [
+        j
+        for j, ((folder, name), mark) in enumerate(zip(places, marks, strict=True))
+        if not mark or known[folder].get(name, [""])[0] != mark
+    ]
+    changed: set[str] = set()
+    fresh = dict(zip(new, _hash_files([paths[j] for j in new]), strict=True))
+    for j, digest in fresh.items():
+        folder, name = places[j]
+        if marks[j]:
+            known[folder][name] = [marks[j], digest.hex()]
+            changed.add(folder)
+    for folder in changed:
+        index = _index(folder, cache)
+        part = index.with_name(f".{index.name}.{os.getpid()}.part")
+        try:
+            index.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(known[folder]), "utf-8")
+            part.replace(index)
+        except OSError:  # only a memory: the store says so if the folder cannot be written
+            part.unlink(missing_ok=True)
+    for j, (folder, name) in enumerate(places):
+        yield fresh[j] if j in fresh else bytes.fromhex(known[folder][name][1])
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _index(folder: str, cache: Path) -> Path:
+    return cache / "hashes" / f"{_hash(os.fsencode(folder)).hex()}.json"
+
+
+def _mark(path: str, settled: int) -> str:
+    """What changes with a file's content: inode, size, and the times of change of content and of all else.
+
+    The last one can't be set by a program. "" for a file that was changed after `settled` (ns) or can't be looked at:
+    a clock ticks slowly on some disks, and a second change within a tick would leave the mark as it was.
+    """
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+        return ""
+    if max(status.st_mtime_ns, status.st_ctime_ns) > settled:
+        return ""
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
-def _hash_file(path: Path) -> bytes:
+def _hash_file(path: str) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
     except OSError as error:  # once it can be read, its digest changes, and with it the store's key
         return _hash(f"unreadable: {error.strerror}".encode())
 
 
-def _hash_files(paths: list[Path]) -> Iterator[bytes]:
+def _hash_files(paths: list[str]) -> Iterator[bytes]:
     """Digests of files, several at a time: hashing releases Python's lock."""
     batches = [paths[start : start + 256] for start in range(0, len(paths), 256)]
     with ThreadPoolExecutor() as pool:
@@ -458,7 +475,7 @@ class MockReader:
     def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterator[bytes]:
         # An image is a function of the code that draws it and of these numbers; drawing it to hash it would
         # be slow.
-        code = _hash_file(Path(mock_galaxies.__file__)).hex()
+        code = _hash_file(mock_galaxies.__file__).hex()
         return (_hash(f"{code} {self.size} {self.seed} {i}".encode()) for i in indices)
 
 
@@ -546,7 +563,7 @@ def _open_folder(root: Path, labelled: bool) -> LabelledImages:
 
 
 def _file_reader(root: Path, files: list[str]) -> FileReader:
-    return FileReader(tuple(root / file for file in files))
+    return FileReader(tuple(os.path.join(root, file) for file in files))  # many times as fast as with Path
 
 
 def _is_image(name: str) -> bool:
@@ -735,7 +752,7 @@ def _open_catalog(path: Path, labelled: bool, file_column: str | None, label_col
             f"'{path}': none of its {len(paths)} files exists; paths are relative to '{path.parent}'. The "
             f"first: '{files[0]}'."
         )
-    reader = FileReader(paths)
+    reader = FileReader(tuple(map(str, paths)))
     if not labelled:
         return LabelledImages("", files, None, (), reader)
     assert label_column is not None

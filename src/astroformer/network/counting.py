@@ -85,7 +85,7 @@ def describe(
             raise unknown_name("network", name, VARIANTS)
         config = dataclasses.replace(VARIANTS[name], num_classes=num_classes)
     size = config.img_size if size is None else size
-    with torch.device("meta"), _WithoutValues():
+    with torch.device("meta"), WithoutValues():
         network = Astroformer(config)
     return {
         "name": name,
@@ -97,7 +97,7 @@ def describe(
     }
 
 
-class _WithoutValues(TorchFunctionMode):
+class WithoutValues(TorchFunctionMode):
     """Within it, torch.nn.init draws nothing: on the meta device that would import torch's whole compiler."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -209,7 +209,8 @@ class Loop:
             momentum=recipe.momentum,
         )
         self.plain = network
-        self.network, self.optimizer = accelerator.prepare(network, optimizer)
+        # Both are where they belong; to place them, accelerate imports torch's distributed tensors: half a second.
+        self.network, self.optimizer = accelerator.prepare(network, optimizer, device_placement=[False, False])
         if recipe.speed == "compiled":
             # Dynamic sizes, since a progressive run has two and the last batch may differ: one compilation for all.
             self.network = torch.compile(self.network, dynamic=True)
@@ -342,7 +343,9 @@ class Loop:
                 loss = training_loss(logits_BK, y_BK, self.class_weights, recipe.label_smoothing)
                 accelerator.backward(loss * share)
                 if accelerator.sync_gradients and recipe.clip is not None:
-                    accelerator.clip_grad_norm_(self.network.parameters(), recipe.clip)
+                    accelerator.unscale_gradients()
+                    # accelerate's own looks whether there are distributed tensors, and imports them for that.
+                    nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
             detached = loss.detach()

@@ -1,7 +1,7 @@
 """How much memory training takes, from the network's shapes alone, and in how many parts a batch has to be computed.
 
 Nothing is tried out: a pass over tensors without data (torch's `meta` device) tells what autograd keeps for the
-backward pass, whatever the device, in a tenth of a second. `benchmarks/memory.py` holds the estimate against measured
+backward pass, whatever the device. `benchmarks/memory.py` holds the estimate against measured
 peaks.
 """
 
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from astroformer.errors import UserError
-from astroformer.network import Astroformer, AstroformerConfig
+from astroformer.network import Astroformer, AstroformerConfig, count_parameters
+from astroformer.network.blocks import EXPANSION
+from astroformer.network.counting import WithoutValues
 from astroformer.training.recipe import Recipe
 
 # Of the free memory, what is planned with. The rest is for other programs and for what the C library's allocator can't
@@ -27,6 +29,7 @@ from astroformer.training.recipe import Recipe
 _SHARE = 0.7
 # Numbers the size of the parameters that a step needs beside weights, gradients and average: the optimizer's state.
 _STATES = {"adamw": 2, "sgd": 1, "muon": 2}
+_TENSORS = 12  # of a block's widest size that a step holds for it, at most; footprints have 2 to 9
 _WORKING = 4  # tensors of the largest size that are alive at once while a block computes or is differentiated
 PREDICT_BATCH = 128  # images of a forward pass over the validation images, when the memory allows it
 _LIBRARIES = 2**27  # bytes of kernels, caches and threads' arenas that the first step brings in
@@ -54,10 +57,29 @@ def footprint(recipe: Recipe, config: AstroformerConfig, size: tuple[int, int]) 
         network = Astroformer(config).train()
         few, many = (_kept(network, torch.zeros(n, config.in_chans, *size), recipe.checkpointing) for n in (2, 4))
     kept, largest = (many[0] - few[0]) // 2, (many[1] - few[1]) // 2
-    parameters = 4 * sum(p.numel() for p in network.parameters())
-    copies = 2 + _STATES[recipe.optimizer] + (recipe.ema > 0)
     # Validation passes over up to twice as many images, but keeps nothing for a backward pass.
-    return Footprint(_LIBRARIES + copies * parameters, max(kept + _WORKING * largest, 2 * _WORKING * largest))
+    return Footprint(_fixed(recipe, network), max(kept + _WORKING * largest, 2 * _WORKING * largest))
+
+
+def at_most(recipe: Recipe, config: AstroformerConfig, size: tuple[int, int]) -> Footprint:
+    """More than `footprint` finds, from the sizes of maps alone: at once, where counting imports torch's compiler."""
+    with torch.device("meta"), WithoutValues():
+        network = Astroformer(config)
+    pixels = [height * width for height, width in config.map_sizes(size)]
+    values = config.in_chans * size[0] * size[1] + 2 * config.stem_width * pixels[0]
+    stages = zip(config.layout, config.widths, config.depths, pixels, pixels[1:], strict=False)
+    for kind, width, depth, before, after in stages:
+        if kind == "C":
+            values += EXPANSION * width * (before + (depth - 1) * after)
+        else:
+            scores = width // config.head_width * after**2
+            values += width * before + depth * (max(4, config.mlp_ratio) * width * after + scores)
+    return Footprint(_fixed(recipe, network), 4 * _TENSORS * values)
+
+
+def _fixed(recipe: Recipe, network: Astroformer) -> int:
+    copies = 2 + _STATES[recipe.optimizer] + (recipe.ema > 0)
+    return _LIBRARIES + copies * 4 * count_parameters(network)
 
 
 def _kept(network: Astroformer, x_BCHW: Tensor, checkpointing: bool) -> tuple[int, int]:
@@ -165,11 +187,12 @@ def decide_parts(
     if free is None:
         return 1, "how much memory is free can't be told here: a batch is computed whole (--accumulate to change)"
     usable = _SHARE * free / (processes if device == "cpu" else 1)
-    needed = footprint(recipe, config, size)
     own = math.ceil(recipe.batch_size / processes)
-    fits = int((usable - needed.fixed) // needed.image)
-    if fits >= own:
-        return 1, None
+    for count in (at_most, footprint):
+        needed = count(recipe, config, size)
+        fits = int((usable - needed.fixed) // needed.image)
+        if fits >= own:
+            return 1, None
     advice = "" if recipe.checkpointing else "; --checkpointing needs less memory and a third more time"
     if fits < min(2, own):
         raise UserError(

@@ -7,13 +7,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from astroformer.allocator import keep_freed_memory
 from astroformer.classifier import pick_device
 from astroformer.errors import UserError
 from astroformer.images.reading import UnreadableImage
@@ -54,15 +55,17 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     """
     device = pick_device(recipe.device)
 
-    def read(i: int) -> NDArray[Any] | None:
+    def see(i: int) -> _Seen | None:
         try:
-            return images.read(i)
+            return _seen(images.read(i))
         except UnreadableImage:
             return None  # the store reports every unreadable file
 
+    if device == "cpu":
+        keep_freed_memory()  # as training will: images that come and go take the same pages
     chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int)).tolist()
     with ThreadPoolExecutor(usable_cores()) as pool:
-        sample = [image for image in pool.map(read, chosen) if image is not None]
+        sample = [seen for seen in pool.map(see, chosen) if seen is not None]
     if not sample:
         raise UserError(f"none of the images of '{images.source}' can be read.")
     settings: dict[str, Any] = {}
@@ -73,9 +76,9 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     if recipe.channels is None:
         settings["channels"] = _channels(sample)
     if recipe.storage is None:
-        settings["storage"] = "uint8" if all(image.dtype == np.uint8 for image in sample) else "float16"
+        settings["storage"] = "uint8" if all(seen.dtype == np.uint8 for seen in sample) else "float16"
     if recipe.crop is None:
-        settings["crop"] = measure_crop(sample)
+        settings["crop"] = measure_crop([seen.reduced_HW for seen in sample])
         if settings["crop"] < 1:
             said.append(
                 f"the images vary in the central {settings['crop']:.0%} of each side: cropped to it (--crop 1 to keep "
@@ -86,7 +89,7 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         model = settings["model"] = "astroformer_atto" if device == "cpu" else "astroformer_nano"
     if recipe.image_size is None:
         multiple = math.lcm(8, dataclasses.replace(VARIANTS[model], **recipe.network.words()).size_multiple)
-        side = float(np.median([min(image.shape[:2]) for image in sample]))
+        side = float(np.median([seen.side for seen in sample]))
         kept = side * (settings.get("crop") or recipe.crop or 1.0)
         largest = 64 if device == "cpu" else 128
         settings["image_size"] = max(32, int(min(kept, largest)) // multiple * multiple)
@@ -130,29 +133,43 @@ def _step(recipe: Recipe, device: str) -> tuple[dict[str, str], str]:
     return {"speed": speed, "precision": precision}, f"speed: {speed} training steps in {name}{why}"
 
 
-def _channels(sample: list[NDArray[Any]]) -> int:
-    found = {image.shape[2] for image in sample}
-    if found <= {1, 2}:  # grey, some with alpha
-        return 1
-    if found <= {1, 2, 3, 4}:
-        colour = [image[..., :3] for image in sample if image.shape[2] >= 3]
-        grey = all(np.array_equal(c[..., 0], c[..., 1]) and np.array_equal(c[..., 0], c[..., 2]) for c in colour)
-        return 1 if grey else 3
+class _Seen(NamedTuple):
+    """What the rules ask of an image, so that it need not be kept."""
+
+    channels: int
+    grey: bool  # whatever the number of channels
+    dtype: np.dtype[Any]
+    side: int  # the shorter one, in px
+    reduced_HW: NDArray[Any]
+
+
+def _seen(image: NDArray[Any]) -> _Seen:
+    channels = image.shape[2]
+    first, *others = (image[..., c] for c in range(min(3, channels)))
+    grey = channels <= 2 or all(np.array_equal(first, other) for other in others)
+    return _Seen(channels, grey, image.dtype, min(image.shape[:2]), reduce_image(image))
+
+
+def _channels(sample: list[_Seen]) -> int:
+    found = {seen.channels for seen in sample}
+    if found <= {1, 2, 3, 4}:  # 2 and 4 with alpha
+        return 1 if all(seen.grey for seen in sample) else 3
     if len(found) == 1:
         return found.pop()
     raise UserError(f"the images have different numbers of channels {sorted(found)}; set channels in the recipe.")
 
 
-def measure_crop(sample: list[NDArray[Any]]) -> float:
+def measure_crop(reduced: list[NDArray[Any]]) -> float:
     """The smallest central share of each side, from 0.5 in steps of 0.05, that holds 90 % of what differs.
 
-    Every image is reduced to a grey `_GRID`² frame; the range between the 10th and the 90th percentile of a pixel over
-    the images says whether something happens there in most images (a neighbouring star in one of them counts for
-    nothing). The same range everywhere (photographs) gives 1; a source in the middle of empty sky gives less.
+    The images come as grey frames of `_GRID`² (`reduce_image`); the range between the 10th and the 90th
+    percentile of a pixel over the images says whether something happens there in most images (a neighbouring star in
+    one of them counts for nothing). The same range everywhere (photographs) gives 1; a source in the middle of empty
+    sky gives less.
     """
-    if len(sample) < 8:
+    if len(reduced) < 8:
         return 1.0
-    low_HW, high_HW = np.quantile(np.stack([_reduced(image) for image in sample]), [0.1, 0.9], axis=0)
+    low_HW, high_HW = np.quantile(np.stack(reduced), [0.1, 0.9], axis=0)
     range_HW = high_HW - low_HW
     # The least ranges are sky noise, the same everywhere: only what exceeds it is signal.
     signal_HW = np.maximum(range_HW - np.quantile(range_HW, 0.05), 0)
@@ -165,7 +182,8 @@ def measure_crop(sample: list[NDArray[Any]]) -> float:
     return 1.0
 
 
-def _reduced(image: NDArray[Any]) -> NDArray[Any]:
+def reduce_image(image: NDArray[Any]) -> NDArray[Any]:
+    """(H, W, C) to a grey frame of `_GRID`²."""
     # Channel by channel: numpy's mean over a last axis of three takes four times as long.
     grey = sum((image[..., c].astype(np.float32) for c in range(image.shape[2])), np.float32(0)) / image.shape[2]
     return np.asarray(Image.fromarray(grey).resize((_GRID, _GRID), Image.Resampling.BOX))
