@@ -14,7 +14,7 @@ from astroformer.fast_inference import FastInference
 from circular import made_circular
 
 sys.path.insert(0, str(Path(__file__).parent / "network"))
-from test_network_contract import CASES, build, config_of
+from test_network_contract import CASES, build, config_of, fitting
 
 SIZES = [(3, (64, 64)), (1, (40, 56)), (5, (97, 65))]
 
@@ -32,7 +32,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def test_float32_equals_the_plain_network(name: str, setting: str, kernels: str) -> None:
     for channels, size in SIZES:
         network = build(config_of(name, setting, in_chans=channels, num_classes=7))
-        images = torch.randn(3, channels, *size)
+        images = torch.randn(3, channels, *fitting(network.config, size))
         with torch.no_grad():
             expected = network(images)
         got = FastInference(network)(images)
@@ -44,7 +44,7 @@ def test_circular_maps_too(name: str, setting: str, kernels: str) -> None:
     # torch wraps round once only, and the widest window, that of CBAM, reaches three pixels beyond the map.
     for size in [(96, 96), (128, 160)] if setting == "cbam" else [(32, 32), (64, 96)]:
         network = made_circular(build(config_of(name, setting)))
-        images = torch.randn(2, 3, *size)
+        images = torch.randn(2, 3, *fitting(network.config, size))
         with torch.no_grad():
             expected = network(images)
         got = FastInference(network)(images)

@@ -32,6 +32,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "hidden head": {"head_hidden": 40},
     "linear head": {"head_hidden": None},
     "other strides": {"strides": (1, 2, 1, 2, 2)},
+    "anchor": {"equivariance": "anchor"},
+    "input, cbam": {"equivariance": "input", "channel_attention": "cbam"},
+    "eight views": {"symmetry": "shift+d4"},
 }
 SMALL = ("astroformer_atto", "astroformer_pico", "astroformer_nano")
 CASES = [(name, "plain") for name in VARIANTS]
@@ -68,6 +71,12 @@ def build(config: AstroformerConfig) -> Astroformer:
     return network
 
 
+def fitting(config: AstroformerConfig, size: tuple[int, int]) -> tuple[int, int]:
+    """The nearest size from `size` up that the network takes."""
+    height, width = (-(-side // config.size_multiple) * config.size_multiple for side in size)
+    return (max(height, width),) * 2 if config.symmetry == "shift+d4" else (height, width)
+
+
 @pytest.mark.parametrize(("name", "setting"), CASES)
 class TestContract:
     def test_gradients_reach_every_parameter(self, name: str, setting: str) -> None:
@@ -82,6 +91,7 @@ class TestContract:
         for channels, size in ((1, (32, 32)), (3, (40, 56)), (5, (97, 65))):
             config = config_of(name, setting, in_chans=channels, num_classes=7)
             network = build(config)
+            size = fitting(config, size)
             images = torch.randn(2, channels, *size)
             with torch.no_grad():
                 maps = network.feature_maps(images)

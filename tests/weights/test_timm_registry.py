@@ -35,6 +35,8 @@ EVERY_WORD: dict[str, Any] = {
     "head_hidden": 24,
     "head_width": 8,
     "mlp_ratio": 2,
+    "equivariance": "anchor",
+    "symmetry": "shift",
 }
 
 
