@@ -6,7 +6,7 @@
 Every run is `astroformer train` with everything at its default but the length, to the end of its schedule, and then
 `astroformer symmetry` on images that it was not trained on and that chose nothing. The three arms train for equal
 epochs, so that other programs on the machine do them no harm; what an epoch costs more is measured apart
-(`benchmarks/speed.py --rows equivariance`). One thread a run, as many runs side by side as there are cores. One row a
+(`benchmarks/equivariance_cost.py`). One thread a run, as many runs side by side as there are cores. One row a
 run is appended to `equivariance.jsonl`; rows that are there are not run again, and model folders stay under `--out`.
 """
 

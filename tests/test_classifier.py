@@ -122,6 +122,27 @@ def test_precision_is_a_choice(
         astroformer.load(model_folder, precision="float16")
 
 
+def test_symmetry_is_a_choice(classifier: Classifier, model_folder: Path, galaxy_folder: Path, tmp_path: Path) -> None:
+    averaged = astroformer.load(model_folder, symmetry="shift+d4")
+    stored_BCHW = np.stack([classifier.preprocessing.apply(read_image(path)) for path in paths_of(galaxy_folder)])
+    turned = [np.rot90(stored_BCHW, k, (2, 3)) for k in range(4)]
+    views = [np.ascontiguousarray(view) for v in turned for view in (v, v[..., ::-1])]
+    probabilities = [averaged.probabilities(view) for view in views]
+    for other in probabilities[1:]:
+        np.testing.assert_allclose(other, probabilities[0], atol=1e-5)
+    # The mean of the logits is, but for a constant an image, that of the logarithms of the probabilities.
+    mean_BK = np.mean([np.log(classifier.probabilities(view)) for view in views], 0)
+    expected_BK = np.exp(mean_BK) / np.exp(mean_BK).sum(1, keepdims=True)
+    np.testing.assert_allclose(probabilities[0], expected_BK, atol=1e-5)
+    assert np.abs(expected_BK - classifier.probabilities(stored_BCHW)).max() > 1e-4
+    saved = astroformer.load(averaged.save(tmp_path / "averaged"))
+    np.testing.assert_array_equal(
+        saved.predict(galaxy_folder).probabilities_NK, averaged.predict(galaxy_folder).probabilities_NK
+    )
+    with pytest.raises(UserError, match=r"unknown symmetry 'd4'.*shift\+d4"):
+        astroformer.load(model_folder, symmetry="d4")
+
+
 def test_predicting_leaves_torchs_threads_alone(classifier: Classifier, galaxy_folder: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)

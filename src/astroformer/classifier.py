@@ -289,10 +289,14 @@ class Classifier:
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu", *, precision: str = "float32") -> Classifier:
+    def load(
+        cls, folder: str | Path, device: str = "cpu", *, precision: str = "float32", symmetry: str | None = None
+    ) -> Classifier:
         """Reads a model folder, or a run folder that holds one, and proves that it is whole.
 
         `device` is "cpu", "cuda" or "auto" (CUDA when there is one); for `precision` see `pick_precision`.
+        `symmetry` is "shift" or "shift+d4" (logits averaged over quarter turns and flips, at 8 times the cost of the
+        network); None: as the model was trained with.
 
         Raises:
             UserError: not a model folder, made by a newer version, damaged, or weights that do not fit the config.
@@ -317,7 +321,8 @@ class Classifier:
                     f"model folder '{folder}' has format {written} (made by astroformer {made_by}), and this version "
                     f"reads up to {FORMAT}; upgrade with `pip install -U astroformer`."
                 )
-            network = Astroformer(AstroformerConfig.from_dict(config["network"]))
+            settings = config["network"] if symmetry is None else {**config["network"], "symmetry": symmetry}
+            network = Astroformer(AstroformerConfig.from_dict(settings))
             preprocessing = Preprocessing.from_dict(config["preprocessing"])
             classes = tuple(map(str, config["classes"]))
             expected_hash = config["weights_sha256"]
@@ -351,9 +356,11 @@ class Classifier:
 _OWN_KEYS = ("format", "network", "preprocessing", "classes", "weights_sha256", "versions")
 
 
-def load(folder: str | Path, device: str = "cpu", *, precision: str = "float32") -> Classifier:
+def load(
+    folder: str | Path, device: str = "cpu", *, precision: str = "float32", symmetry: str | None = None
+) -> Classifier:
     """The classifier that a model folder holds; `astroformer.load(path)`. See `Classifier.load`."""
-    return Classifier.load(folder, device, precision=precision)
+    return Classifier.load(folder, device, precision=precision, symmetry=symmetry)
 
 
 def pick_device(name: str) -> str:

@@ -163,6 +163,8 @@ class Predict:
     """auto, cpu or cuda"""
     precision: str = "float32"
     """float32, bfloat16 (may be faster; probabilities differ in the third digit) or auto (what is faster here)"""
+    symmetry: str | None = None
+    """shift, or shift+d4: averaged over quarter turns and flips, at 8 times the cost; none: as the model was trained"""
     quiet: bool = False
     """no progress"""
     debug: bool = False
@@ -175,7 +177,7 @@ class Predict:
             from astroformer.images.sources import open_source
             from astroformer.training.progress import Reporter
 
-        classifier = load(self.model, self.device, precision=self.precision)
+        classifier = load(self.model, self.device, precision=self.precision, symmetry=self.symmetry)
         images = open_source(self.source, labelled=False)
         failed = done = 0
         with Reporter(quiet=self.quiet) as reporter, PredictionWriter(self.out, classifier.classes) as writer:
@@ -207,6 +209,8 @@ class Evaluate:
     """auto, cpu or cuda"""
     precision: str = "float32"
     """float32, bfloat16 (may be faster; probabilities differ in the third digit) or auto (what is faster here)"""
+    symmetry: str | None = None
+    """shift, or shift+d4: averaged over quarter turns and flips, at 8 times the cost; none: as the model was trained"""
     strict: bool = False
     """make an unreadable file an error instead of leaving it out"""
     quiet: bool = False
@@ -222,7 +226,7 @@ class Evaluate:
             from astroformer.images.sources import open_source
             from astroformer.training.progress import Reporter
 
-        classifier = load(self.model, self.device, precision=self.precision)
+        classifier = load(self.model, self.device, precision=self.precision, symmetry=self.symmetry)
         images = open_source(self.source, classes=classifier.classes)
         _make_folder(self.out)
         with Reporter(quiet=self.quiet) as reporter:

@@ -115,7 +115,7 @@ class AstroformerConfig:
                 f"{self.strides} takes images of at least {self.min_size}x{self.min_size}; resize to that "
                 "or more."
             )
-        self._check_multiples("img_size is", self.img_size)
+        self._check_shape("img_size is", self.img_size)
         for stage, (kind, width) in enumerate(zip(self.layout, self.widths, strict=True), start=1):
             if kind == "T" and width % self.head_width:
                 raise UserError(
@@ -137,15 +137,15 @@ class AstroformerConfig:
                 f"the images are of {height}x{width} pixels: the network takes at least {least}x{least}; "
                 "resize or pad them to that or more."
             )
-        self._check_multiples("the images are of", (height, width))
-        if self.symmetry == "shift+d4" and height != width:
-            raise UserError(
-                f"the images are of {height}x{width} pixels: symmetry 'shift+d4' turns them by 90 degrees and needs "
-                "square ones; cut them square, or choose symmetry 'shift'."
-            )
+        self._check_shape("the images are of", (height, width))
 
-    def _check_multiples(self, what: str, size: tuple[int, int]) -> None:
-        """Raise a UserError if the network can't be equivariant at this size."""
+    def _check_shape(self, what: str, size: tuple[int, int]) -> None:
+        """Raise a UserError if the network can't have its symmetry at this size."""
+        if self.symmetry == "shift+d4" and size[0] != size[1]:
+            raise UserError(
+                f"{what} {size[0]}x{size[1]} pixels: symmetry 'shift+d4' turns images by 90 degrees, so they must be "
+                "square; cut them square, or choose symmetry 'shift'."
+            )
         total = self.size_multiple
         if any(side % total for side in size):
             nearest = "x".join(str(max(total, round(side / total) * total)) for side in size)
