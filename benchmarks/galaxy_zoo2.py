@@ -18,6 +18,7 @@ import json
 import platform
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -43,6 +44,16 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 PLAIN = {"speed": "plain", "precision": "no"}  # torch's own steps are fastest in float32 on a CPU
 PEERS = {"timm C-C-T-T": {"progressive": 0.0, **PLAIN}, "timm ResNet-18": {"learning_rate": 1e-3, **PLAIN}}
 MODELS = ("astroformer", *PEERS)
+# Built by timm's name; `img_size` stands for the size of the images. The last three are for `symmetry.py`.
+TIMM: dict[str, tuple[str, dict[str, Any]]] = {
+    "timm ResNet-18": ("resnet18", {}),
+    "timm ConvNeXt-atto": ("convnext_atto", {}),
+    "timm ViT-tiny": (
+        "vit_tiny_patch16_224",
+        {"img_size": None, "patch_size": 8, "global_pool": "avg", "class_token": False},
+    ),
+    "timm XCiT-nano": ("xcit_nano_12_p8_224", {"img_size": None}),
+}
 
 
 def network(model: str, recipe: Recipe, classes: int, size: tuple[int, int]) -> nn.Module:
@@ -62,7 +73,10 @@ def network(model: str, recipe: Recipe, classes: int, size: tuple[int, int]) -> 
             stochastic_depth=drop,
         )
         return maxxvit_reference(config)
-    return timm.create_model("resnet18", num_classes=classes, in_chans=recipe.channels, drop_path_rate=drop)
+    name, words = TIMM[model]
+    if "img_size" in words:
+        words = {**words, "img_size": size}
+    return timm.create_model(name, num_classes=classes, in_chans=recipe.channels, drop_path_rate=drop, **words)
 
 
 def macs(module: nn.Module, channels: int, size: tuple[int, int]) -> int:
@@ -72,46 +86,63 @@ def macs(module: nn.Module, channels: int, size: tuple[int, int]) -> int:
     return counter.get_total_flops() // 2
 
 
-def run(model: str, seed: int, data: Path, minutes: float) -> dict[str, object]:
-    """Trains once and measures once."""
+@dataclasses.dataclass
+class Trained:
+    """What a run made, and what it says of itself."""
+
+    classifier: Classifier
+    valid: ImageStore
+    row: dict[str, object]
+
+
+def trained(model: str, recipe: Recipe, data: Path) -> Trained:
+    """Trains once, from the store that all networks share."""
     with Reporter() as reporter:
         train_images = open_source(data / "train")
         valid_images = open_source(data / "valid", classes=train_images.classes)
-        recipe, _ = decide(Recipe(minutes=minutes, seed=seed, **PEERS.get(model, {})), train_images)
+        recipe, _ = decide(recipe, train_images)
         preprocessing = preprocessing_of(recipe)
         train = ImageStore.build(train_images, preprocessing, cache=default_cache())
         valid = ImageStore.build(valid_images, preprocessing, cache=default_cache())
         mean, std = measure_statistics(train.base, train.rows)
         preprocessing = dataclasses.replace(preprocessing, mean=mean, std=std)
         size = preprocessing.image_size
-        torch.manual_seed(seed)
+        torch.manual_seed(recipe.seed)
         module = network(model, recipe, len(train.classes), size)
         row: dict[str, object] = {
-            "model": model,
-            "seed": seed,
-            "minutes": minutes,
             "parameters": count_parameters(module),
             "macs": macs(module, preprocessing.channels, size),
         }
-        reporter.say(f"{model}, seed {seed}")
+        reporter.say(f"{model}, seed {recipe.seed}")
         AcceleratorState._reset_state(reset_partial_state=True)  # the row before may have had another precision
         accelerator = Accelerator(cpu=True, mixed_precision=recipe.precision)
         fit = Loop(module, train, valid, preprocessing, recipe, accelerator=accelerator, reporter=reporter).fit()
-    classifier = Classifier(fit.network, preprocessing, train.classes)
-    evaluation = evaluate(valid.labels, predict_store(classifier, valid), train.classes)
-    return row | {
-        **{name: round(metric.value, 5) for name, metric in evaluation.metrics.items()},
-        "recall": {
-            name: round(float(r), 4) for name, r in zip(train.classes, _recall(evaluation.confusion_KK), strict=True)
-        },
+    row |= {
         "epochs": fit.state.epoch,
-        "images_per_second": round(fit.state.images / (60 * minutes), 1),
+        "images_seen": fit.state.images,
         "image_size": list(size),
         "crop": preprocessing.crop,
         "threads": torch.get_num_threads(),
         "processor": platform.processor() or platform.machine(),
         "versions": versions(),
         "finished": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    return Trained(Classifier(fit.network, preprocessing, train.classes), valid, row)
+
+
+def run(model: str, seed: int, data: Path, minutes: float) -> dict[str, object]:
+    """Trains once and measures once."""
+    made = trained(model, Recipe(minutes=minutes, seed=seed, **PEERS.get(model, {})), data)
+    classes = made.classifier.classes
+    evaluation = evaluate(made.valid.labels, predict_store(made.classifier, made.valid), classes)
+    return {
+        "model": model,
+        "seed": seed,
+        "minutes": minutes,
+        **{name: round(metric.value, 5) for name, metric in evaluation.metrics.items()},
+        "recall": {name: round(float(r), 4) for name, r in zip(classes, _recall(evaluation.confusion_KK), strict=True)},
+        "images_per_second": round(made.row.pop("images_seen") / (60 * minutes), 1),
+        **made.row,
     }
 
 

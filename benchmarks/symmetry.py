@@ -1,0 +1,178 @@
+"""How far networks hold still when a galaxy moves: ours plain and equivariant, and timm's, trained alike.
+
+    python benchmarks/symmetry.py ../shared/data/galaxy-zoo2
+    python benchmarks/symmetry.py --table                       # and the picture docs/images/consistency.png
+    python benchmarks/symmetry.py ../shared/data/galaxy-zoo2 --margins
+
+Every network trains for the same epochs in the same loop from the same decoded images (`galaxy_zoo2.py`), which is few
+for most of them: what is compared is how their answers change, not how good they become. `measure_symmetry` then asks
+about validation galaxies. Rows that only ask trained weights in another way (`Canonicalize`, views) train nothing. One
+row a network is appended to `symmetry.jsonl`; rows that are there are not measured again. `--margins` prints how far
+the best phase is ahead of the second, by the score of `network/sampling.py` and by the norm of the phases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from astroformer.evaluation.subjects import Inputs, Subject, read_inputs
+from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
+from astroformer.network.sampling import Canonicalize, phase_score
+from astroformer.training.recipe import NetworkSettings, Recipe
+from galaxy_zoo2 import PLAIN, Trained, trained
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "consistency.png"
+PEER: dict[str, Any] = {
+    "progressive": 0.0,
+    "learning_rate": 1e-3,
+    **PLAIN,
+}  # they take one size; the usual rate for them
+# A name of `galaxy_zoo2.py`, words of its recipe, and ways to ask its weights.
+NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+    "astroformer, plain": ("astroformer", {}, ("as it is", "Canonicalize")),
+    "astroformer, anchor": (
+        "astroformer",
+        {"network": NetworkSettings(equivariance="anchor")},
+        ("as it is", "shift+d4"),
+    ),
+    "astroformer, input": ("astroformer", {"network": NetworkSettings(equivariance="input")}, ("as it is",)),
+    "timm C-C-T-T": ("timm C-C-T-T", {"progressive": 0.0, **PLAIN}, ("as it is",)),
+    "timm ResNet-18": ("timm ResNet-18", PEER, ("as it is", "Canonicalize")),
+    "timm ConvNeXt-atto": ("timm ConvNeXt-atto", PEER, ("as it is",)),
+    "timm ViT-tiny": ("timm ViT-tiny", PEER, ("as it is",)),
+    "timm XCiT-nano": ("timm XCiT-nano", PEER, ("as it is",)),
+}
+
+
+def rows() -> list[dict[str, Any]]:
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def asked(network: nn.Module, way: str) -> nn.Module:
+    """The network, or another one around the same weights."""
+    if way == "Canonicalize":
+        return Canonicalize(network)
+    if way == "shift+d4":
+        network = copy.deepcopy(network)
+        network.config = dataclasses.replace(network.config, symmetry="shift+d4")
+    return network
+
+
+def inputs_of(made: Trained, name: str, data: Path, images: int) -> Inputs:
+    classifier = made.classifier
+    subject = Subject(name, classifier.network, "trained", classifier.preprocessing, classifier.classes)
+    return read_inputs(subject, str(data / "valid"), images=images)
+
+
+def measure(name: str, data: Path, epochs: int, images: int) -> list[dict[str, Any]]:
+    """Trains a network, and measures it in each way that it is asked."""
+    model, words, ways = NETWORKS[name]
+    made = trained(model, Recipe(epochs=epochs, evaluations=1, **words), data)
+    inputs = inputs_of(made, name, data, images)
+    found = []
+    for way in ways:
+        report = measure_symmetry(
+            asked(made.classifier.network, way),
+            inputs.images_NCHW,
+            inputs.labels_N,
+            frames_NCHW=inputs.frames_NCHW,
+            settings=SymmetrySettings(rotations=2),
+        )
+        found.append({"network": name, "way": way, **made.row, "report": report.to_dict()})
+    return found
+
+
+def table() -> str:
+    lines = [
+        "| network | M parameters | accuracy | under circular shifts | worst of 16 | C-Cons | S-Cons "
+        "| largest change of a logit, in sd | same class after a quarter turn |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows():
+        report = row["report"]
+        shares = [report["accuracy"][key]["value"] for key in ("plain", "shifted", "worst")]
+        shares += [report[key]["value"] for key in ("c_cons", "s_cons")]
+        name = row["network"] + ("" if row["way"] == "as it is" else f", {row['way']}")
+        turned = report["changes"]["quarter turns"]["consistency"]["value"]
+        lines.append(
+            f"| {name} | {row['parameters'] / 1e6:.2f} | {' | '.join(f'{100 * share:.2f}' for share in shares)} "
+            f"| {report['changes']['circular shifts']['relative']:.2g} | {100 * turned:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def draw() -> None:
+    """Consistency against the distance of a circular shift, a line a network."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for row in rows():
+        if row["way"] == "as it is":
+            distance = {int(px): share["value"] for px, share in row["report"]["distance"].items()}
+            ours = row["network"].startswith("astroformer")
+            axes.plot(distance.keys(), [100 * share for share in distance.values()], label=row["network"],
+                      marker="o" if ours else None, markersize=3, linewidth=2 if ours else 1)  # fmt: skip
+    axes.set_xlabel("circular shift along one axis, px")
+    axes.set_ylabel("galaxies that keep their class, %")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    figure.savefig(PICTURE, dpi=150)
+
+
+def margins(data: Path) -> str:
+    """Best phase minus second, over the sum of all: least and median over galaxies, and over mirror-symmetric ones."""
+    images_NCHW = inputs_of(trained("astroformer", Recipe(epochs=1), data), "margins", data, 256).images_NCHW
+    kinds = {"galaxies": images_NCHW, "mirror-symmetric galaxies": (images_NCHW + images_NCHW.flip(3)) / 2}
+    scores = {"score": lambda x: phase_score(x).double(), "norm": lambda x: x.double().square().sum(1)}
+    lines = ["| images | phases a side | chosen by | least margin | median margin |", "|---|---|---|---|---|"]
+    for kind, x_NCHW in kinds.items():
+        for period in (2, 8):
+            for name, score in scores.items():
+                s_NHW = score(x_NCHW)
+                n, height, width = s_NHW.shape
+                s_NP = s_NHW.view(n, height // period, period, width // period, period).sum((1, 3)).flatten(1)
+                best_N2 = s_NP.topk(2).values
+                margin_N = ((best_N2[:, 0] - best_N2[:, 1]) / s_NP.sum(1)).numpy()
+                lines.append(f"| {kind} | {period} | {name} | {margin_N.min():.1g} | {np.median(margin_N):.1g} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="?", help="folder with train/ and valid/ of class folders")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--images", type=int, default=256, help="validation galaxies to measure on")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--margins", action="store_true")
+    parser.add_argument("--table", action="store_true", help="only print the table of the rows that are there")
+    arguments = parser.parse_args()
+    if arguments.margins:
+        print(margins(arguments.data))
+        return
+    if arguments.data is not None and not arguments.table:
+        torch.set_num_threads(1)
+        done = {row["network"] for row in rows()}
+        for name in arguments.networks:
+            if name not in done:
+                found = measure(name, arguments.data, arguments.epochs, arguments.images)
+                with RESULTS.open("a", encoding="utf-8") as stream:
+                    stream.writelines(json.dumps(row) + "\n" for row in found)
+    draw()
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
