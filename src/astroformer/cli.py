@@ -5,6 +5,7 @@ Exit status: 0 done; 2 an error the user can mend, one sentence on stderr; 1 our
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import sys
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 class Train:
     """Train a classifier from a SOURCE of labelled images and write a run folder with the model in it.
 
-    A SOURCE is a folder of class folders, an .npz file, a CSV or Parquet catalog, or mock-galaxies.
+    A SOURCE is a folder of class folders, an .npz file, a CSV or Parquet catalog, mock-galaxies, or a published set by
+    name (astroformer info --data).
     """
 
     source: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = None
@@ -153,9 +155,11 @@ class Predict:
         from astroformer.training.progress import Reporter
 
         classifier = load(self.model, self.device, precision=self.precision)
-        images = open_source(self.source, labelled=False)
         failed = done = 0
-        with Reporter(quiet=self.quiet) as reporter, PredictionWriter(self.out, classifier.classes) as writer:
+        with contextlib.ExitStack() as stack:
+            reporter = stack.enter_context(Reporter(quiet=self.quiet))
+            images = open_source(self.source, labelled=False, listener=reporter)
+            writer = stack.enter_context(PredictionWriter(self.out, classifier.classes))
             for part in classifier.iter_predict(images, batch_size=self.batch_size):
                 writer.write(part)
                 done += len(part)
@@ -199,9 +203,9 @@ class Evaluate:
         from astroformer.training.progress import Reporter
 
         classifier = load(self.model, self.device, precision=self.precision)
-        images = open_source(self.source, classes=classifier.classes)
-        _make_folder(self.out)
         with Reporter(quiet=self.quiet) as reporter:
+            images = open_source(self.source, classes=classifier.classes, listener=reporter)
+            _make_folder(self.out)
             evaluation, predictions = classifier.evaluate(
                 images,
                 batch_size=self.batch_size,
@@ -292,9 +296,9 @@ class Symmetry:
             seed=self.seed,
         )
         shift_range(subject.preprocessing.image_size, self.max_shift)
-        inputs = read_inputs(subject, self.data, images=self.images, seed=self.seed)
-        _make_folder(self.out)
         with Reporter(quiet=self.quiet) as reporter:
+            inputs = read_inputs(subject, self.data, images=self.images, seed=self.seed, listener=reporter)
+            _make_folder(self.out)
             report = measure_symmetry(
                 subject.network,
                 inputs.images_NCHW,
@@ -336,6 +340,8 @@ class Info:
     """classes of a variant's head"""
     system: bool = False
     """describe this machine instead: processor, measured speed, native kernels, CUDA devices"""
+    data: bool = False
+    """list the published data sets that are known by name"""
     json: bool = False
     """print JSON"""
     debug: bool = False
@@ -344,6 +350,9 @@ class Info:
     def run(self, given: set[str]) -> None:
         if self.system:
             self._tell_system(given)
+            return
+        if self.data:
+            self._tell_data(given)
             return
         from astroformer.classifier import load
         from astroformer.network import VARIANTS, Astroformer
@@ -380,11 +389,27 @@ class Info:
             for line in _lines(rows[0]):
                 print(line)
 
-    def _tell_system(self, given: set[str]) -> None:
-        extra = given - {"system", "json", "debug"}
+    def _alone(self, given: set[str], flag: str, does: str) -> None:
+        extra = given - {flag, "json", "debug"}
         if self.model is not None or extra:
             what = f"'{self.model}'" if self.model is not None else f"--{min(extra)}"
-            raise UserError(f"--system describes this machine; leave out {what}.")
+            raise UserError(f"--{flag} {does}; leave out {what}.")
+
+    def _tell_data(self, given: set[str]) -> None:
+        self._alone(given, "data", "lists the published data sets")
+        from astroformer.images.named_sets import NAMED_SETS
+
+        rows = [declared.to_dict() for declared in NAMED_SETS.values()]
+        if self.json:
+            print(json.dumps(rows, indent=2))
+            return
+        print(f"{'name':<17}{'images':<29}{'classes':>7}{'MB':>7}   licence")
+        for row in rows:
+            images = ", ".join(f"{name} {n:,}" for name, n in row["images"].items())
+            print(f"{row['name']:<17}{images:<29}{row['classes']:>7}{row['bytes'] / 1e6:>7,.0f}   {row['licence']}")
+
+    def _tell_system(self, given: set[str]) -> None:
+        self._alone(given, "system", "describes this machine")
         from astroformer.system import describe_system
 
         row = describe_system()
@@ -428,7 +453,7 @@ _COMMANDS: dict[str, tuple[type[Any], str]] = {
     "predict": (Predict, "classify images with a trained model"),
     "evaluate": (Evaluate, "measure a trained model on labelled images"),
     "symmetry": (Symmetry, "measure what shifts, crops, flips and turns do to a model's answers"),
-    "info": (Info, "describe a model folder, the network variants or this machine"),
+    "info": (Info, "describe a model folder, the network variants, the data sets by name or this machine"),
 }
 
 
