@@ -127,6 +127,8 @@ def _download(resource: Resource, path: Path, listener: Listener | None) -> str:
                     break
             raise _Failed(f"sent another file, {wrong}")
         except _Failed as failure:
+            if resource.exact and part.is_file() and part.stat().st_size > resource.size:
+                part.unlink()
             failures.append(f"{url} {failure}")
             if listener is not None:
                 listener.say(f"{failures[-1]}")
@@ -195,7 +197,6 @@ def _attempt(url: str, resource: Resource, part: Path, listener: Listener | None
                 file.write(block)
                 have += len(block)
                 if resource.exact and have > resource.size:
-                    part.unlink()
                     raise _Failed(f"sends more than {resource.size:,} bytes")
                 if listener is not None:
                     listener.transfer(resource.name, have, max(expected, have))

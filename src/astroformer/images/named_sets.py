@@ -376,9 +376,7 @@ class Galaxy10Decals(NamedSet):
             raise _damaged(path, f"'images' is {shape} of {kind}, and {n} values of each column are needed")
         labels = columns["ans"].astype(np.int64)
         if labels.min() < 0 or labels.max() >= len(self.classes):
-            raise _damaged(
-                path, f"labels lie between {labels.min()} and {labels.max()}, of {len(self.classes)} classes"
-            )
+            raise _damaged(path, f"labels are {labels.min()} to {labels.max()}, of {len(self.classes)} classes")
         groups = sky_groups(columns["ra"], columns["dec"], columns["pxscale"] * max(shape[1:3]))
         chosen = sky_split(labels, groups, columns["ra"], columns["dec"], self.test_share)[part]
         reader = Hdf5Reader(path, chosen, digest)
@@ -389,8 +387,14 @@ class Galaxy10Decals(NamedSet):
 def sky_groups(
     ra_N: NDArray[np.floating], dec_N: NDArray[np.floating], side_N: NDArray[np.floating]
 ) -> NDArray[np.int64]:
-    """(N,) groups of cutouts that may show the same sky: their centres lie within a cutout's side (arcsec)."""
-    return friends_of_friends(ra_N, dec_N, side_N)
+    """(N,) groups of cutouts that may show the same sky: their centres lie within a cutout's side (arcsec).
+
+    One whose place or side is not known stands alone.
+    """
+    known = np.flatnonzero(np.isfinite(ra_N) & np.isfinite(dec_N) & np.isfinite(side_N) & (side_N > 0))
+    groups = np.arange(len(ra_N))
+    groups[known] = known[friends_of_friends(ra_N[known], dec_N[known], side_N[known])]
+    return groups
 
 
 def sky_split(
