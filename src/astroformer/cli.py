@@ -71,7 +71,7 @@ class Train:
                     f"--resume continues a run as it was, with its own source and settings; leave out {what}."
                 )
         elif self.source is None:
-            raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or mock-galaxies.")
+            raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or a set by name.")
         from astroformer.training.many import is_group, resume_many, seeds_and_folds, train_many
         from astroformer.training.progress import Reporter
         from astroformer.training.train import Trained, resume, train
@@ -134,7 +134,7 @@ class Predict:
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """model folder, or the run folder that holds it"""
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """image, folder, .npz, catalog, or mock-galaxies"""
+    """image, folder, .npz, catalog, or a set by name: mock-galaxies, cifar10:test"""
     out: Path
     """file to write, .csv or .parquet"""
     batch_size: int = 64
@@ -179,7 +179,7 @@ class Evaluate:
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """model folder, or the run folder that holds it"""
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """labelled images: class folders, .npz, catalog, or mock-galaxies"""
+    """labelled images: class folders, .npz, catalog, or a set by name: mock-galaxies, cifar10:test"""
     out: Path
     """folder for metrics.json, confusion.txt, confusion.png, predictions.csv"""
     batch_size: int = 64

@@ -387,7 +387,7 @@ class Galaxy10Decals(NamedSet):
 def sky_groups(
     ra_N: NDArray[np.floating], dec_N: NDArray[np.floating], side_N: NDArray[np.floating]
 ) -> NDArray[np.int64]:
-    """(N,) groups of cutouts that may show the same sky: their centres lie within a cutout's side (arcsec).
+    """(N,) groups of cutouts that show the same sky: centres within a cutout's side (arcsec), or linked through others.
 
     One whose place or side is not known stands alone.
     """
@@ -503,7 +503,7 @@ NAMED_SETS: dict[str, NamedSet] = {
             homepage="https://github.com/henrysky/Galaxy10",
             number_of_classes=10,
             images={"train": 14_187, "test": 3_549},
-            split="ours: no official one; a fifth of each class to test, never parting cutouts that overlap on the sky",
+            split="ours (none is official): a fifth of each class to test, cutouts less than a side apart together",
             classes=(
                 "disturbed",
                 "merging",
