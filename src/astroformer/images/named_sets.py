@@ -497,7 +497,7 @@ NAMED_SETS: dict[str, NamedSet] = {
                     exact=False,
                 ),
             ),
-            licence="see its Zenodo record, doi.org/10.5281/zenodo.10845026",
+            licence="not checked by us; see doi.org/10.5281/zenodo.10845026",
             citation="H. Leung, J. Bovy, Galaxy10 DECaLS, Zenodo, 2024, doi:10.5281/zenodo.10845026; labels: Galaxy "
             "Zoo (Lintott et al. 2008, 2011; Walmsley et al. 2021); images: DESI Legacy Surveys (Dey et al. 2019)",
             homepage="https://github.com/henrysky/Galaxy10",
