@@ -1,4 +1,4 @@
-"""Where the package keeps what it can make again: decoded images, compiled kernels."""
+"""Where the package keeps what it can make or fetch again: decoded images, compiled kernels, published data sets."""
 
 from __future__ import annotations
 

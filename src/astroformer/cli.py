@@ -49,7 +49,8 @@ def _first_imports() -> Iterator[None]:
 class Train:
     """Train a classifier from a SOURCE of labelled images and write a run folder with the model in it.
 
-    A SOURCE is a folder of class folders, an .npz file, a CSV or Parquet catalog, or mock-galaxies.
+    A SOURCE is a folder of class folders, an .npz file, a CSV or Parquet catalog, mock-galaxies, or a published set by
+    name (astroformer info --data).
     """
 
     source: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = None
@@ -90,7 +91,7 @@ class Train:
                     f"--resume continues a run as it was, with its own source and settings; leave out {what}."
                 )
         elif self.source is None:
-            raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or mock-galaxies.")
+            raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or a set by name.")
         with _first_imports():
             from astroformer.training.many import is_group, resume_many, seeds_and_folds, train_many
             from astroformer.training.progress import Reporter
@@ -154,7 +155,7 @@ class Predict:
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """model folder, or the run folder that holds it"""
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """image, folder, .npz, catalog, or mock-galaxies"""
+    """image, folder, .npz, catalog, or a set by name: mock-galaxies, cifar10:test"""
     out: Path
     """file to write, .csv or .parquet"""
     batch_size: int = 64
@@ -178,9 +179,11 @@ class Predict:
             from astroformer.training.progress import Reporter
 
         classifier = load(self.model, self.device, precision=self.precision, symmetry=self.symmetry)
-        images = open_source(self.source, labelled=False)
         failed = done = 0
-        with Reporter(quiet=self.quiet) as reporter, PredictionWriter(self.out, classifier.classes) as writer:
+        with contextlib.ExitStack() as stack:
+            reporter = stack.enter_context(Reporter(quiet=self.quiet))
+            images = open_source(self.source, labelled=False, listener=reporter)
+            writer = stack.enter_context(PredictionWriter(self.out, classifier.classes))
             for part in classifier.iter_predict(images, batch_size=self.batch_size):
                 writer.write(part)
                 done += len(part)
@@ -200,7 +203,7 @@ class Evaluate:
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """model folder, or the run folder that holds it"""
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """labelled images: class folders, .npz, catalog, or mock-galaxies"""
+    """labelled images: class folders, .npz, catalog, or a set by name: mock-galaxies, cifar10:test"""
     out: Path
     """folder for metrics.json, confusion.txt, confusion.png, predictions.csv"""
     batch_size: int = 64
@@ -227,9 +230,9 @@ class Evaluate:
             from astroformer.training.progress import Reporter
 
         classifier = load(self.model, self.device, precision=self.precision, symmetry=self.symmetry)
-        images = open_source(self.source, classes=classifier.classes)
-        _make_folder(self.out)
         with Reporter(quiet=self.quiet) as reporter:
+            images = open_source(self.source, classes=classifier.classes, listener=reporter)
+            _make_folder(self.out)
             evaluation, predictions = classifier.evaluate(
                 images,
                 batch_size=self.batch_size,
@@ -320,9 +323,9 @@ class Symmetry:
             seed=self.seed,
         )
         shift_range(subject.preprocessing.image_size, self.max_shift)
-        inputs = read_inputs(subject, self.data, images=self.images, seed=self.seed)
-        _make_folder(self.out)
         with Reporter(quiet=self.quiet) as reporter:
+            inputs = read_inputs(subject, self.data, images=self.images, seed=self.seed, listener=reporter)
+            _make_folder(self.out)
             report = measure_symmetry(
                 subject.network,
                 inputs.images_NCHW,
@@ -364,6 +367,8 @@ class Info:
     """classes of a variant's head"""
     system: bool = False
     """describe this machine instead: processor, measured speed, native kernels, CUDA devices"""
+    data: bool = False
+    """list the published data sets that are known by name"""
     json: bool = False
     """print JSON"""
     debug: bool = False
@@ -372,6 +377,9 @@ class Info:
     def run(self, given: set[str]) -> None:
         if self.system:
             self._tell_system(given)
+            return
+        if self.data:
+            self._tell_data(given)
             return
         with _first_imports():
             from astroformer.classifier import load
@@ -409,11 +417,27 @@ class Info:
             for line in _lines(rows[0]):
                 print(line)
 
-    def _tell_system(self, given: set[str]) -> None:
-        extra = given - {"system", "json", "debug"}
+    def _alone(self, given: set[str], flag: str, does: str) -> None:
+        extra = given - {flag, "json", "debug"}
         if self.model is not None or extra:
             what = f"'{self.model}'" if self.model is not None else f"--{min(extra)}"
-            raise UserError(f"--system describes this machine; leave out {what}.")
+            raise UserError(f"--{flag} {does}; leave out {what}.")
+
+    def _tell_data(self, given: set[str]) -> None:
+        self._alone(given, "data", "lists the published data sets")
+        from astroformer.images.named_sets import NAMED_SETS
+
+        rows = [declared.to_dict() for declared in NAMED_SETS.values()]
+        if self.json:
+            print(json.dumps(rows, indent=2))
+            return
+        print(f"{'name':<17}{'images':<29}{'classes':>7}{'MB':>7}   licence")
+        for row in rows:
+            images = ", ".join(f"{name} {n:,}" for name, n in row["images"].items())
+            print(f"{row['name']:<17}{images:<29}{row['classes']:>7}{row['bytes'] / 1e6:>7,.0f}   {row['licence']}")
+
+    def _tell_system(self, given: set[str]) -> None:
+        self._alone(given, "system", "describes this machine")
         with _first_imports():
             from astroformer.system import describe_system
 
@@ -458,7 +482,7 @@ _COMMANDS: dict[str, tuple[type[Any], str]] = {
     "predict": (Predict, "classify images with a trained model"),
     "evaluate": (Evaluate, "measure a trained model on labelled images"),
     "symmetry": (Symmetry, "measure what shifts, crops, flips and turns do to a model's answers"),
-    "info": (Info, "describe a model folder, the network variants or this machine"),
+    "info": (Info, "describe a model folder, the network variants, the data sets by name or this machine"),
 }
 
 

@@ -93,3 +93,47 @@ def test_split_files(tmp_path: Path) -> None:
         read_split(path, images)
     with pytest.raises(UserError, match="cannot be read: No such file"):
         read_split(tmp_path / "none.csv", images)
+
+
+# Groups that stay together
+
+
+def grouped(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of 8 to 60 images a class, and groups: pairs, a chain of five, the rest alone."""
+    labels = random_labels(seed, least=8)
+    groups = np.arange(len(labels)) + 1000
+    chosen = np.random.default_rng(seed).permutation(len(labels))
+    groups[chosen[1:5]] = groups[chosen[0]]
+    pairs = chosen[5 : 5 + len(chosen) // 5 * 2 // 2 * 2].reshape(-1, 2)
+    groups[pairs[:, 1]] = groups[pairs[:, 0]]
+    return labels, groups
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_group_is_parted(seed: int) -> None:
+    labels, groups = grouped(seed)
+    splits = [holdout(labels, 0.25, seed, groups=groups), *kfold(labels, 4, seed, groups=groups)]
+    for train, valid in splits:
+        assert np.array_equal(np.sort(np.concatenate([train, valid])), np.arange(len(labels)))
+        assert not set(groups[train]) & set(groups[valid])
+        counts = np.bincount(labels)
+        assert (np.abs(np.bincount(labels[valid], minlength=len(counts)) - counts / 4) <= 2).all()
+    assert np.array_equal(np.sort(np.concatenate([valid for _, valid in splits[1:]])), np.arange(len(labels)))
+    np.testing.assert_array_equal(holdout(labels, 0.25, seed, groups=groups)[1], splits[0][1])
+
+
+def test_groups_of_one_change_nothing() -> None:
+    labels = random_labels(1, least=5)
+    alone = np.arange(len(labels))[::-1]
+    np.testing.assert_array_equal(holdout(labels, 0.2, 1, groups=alone)[1], holdout(labels, 0.2, 1)[1])
+    np.testing.assert_array_equal(kfold(labels, 3, 1, groups=alone)[2][1], kfold(labels, 3, 1)[2][1])
+
+
+def test_a_class_in_one_group_cannot_be_split() -> None:
+    labels, groups = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 2, 3, 3, 3])
+    for split in (
+        lambda: holdout(labels, 0.4, 0, classes=["a", "b"], groups=groups),
+        lambda: kfold(labels, 2, 0, classes=["a", "b"], groups=groups),
+    ):
+        with pytest.raises(UserError, match=r"class 'b' has too few images for .* stay together"):
+            split()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from astroformer.classifier import load
 from astroformer.errors import UserError, unknown_name
 from astroformer.evaluation.symmetry import frame_size
+from astroformer.images.download import Listener
 from astroformer.images.mock_galaxies import CLASSES
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sources import LabelledImages, open_source
@@ -133,7 +134,9 @@ def _timm_network(
     return network, (side, side)
 
 
-def read_inputs(subject: Subject, data: str | None, *, images: int, seed: int = 0) -> Inputs:
+def read_inputs(
+    subject: Subject, data: str | None, *, images: int, seed: int = 0, listener: Listener | None = None
+) -> Inputs:
     """Up to so many images of a source, drawn with the seed, through the subject's own preprocessing.
 
     The frame around an image is preprocessed to `frame_size` from a central part of the picture that is larger in
@@ -144,6 +147,7 @@ def read_inputs(subject: Subject, data: str | None, *, images: int, seed: int = 
         data: a source as `open_source` knows them, labelled if the subject knows its classes. None: mock galaxies, that
             `train mock-galaxies` has not shown with the same seed; they have labels for a subject of the same classes.
         images: at most so many.
+        listener: what is told of a download.
 
     Raises:
         UserError: the source can't be opened, or none of the images can be read.
@@ -161,9 +165,9 @@ def read_inputs(subject: Subject, data: str | None, *, images: int, seed: int = 
         if subject.classes != CLASSES:
             source = dataclasses.replace(source, labels=None)
     elif subject.classes:
-        source = open_source(data, classes=subject.classes, seed=seed)
+        source = open_source(data, classes=subject.classes, seed=seed, listener=listener)
     else:
-        source = open_source(data, labelled=False, seed=seed)
+        source = open_source(data, labelled=False, seed=seed, listener=listener)
     chosen = source.subset(np.sort(permutation(seed, 0, len(source)).numpy()[:images]))
     rows, read, left_out = [], [], []
     for i, file in enumerate(chosen.files):

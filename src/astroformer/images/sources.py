@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from astroformer.errors import UserError, unknown_name
 from astroformer.images import mock_galaxies
+from astroformer.images.download import Listener
+from astroformer.images.named_sets import NAMED_SETS
 from astroformer.images.reading import EXTENSIONS, Array, UnreadableImage, read_image
 
 FILE_COLUMNS = (
@@ -57,6 +59,9 @@ class LabelledImages:
             called from several threads. One that has `digests(indices, cache)` says what the content is
             without decoding.
         ignored: files that were found and are no images, as `name (why)`.
+        groups: (N,) int64; images with the same number show the same thing and never part between training and
+            validation. None where each stands alone.
+        about: of a published set: its name, part, licence, citation and checksums, for the record.
     """
 
     source: str
@@ -65,6 +70,8 @@ class LabelledImages:
     classes: tuple[str, ...]
     reader: Reader
     ignored: list[str] = field(default_factory=list)
+    groups: NDArray[np.int64] | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -81,6 +88,7 @@ class LabelledImages:
             files=[self.files[i] for i in chosen],
             labels=None if self.labels is None else self.labels[chosen],
             reader=_Subset(self.reader, chosen),
+            groups=None if self.groups is None else self.groups[chosen],
         )
 
     def counts(self) -> dict[str, int]:
@@ -103,7 +111,13 @@ class LabelledImages:
 
 
 def open_source(
-    source: str | Path, *, classes: Sequence[str] | None = None, labelled: bool = True, seed: int = 0
+    source: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    labelled: bool = True,
+    seed: int = 0,
+    part: str | None = None,
+    listener: Listener | None = None,
 ) -> LabelledImages:
     """Open what a user named as a source of images.
 
@@ -119,7 +133,7 @@ def open_source(
         catalog's folder, and one of labels (see `LABEL_COLUMNS`).
       - one image file, with `labelled=False`.
       - a named set: `mock-galaxies`, `mock-galaxies:2000` (number), `mock-galaxies:2000x96` (number and size
-        in pixels).
+        in pixels); or a published one, downloaded at first use: `cifar10:train`, `cifar10:test` (see `NAMED_SETS`).
     and may be followed by options, each `@word=value`:
       - `@per-class=a:b` keeps images a to b−1 of each class, in the source's order
         (`train.npz@per-class=0:50`).
@@ -130,7 +144,10 @@ def open_source(
         classes: names in the order that labels shall have (a model's classes). By default folder and catalog
             labels are sorted (numbers within names by value), and an `.npz` keeps the order of its `classes`.
         labelled: whether labels are needed. If False, labels are not read and `labels` is None.
-        seed: for named sets.
+        seed: for mock galaxies.
+        part: what a published set's name alone means, `train` where one trains; without it the part must be said,
+            so that nothing is tested on training images, or trained on test images, by mistake.
+        listener: what is told of a download.
 
     Raises `UserError` if the source does not exist or cannot be read, has no images or an empty class folder,
     lists a file twice or has a label that is not in `classes`; without `classes` also if it has one class
@@ -145,7 +162,7 @@ def open_source(
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
         if not (is_folder or is_file):
-            images = _named_set(path_name, labelled, seed)
+            images = _named_set(path_name, labelled, seed, part, listener)
             if images is None:
                 raise _not_found(path_name, path)
         elif is_folder:
@@ -250,10 +267,10 @@ def _per_class(images: LabelledImages, text: str) -> LabelledImages:
 
 def _not_found(name: str, path: Path) -> UserError:
     if "/" not in name and os.sep not in name and not path.suffix:
-        beside = _names_in(Path())
-        near = difflib.get_close_matches(name, [*beside, *NAMED_SETS], n=1, cutoff=0.5)
+        named = ["mock-galaxies", *NAMED_SETS]
+        near = difflib.get_close_matches(name.partition(":")[0], [*_names_in(Path()), *named], n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        return UserError(f"'{name}' is neither a file or folder here nor a named set ({', '.join(NAMED_SETS)}).{hint}")
+        return UserError(f"'{name}' is neither a file or folder here nor a named set ({', '.join(named)}).{hint}")
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -502,15 +519,22 @@ def _mock_galaxies(words: str, seed: int) -> LabelledImages:
     return LabelledImages("", files, mock_labels(n), mock_galaxies.CLASSES, reader)
 
 
-NAMED_SETS: dict[str, Callable[[str, int], LabelledImages]] = {"mock-galaxies": _mock_galaxies}
-"""Sets that need no file: name -> (words after the colon, seed) -> images."""
-
-
-def _named_set(name: str, labelled: bool, seed: int) -> LabelledImages | None:
+def _named_set(
+    name: str, labelled: bool, seed: int, part: str | None, listener: Listener | None
+) -> LabelledImages | None:
     set_name, _, words = name.partition(":")
-    if set_name not in NAMED_SETS:
+    if set_name == "mock-galaxies":
+        images = _mock_galaxies(words, seed)
+    elif set_name in NAMED_SETS:
+        content, about = NAMED_SETS[set_name].open(words or part, listener)
+        reader = content.images
+        if isinstance(reader, np.ndarray):
+            reader = ArrayReader(set_name, reader, channels_first=reader.ndim == 4)
+        images = LabelledImages(
+            "", content.files, content.labels, content.classes, reader, groups=content.groups, about=about
+        )
+    else:
         return None
-    images = NAMED_SETS[set_name](words, seed)
     return images if labelled else replace(images, labels=None, classes=())
 
 

@@ -6,35 +6,49 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
+from astroformer.images.dealing import deal
 from astroformer.images.sources import LabelledImages
 
 Indices = NDArray[np.int64]
 
 
 def holdout(
-    labels: NDArray[np.integer], fraction: float, seed: int, *, classes: Sequence[str] | None = None
+    labels: NDArray[np.integer],
+    fraction: float,
+    seed: int,
+    *,
+    classes: Sequence[str] | None = None,
+    groups: NDArray[np.integer] | None = None,
 ) -> tuple[Indices, Indices]:
     """Split into training and validation indices, each sorted.
 
     Every class has at least one image in each part. Otherwise the validation part has round(fraction · N)
-    images, and of each class its share by largest remainder: within one image of fraction · n.
+    images, and of each class its share by largest remainder: within one image of fraction · n. With `groups`,
+    of which none is in both parts, shares are as near as `deal` comes.
 
     Args:
         labels: (N,) whole numbers.
         fraction: share to validate on, in (0, 1).
         classes: names, for the error's sentence.
+        groups: (N,) numbers; images with the same one stay together.
 
-    Raises `UserError` if a class has fewer than two images.
+    Raises `UserError` if a class has fewer than two images, or than two groups.
     """
     if not 0 < fraction < 1:
         raise UserError(f"the validation fraction is {fraction}; it lies between 0 and 1, for instance 0.2.")
     members = _members(labels, seed, need=2, what="a training and a validation part", classes=classes)
     counts = np.array([len(m) for m in members])
+    if _together(groups):
+        share_K = np.clip(fraction, 1 / counts, 1 - 1 / counts)
+        shares_PK = np.stack([1 - share_K, share_K])
+        train, valid = _dealt(labels, groups, shares_PK, seed, "a training and a validation part", classes)
+        return train, valid
     quota = fraction * counts
     taken = np.clip(np.floor(quota).astype(np.int64), 1, counts - 1)
     total = int(np.clip(round(fraction * counts.sum()), len(counts), counts.sum() - len(counts)))
@@ -48,22 +62,59 @@ def holdout(
 
 
 def kfold(
-    labels: NDArray[np.integer], k: int, seed: int, *, classes: Sequence[str] | None = None
+    labels: NDArray[np.integer],
+    k: int,
+    seed: int,
+    *,
+    classes: Sequence[str] | None = None,
+    groups: NDArray[np.integer] | None = None,
 ) -> list[tuple[Indices, Indices]]:
     """k splits into training and validation indices, each sorted; every image is validated on once.
 
-    Folds differ by at most one image, in all and in each class.
+    Folds differ by at most one image, in all and in each class. With `groups` (as in `holdout`) they are as
+    level as `deal` comes.
 
-    Raises `UserError` if k < 2 or a class has fewer than k images.
+    Raises `UserError` if k < 2 or a class has fewer than k images, or than k groups.
     """
     if k < 2:
         raise UserError(f"{k} folds are asked for; there are 2 or more.")
     members = _members(labels, seed, need=k, what=f"{k} folds", classes=classes)
+    everything = np.sort(np.concatenate(members))
+    if _together(groups):
+        parts = _dealt(labels, groups, np.full((k, len(members)), 1 / k), seed, f"{k} folds", classes)
+        return [(np.setdiff1d(everything, fold, assume_unique=True), fold) for fold in parts]
     # Dealing the classes out one after the other, like cards, keeps the folds level in each class and in all.
     dealt = np.concatenate(members)
     folds = [np.sort(dealt[fold::k]) for fold in range(k)]
-    everything = np.sort(dealt)
     return [(np.setdiff1d(everything, fold, assume_unique=True), fold) for fold in folds]
+
+
+def _together(groups: NDArray[np.integer] | None) -> TypeGuard[NDArray[np.integer]]:
+    """Whether there are groups of more than one image."""
+    return groups is not None and len(np.unique(groups)) < len(groups)
+
+
+def _dealt(
+    labels: NDArray[np.integer],
+    groups: NDArray[np.integer],
+    shares_PK: NDArray[np.floating],
+    seed: int,
+    what: str,
+    classes: Sequence[str] | None,
+) -> list[Indices]:
+    """The sorted indices of each part, no group in two of them, K classes that occur."""
+    present, numbers = np.unique(labels, return_inverse=True)
+    part = deal(numbers, groups, shares_PK, np.random.default_rng(seed).permutation(len(numbers)))
+    parts = [np.flatnonzero(part == p) for p in range(len(shares_PK))]
+    for found in parts:
+        lacking = np.setdiff1d(np.arange(len(present)), numbers[found])
+        if len(lacking):
+            label = present[lacking[0]]
+            raise UserError(
+                f"the class '{classes[label] if classes is not None else label}' has too few images for {what}: those "
+                "that show the same thing stay together. Add images or leave the class out."
+            )
+    return parts
 
 
 def _members(

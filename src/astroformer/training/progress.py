@@ -68,6 +68,14 @@ class Reporter:
         if not self.live and done == total:
             self.say(f"{name}: {total:,} images")
 
+    def transfer(self, name: str, done: int, total: int) -> None:
+        """`done` of `total` bytes of the file `name`; a log has a line every 15 seconds at most, and at the end."""
+        text = f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
+        self._bar(name, done / max(total, 1), text)
+        if not self.live and (done == total or time.monotonic() - self._last_line.get(name, self._began) >= 15):
+            self._last_line[name] = time.monotonic()
+            self.say(f"downloading {name}: {text}")
+
     def training(
         self,
         *,

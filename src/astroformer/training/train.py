@@ -126,19 +126,22 @@ def prepare(
     recipe = recipe or Recipe()
     trackers(recipe.track)  # a missing extra is said before the work, not after
     cache = Path(cache) if cache is not None else default_cache()
-    images = open_source(source, seed=recipe.seed)
+    images = open_source(source, seed=recipe.seed, part="train", listener=reporter)
     if valid is not None:
         if recipe.folds is not None:
             raise UserError(f"folds ({recipe.folds}) hold images of the source out, --valid gives others; choose one.")
-        valid_source = open_source(valid, classes=images.classes, seed=recipe.seed)
+        valid_source = open_source(valid, classes=images.classes, seed=recipe.seed, listener=reporter)
         rows = np.arange(len(images)), np.arange(len(valid_source))
     else:
         valid_source = images
         assert images.labels is not None
         if recipe.folds is not None:
-            rows = kfold(images.labels, recipe.folds, recipe.seed, classes=images.classes)[recipe.fold]
+            folds = kfold(images.labels, recipe.folds, recipe.seed, classes=images.classes, groups=images.groups)
+            rows = folds[recipe.fold]
         else:
-            rows = holdout(images.labels, recipe.valid_fraction, recipe.seed, classes=images.classes)
+            rows = holdout(
+                images.labels, recipe.valid_fraction, recipe.seed, classes=images.classes, groups=images.groups
+            )
     train_images = images.subset(rows[0])
 
     initial = None
@@ -190,6 +193,7 @@ def prepare(
         "images": {"train": len(train_store), "valid": len(valid_store)},
         "content": {"train": train_store.folder.name, "valid": valid_store.folder.name},
         "left_out": len(failures),
+        "data_sets": [about for about in (images.about, {} if valid is None else valid_source.about) if about],
         "ignored": images.ignored,
         "counts": images.counts(),
         "decisions": decisions,
@@ -226,9 +230,11 @@ def reopen(run: str | Path, reporter: Reporter) -> Setup:
     recipe, record = folder.read_recipe(), folder.read_record()
     if (folder.model / "config.json").is_file():
         raise UserError(f"run '{run}' is finished, its model is {folder.model}; a new run may start --init-from it.")
-    images = open_source(record["source"], seed=recipe.seed)
+    images = open_source(record["source"], seed=recipe.seed, part="train", listener=reporter)
     given = record["valid"]
-    valid_source = open_source(given, classes=images.classes, seed=recipe.seed) if given is not None else images
+    valid_source = images
+    if given is not None:
+        valid_source = open_source(given, classes=images.classes, seed=recipe.seed, listener=reporter)
     rows = (
         read_split(folder.path / "splits" / "train.csv", images),
         read_split(folder.path / "splits" / "valid.csv", valid_source),

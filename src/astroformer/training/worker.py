@@ -45,6 +45,10 @@ class LineReporter(Reporter):
     def count(self, name: str, done: int, total: int) -> None:
         self.send("count", [name, done, total])
 
+    def transfer(self, name: str, done: int, total: int) -> None:
+        if done == total:  # files are there before workers begin; only one that has gone since is fetched here
+            self.say(f"downloaded {name}")
+
     def training(self, *, name: str = "training", **shown: Any) -> None:
         self.send("training", shown)
 

@@ -1,0 +1,92 @@
+"""Places on the sky: which images show the same patch of it."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astroformer.errors import UserError
+
+_SMALLEST_CELL = 2e-6  # of the unit sphere, 0.4 arcsec: cell numbers stay within 64 bits
+
+
+def friends_of_friends(
+    ra_N: NDArray[np.floating], dec_N: NDArray[np.floating], link: float | NDArray[np.floating]
+) -> NDArray[np.int64]:
+    """Groups of places that are linked, directly or through others (Huchra & Geller 1982, ApJ 257, 423).
+
+    Two places are linked when the angle between them is at most `link`, or the mean of their two links. Angles are
+    chords between unit vectors, so that 0° and 360° meet and the poles are places like any other. Neighbours are looked
+    for in the cells of a grid as wide as the largest link: no two linked places are further apart than one cell.
+
+    Args:
+        ra_N, dec_N: (N,) right ascension and declination in degrees.
+        link: linking length in arcsec, one or (N,), more than 0 and less than 90°.
+
+    Returns:
+        (N,) int64: for each place the lowest index in its group.
+
+    Raises:
+        UserError: a coordinate or a link that is none.
+    """
+    ra, dec = np.asarray(ra_N, np.float64), np.asarray(dec_N, np.float64)
+    link_N = np.broadcast_to(np.asarray(link, np.float64), ra.shape)
+    for name, values, good in (
+        ("right ascension", ra, np.isfinite(ra)),
+        ("declination", dec, np.abs(dec) <= 90),
+        ("linking length", link_N, (link_N > 0) & (link_N < 90 * 3600)),
+    ):
+        if not good.all():
+            i = int(np.argmin(good))
+            raise UserError(f"the {name} of place {i} is {values[i]}; degrees are needed, of links arcsec.")
+    if not len(ra):
+        return np.empty(0, np.int64)
+    ra, dec = np.radians(ra), np.radians(dec)
+    xyz_N3 = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
+    first, second = _near(xyz_N3, max(float(_chord(link_N.max())), _SMALLEST_CELL))
+    apart = np.linalg.norm(xyz_N3[first] - xyz_N3[second], axis=1)
+    linked = apart <= _chord((link_N[first] + link_N[second]) / 2)
+    return _components(len(ra), first[linked], second[linked])
+
+
+def _chord(arcsec: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+    # A billionth more, so that equality survives rounding.
+    return np.asarray(2 * np.sin(np.radians(arcsec / 3600) / 2) * (1 + 1e-9))
+
+
+def _near(xyz_N3: NDArray[np.float64], cell: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each pair in the same or in touching cells, once."""
+    side = np.int64(2 / cell) + 4
+    place_N3 = np.floor((xyz_N3 + 1) / cell).astype(np.int64) + 1
+    number = (place_N3[:, 0] * side + place_N3[:, 1]) * side + place_N3[:, 2]
+    order = np.argsort(number, kind="stable")
+    cells, begin, count = np.unique(number[order], return_index=True, return_counts=True)
+    pairs = []
+    for dx, dy, dz in product((-1, 0, 1), repeat=3):
+        step = (dx * side + dy) * side + dz
+        if step < 0:
+            continue  # seen from the other cell
+        at = np.minimum(np.searchsorted(cells, number + step), len(cells) - 1)
+        size = np.where(cells[at] == number + step, count[at], 0)
+        first = np.repeat(np.arange(len(number)), size)
+        within = np.arange(len(first)) - np.repeat(np.cumsum(size) - size, size)
+        second = order[np.repeat(begin[at], size) + within]
+        once = first < second if step == 0 else np.ones(len(first), bool)
+        pairs.append((first[once], second[once]))
+    return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
+
+
+def _components(n: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The lowest index that each of n points is connected with."""
+    lowest = np.arange(n)
+    while True:
+        before = lowest.copy()
+        least = np.minimum(lowest[first], lowest[second])
+        for end in (first, second):
+            np.minimum.at(lowest, lowest[end], least)
+            np.minimum.at(lowest, end, least)
+        lowest = lowest[lowest]
+        if np.array_equal(before, lowest):
+            return lowest
