@@ -78,7 +78,9 @@ def run(name: str, arm: str, seed: int, data: Path, out: Path) -> dict[str, Any]
     train = str(data / study.train.format(a=first, b=first + study.per_class))
     valid = str(data / study.valid)
     began = time.perf_counter()
-    if not (folder / "model").exists():
+    if (folder / "run.json").exists() and not (folder / "model").exists():
+        _astroformer("train", "--resume", str(folder))
+    elif not (folder / "model").exists():
         words = ["--epochs", str(study.epochs), "--seed", str(seed), *study.words, *ARMS[arm]]
         _astroformer("train", train, "--valid", valid, "--out", str(folder), *words)
     seconds = round(time.perf_counter() - began)
