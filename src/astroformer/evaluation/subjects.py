@@ -22,7 +22,7 @@ from astroformer.images.mock_galaxies import CLASSES
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sources import LabelledImages, open_source
 from astroformer.network import VARIANTS, create_network
-from astroformer.training.randomness import permutation
+from astroformer.randomness import permutation
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MOCK_SEED = 1000  # added to the seed: not the galaxies that `train mock-galaxies` shows with the same seed

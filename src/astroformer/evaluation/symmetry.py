@@ -40,8 +40,7 @@ from torch import Tensor, nn
 
 from astroformer.errors import UserError, unknown_name
 from astroformer.metrics import Interval
-from astroformer.training.geometry import sampling_grid
-from astroformer.training.randomness import uniforms
+from astroformer.randomness import uniforms
 
 Array = NDArray[Any]
 Dtype = Literal["float64", "float32", "bfloat16"]
@@ -314,7 +313,7 @@ def _rotate(x_BCHW: Tensor, angle_B: Tensor, padding: Padding) -> Tensor:
     theta_B23 = torch.zeros(len(x_BCHW), 2, 3, dtype=angle_B.dtype)
     theta_B23[:, 0, 0], theta_B23[:, 0, 1] = cos_B, -sin_B * height / width  # in units of half of each side
     theta_B23[:, 1, 0], theta_B23[:, 1, 1] = sin_B * width / height, cos_B
-    grid_BHW2 = sampling_grid(theta_B23, (height, width)).to(x_BCHW)
+    grid_BHW2 = F.affine_grid(theta_B23, list(x_BCHW.shape), align_corners=False).to(x_BCHW)
     return F.grid_sample(x_BCHW, grid_BHW2, mode="bilinear", padding_mode=padding, align_corners=False)
 
 

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
+from astroformer.randomness import Stream, normals
 from astroformer.training import colour
 from astroformer.training.augment import OPERATIONS, Augment
 from astroformer.training.augment_native import NativeBatch
 from astroformer.training.draws import Draw, draw
 from astroformer.training.geometry import antialiasing, sampling_grid, sampling_matrix, whole_places
 from astroformer.training.mixing import Mixer, box_mask
-from astroformer.training.randomness import Stream, normals
 
 
 class Augmenter:

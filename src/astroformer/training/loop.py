@@ -30,6 +30,7 @@ from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
 from astroformer.network import Astroformer
+from astroformer.randomness import permutation, uniforms
 from astroformer.training.augmenter import Augmenter
 from astroformer.training.averaging import AveragedNetwork
 from astroformer.training.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
@@ -37,7 +38,6 @@ from astroformer.training.fused import fuse, unfuse, why_not_fused
 from astroformer.training.memory import PREDICT_BATCH
 from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
 from astroformer.training.progress import Reporter
-from astroformer.training.randomness import permutation, uniforms
 from astroformer.training.recipe import Recipe
 from astroformer.training.resident import Streamed, resident, to_device
 from astroformer.training.run import RunFolder

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from astroformer.training.randomness import Stream, uniforms
+from astroformer.randomness import Stream, uniforms
 
 
 class Beta:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from astroformer.training.randomness import normals, permutation, uniforms
+from astroformer.randomness import normals, permutation, uniforms
 
 N = 200_000
 
