@@ -313,7 +313,7 @@ def test_symmetry_of_a_model_folder_in_a_process_of_its_own(
     done = command("symmetry", model_folder, "--data", galaxy_folder, *words, "--out", "new/s", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0] == f"{model_folder}: plain Astroformer, trained weights"
+    assert lines[0] == f"{model_folder}: Astroformer as it is, trained weights"
     assert lines[1] == f"{galaxy_folder}: 9 of 30 images, drawn with seed 0"
     assert lines[-1] == "symmetry: new/s"
     assert sorted(file.name for file in (tmp_path / "new/s").iterdir()) == ["symmetry.json", "symmetry.png"]
@@ -327,10 +327,21 @@ def test_symmetry_of_a_model_folder_in_a_process_of_its_own(
     assert (content["frame_preprocessing"]["crop"], content["frame"]) == (1.0, [37, 37])
 
 
+def test_symmetry_of_an_equivariant_variant_by_name(run) -> None:  # type: ignore[no-untyped-def]
+    words = ["--image-size", "32", "--images", "3", "--shifts", "4", "--crops", "2", "--rotations", "1", "--quiet"]
+    said = run("symmetry", "astroformer_atto", "--equivariance", "anchor", "--symmetry", "shift+d4", *words)
+    first = "astroformer_atto: Astroformer (equivariance anchor, symmetry shift+d4), random (seed 0) weights"
+    assert said.out.splitlines()[0] == first
+    changes = json.loads(Path("symmetry/symmetry.json").read_text())["changes"]
+    assert all(changes[name]["relative"] < 1e-3 for name in ("circular shifts", "flips", "quarter turns"))
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["M", "--shifts", "1"], "shifts is 1"),
+        (["M", "--equivariance", "anchor"], "--equivariance is for networks by name"),
+        (["timm:resnet18", "--symmetry", "shift+d4"], "settings of our own networks"),
         (["M", "--max-shift", "17"], "max_shift is 17; images of 32 × 32 px take 1 to 16"),
         (["M", "--dtype", "float16"], "unknown --dtype 'float16'"),
         (["M", "--data", "nowhere"], "'nowhere' is neither a file or folder"),

@@ -287,6 +287,10 @@ class Symmetry:
     """classes of a network by name; default 10, of a pretrained one its own"""
     pretrained: bool = False
     """load timm's weights, from the internet"""
+    equivariance: str | None = None
+    """none, anchor or input, of a variant by name"""
+    symmetry: str | None = None
+    """shift or shift+d4, of a variant or a model folder in place of its own"""
     batch_size: int = 64
     """images a forward pass"""
     device: str = "auto"
@@ -302,6 +306,7 @@ class Symmetry:
         from astroformer.evaluation.subjects import open_subject, read_inputs
         from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
         from astroformer.evaluation.tables import symmetry_text, write_symmetry
+        from astroformer.network import Astroformer
         from astroformer.training.progress import Reporter
 
         settings = SymmetrySettings(
@@ -320,6 +325,8 @@ class Symmetry:
             image_size=self.image_size,
             num_classes=self.num_classes,
             pretrained=self.pretrained,
+            equivariance=self.equivariance,
+            symmetry=self.symmetry,
             seed=self.seed,
         )
         shift_range(subject.preprocessing.image_size, self.max_shift)
@@ -347,7 +354,12 @@ class Symmetry:
         }
         write_symmetry(self.out / "symmetry.json", report, about)
         plot_symmetry({subject.name: report}, self.out / "symmetry.png")
-        print(f"{subject.name}: plain {type(subject.network).__name__}, {subject.weights} weights")
+        how = "as it is"
+        if isinstance(subject.network, Astroformer):
+            config = subject.network.config
+            if (config.equivariance, config.symmetry) != ("none", "shift"):
+                how = f"(equivariance {config.equivariance}, symmetry {config.symmetry})"
+        print(f"{subject.name}: {type(subject.network).__name__} {how}, {subject.weights} weights")
         print(f"{inputs.source}: {report.n:,} of {inputs.total:,} images, drawn with seed {self.seed}")
         print(f"{symmetry_text(report)}")
         if inputs.left_out:

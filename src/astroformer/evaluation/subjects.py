@@ -66,6 +66,8 @@ def open_subject(
     image_size: int | None = None,
     num_classes: int | None = None,
     pretrained: bool = False,
+    equivariance: str | None = None,
+    symmetry: str | None = None,
     seed: int = 0,
 ) -> Subject:
     """A model folder, a variant by name, or `timm:NAME`.
@@ -76,17 +78,20 @@ def open_subject(
     Args:
         image_size: side in px, for networks by name; default the network's own.
         num_classes: for networks by name; default 10, of pretrained ones their own.
+        equivariance: of a variant by name, as in its config.
+        symmetry: of a variant or a model folder, in place of its own.
 
     Raises:
         UserError: no such model, or a word that does not apply to it.
     """
     if Path(model).exists():
-        for word, value in (("image-size", image_size), ("num-classes", num_classes), ("pretrained", pretrained)):
+        words = {"image-size": image_size, "num-classes": num_classes, "pretrained": pretrained}
+        for word, value in {**words, "equivariance": equivariance}.items():
             if value:
                 raise UserError(
                     f"--{word} is for networks by name, and '{model}' is a folder with its own; leave it out."
                 )
-        classifier = load(model)
+        classifier = load(model, symmetry=symmetry)
         return Subject(model, classifier.network, "trained", classifier.preprocessing, classifier.classes)
     if image_size is not None and image_size < 16:
         raise UserError(f"--image-size is {image_size}; at least 16 px are needed.")
@@ -99,8 +104,12 @@ def open_subject(
             if pretrained:
                 raise UserError(f"--pretrained: no weights of {model} are published; leave it out.")
             size = VARIANTS[model].img_size if image_size is None else (image_size, image_size)
-            network = create_network(model, img_size=size, num_classes=num_classes or 10)
+            chosen = {"equivariance": equivariance, "symmetry": symmetry}
+            chosen = {name: value for name, value in chosen.items() if value is not None}
+            network = create_network(model, img_size=size, num_classes=num_classes or 10, **chosen)
         elif model.startswith("timm:"):
+            if equivariance or symmetry:
+                raise UserError("--equivariance and --symmetry are settings of our own networks; leave them out.")
             network, size = _timm_network(model.removeprefix("timm:"), image_size, num_classes, pretrained)
         else:
             near = str(unknown_name("model", model, VARIANTS))
