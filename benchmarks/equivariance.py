@@ -1,10 +1,10 @@
-"""Does exact equivariance cost accuracy? Plain, `anchor` and `input`, trained alike on four data sets, seed by seed.
+"""Does exact equivariance cost accuracy? Four networks trained alike on four data sets, seed by seed.
 
     python benchmarks/equivariance.py ../shared/data
     python benchmarks/equivariance.py --table
 
 Every run is `astroformer train` with everything at its default but the length, to the end of its schedule, and then
-`astroformer symmetry` on images that it was not trained on and that chose nothing. The three arms train for equal
+`astroformer symmetry` on images that it was not trained on and that chose nothing. All arms train for equal
 epochs, so that other programs on the machine do them no harm; what an epoch costs more is measured apart
 (`benchmarks/equivariance_cost.py`). One thread a run, as many runs side by side as there are cores. One row a
 run is appended to `equivariance.jsonl`; rows that are there are not run again, and model folders stay under `--out`.
@@ -31,6 +31,7 @@ ARMS = {
     "plain": [],
     "anchor": ["--network.equivariance", "anchor"],
     "input": ["--network.equivariance", "input"],
+    "centre": ["--network.equivariance", "centre"],
 }
 
 

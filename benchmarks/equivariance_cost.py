@@ -1,4 +1,4 @@
-"""What exact equivariance costs in time: the same network plain, with `anchor` and with `input`, one thread, in turn.
+"""What exact equivariance costs in time: the same network plain and equivariant, one thread, in turn.
 
     python benchmarks/equivariance_cost.py                     # all rows that equivariance_cost.json lacks
     python benchmarks/equivariance_cost.py --rows "step fused" # these rows anew
@@ -36,6 +36,7 @@ NETWORKS: dict[str, dict[str, str]] = {
     "plain": {},
     "anchor": {"equivariance": "anchor"},
     "input": {"equivariance": "input"},
+    "centre": {"equivariance": "centre"},
     "anchor, shift+d4": {"equivariance": "anchor", "symmetry": "shift+d4"},
 }
 
@@ -90,7 +91,10 @@ def row(kind: str, variant: str, size: int, batch: int, rounds: int) -> dict[str
 
 
 def table(results: dict[str, Any]) -> str:
-    lines = ["| pass, one thread | plain, ms an image | anchor | input | anchor, shift+d4 |", "|---|---|---|---|---|"]
+    lines = [
+        f"| pass, one thread | plain, ms an image | {' | '.join([*NETWORKS][1:])} |",
+        "|---|---|" + "---|" * (len(NETWORKS) - 1),
+    ]
     for name, found in results.items():
         ratios = [
             "{:.2f} ({:.2f} – {:.2f})".format(*found["ratio"][n]) if n in found["ratio"] else ""

@@ -46,6 +46,11 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         ("as it is", "shift+d4"),
     ),
     "astroformer, input": ("astroformer", {"network": NetworkSettings(equivariance="input")}, ("as it is",)),
+    "astroformer, centre": (
+        "astroformer",
+        {"network": NetworkSettings(equivariance="centre")},
+        ("as it is", "shift+d4"),
+    ),
     "timm C-C-T-T": ("timm C-C-T-T", {"progressive": 0.0, **PLAIN}, ("as it is",)),
     "timm ResNet-18": ("timm ResNet-18", PEER, ("as it is", "Canonicalize")),
     "timm ConvNeXt-atto": ("timm ConvNeXt-atto", PEER, ("as it is",)),

@@ -288,7 +288,7 @@ class Symmetry:
     pretrained: bool = False
     """load timm's weights, from the internet"""
     equivariance: str | None = None
-    """none, anchor or input, of a variant by name"""
+    """none, centre, anchor or input, of a variant by name"""
     symmetry: str | None = None
     """shift or shift+d4, of a variant or a model folder in place of its own"""
     batch_size: int = 64

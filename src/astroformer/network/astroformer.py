@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from astroformer.errors import UserError, unknown_name
 from astroformer.network.blocks import Head, MBConv, Stem, TransformerBlock
 from astroformer.network.config import VARIANTS, AstroformerConfig, check_settings
-from astroformer.network.sampling import anchored, d4_views
+from astroformer.network.sampling import anchored, centred, d4_views
 
 
 class Astroformer(nn.Module):
@@ -32,7 +32,7 @@ class Astroformer(nn.Module):
         super().__init__()
         self.config = config
         self.grad_checkpointing = False
-        torus = config.equivariance != "none"
+        torus = config.on_torus
         self.stem = Stem(config.in_chans, config.stem_width, config.strides[0], torus)
         stages: list[nn.Sequential] = []
         width, map_sizes, total = config.stem_width, config.map_sizes(), sum(config.depths)
@@ -129,10 +129,12 @@ class Astroformer(nn.Module):
         return x_BCHW.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
     def _stage(self, stage: int, x_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The map after stage S0 to S4, and the phase (B, 2) of the map before it that was chosen, if one was."""
+        """The map after stage S0 to S4, and how far (B, 2) the map before it was rolled, if it was."""
         phase_B2, period = None, self.config.anchor_period(stage)
         if period > 1:
             x_BCHW, phase_B2 = anchored(x_BCHW, period)
+        elif stage == 0 and self.config.equivariance == "centre":
+            x_BCHW, phase_B2 = centred(x_BCHW)
         if stage == 0:
             return self.stem(x_BCHW), phase_B2
         for block in self.stages[stage - 1].children():

@@ -13,7 +13,7 @@ from typing import Any
 from astroformer.errors import UserError, unknown_name
 
 CHANNEL_ATTENTIONS = ("se", "cbam", "none")
-EQUIVARIANCES = ("none", "anchor", "input")
+EQUIVARIANCES = ("none", "centre", "anchor", "input")
 SYMMETRIES = ("shift", "shift+d4")
 
 
@@ -43,10 +43,11 @@ class AstroformerConfig:
             features straight to the logits.
         head_width: channels of one attention head.
         mlp_ratio: hidden over outer width in the MLP of Transformer blocks.
-        equivariance: what makes the network commute with integer circular shifts, exactly (`sampling.py`): `anchor`, a
-            choice of phase before every stride; `input`, one choice for all of them, on the image; `none`, as the
-            paper's code has it, zero padding and fixed strides. With the first two convolutions and position bias are
-            circular, and sizes are multiples of the product of the strides.
+        equivariance: what makes the network commute with integer circular shifts, exactly (`sampling.py`): `centre`,
+            what is brightest in the image is moved to its middle; `anchor`, a choice of phase before every stride;
+            `input`, one choice of phase for all of them, on the image; `none`, as the paper's code has it. With
+            `anchor` and `input` convolutions and position bias are circular, and sizes are multiples of the product of
+            the strides.
         symmetry: what the logits are invariant to in eval mode: `shift`, what `equivariance` gives; `shift+d4`, quarter
             turns and flips too, by the mean over the eight views of a square image (8 times the cost).
 
@@ -162,7 +163,12 @@ class AstroformerConfig:
     @property
     def size_multiple(self) -> int:
         """What the sides of an image must be multiples of."""
-        return 1 if self.equivariance == "none" else self.total_stride
+        return self.total_stride if self.on_torus else 1
+
+    @property
+    def on_torus(self) -> bool:
+        """Whether opposite sides of a map are neighbours, for convolutions and the position bias."""
+        return self.equivariance in ("anchor", "input")
 
     def anchor_period(self, stage: int) -> int:
         """Phases a side that are chosen from before `stage`, S0 to S4; 1 where nothing is chosen."""

@@ -24,7 +24,7 @@ _NEIGHBOURS = ((1, 2, 1.37), (-1, 2, 0.61), (1, 3, 1.13), (-1, 3, 0.83))
 _OFFSET = 0.5
 _DARK = 0.83
 _GRAINS = 2.0**40  # scores are summed as integers of so many to the largest: no rounding, whatever the order
-_RINGS = (0.57, 0.43)  # what a place takes of the score of places further down and further right
+_NEAR, _FAR = (0.5, 0.485), (0.01, 0.0077)  # shares of the places before and after in blurring
 
 
 def anchored(x_BCHW: Tensor, period: int = 2) -> tuple[Tensor, Tensor]:
@@ -184,12 +184,10 @@ def convolution(circular: bool) -> type[nn.Conv2d]:
 
 
 class Canonicalize(nn.Module):
-    """Any network made exactly invariant to circular shifts, by moving every image to a place of its own choice.
+    """Any network made exactly invariant to circular shifts, by moving what is brightest in an image to its middle.
 
-    The place of the highest score comes to the middle of the image. The score is computed place by place in the same
-    order of operations, so that it moves with the image to the bit, and so do the logits: they are equal to the bit.
-    The network itself need not know anything of shifts. What it knows of places is lost: an image whose object lies off
-    the middle is seen as if it lay there.
+    See `centred`. The network itself need not know anything of shifts. What it knows of places is then about places
+    beside the brightest one: an image whose object lies off the middle is seen as if it lay there.
 
     Args:
         network: any module that takes images (B, C, H, W).
@@ -200,20 +198,31 @@ class Canonicalize(nn.Module):
         self.network = network
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.network(centred(x_BCHW))
+        return self.network(centred(x_BCHW)[0])
 
 
-def centred(x_BCHW: Tensor) -> Tensor:
-    """Images moved so that each one's most telling place is at row H // 2 and column W // 2; see `Canonicalize`."""
+def centred(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Images moved circularly so that what is brightest in each lies at row H // 2 and column W // 2.
+
+    The brightest place is that of the largest energy E = Σ_c (x_c + 1/2)² after blurring over an eighth of each side.
+    It is computed place by place in the same order of operations, so that it moves with the image to the bit, and what
+    is returned for a shifted image is equal to the bit (canonicalization: Kaba et al., arXiv 2211.06489).
+
+    Returns:
+        (B, C, H, W), and (B, 2) of int64: row and column of the image that are first now.
+    """
     height, width = x_BCHW.shape[2:]
     with torch.no_grad():
-        # One bright pixel often has an equal elsewhere; with ever wider surroundings added, two places are equal only
-        # in an image that repeats itself, and then it doesn't matter which is taken.
-        score_BHW = phase_score(x_BCHW).to(torch.float64)
-        for axis, size, share in ((1, height, _RINGS[0]), (2, width, _RINGS[1])):
-            for bit in range((size - 1).bit_length()):
-                score_BHW = score_BHW + share * score_BHW.roll(-(1 << bit), axis)
+        # Channel by channel: a sum over an axis may take another order for another place.
+        score_BHW = sum((x_BHW + _OFFSET).square() for x_BHW in x_BCHW.double().unbind(1))
+        assert isinstance(score_BHW, Tensor)
+        for axis, size in ((1, height), (2, width)):
+            for step in (1 << bit for bit in range((size // 2).bit_length())):
+                # Unequal weights, or a mirror-symmetric image would have two brightest places; and a little of what
+                # lies far away, or two equal objects would be.
+                before, after = _NEAR if step <= size // 16 else _FAR
+                score_BHW = score_BHW + before * score_BHW.roll(step, axis) + after * score_BHW.roll(-step, axis)
         best_B = score_BHW.flatten(1).argmax(1)
         first_B2 = torch.stack([best_B // width + (height - height // 2), best_B % width + (width - width // 2)], 1)
-        first_B2 = first_B2 % first_B2.new_tensor([height, width])
-    return rolled(x_BCHW, first_B2, (height, width))
+        first_B2 = first_B2 % torch.tensor([height, width], device=x_BCHW.device)
+    return rolled(x_BCHW, first_B2, (height, width)), first_B2
