@@ -32,6 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "hidden head": {"head_hidden": 40},
     "linear head": {"head_hidden": None},
     "other strides": {"strides": (1, 2, 1, 2, 2)},
+    "centre": {"equivariance": "centre"},
     "anchor": {"equivariance": "anchor"},
     "input, cbam": {"equivariance": "input", "channel_attention": "cbam"},
     "eight views": {"symmetry": "shift+d4"},
