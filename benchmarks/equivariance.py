@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from precision import T_95
+
 RESULTS = Path(__file__).with_suffix(".jsonl")
 ARMS = {
     "plain": [],
@@ -63,7 +65,6 @@ SHOWN = {
     "c_cons": "C-Cons",
     "s_cons": "S-Cons",
 }
-T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}  # Student's t, by n
 
 
 def rows() -> list[dict[str, Any]]:

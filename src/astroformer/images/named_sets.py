@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from astroformer.cache import default_cache
 from astroformer.errors import UserError, unknown_name
+from astroformer.images import mock_galaxies
 from astroformer.images.contact_sheet import draw_contact_sheet
 from astroformer.images.dealing import deal
 from astroformer.images.download import Listener, Resource, fetch
@@ -504,18 +505,7 @@ NAMED_SETS: dict[str, NamedSet] = {
             number_of_classes=10,
             images={"train": 14_187, "test": 3_549},
             split="ours (none is official): a fifth of each class to test, cutouts less than a side apart together",
-            classes=(
-                "disturbed",
-                "merging",
-                "round_smooth",
-                "in_between_round_smooth",
-                "cigar_shaped_smooth",
-                "barred_spiral",
-                "unbarred_tight_spiral",
-                "unbarred_loose_spiral",
-                "edge_on_without_bulge",
-                "edge_on_with_bulge",
-            ),
+            classes=mock_galaxies.CLASSES,  # which are made in these ten
         ),
         Cifar10(
             name="cifar10",
