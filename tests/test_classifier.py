@@ -139,6 +139,7 @@ def test_symmetry_is_a_choice(classifier: Classifier, model_folder: Path, galaxy
     np.testing.assert_array_equal(
         saved.predict(galaxy_folder).probabilities_NK, averaged.predict(galaxy_folder).probabilities_NK
     )
+    assert "Unchanged by: quarter turns and flips." in (tmp_path / "averaged" / "README.md").read_text()
     with pytest.raises(UserError, match=r"unknown symmetry 'd4'.*shift\+d4"):
         astroformer.load(model_folder, symmetry="d4")
 
@@ -347,6 +348,7 @@ def test_model_card(model_folder: Path, classifier: Classifier) -> None:
         assert f"| {metric} | {value['value']:.4f} | {value['low']:.4f} – {value['high']:.4f} |" in card
     assert "Measured on 50 validation images" in card
     assert "32 × 32 px" in card
+    assert "Unchanged by: nothing; a shift by a pixel may change a class" in card
 
 
 def test_the_card_of_a_model_without_metrics_says_so(classifier: Classifier, tmp_path: Path) -> None:

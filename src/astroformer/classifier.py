@@ -430,6 +430,7 @@ trained from scratch with astroformer {config["versions"]["astroformer"]}.
 - Input: {network["in_chans"]} channel(s), {height} × {width} px; the central {pre["crop"]:.0%} of the frame is used.
 - Classes: {", ".join(config["classes"])}.
 - Trained on: {config.get("training", "not recorded")}.
+- Unchanged by: {_invariance(network)}.
 
 {measured}
 ## Use
@@ -445,6 +446,13 @@ print(predictions.names, predictions.confidence_N)
 The probabilities speak of images drawn like the training set: same instrument, preprocessing and mix of classes.
 An image of anything else is still given one of the classes above.
 """
+
+
+def _invariance(network: dict[str, Any]) -> str:
+    shifts = network.get("equivariance", "none") != "none"
+    turns = network.get("symmetry", "shift") == "shift+d4"
+    found = ["circular shifts by whole pixels"] * shifts + ["quarter turns and flips"] * turns
+    return " and ".join(found) or "nothing; a shift by a pixel may change a class (`astroformer symmetry` measures it)"
 
 
 def _as_images(images: Images) -> LabelledImages:
