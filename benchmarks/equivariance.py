@@ -86,8 +86,9 @@ def run(name: str, arm: str, seed: int, data: Path, out: Path) -> dict[str, Any]
         words = ["--epochs", str(study.epochs), "--seed", str(seed), *study.words, *ARMS[arm]]
         _astroformer("train", train, "--valid", valid, "--out", str(folder), *words)
     seconds = round(time.perf_counter() - began)
-    _astroformer("symmetry", str(folder), "--data", valid, "--images", "100000", "--rotations", "1",
-                 "--out", str(folder / "symmetry"))  # fmt: skip
+    if not (folder / "symmetry" / "symmetry.png").exists():  # which is written last
+        _astroformer("symmetry", str(folder), "--data", valid, "--images", "100000", "--rotations", "1",
+                     "--out", str(folder / "symmetry"))  # fmt: skip
     report = json.loads(next((folder / "symmetry").glob("*.json")).read_text(encoding="utf-8"))
     config = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
     found = {
