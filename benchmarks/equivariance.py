@@ -114,24 +114,27 @@ def _astroformer(*words: str) -> None:
 
 
 def table() -> str:
-    """Mean ± standard deviation in percent; in brackets the difference from plain, seed by seed, with 95 % interval."""
+    """Mean ± standard deviation in percent; in brackets the difference from plain, from three seeds on ± 95 %."""
     lines = [f"| data | network | n | {' | '.join(SHOWN.values())} |", "|---|---|---|" + "---|" * len(SHOWN)]
     for study in STUDIES:
         by = {(row["arm"], row["seed"]): row for row in rows() if row["study"] == study}
         for arm in dict.fromkeys([*ARMS, *(arm for arm, _ in by)]):
             seeds = sorted(seed for other, seed in by if other == arm)
+            if not seeds:
+                continue
             paired = [seed for seed in seeds if ("plain", seed) in by]
             cells = []
             for score in SHOWN:
                 value = 100 * np.array([by[arm, seed][score] for seed in seeds])
-                cell = f"{value.mean():.1f} ± {value.std(ddof=1):.1f}" if len(seeds) > 1 else ""
-                if arm != "plain" and len(paired) > 1:
+                cell = f"{value.mean():.1f}" + (f" ± {value.std(ddof=1):.1f}" if len(seeds) > 1 else "")
+                if arm != "plain" and paired:
                     off = 100 * np.array([by[arm, seed][score] - by["plain", seed][score] for seed in paired])
-                    reach = T_95[len(paired)] * off.std(ddof=1) / np.sqrt(len(paired))
-                    cell += f" ({off.mean():+.1f} ± {reach:.1f})"
+                    cell += f" ({off.mean():+.1f}"
+                    if len(paired) > 2:  # two differences bound nothing
+                        cell += f" ± {T_95[len(paired)] * off.std(ddof=1) / np.sqrt(len(paired)):.1f}"
+                    cell += ")"
                 cells.append(cell)
-            if seeds:
-                lines.append(f"| {study} | {arm} | {len(seeds)} | {' | '.join(cells)} |")
+            lines.append(f"| {study} | {arm} | {len(seeds)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
