@@ -192,6 +192,25 @@ def test_gradients_flow_through_the_choice() -> None:
     torch.testing.assert_close(x.grad, gradient, rtol=0, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("setting", ["centre", "anchor", "input"])
+def test_several_networks_as_one_program_have_their_own_gradients(setting: str) -> None:
+    networks = [build(**SETTINGS[setting]).double() for _ in range(2)]
+    with torch.no_grad():
+        networks[1].stem.conv1.weight.mul_(-0.5)
+    x = torch.stack([images("smooth", 32, 48, 2), images("point", 32, 48, 2)])
+
+    def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x_BCHW: Tensor) -> Tensor:
+        return torch.func.functional_call(networks[0], (parameters, buffers), (x_BCHW,)).square().sum()
+
+    gradients = torch.func.vmap(torch.func.grad(loss))(*torch.func.stack_module_state(networks), x)
+    for i, network in enumerate(networks):
+        network(x[i]).square().sum().backward()
+        for name, parameter in network.named_parameters():
+            scale = parameter.grad.abs().max().item()
+            torch.testing.assert_close(gradients[name][i], parameter.grad, rtol=0, atol=1e-10 * scale)
+
+
 @pytest.mark.parametrize("setting", ["centre", "anchor", "input", "anchor CCTT"])
 def test_maps_lie_where_their_offsets_say(setting: str) -> None:
     network = build(**SETTINGS[setting]).double()

@@ -5,8 +5,9 @@ when the image moves by a pixel. Here the map itself says which phase is kept, s
 adaptive polyphase sampling, Chaman & Dokmanić, arXiv 2011.14214; there the phase of largest norm is kept): the map is
 rolled until the chosen phase is the first, and every layer after it works as ever. On the torus, that is with circular
 convolutions and a position bias by circular offsets, the network then commutes with integer circular shifts exactly.
+`centred` needs none of that: it moves the image itself, before any network, to a place that moves along.
 
-Legend: B images, C channels, H and W rows and columns, P phases a side (the period), N images of a set.
+Legend: B images, C channels, H and W rows and columns, P phases a side (the period), R = B·H·W pixels.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def phase_score(x_BCHW: Tensor) -> Tensor:
     """How much happens at each place, (B, H, W) of int64 from 0 to 2^40: it moves with the image, to the bit.
 
     r = Σ w (E - E(neighbour)) with E = Σ_c (x_c + 1/2)² and unequal w; r, or -0.83 r where that is positive, to the
-    fourth power, so that few places decide: the best phase is then ahead of the second by some 5 % of the sum over all,
-    in the median of smooth galaxies, where the norms of two phases differ by 0.04 %
+    fourth power, so that few places decide: the best phase is then ahead of the second by a tenth of the sum over all,
+    in the median of smooth galaxies, where the norms of two phases differ by 0.05 %
     (`benchmarks/symmetry.py --margins`).
     """
     if x_BCHW.dtype not in (torch.float32, torch.float64):
