@@ -353,7 +353,9 @@ class Symmetry:
             "frame_preprocessing": inputs.frame_preprocessing.to_dict(),
         }
         write_symmetry(self.out / "symmetry.json", report, about)
-        plot_symmetry({subject.name: report}, self.out / "symmetry.png")
+        place = Path(subject.name)  # of a folder's path the end is what tells
+        label = place.resolve().parent.name if place.name == "model" else place.name
+        plot_symmetry({label: report}, self.out / "symmetry.png")
         how = "as it is"
         if isinstance(subject.network, Astroformer):
             config = subject.network.config
