@@ -1,4 +1,4 @@
-"""Does exact equivariance cost accuracy? Four networks trained alike on four data sets, seed by seed.
+"""Does exact equivariance cost accuracy? Five networks trained alike on four data sets, seed by seed.
 
     python benchmarks/equivariance.py ../shared/data
     python benchmarks/equivariance.py --table
@@ -31,6 +31,7 @@ from precision import T_95
 RESULTS = Path(__file__).with_suffix(".jsonl")
 ARMS = {
     "plain": [],
+    "frame": ["--network.equivariance", "frame"],
     "anchor": ["--network.equivariance", "anchor"],
     "input": ["--network.equivariance", "input"],
     "centre": ["--network.equivariance", "centre"],

@@ -26,7 +26,8 @@ from torch import nn
 
 from astroformer.evaluation.subjects import Inputs, Subject, read_inputs
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
-from astroformer.network.sampling import Canonicalize, phase_score
+from astroformer.network.framing import Canonicalize
+from astroformer.network.phases import phase_score
 from astroformer.training.recipe import NetworkSettings, Recipe
 from galaxy_zoo2 import PLAIN, Trained, trained
 

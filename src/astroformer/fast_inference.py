@@ -29,7 +29,10 @@ from astroformer.native import Kernels, library
 from astroformer.network.astroformer import Astroformer, check_images
 from astroformer.network.attention import ConvBlockAttention, RelativeAttention, SqueezeExcitation
 from astroformer.network.blocks import MBConv, Shortcut, Stem, TransformerBlock
-from astroformer.network.sampling import anchored, centred, d4_views, wrapped
+from astroformer.network.framing import centred
+from astroformer.network.phases import anchored
+from astroformer.network.torus import wrapped
+from astroformer.network.views import d4_views
 
 _LANES = 16  # channels that a kernel works on at once
 _FEW_TOKENS = 256  # up to here one head's scores stay in the cache, and our kernel is ahead of torch's
@@ -57,6 +60,7 @@ class FastInference:
                 for block in blocks.children():
                     made = _MBConv(block, ops) if isinstance(block, MBConv) else _Transformer(block, ops)
                     self._stages[-1].append(made)
+            self._frame = copy.deepcopy(network.frame) if config.equivariance == "frame" else centred
             self._head = copy.deepcopy(network.head).eval()
         # Channels that the first block of each stage makes of the map before it.
         self._wide = [
@@ -81,8 +85,8 @@ class FastInference:
         period = self._config.anchor_period(0)
         if period > 1:
             x_BCHW, _ = anchored(x_BCHW, period)
-        elif self._config.equivariance == "centre":
-            x_BCHW, _ = centred(x_BCHW)
+        elif self._config.equivariance in ("frame", "centre"):
+            x_BCHW, _ = self._frame(x_BCHW)
         rows, columns = maps[0]
         x_BHWC = torch.cat([self._stem(some) for some in pieces(x_BCHW, rows * columns * self._config.stem_width)])
         for blocks, (rows, columns), wide in zip(self._stages, maps, self._wide, strict=False):

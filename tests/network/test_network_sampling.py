@@ -15,9 +15,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from astroformer.errors import UserError
 from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, create_network
 from astroformer.network.attention import PositionBias
-from astroformer.network.sampling import Canonicalize, CircularConv2d, anchored, centred, d4_views, phase_score, rolled
+from astroformer.network.framing import Canonicalize, Frame, centred
+from astroformer.network.phases import anchored, phase_score
+from astroformer.network.torus import CircularConv2d, rolled
+from astroformer.network.views import d4_views
 
 SETTINGS: dict[str, dict[str, Any]] = {
+    "frame": {"equivariance": "frame"},
     "centre": {"equivariance": "centre"},
     "anchor": {"equivariance": "anchor"},
     "input": {"equivariance": "input"},
@@ -36,6 +40,8 @@ def build(size: tuple[int, int] = (32, 48), **settings: Any) -> Astroformer:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 2)
+        if isinstance(module, Frame):
+            module.weights_2K.random_(-9000, 9000)
     for name, parameter in network.named_parameters():
         if "norm" in name or name.endswith("table"):
             nn.init.normal_(parameter, mean=float(name.endswith("norm.weight")), std=0.5)
@@ -100,7 +106,7 @@ def test_whole_variants(name: str) -> None:
     assert error(network, images("both mirrors", 64, 96, 2).float(), 5) < 1e-4
 
 
-@pytest.mark.parametrize("setting", ["centre", "anchor", "input"])
+@pytest.mark.parametrize("setting", ["frame", "centre", "anchor", "input"])
 def test_classes_stay_under_bfloat16_autocast(setting: str) -> None:
     network = build(**SETTINGS[setting])
     x = images("smooth", 32, 48, 16).float()
@@ -110,7 +116,7 @@ def test_classes_stay_under_bfloat16_autocast(setting: str) -> None:
         assert error(build(), x, 20) > 0.1
 
 
-@pytest.mark.parametrize("setting", ["centre", "anchor", "input"])
+@pytest.mark.parametrize("setting", ["frame", "centre", "anchor", "input"])
 def test_an_image_chooses_for_itself(setting: str) -> None:
     network = build(**SETTINGS[setting]).double()
     x = images("smooth", 32, 48, 6)
@@ -144,7 +150,7 @@ def test_an_image_that_repeats_itself_may_choose_either_phase() -> None:
     x = torch.stack([(rows + columns) % 2, rows % 2, columns % 2, (rows // 2) % 2, 0 * rows])[:, None].expand(
         -1, 3, -1, -1
     )
-    for setting in ("centre", "anchor", "input"):
+    for setting in ("frame", "centre", "anchor", "input"):
         assert error(build(**SETTINGS[setting]).double(), 2 * x.double() - 1) < 1e-12
 
 
@@ -193,7 +199,7 @@ def test_gradients_flow_through_the_choice() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-@pytest.mark.parametrize("setting", ["centre", "anchor", "input"])
+@pytest.mark.parametrize("setting", ["frame", "centre", "anchor", "input"])
 def test_several_networks_as_one_program_have_their_own_gradients(setting: str) -> None:
     networks = [build(**SETTINGS[setting]).double() for _ in range(2)]
     with torch.no_grad():
@@ -211,7 +217,7 @@ def test_several_networks_as_one_program_have_their_own_gradients(setting: str) 
             torch.testing.assert_close(gradients[name][i], parameter.grad, rtol=0, atol=1e-10 * scale)
 
 
-@pytest.mark.parametrize("setting", ["centre", "anchor", "input", "anchor CCTT"])
+@pytest.mark.parametrize("setting", ["frame", "centre", "anchor", "input", "anchor CCTT"])
 def test_maps_lie_where_their_offsets_say(setting: str) -> None:
     network = build(**SETTINGS[setting]).double()
     x = images("smooth", 32, 48)
@@ -252,7 +258,7 @@ def test_without_equivariance_offsets_are_zero() -> None:
     assert not torch.stack(offsets).any()
 
 
-@pytest.mark.parametrize("setting", ["centre", "anchor", "input"])
+@pytest.mark.parametrize("setting", ["frame", "centre", "anchor", "input"])
 def test_d4_views_make_turns_and_flips_exact_too(setting: str) -> None:
     network = build((32, 32), symmetry="shift+d4", **SETTINGS[setting])
     x = images("smooth", 32, 32).float()
@@ -303,7 +309,7 @@ def test_canonicalize_brings_what_is_seen_to_the_middle() -> None:
 
 def test_exact_when_compiled_and_exported() -> None:
     x = images("smooth", 32, 48, 2).float()
-    for setting in ("centre", "anchor", "input"):
+    for setting in ("frame", "centre", "anchor", "input"):
         network = build(**SETTINGS[setting])
         torch._dynamo.reset()
         compiled = torch.compile(network, fullgraph=True, backend="eager")
@@ -315,7 +321,7 @@ def test_exact_when_compiled_and_exported() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", ["centre", "anchor", "input"])
+@pytest.mark.parametrize("setting", ["frame", "centre", "anchor", "input"])
 def test_exact_when_compiled_by_inductor(setting: str) -> None:
     torch._dynamo.reset()
     assert error(torch.compile(build(**SETTINGS[setting]), fullgraph=True), images("smooth", 32, 48).float()) < 1e-4

@@ -16,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from astroformer.errors import UserError, unknown_name
 from astroformer.network.blocks import Head, MBConv, Stem, TransformerBlock
 from astroformer.network.config import VARIANTS, AstroformerConfig, check_settings
-from astroformer.network.sampling import anchored, centred, d4_views
+from astroformer.network.framing import Frame, centred
+from astroformer.network.phases import anchored
+from astroformer.network.views import d4_views
 
 
 class Astroformer(nn.Module):
@@ -33,6 +35,8 @@ class Astroformer(nn.Module):
         self.config = config
         self.grad_checkpointing = False
         torus = config.on_torus
+        if config.equivariance == "frame":
+            self.frame = Frame()
         self.stem = Stem(config.in_chans, config.stem_width, config.strides[0], torus)
         stages: list[nn.Sequential] = []
         width, map_sizes, total = config.stem_width, config.map_sizes(), sum(config.depths)
@@ -135,6 +139,8 @@ class Astroformer(nn.Module):
             x_BCHW, phase_B2 = anchored(x_BCHW, period)
         elif stage == 0 and self.config.equivariance == "centre":
             x_BCHW, phase_B2 = centred(x_BCHW)
+        elif stage == 0 and self.config.equivariance == "frame":
+            x_BCHW, phase_B2 = self.frame(x_BCHW)
         if stage == 0:
             return self.stem(x_BCHW), phase_B2
         for block in self.stages[stage - 1].children():

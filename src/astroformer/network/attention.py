@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from astroformer.network.sampling import convolution
+from astroformer.network.torus import convolution
 
 
 class PositionBias(nn.Module):

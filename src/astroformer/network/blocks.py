@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from astroformer.network.attention import RelativeAttention, channel_attention
-from astroformer.network.sampling import convolution
+from astroformer.network.torus import convolution
 
 EXPANSION = 4  # hidden over outer width of an MBConv block
 LAYER_NORM_EPS = 1e-6

@@ -13,7 +13,7 @@ from typing import Any
 from astroformer.errors import UserError, unknown_name
 
 CHANNEL_ATTENTIONS = ("se", "cbam", "none")
-EQUIVARIANCES = ("none", "centre", "anchor", "input")
+EQUIVARIANCES = ("none", "frame", "centre", "anchor", "input")
 SYMMETRIES = ("shift", "shift+d4")
 
 
@@ -43,8 +43,9 @@ class AstroformerConfig:
             features straight to the logits.
         head_width: channels of one attention head.
         mlp_ratio: hidden over outer width in the MLP of Transformer blocks.
-        equivariance: what makes the network commute with integer circular shifts, exactly (`sampling.py`): `centre`,
-            what is brightest in the image is moved to its middle; `anchor`, a choice of phase before every stride;
+        equivariance: what makes the network commute with integer circular shifts, exactly: `frame`, the image
+            is moved to where its frame was, as far as that shows (`framing.py`; `Frame.fit` learns it); `centre`, what
+            is brightest in it is moved to its middle; `anchor`, a choice of phase before every stride (`phases.py`);
             `input`, one choice of phase for all of them, on the image; `none`, as the paper's code has it. With
             `anchor` and `input` convolutions and position bias are circular, and sizes are multiples of the product of
             the strides.

@@ -25,10 +25,10 @@ class NetworkSettings(BaseModel):
     layout: str | None = Field(None, description="vertical layout: four of C (convolution) and T (Transformer)")
     channel_attention: Literal["se", "cbam", "none"] | None = Field(None, description="in the convolution blocks")
     relative_bias: bool | None = Field(None, description="position bias in the Transformer blocks")
-    equivariance: Literal["none", "centre", "anchor", "input"] | None = Field(
+    equivariance: Literal["none", "frame", "centre", "anchor", "input"] | None = Field(
         None,
-        description="to circular shifts, exactly: by moving what is brightest to the middle (centre), or by chosen "
-        "phases before every stride (anchor) or once on the image (input)",
+        description="to circular shifts, exactly: by moving the image to where its frame was (frame), or what is "
+        "brightest to the middle (centre), or by chosen phases before every stride (anchor) or once on it (input)",
     )
     symmetry: Literal["shift", "shift+d4"] | None = Field(
         None, description="shift+d4: predictions averaged over quarter turns and flips, at 8 times the cost"

@@ -42,6 +42,9 @@ from astroformer.training.rules import decide
 from astroformer.training.run import RunFolder
 
 
+_FRAME_IMAGES = 1024  # enough to learn from where a frame begins: 22 weights an axis
+
+
 @dataclass(frozen=True)
 class Trained:
     """What `train` gives back: the classifier, where it lies, and how well it does on the validation images."""
@@ -183,6 +186,8 @@ def prepare(
     else:
         mean, std = measure_statistics(train_store.base, train_store.rows)
     preprocessing = replace(preprocessing, mean=mean, std=std)
+    if initial is None:
+        _learn_frame(network, train_store, preprocessing)
 
     record = {
         "source": _lasting(source),
@@ -258,6 +263,8 @@ def reopen(run: str | Path, reporter: Reporter) -> Setup:
     else:
         initial = None if record["init_from"] is None else Classifier.load(record["init_from"])
         network = _starting_network(recipe, preprocessing, images.classes, initial)
+        if initial is None:
+            _learn_frame(network, stores[0], preprocessing)
     return Setup(folder, recipe, record, *stores, preprocessing, network)
 
 
@@ -372,6 +379,13 @@ def _starting_network(
         img_size=preprocessing.image_size,
         **recipe.network.words(),
     )
+
+
+def _learn_frame(network: Astroformer, store: ImageStore, preprocessing: Preprocessing) -> None:
+    """Where the frame of an image begins, from the images to train on, if the network asks for it."""
+    if network.config.equivariance == "frame":
+        some = np.unique(np.linspace(0, len(store) - 1, _FRAME_IMAGES).astype(int))
+        network.frame.fit(preprocessing.normalize(torch.from_numpy(store.take(some))))
 
 
 def _inherit(recipe: Recipe, initial: Classifier) -> Recipe:
