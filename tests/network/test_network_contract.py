@@ -17,6 +17,7 @@ from torch import nn
 
 from astroformer.errors import UserError
 from astroformer.network import VARIANTS, Astroformer, AstroformerConfig
+from lively import lively
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -32,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "hidden head": {"head_hidden": 40},
     "linear head": {"head_hidden": None},
     "other strides": {"strides": (1, 2, 1, 2, 2)},
+    "frame": {"equivariance": "frame"},
     "centre": {"equivariance": "centre"},
     "anchor": {"equivariance": "anchor"},
     "input, cbam": {"equivariance": "input", "channel_attention": "cbam"},
@@ -58,20 +60,6 @@ def config_of(name: str, setting: str, **others: Any) -> AstroformerConfig:
     return dataclasses.replace(config, **SETTINGS[setting], **others)
 
 
-def build(config: AstroformerConfig) -> Astroformer:
-    """A network in eval mode whose statistics, norms and tables are not the neutral ones of a fresh network."""
-    torch.manual_seed(0)
-    network = Astroformer(config).eval()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    for name, parameter in network.named_parameters():
-        if "norm" in name or name.endswith("table"):
-            nn.init.normal_(parameter, mean=float(name.endswith("norm.weight")), std=0.5)
-    return network
-
-
 def fitting(config: AstroformerConfig, size: tuple[int, int]) -> tuple[int, int]:
     """The nearest size from `size` up that the network takes."""
     height, width = (-(-side // config.size_multiple) * config.size_multiple for side in size)
@@ -82,7 +70,7 @@ def fitting(config: AstroformerConfig, size: tuple[int, int]) -> tuple[int, int]
 class TestContract:
     def test_gradients_reach_every_parameter(self, name: str, setting: str) -> None:
         # In eval mode: in training, batch norms rightly cancel the gradient of a bias that comes before them.
-        network = build(config_of(name, setting))
+        network = lively(config_of(name, setting))
         network(torch.randn(2, 3, 64, 64)).square().sum().backward()
         dead = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
         assert not dead
@@ -91,7 +79,7 @@ class TestContract:
     def test_any_size_and_any_channels(self, name: str, setting: str) -> None:
         for channels, size in ((1, (32, 32)), (3, (40, 56)), (5, (97, 65))):
             config = config_of(name, setting, in_chans=channels, num_classes=7)
-            network = build(config)
+            network = lively(config)
             size = fitting(config, size)
             images = torch.randn(2, channels, *size)
             with torch.no_grad():
@@ -105,7 +93,7 @@ class TestContract:
             assert logits.isfinite().all()
 
     def test_other_images_of_the_batch_do_not_matter(self, name: str, setting: str) -> None:
-        network = build(config_of(name, setting))
+        network = lively(config_of(name, setting))
         images = torch.randn(5, 3, 64, 64)
         with torch.no_grad():
             together = network(images)
@@ -118,7 +106,7 @@ class TestContract:
         assert (changed[1:] - together[1:]).abs().max() > 100 * tolerance
 
     def test_saved_and_loaded_equal_to_the_bit(self, name: str, setting: str, tmp_path: Path) -> None:
-        network = build(config_of(name, setting))
+        network = lively(config_of(name, setting))
         save_file(network.state_dict(), tmp_path / "model.safetensors")
         twin = Astroformer(AstroformerConfig.from_dict(network.config.to_dict())).eval()
         twin.load_state_dict(load_file(tmp_path / "model.safetensors"))
@@ -127,14 +115,14 @@ class TestContract:
             assert torch.equal(network(images), twin(images))
 
     def test_training_gives_every_parameter_a_finite_gradient(self, name: str, setting: str) -> None:
-        network = build(config_of(name, setting)).train()
+        network = lively(config_of(name, setting)).train()
         logits = network(torch.randn(4, 3, 64, 64))
         nn.functional.cross_entropy(logits, torch.arange(4)).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
 def compiled_and_exported(config: AstroformerConfig, size: tuple[int, int]) -> None:
-    network = build(config)
+    network = lively(config)
     images = torch.randn(2, config.in_chans, *size)
     with torch.no_grad():
         eager = network(images)
@@ -147,7 +135,7 @@ def compiled_and_exported(config: AstroformerConfig, size: tuple[int, int]) -> N
 
 def test_exports_alike_at_its_own_size_and_at_another() -> None:
     for size in ((64, 64), (48, 80)):
-        network = build(config_of("astroformer_atto", "CCTT"))
+        network = lively(config_of("astroformer_atto", "CCTT"))
         images = torch.randn(2, 3, *size)
         with torch.no_grad():
             exported = torch.export.export(network, (images,)).module()(images)
@@ -158,8 +146,8 @@ def test_traces_as_one_graph() -> None:
     # Dynamo alone: the C++ compiler takes a minute, and is left to the slow tests below.
     torch._dynamo.reset()
     for size in ((64, 64), (48, 80)):
-        network = build(config_of("astroformer_atto", "CCTT", depths=(1, 1, 1, 1))).train()
-        twin = build(network.config).train()
+        network = lively(config_of("astroformer_atto", "CCTT", depths=(1, 1, 1, 1))).train()
+        twin = lively(network.config).train()
         images = torch.randn(2, 3, *size)
         logits = torch.compile(network, fullgraph=True, backend="eager")(images)
         torch.testing.assert_close(logits, twin(images), rtol=0, atol=1e-5)
@@ -179,7 +167,7 @@ def test_compiles_and_exports_alike_at_another_size() -> None:
 
 
 def test_wrong_images_are_refused_in_a_sentence() -> None:
-    network = build(config_of("astroformer_atto", "plain"))
+    network = lively(config_of("astroformer_atto", "plain"))
     with pytest.raises(UserError, match=r"\(1, 1, 64, 64\).*takes \(batch, 3"):
         network(torch.zeros(1, 1, 64, 64))
     with pytest.raises(UserError, match="shape"):
@@ -187,4 +175,4 @@ def test_wrong_images_are_refused_in_a_sentence() -> None:
     with pytest.raises(UserError, match=r"16x64 pixels.*at least 25x25"):
         network(torch.zeros(1, 3, 16, 64))
     with pytest.raises(UserError, match=r"31x31 pixels.*at least 32x32"):
-        build(config_of("astroformer_0", "plain"))(torch.zeros(1, 3, 31, 31))
+        lively(config_of("astroformer_0", "plain"))(torch.zeros(1, 3, 31, 31))

@@ -57,6 +57,22 @@ def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train(folder, recipe(epochs=2), out=root / "run", cache=root / "cache")
 
 
+def test_where_a_frame_begins_is_learned_from_the_training_images_and_kept(folder: Path, tmp_path: Path) -> None:
+    settings = {"network": {"equivariance": "frame"}}
+    made = train(folder, recipe(**settings), out=tmp_path / "run", cache=tmp_path / "cache")
+    learned = made.classifier.network.frame.weights_2K
+    assert learned.any(1).all()
+    assert torch.equal(load(made.model).network.frame.weights_2K, learned)
+    image = np.asarray(Image.open(next(folder.rglob("*.png"))))
+    rolled = np.roll(image, (5, 14), (0, 1))
+    answers = [load(made.model).predict(some).probabilities_NK for some in (image, rolled)]
+    np.testing.assert_array_equal(*answers)
+    # A run that starts from a model keeps what that has learned, whatever its images.
+    settings = make_recipe({"epochs": 1, "batch_size": 8, "folds": 2, "device": "cpu"})
+    other = train(folder, settings, init_from=made.model, out=tmp_path / "next", cache=tmp_path / "cache")
+    assert torch.equal(other.classifier.network.frame.weights_2K, learned)
+
+
 def test_the_run_folder_is_complete(folder: Path, trained: Trained) -> None:
     run = trained.run
     assert sorted(p.name for p in run.iterdir()) == [

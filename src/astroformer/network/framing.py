@@ -1,10 +1,10 @@
 """Canonicalization: an image moved, circularly, to a place that moves along with what it shows, before any network.
 
-All circular shifts of an image then are one and the same image, to the bit, and so are the answers of any network about
-them (Kaba et al., arXiv 2211.06489). `centre` moves what is brightest to the middle. `frame` learns from images, without
-labels, where their frame begins, and brings it back to there: a photograph that was rolled has a seam, a cutout has an
-object that belongs in the middle, and the network sees the image as it was taken. What is learned is a linear score of
-each row and of each column as the first one of the frame:
+All circular shifts of an image then are one and the same image, to the bit, and so are any network's answers about them
+(canonicalization: Kaba et al., arXiv 2211.06489). `centre` moves what is brightest to the middle. `frame` learns from
+images, without labels, where their frame begins, and brings it back to there: a photograph that was rolled has a
+seam, a cutout has an object that belongs in the middle, and the network sees the image as it was taken. What is learned
+is a linear score of each row and of each column as the first one of the frame:
 
     score(t) = Σ_ki u_ki seam_k(t + i)  +  Σ_x Σ_km (a_km cos 2πm(x - t + ½)/N + b_km sin …) light_k(x) / N
 
@@ -39,8 +39,8 @@ _DECAY = 1e-3  # of the weights in units of their terms' standard deviation
 class Frame(nn.Module):
     """Images brought to the place where they lie by themselves; see `fit`.
 
-    Before `fit` all weights are 0, and what is brightest is moved to the middle (`centred`), which later decides between
-    places that score alike.
+    Before `fit` all weights are 0, and what is brightest is moved to the middle (`centred`). Afterwards that decides
+    between places that score alike.
     """
 
     weights_2K: Tensor

@@ -1,0 +1,25 @@
+"""Networks whose answers depend on all of their parts, which those of a fresh network do not."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from astroformer.network import Astroformer, AstroformerConfig
+from astroformer.network.framing import Frame
+
+
+def lively(config: AstroformerConfig) -> Astroformer:
+    """In eval mode, with statistics, norms, tables and frame that are not the neutral ones."""
+    torch.manual_seed(0)
+    network = Astroformer(config).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+        if isinstance(module, Frame):
+            module.weights_2K.random_(-9000, 9000)
+    for name, parameter in network.named_parameters():
+        if "norm" in name or name.endswith("table"):
+            nn.init.normal_(parameter, mean=float(name.endswith("norm.weight")), std=0.5)
+    return network
