@@ -165,7 +165,7 @@ class Predict:
     precision: str = "float32"
     """float32, bfloat16 (may be faster; probabilities differ in the third digit) or auto (what is faster here)"""
     symmetry: str | None = None
-    """shift, or shift+d4: averaged over quarter turns and flips, at 8 times the cost; none: as the model was trained"""
+    """shift, or shift+d4: averaged over views turned and mirrored, 4 times the cost; none: as the model was trained"""
     quiet: bool = False
     """no progress"""
     debug: bool = False
@@ -213,7 +213,7 @@ class Evaluate:
     precision: str = "float32"
     """float32, bfloat16 (may be faster; probabilities differ in the third digit) or auto (what is faster here)"""
     symmetry: str | None = None
-    """shift, or shift+d4: averaged over quarter turns and flips, at 8 times the cost; none: as the model was trained"""
+    """shift, or shift+d4: averaged over views turned and mirrored, 4 times the cost; none: as the model was trained"""
     strict: bool = False
     """make an unreadable file an error instead of leaving it out"""
     quiet: bool = False

@@ -32,7 +32,7 @@ from astroformer.network.blocks import MBConv, Shortcut, Stem, TransformerBlock
 from astroformer.network.framing import centred
 from astroformer.network.phases import anchored
 from astroformer.network.torus import wrapped
-from astroformer.network.views import d4_views
+from astroformer.network.views import chosen_views
 
 _LANES = 16  # channels that a kernel works on at once
 _FEW_TOKENS = 256  # up to here one head's scores stay in the cache, and our kernel is ahead of torch's
@@ -71,7 +71,8 @@ class FastInference:
     def __call__(self, x_BCHW: Tensor) -> Tensor:
         check_images(x_BCHW, self._config)
         if self._config.symmetry == "shift+d4":
-            return torch.stack([self._forward(view_BCHW) for view_BCHW in d4_views(x_BCHW)]).mean(0)
+            views = chosen_views(x_BCHW, self._config.views)
+            return torch.stack([self._forward(view_BCHW) for view_BCHW in views]).mean(0)
         return self._forward(x_BCHW)
 
     def _forward(self, x_BCHW: Tensor) -> Tensor:

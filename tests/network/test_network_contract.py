@@ -37,7 +37,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "centre": {"equivariance": "centre"},
     "anchor": {"equivariance": "anchor"},
     "input, cbam": {"equivariance": "input", "channel_attention": "cbam"},
-    "eight views": {"symmetry": "shift+d4"},
+    "four views": {"symmetry": "shift+d4"},
+    "eight views": {"symmetry": "shift+d4", "views": 8},
 }
 SMALL = ("astroformer_atto", "astroformer_pico", "astroformer_nano")
 CASES = [(name, "plain") for name in VARIANTS]

@@ -16,9 +16,9 @@ from astroformer.errors import UserError
 from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, create_network
 from astroformer.network.attention import PositionBias
 from astroformer.network.framing import Canonicalize, centred
-from astroformer.network.phases import anchored, phase_score
+from astroformer.network.phases import anchored, phase_score, view_scores
 from astroformer.network.torus import CircularConv2d, rolled
-from astroformer.network.views import d4_views
+from astroformer.network.views import chosen_views, d4_views
 from lively import lively
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -249,8 +249,9 @@ def test_without_equivariance_offsets_are_zero() -> None:
 
 
 @pytest.mark.parametrize("setting", ["frame", "centre", "anchor", "input"])
-def test_d4_views_make_turns_and_flips_exact_too(setting: str) -> None:
-    network = build((32, 32), symmetry="shift+d4", **SETTINGS[setting])
+@pytest.mark.parametrize("views", [1, 2, 4, 8])
+def test_views_make_turns_and_flips_exact_too(setting: str, views: int) -> None:
+    network = build((32, 32), symmetry="shift+d4", views=views, **SETTINGS[setting])
     x = images("smooth", 32, 32).float()
     with torch.no_grad():
         logits = network(x)
@@ -259,13 +260,37 @@ def test_d4_views_make_turns_and_flips_exact_too(setting: str) -> None:
                 network(view.roll(shift, (2, 3))), logits, rtol=0, atol=1e-5 * logits.std().item()
             )
         single = torch.stack([build((32, 32), **SETTINGS[setting])(view) for view in d4_views(x)])
-        torch.testing.assert_close(single.mean(0), logits)
-        assert (single[0] - logits).abs().max() > 0.05  # a view alone is something else
+        if views == 8:
+            torch.testing.assert_close(single.mean(0), logits)
+            assert (single[0] - logits).abs().max() > 0.05  # a view alone is something else
+        if views == 1:
+            assert ((single - logits).abs().amax(2) < 1e-5).any(0).all()  # one of the eight
     network.train()
     torch.manual_seed(0)
     trained = network(x)
     torch.manual_seed(0)
     assert torch.equal(trained, build((32, 32), **SETTINGS[setting]).train()(x))  # in training one view, as augmented
+
+
+def test_view_scores_are_phase_scores_of_the_views() -> None:
+    x = images("smooth", 32, 32).float()
+    scores = view_scores(x)
+    assert torch.equal(scores, torch.stack([phase_score(view).sum((1, 2)) for view in d4_views(x)]))
+    assert torch.equal(scores, view_scores(x.roll((3, 8), (2, 3))))
+    assert all(len(set(of_an_image)) == 8 for of_an_image in scores.T.tolist())
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_every_view_chooses_the_same_views(count: int) -> None:
+    x = images("smooth", 32, 32, 12).float()
+
+    def pictures(of: Tensor) -> list[set[bytes]]:
+        views = [view.numpy() for view in chosen_views(of, count)]
+        return [{np.ascontiguousarray(view[i]).tobytes() for view in views} for i in range(len(x))]
+
+    expected = pictures(x)
+    assert all(len(some) == count for some in expected)
+    assert all(pictures(view.contiguous()) == expected for view in d4_views(x))
 
 
 def test_the_eight_views_are_the_group() -> None:

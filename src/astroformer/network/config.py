@@ -15,6 +15,7 @@ from astroformer.errors import UserError, unknown_name
 CHANNEL_ATTENTIONS = ("se", "cbam", "none")
 EQUIVARIANCES = ("none", "frame", "centre", "anchor", "input")
 SYMMETRIES = ("shift", "shift+d4")
+VIEWS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class AstroformerConfig:
             `anchor` and `input` convolutions and position bias are circular, and sizes are multiples of the product of
             the strides.
         symmetry: what the logits are invariant to in eval mode: `shift`, what `equivariance` gives; `shift+d4`, quarter
-            turns and flips too, by the mean over the eight views of a square image (8 times the cost).
+            turns and flips too, of square images, by the mean over some of their views (`views.py`).
+        views: how many views are averaged for `shift+d4`, 1, 2, 4 or 8, at as many times the cost.
 
     Raises:
         UserError: a value is of the wrong kind, out of range, or does not fit the others.
@@ -73,6 +75,7 @@ class AstroformerConfig:
     mlp_ratio: int = 4
     equivariance: str = "none"
     symmetry: str = "shift"
+    views: int = 4
 
     def __post_init__(self) -> None:
         def normalize(name: str, value: object) -> None:
@@ -104,6 +107,8 @@ class AstroformerConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise unknown_name(name, getattr(self, name), allowed)
+        if not _is_int(self.views) or self.views not in VIEWS:
+            raise UserError(f"views is {self.views!r}: choose 1, 2, 4 or 8 of the eight turns and flips.")
         if not isinstance(self.layout, str) or len(self.layout) != 4 or set(self.layout) - set("CT"):
             raise UserError(
                 f"layout is {self.layout!r}: give four letters, C (convolutional) or T (Transformer), one "

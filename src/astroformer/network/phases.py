@@ -19,7 +19,16 @@ from astroformer.network.torus import rolled
 
 # Of the four neighbours above, below, left and right. Unequal, or mirror-symmetric images would score two phases alike
 # (the norm of a phase does: 41 % of pairs then fail even in float64).
-_NEIGHBOURS = ((1, 2, 1.37), (-1, 2, 0.61), (1, 3, 1.13), (-1, 3, 0.83))
+_WEIGHTS = (1.37, 0.61, 1.13, 0.83)
+_ABOVE, _BELOW, _LEFT, _RIGHT = (1, 1), (-1, 1), (1, 2), (-1, 2)  # step and axis of a roll
+# What is above, below, left and right of a place in each view of `views.d4_views`, in the image itself.
+_TURNED = (
+    (_ABOVE, _BELOW, _LEFT, _RIGHT),
+    (_RIGHT, _LEFT, _ABOVE, _BELOW),
+    (_BELOW, _ABOVE, _RIGHT, _LEFT),
+    (_LEFT, _RIGHT, _BELOW, _ABOVE),
+)
+_NEIGHBOURS = _TURNED + tuple((above, below, right, left) for above, below, left, right in _TURNED)
 # So that bright and dark places never score alike, as those of a checkerboard would.
 _OFFSET = 0.5
 _DARK = 0.83
@@ -54,13 +63,29 @@ def phase_score(x_BCHW: Tensor) -> Tensor:
     in the median of smooth galaxies, where the norms of two phases differ by 0.05 %
     (`benchmarks/symmetry.py --margins`).
     """
+    return _score(_energy(x_BCHW), _NEIGHBOURS[0])
+
+
+def view_scores(x_BCHW: Tensor) -> Tensor:
+    """The sum of `phase_score` over each of the eight views of `views.d4_views`, (8, B) of int64, to the bit.
+
+    No circular shift changes it, and a turn or flip of the image only changes which view has which.
+    """
+    energy_BHW = _energy(x_BCHW)
+    return torch.stack([_score(energy_BHW, neighbours).sum((1, 2)) for neighbours in _NEIGHBOURS])
+
+
+def _energy(x_BCHW: Tensor) -> Tensor:
     if x_BCHW.dtype not in (torch.float32, torch.float64):
         x_BCHW = x_BCHW.float()
     x_BHWC = x_BCHW.permute(0, 2, 3, 1).contiguous()  # a norm over channels that lie apart takes twenty times as long
-    energy_BHW = torch.linalg.vector_norm(x_BHWC + _OFFSET, dim=3).square()
-    detail_BHW = sum(w for _, _, w in _NEIGHBOURS) * energy_BHW
-    for step, axis, weight in _NEIGHBOURS:
-        detail_BHW = detail_BHW - weight * energy_BHW.roll(step, axis - 1)
+    return torch.linalg.vector_norm(x_BHWC + _OFFSET, dim=3).square()
+
+
+def _score(energy_BHW: Tensor, neighbours: tuple[tuple[int, int], ...]) -> Tensor:
+    detail_BHW = sum(_WEIGHTS) * energy_BHW
+    for (step, axis), weight in zip(neighbours, _WEIGHTS, strict=True):
+        detail_BHW = detail_BHW - weight * energy_BHW.roll(step, axis)
     detail_BHW = torch.where(detail_BHW > 0, detail_BHW, -_DARK * detail_BHW)
     largest_B11 = detail_BHW.amax((1, 2), keepdim=True)
     share_BHW = detail_BHW / largest_B11.clamp_min(torch.finfo(detail_BHW.dtype).tiny)

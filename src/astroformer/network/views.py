@@ -1,14 +1,47 @@
-"""The views of an image under quarter turns and flips.
+"""The views of an image under quarter turns and flips, and answers that do not depend on which of them is given.
 
-Legend: B images, C channels, H and W rows and columns.
+The mean of a network's logits over all eight views is the same for each of them. So is the mean over fewer that are
+counted from one that the image itself chooses: turn the image, and another view is the chosen one, which is the same
+picture. The choice may jump between two views of nearly equal score, and the answer with it, by as much as the
+network's answers for two views of an image differ anyway; the more views, the less.
+
+Legend: B images, C channels, H and W rows and columns, V views.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from astroformer.network.phases import view_scores
 
 
 def d4_views(x_BCHW: Tensor) -> list[Tensor]:
     """The eight views of square images under quarter turns and flips (the group D4), the image itself first."""
     turned = [x_BCHW.rot90(k, (2, 3)) for k in range(4)]
     return turned + [view.flip(3) for view in turned]
+
+
+def chosen_views(x_BCHW: Tensor, count: int) -> list[Tensor]:
+    """So many of the views of square images, the same set, in whatever order, for every view of an image.
+
+    The view of largest `view_scores` and those that follow when it is turned; with 8 all views, and nothing is chosen.
+
+    Args:
+        count: 1, 2, 4 or 8.
+    """
+    views = d4_views(x_BCHW)
+    if count == 8:
+        return views
+    with torch.no_grad():
+        best_B = view_scores(x_BCHW).argmax(0)
+        mirrored_B, turns_B = best_B // 4, best_B % 4
+    chosen = []
+    for turn in range(count):
+        # A quarter turn of a mirrored view is that of a view turned the other way.
+        wanted_B = 4 * mirrored_B + (turns_B + torch.where(mirrored_B == 1, -turn, turn)) % 4
+        some_BCHW = views[0]
+        for number, view_BCHW in enumerate(views[1:], start=1):
+            some_BCHW = torch.where((wanted_B == number)[:, None, None, None], view_BCHW, some_BCHW)
+        chosen.append(some_BCHW)
+    return chosen

@@ -31,7 +31,10 @@ class NetworkSettings(BaseModel):
         "brightest to the middle (centre), or by chosen phases before every stride (anchor) or once on it (input)",
     )
     symmetry: Literal["shift", "shift+d4"] | None = Field(
-        None, description="shift+d4: predictions averaged over quarter turns and flips, at 8 times the cost"
+        None, description="shift+d4: to quarter turns and flips too, by predictions averaged over several views"
+    )
+    views: Literal[1, 2, 4, 8] | None = Field(
+        None, description="turned and mirrored views that shift+d4 averages, each at the cost of one; 4 if not given"
     )
     stochastic_depth: float = Field(0.05, ge=0, lt=1, description="rate of dropping the deepest block")
     head_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the last linear layer")
