@@ -30,18 +30,20 @@ def chosen_views(x_BCHW: Tensor, count: int) -> list[Tensor]:
     Args:
         count: 1, 2, 4 or 8.
     """
-    views = d4_views(x_BCHW)
     if count == 8:
-        return views
+        return d4_views(x_BCHW)
     with torch.no_grad():
         best_B = view_scores(x_BCHW).argmax(0)
         mirrored_B, turns_B = best_B // 4, best_B % 4
-    chosen = []
-    for turn in range(count):
-        # A quarter turn of a mirrored view is that of a view turned the other way.
-        wanted_B = 4 * mirrored_B + (turns_B + torch.where(mirrored_B == 1, -turn, turn)) % 4
-        some_BCHW = views[0]
-        for number, view_BCHW in enumerate(views[1:], start=1):
-            some_BCHW = torch.where((wanted_B == number)[:, None, None, None], view_BCHW, some_BCHW)
-        chosen.append(some_BCHW)
-    return chosen
+    # A quarter turn of a mirrored view is that of a view turned the other way.
+    return [
+        _view(x_BCHW, mirrored_B, (turns_B + torch.where(mirrored_B == 1, -turn, turn)) % 4) for turn in range(count)
+    ]
+
+
+def _view(x_BCHW: Tensor, mirrored_B: Tensor, turns_B: Tensor) -> Tensor:
+    """Of each image the view that is turned so often (0 to 3) and then mirrored (1) or not (0)."""
+    mirrored_B111, turns_B111 = mirrored_B.view(-1, 1, 1, 1), turns_B.view(-1, 1, 1, 1)
+    x_BCHW = torch.where(turns_B111 % 2 == 1, x_BCHW.rot90(1, (2, 3)), x_BCHW)
+    x_BCHW = torch.where(turns_B111 >= 2, x_BCHW.rot90(2, (2, 3)), x_BCHW)
+    return torch.where(mirrored_B111 == 1, x_BCHW.flip(3), x_BCHW)
