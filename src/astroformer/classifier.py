@@ -278,10 +278,7 @@ class Classifier:
         networks = []
         for k, member in enumerate(members):
             if not isinstance(member.network, Astroformer):
-                raise UserError(
-                    f"member {k} is a {type(member.network).__name__}; the members of an ensemble are single "
-                    "Astroformers."
-                )
+                raise UserError(f"the network of member {k} is no single Astroformer, which an ensemble is made of.")
             for what in ("classes", "preprocessing"):
                 if getattr(member, what) != getattr(members[0], what):
                     raise UserError(

@@ -122,7 +122,9 @@ def _finish(run: Path, many: TrainedMany, reporter: Reporter) -> TrainedEnsemble
     recipe = setup.recipe
     probabilities_NK = predict_store(classifier, setup.valid, predict_batch(recipe))
     validation = evaluate(setup.valid.labels, probabilities_NK, classifier.classes)
-    length = f"{recipe.minutes:g} minutes" if recipe.epochs is None else f"{recipe.epochs} epochs"
+    length = (
+        f"{recipe.minutes:g} minutes" if recipe.epochs is None else f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
+    )
     classifier.info |= {
         "training": f"{len(setup.train):,} images of '{Path(setup.record['source']).name}', {length} for each of "
         f"{len(names)} members, seeds {recipe.seed} to {recipe.seed + len(names) - 1}",
