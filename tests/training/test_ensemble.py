@@ -212,3 +212,6 @@ def test_seeds_apart_keep_splits_of_their_own(tmp_path: Path, cache: Path) -> No
     splits = [(model.parent / "splits" / "valid.csv").read_bytes() for model in result.models.values()]
     assert splits[0] != splits[1]
     assert "ensemble" not in json.loads((tmp_path / "g" / "runs.json").read_text())
+    for folder in (tmp_path / "g", tmp_path):
+        with pytest.raises(UserError, match=rf"'{folder}' holds no ensemble"):
+            resume_ensemble(folder)

@@ -18,6 +18,7 @@ from astroformer.training.loop import predict_batch, predict_store
 from astroformer.training.many import (
     Together,
     TrainedMany,
+    is_ensemble,
     prepare_many,
     resume_many,
     seeds_and_folds,
@@ -89,10 +90,12 @@ def resume_ensemble(run: str | Path, *, reporter: Reporter | None = None) -> Tra
     """Trains those members that are not finished, and makes the model of all.
 
     Raises:
-        UserError: as `resume_many`; the ensemble is finished; or a member failed.
+        UserError: as `resume_many`; `run` holds no ensemble; the ensemble is finished; or a member failed.
         Interrupted: as `train_ensemble`.
     """
     reporter, run = reporter or Reporter(quiet=True), Path(run)
+    if not is_ensemble(run):
+        raise UserError(f"'{run}' holds no ensemble (its runs.json names none), so it can't be resumed as one.")
     if (run / "model" / "config.json").is_file():
         raise UserError(f"ensemble '{run}' is finished, its model is {run / 'model'}.")
     # A run that was stopped just before its end may have no member left to train.
