@@ -282,7 +282,7 @@ def swap_config(folder: Path) -> None:
 
 
 DAMAGES = {
-    "newer format": (newer, r"format 2 \(made by astroformer 9.9.9\).*upgrade"),
+    "newer format": (newer, r"format 3 \(made by astroformer 9.9.9\).*upgrade"),
     "truncated weights": (truncate, "model.safetensors' is damaged or truncated"),
     "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), "damaged or truncated"),
     "flipped byte": (flip_byte, "SHA-256"),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from astroformer.images.sources import LabelledImages, open_source
     from astroformer.metrics import Evaluation, evaluate
     from astroformer.network import Astroformer, AstroformerConfig
+    from astroformer.training.ensemble import train_ensemble
     from astroformer.training.recipe import Recipe
     from astroformer.training.train import resume, train
     from astroformer.weights.timm_registry import create_model
@@ -45,6 +46,7 @@ __all__ = [
     "open_source",
     "resume",
     "train",
+    "train_ensemble",
     "train_many",
 ]
 
@@ -64,6 +66,7 @@ _PLACES = {
     "open_source": "images.sources",
     "resume": "training.train",
     "train": "training.train",
+    "train_ensemble": "training.ensemble",
     "train_many": "training.many",
 }
 

@@ -30,18 +30,20 @@ from torch import Tensor, nn
 
 from astroformer.allocator import keep_freed_memory
 from astroformer.errors import UserError, unknown_name
-from astroformer.fast_inference import FastInference
+from astroformer.fast_inference import fast_pass
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.reading import read_image
 from astroformer.images.sources import LabelledImages, open_source
 from astroformer.metrics import Evaluation, evaluate
-from astroformer.network import Astroformer, AstroformerConfig
+from astroformer.network import Astroformer, AstroformerConfig, Ensemble, count_parameters
 from astroformer.system import matrix_rates, usable_cores
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 _TASK = 16  # images that a thread decodes and classifies in one go on a CPU: enough to fill the matrix products
 _WORKERS = 8  # of more threads Python's lock would make some wait; on larger CPUs each computes with several
-FORMAT = 1  # of the model folder; raised when an older package could no longer read it rightly
+# Of the model folder; raised when an older package could no longer read it rightly. A folder of one network is written
+# as format 1 still, that of an ensemble as 2.
+FORMAT = 2
 Array = NDArray[Any]
 Images = str | Path | Sequence[str | Path] | Array | LabelledImages
 
@@ -92,8 +94,8 @@ class Classifier:
     classes: tuple[str, ...]
     info: dict[str, Any] = field(default_factory=dict)
     precision: str = "float32"
-    # The network as `FastInference` has it, and the state of the weights and settings that it was made from.
-    _fast: tuple[Any, FastInference] | None = field(default=None, init=False, repr=False, compare=False)
+    # The network as `fast_pass` has it, and the state of the weights and settings that it was made from.
+    _fast: tuple[Any, Callable[[Tensor], Tensor]] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -126,9 +128,9 @@ class Classifier:
         return torch.softmax(network(x_BCHW).double(), dim=1).cpu().numpy()
 
     def _asked(self) -> Callable[[Tensor], Tensor]:
-        """What is asked for logits: the fast path of an Astroformer, made anew when its weights have changed."""
+        """What is asked for logits: the fast path of our own networks, made anew when their weights have changed."""
         self.network.eval()
-        if not isinstance(self.network, Astroformer):
+        if not isinstance(self.network, Astroformer | Ensemble):
             return self.network
         # Every change through torch raises a tensor's version, and every move gives it another address.
         tensors = (*self.network.parameters(), *self.network.buffers())
@@ -138,7 +140,7 @@ class Classifier:
             if self.device.type == "cpu":
                 keep_freed_memory()
             dtype = getattr(torch, pick_precision(self.precision, self.device.type))
-            self._fast = (made_from, FastInference(self.network, dtype))
+            self._fast = (made_from, fast_pass(self.network, dtype))
         return self._fast[1]
 
     def iter_predict(self, images: LabelledImages, *, batch_size: int = 64) -> Iterator[Predictions]:
@@ -261,21 +263,53 @@ class Classifier:
             )
         return evaluate(images.labels[good_N], predictions.probabilities_NK[good_N], self.classes), predictions
 
+    # -- several as one ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def ensemble(cls, members: Sequence[Classifier]) -> Classifier:
+        """One classifier that answers with the mean of its members' probabilities (arXiv 1612.01474).
+
+        Its network is an `Ensemble` of theirs, which are not copied. Metrics are not known: `evaluate` measures them.
+
+        Raises:
+            UserError: fewer than two members, one that is an ensemble itself, or members whose classes, preprocessing
+                or configs differ.
+        """
+        networks = []
+        for k, member in enumerate(members):
+            if not isinstance(member.network, Astroformer):
+                raise UserError(f"the network of member {k} is no single Astroformer, which an ensemble is made of.")
+            for what in ("classes", "preprocessing"):
+                if getattr(member, what) != getattr(members[0], what):
+                    raise UserError(
+                        f"the {what} of member {k} differ from those of member 0; the members of an ensemble share "
+                        "them: train them on the same images."
+                    )
+            networks.append(member.network)
+        network = Ensemble(networks)
+        info = {"name": members[0].info.get("name", "model"), "parameters": f"{count_parameters(network):,}"}
+        return cls(network.eval(), members[0].preprocessing, members[0].classes, info, members[0].precision)
+
     # -- keeping -----------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the model folder: `model.safetensors`, `config.json`, `README.md` (the model card)."""
+        """Writes the model folder: `model.safetensors`, `config.json`, `README.md` (the model card).
+
+        The weights of an ensemble are one file, its members' names behind `members.0.` and so on.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if not isinstance(self.network, Astroformer):
+        if not isinstance(self.network, Astroformer | Ensemble):
             raise UserError(f"a {type(self.network).__name__} can't be kept in a model folder; an Astroformer can.")
         weights = folder / "model.safetensors"
         unfinished = folder / "model.safetensors.part"
         save_file({k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}, unfinished)
         os.replace(unfinished, weights)
+        members = {"members": len(self.network.members)} if isinstance(self.network, Ensemble) else {}
         config = {
-            "format": FORMAT,
+            "format": 2 if members else 1,
             "network": self.network.config.to_dict(),
+            **members,
             "preprocessing": self.preprocessing.to_dict(),
             "classes": list(self.classes),
             "weights_sha256": _sha256(weights),
@@ -322,7 +356,10 @@ class Classifier:
                     f"reads up to {FORMAT}; upgrade with `pip install -U astroformer`."
                 )
             settings = config["network"] if symmetry is None else {**config["network"], "symmetry": symmetry}
-            network = Astroformer(AstroformerConfig.from_dict(settings))
+            network_config = AstroformerConfig.from_dict(settings)
+            members = config.get("members", 1)
+            if not isinstance(members, int) or members < 1:
+                raise ValueError(f"members is {members!r}")
             preprocessing = Preprocessing.from_dict(config["preprocessing"])
             classes = tuple(map(str, config["classes"]))
             expected_hash = config["weights_sha256"]
@@ -338,6 +375,17 @@ class Classifier:
             state = load_file(weights)
         except (SafetensorError, OSError) as error:
             raise UserError(f"weight file '{weights}' is damaged or truncated ({error}); copy it again.") from None
+        if members > 1:
+            # Before so many are made: a damaged number may be any.
+            held = {k.split(".")[1] for k in state if k.startswith("members.")}
+            if len(held) != members or held != set(map(str, range(members))):
+                raise UserError(
+                    f"in '{folder}' config.json names {members} members, and the weights hold {len(held)} "
+                    f"({', '.join(sorted(held)) or 'none'}). Copy the two files together."
+                )
+            network: Astroformer | Ensemble = Ensemble([Astroformer(network_config) for _ in range(members)])
+        else:
+            network = Astroformer(network_config)
         own = network.state_dict()
         wrong = [
             k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape
@@ -353,7 +401,7 @@ class Classifier:
         return classifier.to(device)
 
 
-_OWN_KEYS = ("format", "network", "preprocessing", "classes", "weights_sha256", "versions")
+_OWN_KEYS = ("format", "network", "members", "preprocessing", "classes", "weights_sha256", "versions")
 
 
 def load(
@@ -403,7 +451,7 @@ def versions() -> dict[str, str]:
 def model_card(config: dict[str, Any]) -> str:
     """The model folder's README in Markdown, with the front matter that model hubs read."""
     network, pre = config["network"], config["preprocessing"]
-    metrics = config.get("metrics", {})
+    metrics, members = config.get("metrics", {}), config.get("members", 1)
     rows = "\n".join(
         f"| {name} | {m['value']:.4f} | {m['low']:.4f} – {m['high']:.4f} |"
         for name, m in metrics.items()
@@ -415,8 +463,21 @@ def model_card(config: dict[str, Any]) -> str:
         if rows
         else "Not evaluated.\n"
     )
+    alone = config.get("member_metrics", {})
+    if rows and alone:
+        measured += (
+            "\nSingle members on the same images (mean ± standard deviation):\n\n| metric | a member |\n|---|---|\n"
+        )
+        measured += "".join(f"| {name} | {m['mean']:.4f} ± {m['sd']:.4f} |\n" for name, m in alone.items())
     height, width = pre["image_size"]
     layout = "-".join(network["layout"])
+    what = (
+        f"An Astroformer (arXiv 2304.05350), vertical layout {layout}, {config.get('parameters', '?')} parameters,"
+        if members == 1
+        else f"An ensemble of {members} Astroformers (arXiv 2304.05350), vertical layout {layout}, "
+        f"{config.get('parameters', '?')} parameters in all;\nits probabilities are the mean of theirs "
+        "(arXiv 1612.01474),"
+    )
     return f"""---
 library_name: astroformer
 pipeline_tag: image-classification
@@ -424,7 +485,7 @@ tags: [astroformer, image-classification, from-scratch]
 ---
 # {config.get("name", "Astroformer")}: {len(config["classes"])} classes
 
-An Astroformer (arXiv 2304.05350), vertical layout {layout}, {config.get("parameters", "?")} parameters,
+{what}
 trained from scratch with astroformer {config["versions"]["astroformer"]}.
 
 - Input: {network["in_chans"]} channel(s), {height} × {width} px; the central {pre["crop"]:.0%} of the frame is used.

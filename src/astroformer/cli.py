@@ -23,6 +23,7 @@ from astroformer.errors import UserError, unknown_name
 from astroformer.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
+    from astroformer.training.ensemble import TrainedEnsemble
     from astroformer.training.many import TrainedMany
     from astroformer.training.train import Trained
 
@@ -65,11 +66,14 @@ class Train:
     """so many runs at once, with the seeds from --seed on; OUT then holds a run folder each"""
     all_folds: bool = False
     """a run for each of the --folds (times --seeds)"""
+    ensemble: int | None = None
+    """so many networks with the seeds from --seed on, on one split, kept as one model that answers with the mean of
+    their probabilities; --minutes is the length of each, side by side on a CPU with a share of its cores"""
     together: Literal["auto", "processes", "stacked", "in-turn"] = "auto"
     """how several runs share the device: side by side as processes (auto on a CPU), as one stacked program (auto on a
     GPU), or one after the other"""
     resume: Path | None = None
-    """run folder, or folder of several runs, to continue as it was"""
+    """run folder, of one run, of several or of an ensemble, to continue as it was"""
     init_from: Path | None = None
     """model folder whose weights start this run"""
     strict: bool = False
@@ -92,17 +96,20 @@ class Train:
                 )
         elif self.source is None:
             raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or a set by name.")
+        self._check_ensemble(given)
         with _first_imports():
-            from astroformer.training.many import is_group, resume_many, seeds_and_folds, train_many
+            from astroformer.training.ensemble import TrainedEnsemble, resume_ensemble, train_ensemble
+            from astroformer.training.many import is_ensemble, is_group, resume_many, seeds_and_folds, train_many
             from astroformer.training.progress import Reporter
             from astroformer.training.train import Trained, resume, train
 
         if self.source is None:
             assert self.resume is not None
             with Reporter(quiet=self.quiet) as reporter:
-                again = resume_many if is_group(self.resume) else resume
-                result = again(self.resume, reporter=reporter)
-            if isinstance(result, Trained):
+                several = resume_ensemble if is_ensemble(self.resume) else resume_many
+                again = several if is_group(self.resume) else resume
+                result: Trained | TrainedMany | TrainedEnsemble = again(self.resume, reporter=reporter)
+            if isinstance(result, Trained | TrainedEnsemble):
                 self._tell(result)
             else:
                 self._tell_many(result)
@@ -114,6 +121,14 @@ class Train:
             "strict": self.strict,
             "cache": self.cache,
         }
+        if self.ensemble is not None:
+            options["members"] = self.ensemble
+            with Reporter(quiet=self.quiet) as reporter:
+                ensemble = train_ensemble(
+                    self.source, self.settings, together=self.together, reporter=reporter, **options
+                )
+            self._tell(ensemble)
+            return
         recipes = seeds_and_folds(self.settings, seeds=self.seeds, all_folds=self.all_folds)
         if len(recipes) > 1:
             with Reporter(quiet=self.quiet) as reporter:
@@ -121,10 +136,30 @@ class Train:
             self._tell_many(many)
         else:
             if self.together != "auto":
-                raise UserError(f"--together {self.together} is for several runs; give --seeds or --all-folds with it.")
+                raise UserError(
+                    f"--together {self.together} is for several runs; give --seeds, --all-folds or --ensemble with it."
+                )
             with Reporter(quiet=self.quiet) as reporter:
                 trained = train(self.source, self.settings, reporter=reporter, **options)
             self._tell(trained)
+
+    def _check_ensemble(self, given: set[str]) -> None:
+        if self.ensemble is None:
+            return
+        if self.seeds != 1 or "seeds" in given:
+            raise UserError(
+                "--ensemble makes one model of several seeds on one split, --seeds a model of each, on splits of "
+                "their own; choose one."
+            )
+        if self.all_folds:
+            raise UserError(
+                "--ensemble trains all its members on one split, --all-folds a run on each; choose one, or give "
+                "--fold for an ensemble on one of the folds."
+            )
+        if self.ensemble < 2:
+            raise UserError(
+                f"--ensemble {self.ensemble} can't be; give 2 members or more, or leave it out for a single network."
+            )
 
     def _tell_many(self, many: TrainedMany) -> None:
         print(many.table())
@@ -135,11 +170,16 @@ class Train:
                 f"astroformer train --resume {many.group} tries them again."
             )
 
-    def _tell(self, trained: Trained) -> None:
+    def _tell(self, trained: Trained | TrainedEnsemble) -> None:
         from accelerate import PartialState
+
+        from astroformer.training.ensemble import TrainedEnsemble
 
         if not PartialState().is_main_process:
             return
+        if isinstance(trained, TrainedEnsemble):
+            print(trained.members.table())
+            print(f"ensemble of {len(trained.members.models)}:")
         n = trained.validation.n
         for name, words in (("top1", "top-1"), ("balanced_accuracy", "balanced accuracy")):
             m = trained.validation.metrics[name]
@@ -306,7 +346,7 @@ class Symmetry:
         from astroformer.evaluation.subjects import open_subject, read_inputs
         from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
         from astroformer.evaluation.tables import symmetry_text, write_symmetry
-        from astroformer.network import Astroformer
+        from astroformer.network import Astroformer, Ensemble
         from astroformer.training.progress import Reporter
 
         settings = SymmetrySettings(
@@ -357,7 +397,7 @@ class Symmetry:
         label = place.resolve().parent.name if place.name == "model" else place.name
         plot_symmetry({label: report}, self.out / "symmetry.png")
         how = "as it is"
-        if isinstance(subject.network, Astroformer):
+        if isinstance(subject.network, Astroformer | Ensemble):
             config = subject.network.config
             if (config.equivariance, config.symmetry) != ("none", "shift"):
                 how = f"(equivariance {config.equivariance}, symmetry {config.symmetry})"
@@ -397,7 +437,7 @@ class Info:
             return
         with _first_imports():
             from astroformer.classifier import load
-            from astroformer.network import VARIANTS, Astroformer
+            from astroformer.network import VARIANTS, Astroformer, Ensemble
             from astroformer.network.counting import describe
 
         size = None if self.image_size is None else (self.image_size, self.image_size)
@@ -407,10 +447,15 @@ class Info:
             rows = [describe(name, size=size, num_classes=self.num_classes) for name in names]
         elif Path(self.model).exists():
             classifier = load(self.model)
-            assert isinstance(classifier.network, Astroformer)
+            network = classifier.network
+            assert isinstance(network, Astroformer | Ensemble)
+            described = describe(str(classifier.info.get("name", "model")), config=network.config, size=size)
+            if isinstance(network, Ensemble):
+                described["members"] = members = len(network.members)
+                described |= {name: members * described[name] for name in ("parameters", "macs")}
             rows = [
                 {
-                    **describe(str(classifier.info.get("name", "model")), config=classifier.network.config, size=size),
+                    **described,
                     "classes": list(classifier.classes),
                     "preprocessing": classifier.preprocessing.to_dict(),
                     **{k: v for k, v in classifier.info.items() if k not in ("name", "parameters")},
@@ -472,12 +517,14 @@ def _files(n: int) -> str:
 
 
 def _lines(row: dict[str, Any], indent: str = "") -> list[str]:
-    """A description as aligned lines; groups are indented, a measured value stands with its interval."""
+    """A description as aligned lines; groups are indented, a measured value stands with its interval or deviation."""
     lines = []
     for key, value in row.items():
         head = f"{indent + key:<20} "
         if isinstance(value, dict) and value.keys() == {"value", "low", "high"}:
             lines.append(f"{head}{value['value']:.4f} (95 % interval {value['low']:.4f} to {value['high']:.4f})")
+        elif isinstance(value, dict) and value.keys() == {"mean", "sd", "n"}:
+            lines.append(f"{head}{value['mean']:.4f} ± {value['sd']:.4f} (mean ± sd, n = {value['n']})")
         elif isinstance(value, dict):
             lines += [head.rstrip(), *_lines(value, indent + "  ")]
         elif isinstance(value, list):

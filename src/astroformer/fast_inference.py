@@ -29,6 +29,7 @@ from astroformer.native import Kernels, library
 from astroformer.network.astroformer import Astroformer, check_images
 from astroformer.network.attention import ConvBlockAttention, RelativeAttention, SqueezeExcitation
 from astroformer.network.blocks import MBConv, Shortcut, Stem, TransformerBlock
+from astroformer.network.ensemble import Ensemble, log_mean_probabilities
 from astroformer.network.framing import centred
 from astroformer.network.phases import anchored
 from astroformer.network.torus import wrapped
@@ -37,6 +38,14 @@ from astroformer.network.views import chosen_views
 _LANES = 16  # channels that a kernel works on at once
 _FEW_TOKENS = 256  # up to here one head's scores stay in the cache, and our kernel is ahead of torch's
 _PIECE = 4 << 20  # values in the widest map of a piece of a batch, of each stage its own
+
+
+def fast_pass(network: Astroformer | Ensemble, dtype: torch.dtype = torch.float32) -> Callable[[Tensor], Tensor]:
+    """`FastInference` of a network; of an ensemble that of each member, and their mean as `Ensemble.forward` has it."""
+    if isinstance(network, Astroformer):
+        return FastInference(network, dtype)
+    members = [fast_pass(member, dtype) for member in network.networks]
+    return lambda x_BCHW: log_mean_probabilities([member(x_BCHW) for member in members])
 
 
 class FastInference:

@@ -27,6 +27,7 @@ CHANGED: dict[str, Any] = {
     "channels": 1,
     "storage": "float16",
     "valid_fraction": 0.3,
+    "split_seed": 7,
     "folds": 5,
     "fold": 2,
     "epochs": 7,

@@ -10,12 +10,22 @@ from astroformer.network.config import VARIANTS, AstroformerConfig
 if TYPE_CHECKING:
     from astroformer.network.astroformer import Astroformer, create_network
     from astroformer.network.counting import count_macs, count_parameters
+    from astroformer.network.ensemble import Ensemble
 
-__all__ = ["VARIANTS", "Astroformer", "AstroformerConfig", "count_macs", "count_parameters", "create_network"]
+__all__ = [
+    "VARIANTS",
+    "Astroformer",
+    "AstroformerConfig",
+    "Ensemble",
+    "count_macs",
+    "count_parameters",
+    "create_network",
+]
 
 # Imported when they are asked for: the config needs no torch, and the command line needs no more than the config.
 _PLACES = {
     "Astroformer": "astroformer",
+    "Ensemble": "ensemble",
     "count_macs": "counting",
     "count_parameters": "counting",
     "create_network": "astroformer",

@@ -6,6 +6,7 @@ GROUP/
   seed-0/         the run folder of each (`training/run.py`)
   seed-1/
   summary.json    scores of every run, mean, standard deviation and n; written when all are done
+  model/          of an ensemble alone (`training/ensemble.py`), whose members the runs are
 ```
 All run folders are prepared first, so that every image is decoded once and what is wrong is said before the work. Then
 the runs share the device in one of three ways:
@@ -133,6 +134,29 @@ def train_many(
         Interrupted: SIGINT or SIGTERM came; all runs have saved their state, and `resume_many` goes on.
     """
     reporter = reporter or Reporter(quiet=True)
+    options: Any = {"valid": valid, "out": out, "init_from": init_from, "strict": strict, "cache": cache}
+    return resume_many(
+        prepare_many(source, recipes, together=together, reporter=reporter, **options), reporter=reporter
+    )
+
+
+def prepare_many(
+    source: str | Path,
+    recipes: Sequence[Recipe],
+    *,
+    valid: str | Path | None = None,
+    out: str | Path | None = None,
+    init_from: str | Path | None = None,
+    strict: bool = False,
+    cache: str | Path | None = None,
+    together: Together = "auto",
+    ensemble: bool = False,
+    reporter: Reporter,
+) -> Path:
+    """All of `train_many` that comes before the first step: the group folder, with every run prepared in it.
+
+    Arguments and errors as for `train_many`; `ensemble` is noted in the folder's record, for who resumes it.
+    """
     if not recipes:
         raise UserError("no recipe is given; train_many needs one a run.")
     if together not in get_args(Together):
@@ -166,13 +190,24 @@ def train_many(
         together = "in-turn"
     at_once = min(len(recipes), _cores(), _fitting(setups)) if together == "processes" else 1
     record = {"runs": names, "together": together, "at_once": at_once, "threads": max(1, _cores() // at_once)}
-    write_json(group / _RECORD, record)
-    return resume_many(group, reporter=reporter)
+    write_json(group / _RECORD, {**record, "ensemble": True} if ensemble else record)
+    return group
 
 
 def is_group(folder: str | Path) -> bool:
     """Whether a folder holds several runs that `resume_many` can continue."""
     return (Path(folder) / _RECORD).is_file()
+
+
+def is_ensemble(folder: str | Path) -> bool:
+    """Whether the runs of a group are the members of an ensemble. Raises `UserError` where its record is damaged."""
+    return is_group(folder) and bool(read_json(Path(folder) / _RECORD).get("ensemble"))
+
+
+def unfinished_runs(group: Path) -> list[str]:
+    """The names of the runs of a group that have no model yet."""
+    names: list[str] = read_json(group / _RECORD)["runs"]
+    return [name for name in names if not (group / name / "model" / "config.json").is_file()]
 
 
 def resume_many(group: str | Path, *, reporter: Reporter | None = None) -> TrainedMany:
@@ -187,8 +222,7 @@ def resume_many(group: str | Path, *, reporter: Reporter | None = None) -> Train
     if not is_group(group):
         raise UserError(f"'{group}' holds no group of runs (no {_RECORD} in it), so it can't be resumed.")
     record = read_json(group / _RECORD)
-    names: list[str] = record["runs"]
-    unfinished = [name for name in names if not (group / name / "model" / "config.json").is_file()]
+    unfinished = unfinished_runs(group)
     if not unfinished:
         raise UserError(f"all runs of '{group}' are finished; {group / 'summary.json'} holds their scores.")
     with stop_requests() as stop:
@@ -202,11 +236,17 @@ def resume_many(group: str | Path, *, reporter: Reporter | None = None) -> Train
             errors = resume_stacked(setups, reporter, stop)
         else:
             errors = _in_turn(group, unfinished, reporter)
-        left = [name for name in unfinished if not (group / name / "model" / "config.json").is_file()]
+        left = unfinished_runs(group)
         if stop() and set(left) - set(errors):
             how = f"stopped and saved; continue with: astroformer train --resume {group}"
             raise Interrupted(how, stop.number)
     errors.update({name: "it was stopped from outside" for name in left if name not in errors})
+    return summed_up(group, errors)
+
+
+def summed_up(group: Path, errors: dict[str, str]) -> TrainedMany:
+    """Writes the summary of a group whose runs are finished, but for those that `errors` names with their reason."""
+    names: list[str] = read_json(group / _RECORD)["runs"]
     models = {name: group / name / "model" for name in names if name not in errors}
     summary = _summary(models, errors, names)
     write_json(group / "summary.json", summary)

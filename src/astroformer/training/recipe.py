@@ -66,6 +66,9 @@ class Recipe(BaseModel):
         None, description="how decoded images are kept; none: uint8 when all are 8-bit, else float16"
     )
     valid_fraction: float = Field(0.2, gt=0, lt=1, description="held out of each class when --valid is not given")
+    split_seed: int | None = Field(
+        None, ge=0, lt=2**31, description="of which images there are and which are held out; none: seed"
+    )
     folds: int | None = Field(
         None, ge=2, description="cross-validation: split into so many folds, hold one of them out"
     )
@@ -130,6 +133,11 @@ class Recipe(BaseModel):
     evaluations: int = Field(20, ge=1, description="validations a run, evenly spread; at most one an epoch")
     checkpoint_seconds: float = Field(60.0, ge=0, description="at least so much time between two checkpoints")
     track: Literal["none", "tensorboard"] = Field("none", description="needs the extra [track]")
+
+    @property
+    def images_seed(self) -> int:
+        """Seed of what a source draws and of the split; runs that share it train on the same images."""
+        return self.seed if self.split_seed is None else self.split_seed
 
     @property
     def parts(self) -> int:

@@ -33,7 +33,7 @@ from astroformer.images import (
     write_split,
 )
 from astroformer.metrics import Evaluation, evaluate
-from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, count_parameters, create_network
+from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, Ensemble, count_parameters, create_network
 from astroformer.training.loop import Fit, Interrupted, Loop, class_weights, predict_batch, predict_store
 from astroformer.training.memory import decide_parts
 from astroformer.training.progress import Reporter, trackers
@@ -128,21 +128,21 @@ def prepare(
     recipe = recipe or Recipe()
     trackers(recipe.track)  # a missing extra is said before the work, not after
     cache = Path(cache) if cache is not None else default_cache()
-    images = open_source(source, seed=recipe.seed, part="train", listener=reporter)
+    images = open_source(source, seed=recipe.images_seed, part="train", listener=reporter)
     if valid is not None:
         if recipe.folds is not None:
             raise UserError(f"folds ({recipe.folds}) hold images of the source out, --valid gives others; choose one.")
-        valid_source = open_source(valid, classes=images.classes, seed=recipe.seed, listener=reporter)
+        valid_source = open_source(valid, classes=images.classes, seed=recipe.images_seed, listener=reporter)
         rows = np.arange(len(images)), np.arange(len(valid_source))
     else:
         valid_source = images
         assert images.labels is not None
         if recipe.folds is not None:
-            folds = kfold(images.labels, recipe.folds, recipe.seed, classes=images.classes, groups=images.groups)
+            folds = kfold(images.labels, recipe.folds, recipe.images_seed, classes=images.classes, groups=images.groups)
             rows = folds[recipe.fold]
         else:
             rows = holdout(
-                images.labels, recipe.valid_fraction, recipe.seed, classes=images.classes, groups=images.groups
+                images.labels, recipe.valid_fraction, recipe.images_seed, classes=images.classes, groups=images.groups
             )
     train_images = images.subset(rows[0])
 
@@ -228,17 +228,18 @@ def resume(run: str | Path, *, reporter: Reporter | None = None) -> Trained:
     return _fit(reopen(run, reporter), reporter)
 
 
-def reopen(run: str | Path, reporter: Reporter) -> Setup:
-    """What an unfinished run starts from, as its folder records it. Errors as in `resume`."""
+def reopen(run: str | Path, reporter: Reporter, *, finished: bool = False) -> Setup:
+    """What a run starts from, as its folder records it: an unfinished one or, with `finished`, any. Errors as in
+    `resume`."""
     folder = RunFolder.open(run)
     recipe, record = folder.read_recipe(), folder.read_record()
-    if (folder.model / "config.json").is_file():
+    if not finished and (folder.model / "config.json").is_file():
         raise UserError(f"run '{run}' is finished, its model is {folder.model}; a new run may start --init-from it.")
-    images = open_source(record["source"], seed=recipe.seed, part="train", listener=reporter)
+    images = open_source(record["source"], seed=recipe.images_seed, part="train", listener=reporter)
     given = record["valid"]
     valid_source = images
     if given is not None:
-        valid_source = open_source(given, classes=images.classes, seed=recipe.seed, listener=reporter)
+        valid_source = open_source(given, classes=images.classes, seed=recipe.images_seed, listener=reporter)
     rows = (
         read_split(folder.path / "splits" / "train.csv", images),
         read_split(folder.path / "splits" / "valid.csv", valid_source),
@@ -389,6 +390,11 @@ def _learn_frame(network: Astroformer, store: ImageStore, preprocessing: Preproc
 
 def _inherit(recipe: Recipe, initial: Classifier) -> Recipe:
     """The recipe with the network and, where it leaves them open, the preprocessing of a model to start from."""
+    if isinstance(initial.network, Ensemble):
+        raise UserError(
+            f"the model of --init-from is an ensemble of {len(initial.network.members)} networks, and a run starts "
+            "from one; give one of its members, which the run folder that made it keeps: RUN/seed-0/model."
+        )
     if recipe.model != "auto" or recipe.network != Recipe().network:
         raise UserError("--init-from brings its own network; give no model or network setting with it.")
     name, same = initial.info.get("name"), initial.preprocessing
