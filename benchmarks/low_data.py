@@ -60,6 +60,7 @@ TIER_1 = (OURS, "ResNet-18", "WRN-16-2", "CCT-4/3x2", "CoAtNet")
 TIER_2 = (*TIER_1, "ConvNeXt-atto", "EfficientNetV2-b0", "MaxViT", "ViT-tiny", "WRN-16-8", "CCT-7/3x1")
 SCORES = ("accuracy", "balanced_accuracy", "nll", "ece")
 SYMMETRY_IMAGES = 100
+_WHOLE_CORE = 0.9  # share of a core; with less, other programs took a part of a run's minutes
 Row = dict[str, Any]
 
 
@@ -572,6 +573,9 @@ def table(rows: list[Row]) -> str:
                 "–" if best is None or arm == best else difference(by_seed, arms[best]),
             ]
             lines.append(f"| {' | '.join(cells)} |")
+        starved = sum(row["cpu_share"] < _WHOLE_CORE for row in some)
+        if starved and some[0]["minutes"] is not None:
+            lines += ["", f"{starved} of {len(some)} runs had less than {_WHOLE_CORE:.0%} of a core for their minutes."]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
