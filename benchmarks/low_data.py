@@ -383,12 +383,13 @@ def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMME
             features=lambda module: None,
         )
         s_cons = None if report.s_cons is None else round(report.s_cons.value, 6)
-    row = {**made.row, "epochs_done": made.row["epochs"], **asdict(job)}
+    row = {**made.row, **asdict(job)}
     seconds = 60 * row["minutes_taken"]
     return {
         **row,
         "members": 1,
         "images": {"train": len(train), "test": len(labels_N)},
+        "epochs_done": round(row["images_seen"] / len(train), 3),
         **scores,
         **{f"{name}_views": value for name, value in with_views.items()},
         "views": 1 + len(views),
@@ -544,7 +545,7 @@ def table(rows: list[Row]) -> str:
         lines = [
             f"**{cell}**, {length} a run, {test:,} test images",
             "",
-            "| network | M parameters | MMAC | training PFLOPs | images/s | epochs | balanced accuracy, % "
+            "| network | M parameters | MMAC | training TFLOPs | images/s | epochs | balanced accuracy, % "
             "| with views, % | accuracy, % | NLL | with views | ECE, % | with views, % | S-Cons, % | n "
             "| from the best peer, points |",
             "|" + "---|" * 16,
@@ -560,9 +561,9 @@ def table(rows: list[Row]) -> str:
                 name_of(arm),
                 f"{found[0]['parameters'] / 1e6:.2f}",
                 f"{found[0]['macs'] / 1e6:.0f}",
-                f"{np.median(values('training_flops', 1e-15)):.3g}",
+                f"{np.median(values('training_flops', 1e-12)):.3g}",
                 f"{np.median(values('images_per_second', 1)):.0f}",
-                f"{np.median(values('epochs_done', 1)):.0f}",
+                f"{np.median(values('epochs_done', 1)):.3g}",
                 shown(values("balanced_accuracy")),
                 shown(values("balanced_accuracy_views")),
                 shown(values("accuracy")),
@@ -608,7 +609,7 @@ _COLOURS = dict(zip(TIER_2, ("#d1495b", "#30638e", "#3b8c6e", "#8d6cab", "#c98a2
 
 
 def plots(rows: list[Row], folder: Path) -> list[Path]:
-    """Draws what the rows allow: scores of each cell, accuracy against images a class, and against what it costs.
+    """Draws what the rows allow: scores and costs in the cells of tier 1, and scores against images a class.
 
     Each length has its own pictures; rows with changed words are left out, and of a network with several settings the
     one that is best in the cell is shown.
@@ -655,12 +656,19 @@ def _figure(panels: int, columns: int, height: float) -> tuple[Any, list[Any]]:
     return figure, axes[:panels]
 
 
+def _main_cells(rows: list[Row]) -> dict[str, list[Row]]:
+    """The rows of the cells of tier 1; where there are none, of the first four others."""
+    cells = {cell: some for (cell, _), some in grouped(rows, "run").items()}
+    main = {cell: some for cell, some in cells.items() if CELLS.get(cell) in CELLS_1}
+    return main or dict(list(cells.items())[:4])
+
+
 def _draw_scores(rows: list[Row], length: str) -> Any:
     """A panel a cell: balanced accuracy of each seed, their mean and its 95 % interval."""
-    cells = grouped(rows, "run")
+    cells = _main_cells(rows)
     most = max(len(_best_arms(some)) for some in cells.values())
     figure, axes = _figure(len(cells), 2, 0.9 + 0.32 * most)
-    for axis, ((cell, _), some) in zip(axes, cells.items(), strict=True):
+    for axis, (cell, some) in zip(axes, cells.items(), strict=True):
         arms = _best_arms(some)
         for place, (model, found) in enumerate(arms.items()):
             values = 100 * np.array([row["balanced_accuracy"] for row in found])
@@ -690,14 +698,22 @@ def _draw_sizes(rows: list[Row], length: str) -> Any:
     handles: dict[str, Any] = {}
     for axis, (name, by_size) in zip(axes, sets.items(), strict=True):
         sizes = sorted(by_size)
-        for model in _in_order({model for arms in by_size.values() for model in arms}):
+        for place, model in enumerate(_in_order({model for arms in by_size.values() for model in arms})):
+            beside = 1.012**place  # so that intervals don't hide each other
             at = [size for size in sizes if model in by_size[size]]
             values = [100 * np.array([row["balanced_accuracy"] for row in by_size[size][model]]) for size in at]
             ours = model == OURS
             handles[model] = axis.errorbar(
-                at, [v.mean() for v in values], yerr=[_reach(v) for v in values], color=_COLOURS.get(model, "#444444"),
-                marker="o", markersize=5 if ours else 3.5, linewidth=2.2 if ours else 1.2, capsize=2,
-                zorder=3 if ours else 2)  # fmt: skip
+                [size * beside for size in at],
+                [v.mean() for v in values],
+                yerr=[_reach(v) for v in values],
+                color=_COLOURS.get(model, "#444444"),
+                marker="o",
+                markersize=5 if ours else 3.5,
+                linewidth=2.2 if ours else 1.2,
+                capsize=2,
+                zorder=3 if ours else 2,
+            )
         axis.set_xscale("log")
         axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.minorticks_off()
@@ -710,23 +726,28 @@ def _draw_sizes(rows: list[Row], length: str) -> Any:
 
 def _draw_cost(rows: list[Row], length: str) -> Any:
     """A row of panels a cell: balanced accuracy against parameters, and against what training computed."""
-    cells = grouped(rows, "run")
+    from matplotlib.ticker import LogLocator
+
+    cells = _main_cells(rows)
     figure, axes = _figure(2 * len(cells), 2, 2.7)
     handles: dict[str, Any] = {}
-    for i, ((cell, _), some) in enumerate(cells.items()):
-        for axis, field, label in (
-            (axes[2 * i], "parameters", "parameters"),
-            (axes[2 * i + 1], "training_flops", "training FLOPs"),
+    for i, (cell, some) in enumerate(cells.items()):
+        for axis, field, unit, label in (
+            (axes[2 * i], "parameters", 1e6, "million parameters"),
+            (axes[2 * i + 1], "training_flops", 1e12, "training TFLOPs"),
         ):
             arms = _best_arms(some)
             for model in _in_order(arms):
                 values = 100 * np.array([row["balanced_accuracy"] for row in arms[model]])
-                at = float(np.median([row[field] for row in arms[model]]))
+                at = float(np.median([row[field] for row in arms[model]])) / unit
                 handles[model] = axis.errorbar(
                     at, values.mean(), yerr=_reach(values), color=_COLOURS.get(model, "#444444"), fmt="o",
                     markersize=8 if model == OURS else 5, capsize=2)  # fmt: skip
             axis.set_xscale("log")
             axis.margins(x=0.12, y=0.12)
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
+            axis.minorticks_off()
             axis.set_xlabel(label, fontsize=9)
             axis.set_ylabel("balanced accuracy, %", fontsize=9)
             axis.set_title(cell, fontsize=10, loc="left")

@@ -325,11 +325,13 @@ def test_one_command_runs_resumes_and_shows(
     rows = tmp_path / "rows.jsonl"
     words = [data, "--sets", "MiraBest, 25 a class", "--models", "astroformer", "--seeds", 1, "--epochs", 2]
     words += ["--rows", rows, "--symmetry-images", 4, "--device", "cpu"]
+    words += ["--words", "speed=plain  precision=no"]  # no kernels to build in the cache of the tests
     command(monkeypatch, *words)
     (row,) = low_data.read_rows(rows)
     assert "**MiraBest, 25 a class**, 2 epochs a run, 224 test images" in capsys.readouterr().out
     command(monkeypatch, *words)
     assert low_data.read_rows(rows) == [row]
+    assert row["words"] == "speed=plain precision=no"
     assert row["images"] == {"train": 50, "test": 224}
     assert (row["members"], row["views"], row["threads"], row["epochs_done"]) == (1, 8, 1, 2)
     assert row["images_seen"] == 100
