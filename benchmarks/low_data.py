@@ -699,7 +699,7 @@ def _draw_sizes(rows: list[Row], length: str) -> Any:
     for axis, (name, by_size) in zip(axes, sets.items(), strict=True):
         sizes = sorted(by_size)
         for place, model in enumerate(_in_order({model for arms in by_size.values() for model in arms})):
-            beside = 1.012**place  # so that intervals don't hide each other
+            beside = (sizes[-1] / sizes[0]) ** (0.006 * place)  # so that intervals don't hide each other
             at = [size for size in sizes if model in by_size[size]]
             values = [100 * np.array([row["balanced_accuracy"] for row in by_size[size][model]]) for size in at]
             ours = model == OURS
