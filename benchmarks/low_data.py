@@ -29,6 +29,7 @@ so the same command resumes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -307,18 +308,17 @@ def parsed(words: str) -> dict[str, Any]:
         inner = made
         for part in outer:
             inner = inner.setdefault(part, {})
-        number = yaml.safe_load(value)
-        inner[last] = float(number) if isinstance(number, str) and _is_number(number) else number
+        inner[last] = _typed(value)
     return made
 
 
-def _is_number(text: str) -> bool:
-    """Of what YAML takes for text: it wants a point in 1e-3."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _typed(text: str) -> Any:
+    """A value as in YAML, but `no` stays a word (precision=no) and 1e-3, which YAML takes for one, is a number."""
+    value = text if text in ("no", "yes", "on", "off") else yaml.safe_load(text)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 def merged(*settings: dict[str, Any]) -> dict[str, Any]:
@@ -793,8 +793,14 @@ def jobs_of(arguments: argparse.Namespace, rows: list[Row]) -> list[Job]:
     return made
 
 
-def check_data(jobs: list[Job], data: Path) -> None:
-    """Says what lacks before anything is run."""
+def check(jobs: list[Job], data: Path, device: str) -> None:
+    """Says what can't be before anything is run."""
+    for words in dict.fromkeys((job.model, job.setting, job.words) for job in jobs):
+        job = next(job for job in jobs if (job.model, job.setting, job.words) == words)
+        try:
+            make_recipe(recipe_words(job, device))
+        except ValueError as error:
+            sys.exit(f"{job}: {error}")
     for name in dict.fromkeys(job.data for job in jobs):
         some = SETS[name]
         for source in () if some.named else (some.train, some.test):
@@ -832,7 +838,7 @@ def main() -> None:
     failures: list[str] = []
     if arguments.data is not None:
         jobs = jobs_of(arguments, read_rows(arguments.rows))
-        check_data(jobs, arguments.data)
+        check(jobs, arguments.data, arguments.device)
 
         def one(job: Job) -> Row:
             return run_apart(job, arguments.data, arguments.device, arguments.symmetry_images)

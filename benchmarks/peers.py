@@ -323,9 +323,9 @@ PEERS: dict[str, Peer] = {
             _SMALL_SETS,
         ),
     ),
-    # Width 8 is the network of the published small-set figures. Width 2 is the widest that learns in five minutes of one
-    # core (AMD Zen 4): it sees 142 images of 32 px a second, a set of 500 images 85 times; width 4 sees it 25 times,
-    # width 8 7 times, where its authors train for 500 epochs.
+    # Width 8 is the network of the published small-set figures. Width 2 is the widest that learns in five minutes of
+    # one core (AMD Zen 4): it sees 142 images of 32 px a second, a set of 500 images 85 times; width 4 sees it 25
+    # times and width 8 7 times, where its authors train for 500 epochs.
     "WRN-16-2": Peer(_wide(2), any_size=True, settings=_WRN),
     "WRN-16-4": Peer(_wide(4), any_size=True, settings=_WRN),
     "WRN-16-8": Peer(_wide(8), any_size=True, settings=_WRN),

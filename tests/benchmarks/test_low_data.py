@@ -117,12 +117,14 @@ def test_views_average_logits() -> None:
 
 
 def test_words_are_nested_and_typed() -> None:
-    words = low_data.parsed("optimizer=muon augment.mixup=0.2 learning_rate=1e-3 clip=null augment.policy=none")
+    words = low_data.parsed("optimizer=muon augment.mixup=0.2 learning_rate=1e-3 clip=null precision=no seed=3")
     assert words == {
         "optimizer": "muon",
-        "augment": {"mixup": 0.2, "policy": "none"},
+        "augment": {"mixup": 0.2},
         "learning_rate": 1e-3,
         "clip": None,
+        "precision": "no",
+        "seed": 3,
     }
     with pytest.raises(ValueError, match="'muon' is no setting"):
         low_data.parsed("muon")
@@ -352,6 +354,8 @@ def test_a_flop_budget_is_kept_and_tuning_sees_training_images_alone(data: Path)
     assert row["s_cons"] is None
 
 
-def test_data_that_lack_are_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_is_said_at_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"setting 'learning_rat'.*learning_rate"):
+        command(monkeypatch, data, "--words", "learning_rat=1", "--rows", tmp_path / "rows.jsonl")
     with pytest.raises(SystemExit, match="which MiraBest is read from"):
         command(monkeypatch, tmp_path, "--sets", "MiraBest, all", "--rows", tmp_path / "rows.jsonl")
