@@ -29,7 +29,8 @@ from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
 from astroformer.network.framing import Canonicalize
 from astroformer.network.phases import phase_score
 from astroformer.training.recipe import NetworkSettings, Recipe
-from galaxy_zoo2 import PLAIN, Trained, trained
+from galaxy_zoo2 import trained_on
+from peers import PLAIN, Trained
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "consistency.png"
@@ -38,7 +39,7 @@ PEER: dict[str, Any] = {
     "learning_rate": 1e-3,
     **PLAIN,
 }  # they take one size; the usual rate for them
-# A name of `galaxy_zoo2.py`, words of its recipe, and ways to ask its weights.
+# A name that `peers.py` knows, words of its recipe, and ways to ask its weights.
 NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "astroformer, plain": ("astroformer", {}, ("as it is", "Canonicalize")),
     "astroformer, anchor": (
@@ -84,7 +85,7 @@ def inputs_of(made: Trained, name: str, data: Path, images: int) -> Inputs:
 def measure(name: str, data: Path, epochs: int, images: int) -> list[dict[str, Any]]:
     """Trains a network, and measures it in each way that it is asked."""
     model, words, ways = NETWORKS[name]
-    made = trained(model, Recipe(epochs=epochs, evaluations=1, **words), data)
+    made = trained_on(data, model, Recipe(epochs=epochs, evaluations=1, **words))
     inputs = inputs_of(made, name, data, images)
     found = []
     for way in ways:
@@ -140,7 +141,7 @@ def draw() -> None:
 
 def margins(data: Path) -> str:
     """Best phase minus second, over the sum of all: least and median over galaxies, and over mirror-symmetric ones."""
-    images_NCHW = inputs_of(trained("astroformer", Recipe(epochs=1), data), "margins", data, 256).images_NCHW
+    images_NCHW = inputs_of(trained_on(data, "astroformer", Recipe(epochs=1)), "margins", data, 256).images_NCHW
     kinds = {"galaxies": images_NCHW, "mirror-symmetric galaxies": (images_NCHW + images_NCHW.flip(3)) / 2}
     scores = {"score": lambda x: phase_score(x).double(), "norm": lambda x: x.double().square().sum(1)}
     lines = ["| images | phases a side | chosen by | least margin | median margin |", "|---|---|---|---|---|"]

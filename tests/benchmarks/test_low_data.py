@@ -1,0 +1,361 @@
+"""The low-data benchmark: peers are what their papers say, rows resume, figures come out as computed by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from astroformer.network import count_parameters
+from astroformer.training.recipe import Recipe, make_recipe
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+low_data: Any = importlib.import_module("low_data")
+peers: Any = importlib.import_module("peers")
+
+
+# Peers ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("side", "channels"), [(32, 1), (32, 3), (64, 1), (64, 3)])
+@pytest.mark.parametrize("model", ["astroformer", *peers.PEERS])
+def test_every_network_takes_the_sizes_and_channels_of_the_grid(model: str, side: int, channels: int) -> None:
+    recipe = Recipe(model="astroformer_atto", channels=channels)
+    module = peers.network(model, recipe, 7, (side, side)).eval()
+    with torch.no_grad():
+        assert module(torch.randn(2, channels, side, side)).shape == (2, 7)
+        if model in peers.PEERS and peers.PEERS[model].any_size and side == 64:
+            assert module(torch.randn(2, channels, 48, 48)).shape == (2, 7)  # while a run is on smaller images
+
+
+@pytest.mark.parametrize(
+    ("model", "millions", "macs"),
+    [
+        ("WRN-16-8", 11.0, None),  # Zagoruyko & Komodakis, arXiv 1605.07146, table 5
+        ("CCT-7/3x1", 3.76, 1.19e9),  # Hassani et al., arXiv 2104.05704, table 1
+    ],
+)
+def test_peers_have_the_published_size(model: str, millions: float, macs: float | None) -> None:
+    module = peers.network(model, Recipe(channels=3), 10, (32, 32))
+    digits = len(str(millions).split(".")[1])
+    assert round(count_parameters(module) / 1e6, digits) == millions
+    if macs is not None:
+        assert peers.macs(module, 3, (32, 32)) == pytest.approx(macs, rel=0.01)
+
+
+def test_the_compact_transformer_weighs_its_tokens() -> None:
+    """Sequence pooling by the formula, token by token."""
+    torch.manual_seed(0)
+    module = peers.network("CCT-4/3x2", Recipe(channels=3), 5, (32, 32)).eval()
+    x_BCHW = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        tokens_ND = module.tokenizer(x_BCHW)[0].flatten(1).T + module.positions_1ND[0]
+        tokens_ND = module.norm(module.blocks(tokens_ND[None]))[0]
+        weights = [math.exp(float(module.pool(token_D))) for token_D in tokens_ND]
+        pooled_D = sum(w * token_D for w, token_D in zip(weights, tokens_ND, strict=True)) / sum(weights)
+        torch.testing.assert_close(module(x_BCHW)[0], module.head(pooled_D), rtol=1e-4, atol=1e-5)
+    assert tokens_ND.shape == (64, 128)
+    assert module.no_weight_decay() <= set(dict(module.named_parameters()))
+
+
+def test_every_setting_makes_a_recipe_and_says_where_it_is_from() -> None:
+    for model in peers.PEERS:
+        for setting in peers.settings_of(model):
+            job = made_job(model=model, setting=setting.name)
+            recipe = make_recipe(low_data.recipe_words(job, "cpu"))
+            assert recipe.learning_rate == setting.words["learning_rate"]
+            assert recipe.augment.flip_vertical == 0.5  # the augmentation of the data set stays
+            assert (recipe.progressive == 0) != peers.PEERS[model].any_size
+            assert setting.source
+            assert setting.name in peers.settings_table()
+
+
+# Scores --------------------------------------------------------------------------------------------------------------
+
+
+def test_calibration_error_is_the_one_of_the_bins() -> None:
+    confidence = np.array([0.95, 0.95, 0.55, 0.55, 0.60])  # 0.95 in the last bin; 0.55 and 0.60 in (8/15, 9/15]
+    p_NK = np.stack([confidence, 1 - confidence], 1)
+    labels = np.array([0, 1, 0, 0, 1])
+    by_hand = 2 / 5 * abs(1 / 2 - 0.95) + 3 / 5 * abs(2 / 3 - (0.55 + 0.55 + 0.60) / 3)
+    assert low_data.expected_calibration_error(labels, p_NK) == pytest.approx(by_hand)
+
+
+def test_a_certain_right_answer_has_no_calibration_error() -> None:
+    assert low_data.expected_calibration_error(np.array([0, 1]), np.eye(2)) == 0
+
+
+def test_views_are_the_eight_of_the_square_and_the_mirror_image() -> None:
+    x_NCHW = np.arange(9).reshape(1, 1, 3, 3)
+    views = low_data.views_of(x_NCHW, "sky")
+    assert len({view.tobytes() for view in views}) == 8
+    assert np.array_equal(views[0], x_NCHW)
+    for view in views:  # a turn of a view is a view: they are the whole group
+        assert any(np.array_equal(np.rot90(view, axes=(2, 3)), other) for other in views)
+    plain, mirrored = low_data.views_of(x_NCHW, "photo")
+    assert np.array_equal(plain, x_NCHW)
+    assert mirrored[0, 0].tolist() == [[2, 1, 0], [5, 4, 3], [8, 7, 6]]
+
+
+def test_views_average_logits() -> None:
+    logits = np.random.default_rng(0).normal(size=(3, 4, 5))  # views, images, classes
+
+    def softmax(x: np.ndarray) -> np.ndarray:
+        return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+
+    found = low_data.averaged([softmax(view) for view in logits])
+    np.testing.assert_allclose(found, softmax(logits.mean(0)), rtol=1e-12)
+
+
+def test_words_are_nested_and_typed() -> None:
+    words = low_data.parsed("optimizer=muon augment.mixup=0.2 learning_rate=1e-3 clip=null precision=no seed=3")
+    assert words == {
+        "optimizer": "muon",
+        "augment": {"mixup": 0.2},
+        "learning_rate": 1e-3,
+        "clip": None,
+        "precision": "no",
+        "seed": 3,
+    }
+    with pytest.raises(ValueError, match="'muon' is no setting"):
+        low_data.parsed("muon")
+
+
+# Rows ----------------------------------------------------------------------------------------------------------------
+
+
+def made_job(**changes: Any) -> Any:
+    job = low_data.Job("run", "MiraBest", 25, 0, "astroformer", "default", "", 0, minutes=5.0)
+    return dataclasses.replace(job, **changes)
+
+
+def made_row(job: Any, accuracy: float = 0.5, **changes: Any) -> dict[str, Any]:
+    scores = {"accuracy": accuracy, "balanced_accuracy": accuracy, "nll": 1 - accuracy, "ece": 0.1}
+    return {
+        **dataclasses.asdict(job),
+        **scores,
+        **{f"{name}_views": value for name, value in scores.items()},
+        "parameters": 500_000,
+        "macs": 36_000_000,
+        "training_flops": 2e15,
+        "images_per_second": 100.0,
+        "epochs_done": 30,
+        "s_cons": 0.9,
+        "cpu_share": 1.0,
+        "images": {"train": 50, "test": 224},
+        **changes,
+    }
+
+
+def test_rows_that_are_there_are_not_run_again(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    jobs = [made_job(seed=seed, model=model) for seed in range(2) for model in ("astroformer", "CoAtNet")]
+    ran = []
+
+    def one(job: Any) -> dict[str, Any]:
+        ran.append(job)
+        if job == jobs[2] and len(ran) == 3:
+            raise RuntimeError("out of memory")
+        return made_row(job)
+
+    assert low_data.run_all(jobs, path, one, together=1) == ["out of memory"]
+    assert ran == jobs  # the failed one held nobody up
+    assert low_data.run_all(jobs, path, one, together=1) == []
+    assert ran[4:] == [jobs[2]]
+    assert {low_data.job_of(row) for row in low_data.read_rows(path)} == set(jobs)
+    other_length = dataclasses.replace(jobs[0], minutes=15.0)
+    low_data.run_all([jobs[0], other_length], path, one, together=2)
+    assert ran[5:] == [other_length]
+
+
+def test_no_run_begins_after_its_time(tmp_path: Path) -> None:
+    jobs = [made_job(seed=seed) for seed in range(3)]
+    low_data.run_all(jobs, tmp_path / "rows.jsonl", made_row, together=1, minutes_total=0)
+    assert low_data.read_rows(tmp_path / "rows.jsonl") == []
+
+
+def test_a_last_line_cut_short_is_mended_and_another_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    whole = json.dumps(made_row(made_job()))
+    path.write_text(whole + "\n" + whole[:40], encoding="utf-8")
+    assert len(low_data.read_rows(path)) == 1
+    assert "cut short" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == whole + "\n"
+    path.write_text(whole, encoding="utf-8")  # a whole line without its end
+    low_data.append_row(path, made_row(made_job(seed=1)))
+    assert [row["seed"] for row in low_data.read_rows(path)] == [0, 1]
+    path.write_text(whole[:40] + "\n" + whole + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"line 1 of .*rows\.jsonl is no row"):
+        low_data.read_rows(path)
+
+
+def test_the_grid_is_complete_and_most_telling_first() -> None:
+    every = low_data.grid(2, list(low_data.CELLS_2), list(low_data.TIER_2), 3)
+    assert len(every) == len(set(every)) == len(low_data.CELLS_2) * len(low_data.TIER_2) * 3
+    first = every[: len(low_data.CELLS_1) * len(low_data.TIER_1) * 3]
+    assert set(first) == set(low_data.grid(1, list(low_data.CELLS_1), list(low_data.TIER_1), 3))
+    assert [seed for _, _, seed in first] == sorted(seed for _, _, seed in first)
+
+
+def test_splits_do_not_overlap_nor_meet_the_test_images() -> None:
+    data = Path("data")
+    job = made_job(data="CIFAR-10 (JPEG)", per_class=50)
+    found = []
+    for seed in range(3):
+        split = job.cell.split(seed)
+        train, test = low_data.source_of(dataclasses.replace(job, seed=seed, split=split), data)
+        found.append(train)
+        assert test.endswith("per-class=4000:4100")
+    assert [train.split("=")[1] for train in found] == ["0:50", "50:100", "100:150"]
+    for cell in low_data.CELLS_2:
+        some = low_data.SETS[cell.data]
+        assert cell.images <= some.room
+        if "per-class" in some.test:
+            assert some.room <= int(some.test.split("=")[1].split(":")[0])
+
+
+# Tables and plots ----------------------------------------------------------------------------------------------------
+
+OURS = (0.80, 0.84, 0.85)
+THEIRS = (0.78, 0.80, 0.82)
+
+
+def made_rows() -> list[dict[str, Any]]:
+    rows = []
+    for seed in range(3):
+        rows.append(made_row(made_job(seed=seed, split=seed), OURS[seed]))
+        rows.append(made_row(made_job(seed=seed, split=seed, model="CoAtNet", setting="AdamW 4e-3"), THEIRS[seed]))
+    rows.append(made_row(made_job(model="ResNet-18", setting="AdamW 1e-3"), 0.60, s_cons=None))
+    return rows
+
+
+def test_the_table_is_what_one_computes_by_hand() -> None:
+    lines = low_data.table(made_rows()).splitlines()
+    assert lines[0] == "**MiraBest, 25 a class**, 5 minutes a run, 224 test images"
+    ours, theirs, third = (line.split(" | ") for line in lines[4:7])
+    assert (ours[0], theirs[0], third[0]) == ("| astroformer", "| CoAtNet (AdamW 4e-3)", "| ResNet-18 (AdamW 1e-3)")
+    # Mean 83; squares of the differences 9 + 1 + 4 over 2; t of two degrees of freedom 4.30.
+    sd = math.sqrt(14 / 2)
+    reach = 4.30 * sd / math.sqrt(3)
+    assert ours[6] == f"83.0 ± {sd:.1f} ({83 - reach:.1f} to {83 + reach:.1f})" == "83.0 ± 2.6 (76.4 to 89.6)"
+    # Differences 2, 4 and 3: mean 3, sd 1.
+    assert ours[-1] == f"+3.0 ({3 - 4.30 / math.sqrt(3):+.1f} to {3 + 4.30 / math.sqrt(3):+.1f}) |"
+    assert ours[-1] == "+3.0 (+0.5 to +5.5) |"
+    assert theirs[-1] == "– |"  # the best peer itself
+    assert third[-1] == "-18.0 |"  # one seed: no interval; paired with the same seed
+    assert third[6] == "60.0"
+    assert third[13] == "–"
+    assert [row[14] for row in (ours, theirs, third)] == ["3", "3", "1"]
+    assert len({line.count("|") for line in lines[2:7]}) == 1
+
+
+def test_lengths_and_words_stay_apart_and_a_starved_run_is_said() -> None:
+    rows = made_rows()
+    rows.append(made_row(made_job(minutes=None, flops=1e15), 0.9))
+    rows.append(made_row(made_job(words="optimizer=muon"), 0.7, cpu_share=0.4))
+    text = low_data.table(rows)
+    assert "**MiraBest, 25 a class**, 1e+15 FLOPs a run" in text
+    assert "| astroformer (optimizer=muon) |" in text
+    assert "1 of 8 runs had less than 90% of a core" in text
+
+
+def test_tuning_chooses_by_the_nearest_size_and_the_table_shows_it() -> None:
+    cell = low_data.Cell("CIFAR-10 (JPEG)", 50)
+    names = [setting.name for setting in peers.settings_of("CoAtNet")]
+    assert low_data.chosen_setting([], cell, "CoAtNet", names) == names[0]
+
+    def tuned(per_class: int, name: str, accuracy: float) -> dict[str, Any]:
+        job = made_job(kind="tune", data=cell.data, per_class=per_class, model="CoAtNet", setting=name)
+        return made_row(job, accuracy)
+
+    rows = [tuned(10, names[0], 0.9), tuned(10, names[1], 0.1), tuned(100, names[0], 0.5), tuned(100, names[2], 0.6)]
+    assert low_data.chosen_setting(rows, cell, "CoAtNet", names) == names[2]
+    assert low_data.chosen_setting(rows, low_data.Cell(cell.data, 10), "CoAtNet", names) == names[0]
+    assert low_data.chosen_setting(rows, low_data.Cell("MiraBest", 25), "CoAtNet", names) == names[0]
+    lines = low_data.tune_table(rows).splitlines()
+    assert [line.split(" | ")[3] for line in lines if line.endswith("chosen |")] == [names[2], names[0]]
+    assert low_data.table(rows) == ""  # tuning is no result
+
+
+def test_plots_are_drawn(tmp_path: Path) -> None:
+    rows = made_rows() + [made_row(made_job(per_class=None, seed=seed), 0.9) for seed in range(3)]
+    made = low_data.plots(rows, tmp_path)
+    assert [path.name for path in made] == [
+        f"low-data-{name}-5-minutes.png" for name in ("scores", "images-a-class", "cost")
+    ]
+    assert all(path.stat().st_size > 10_000 for path in made)
+
+
+# The command ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Radio sources of two kinds, one blob or two, as `mirabest/train.npz` holds them."""
+    rng = np.random.default_rng(0)
+    y, x = np.indices((32, 32))
+    images = rng.integers(0, 40, (624, 32, 32)).astype(np.uint8)
+    labels = np.arange(624) % 2
+    for image, label in zip(images, labels, strict=True):
+        for dx in (-8, 8) if label else (0,):
+            image += (200 * np.exp(-((y - 16) ** 2 + (x - 16 - dx) ** 2) / 8)).astype(np.uint8)
+    folder = tmp_path_factory.mktemp("data") / "mirabest"
+    folder.mkdir()
+    np.savez(folder / "train.npz", images=images, labels=labels, classes=np.array(["one", "two"]))
+    return folder.parent
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["low_data.py", *map(str, words)])
+    low_data.main()
+
+
+def test_one_command_runs_resumes_and_shows(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    words = [data, "--sets", "MiraBest, 25 a class", "--models", "astroformer", "--seeds", 1, "--epochs", 2]
+    words += ["--rows", rows, "--symmetry-images", 4, "--device", "cpu"]
+    words += ["--words", "speed=plain  precision=no"]  # no kernels to build in the cache of the tests
+    command(monkeypatch, *words)
+    (row,) = low_data.read_rows(rows)
+    assert "**MiraBest, 25 a class**, 2 epochs a run, 224 test images" in capsys.readouterr().out
+    command(monkeypatch, *words)
+    assert low_data.read_rows(rows) == [row]
+    assert row["words"] == "speed=plain precision=no"
+    assert row["images"] == {"train": 50, "test": 224}
+    assert (row["members"], row["views"], row["threads"], row["epochs_done"]) == (1, 8, 1, 2)
+    assert row["images_seen"] == 100
+    assert row["training_flops"] == 6 * row["macs"] * row["images_seen"]  # 32 px: no smaller images at the beginning
+    assert 0 <= row["s_cons"] <= 1
+    assert {"commit", "dirty"} == set(row["code"])
+    for name in low_data.SCORES:
+        assert {name, f"{name}_views"} <= set(row)
+
+
+def test_a_flop_budget_is_kept_and_tuning_sees_training_images_alone(data: Path) -> None:
+    job = made_job(kind="tune", model="CoAtNet", setting="AdamW 4e-3", minutes=None, flops=1e10)
+    row = low_data.run(job, data, "cpu")
+    assert row["images"] == {"train": 30, "test": 20}  # of the 50 to train on
+    one_epoch = 6 * row["macs"] * 30
+    assert abs(row["training_flops"] - 1e10) <= one_epoch / 2 + 1
+    assert (row["flops"], row["epochs"], row["minutes"]) == (1e10, None, None)
+    assert row["s_cons"] is None
+
+
+def test_what_cannot_be_is_said_at_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"setting 'learning_rat'.*learning_rate"):
+        command(monkeypatch, data, "--words", "learning_rat=1", "--rows", tmp_path / "rows.jsonl")
+    with pytest.raises(SystemExit, match="which MiraBest is read from"):
+        command(monkeypatch, tmp_path, "--sets", "MiraBest, all", "--rows", tmp_path / "rows.jsonl")
