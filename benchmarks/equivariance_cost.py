@@ -8,7 +8,7 @@ A round measures each network once, in processor time of one thread; a ratio is 
 rounds is kept, with the least and the largest ratio. `inference` is torch's eager pass, `fast inference` what a
 `Classifier` runs, `compiled inference` torch.compile's; `step` is forward and backward, eager in float32, and `step
 fused` the pass that training takes on a CPU, in bfloat16 where the processor multiplies it fast. `shift+d4` averages
-over eight views.
+over four views.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ CASES = (("astroformer_0", 224, 2), ("astroformer_atto", 64, 32))  # variant, px
 KINDS = ("inference", "fast inference", "compiled inference", "step", "step fused")
 NETWORKS: dict[str, dict[str, str]] = {
     "plain": {},
+    "frame": {"equivariance": "frame"},
     "anchor": {"equivariance": "anchor"},
     "input": {"equivariance": "input"},
     "centre": {"equivariance": "centre"},

@@ -8,7 +8,7 @@ Every network trains for the same epochs in the same loop from the same decoded 
 for most of them: what is compared is how their answers change, not how good they become. `measure_symmetry` then asks
 about validation galaxies. Rows that only ask trained weights in another way (`Canonicalize`, views) train nothing. One
 row a network is appended to `symmetry.jsonl`; rows that are there are not measured again. `--margins` prints how far
-the best phase is ahead of the second, by the score of `network/sampling.py` and by the norm of the phases.
+the best phase is ahead of the second, by the score of `network/phases.py` and by the norm of the phases.
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         ("as it is", "shift+d4"),
     ),
     "astroformer, input": ("astroformer", {"network": NetworkSettings(equivariance="input")}, ("as it is",)),
-    "astroformer, centre": (
+    "astroformer, frame": (
         "astroformer",
-        {"network": NetworkSettings(equivariance="centre")},
+        {"network": NetworkSettings(equivariance="frame")},
         ("as it is", "shift+d4"),
     ),
+    "astroformer, centre": ("astroformer", {"network": NetworkSettings(equivariance="centre")}, ("as it is",)),
     "timm C-C-T-T": ("timm C-C-T-T", {"progressive": 0.0, **PLAIN}, ("as it is",)),
     "timm ResNet-18": ("timm ResNet-18", PEER, ("as it is", "Canonicalize")),
     "timm ConvNeXt-atto": ("timm ConvNeXt-atto", PEER, ("as it is",)),

@@ -95,6 +95,8 @@ def test_scores_are_those_of_the_docstrings() -> None:
                         for wave in (np.cos, np.sin):
                             turn = 2 * math.pi * m * ((np.arange(n) - t) % n + 0.5) / n
                             terms.append((profile * np.round(wave(turn) * 2**8) / 2**8).sum() / n)
+                half = range((n + 1) // 2)
+                terms.append(sum(min(lights[0][(t + i) % n], lights[0][t - 1 - i]) for i in half) / n)
                 scores[t] = weights[axis] @ np.array(terms)
             assert scores[first[axis]] == pytest.approx(scores.max(), rel=1e-12)
 

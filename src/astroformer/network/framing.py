@@ -7,9 +7,11 @@ seam, a cutout has an object that belongs in the middle, and the network sees th
 is a linear score of each row and of each column as the first one of the frame:
 
     score(t) = Σ_ki u_ki seam_k(t + i)  +  Σ_x Σ_km (a_km cos 2πm(x - t + ½)/N + b_km sin …) light_k(x) / N
+               +  c Σ_x min(light_1(t + x), light_1(t - 1 - x)) / N
 
-with the profiles of `_profiles`. Its weights are the conditional logit of "which of the N rows is the first?", a convex
-problem. All is computed in integers (levels of grey, profiles, weights), where sums have no order and no rounding.
+with the profiles of `_profiles`: where the seams are, where the light lies, and how far its first profile mirrors
+itself. The weights are the conditional logit of "which of the N rows is the first?", a convex problem. All is computed
+in integers (levels of grey, profiles, weights), where sums have no order and no rounding.
 
 Legend: B images, C channels, H and W rows and columns, N either of them, S seam profiles, L light profiles, K terms.
 """
@@ -28,7 +30,7 @@ _NEAR, _FAR = (0.5, 0.485), (0.01, 0.0077)  # shares of the places before and af
 _SEAMS, _LIGHTS = 2, 3
 _REACH = 2  # rows on either side of a seam whose profile counts
 _WAVES = 2  # waves a side
-_TERMS = _SEAMS * (2 * _REACH + 1) + _LIGHTS * 2 * _WAVES
+_TERMS = _SEAMS * (2 * _REACH + 1) + _LIGHTS * 2 * _WAVES + 1
 # Whole numbers throughout, and products and sums below 2^53: exact in float64, in whatever order a device adds.
 _LEVELS = 1023.0  # of a channel, from its image's darkest to its brightest pixel
 _SEAM_GRAINS, _LIGHT_GRAINS, _WAVE_GRAINS, _WEIGHT_GRAINS = 2.0**12, 2.0**8, 2.0**8, 2.0**8
@@ -144,8 +146,19 @@ def _terms(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         # As large as a sum over N rows is.
         seams_BKN = torch.cat(near, 1) * (size * _LIGHT_GRAINS * _WAVE_GRAINS / _SEAM_GRAINS)
         lights_BKN = torch.einsum("blx,wxt->blwt", lights_BLN, waves).flatten(1, 2)
-        terms.append(torch.cat([seams_BKN, lights_BKN], 1))
+        mirrored_BN = _mirrored(lights_BLN[:, 0]) * _WAVE_GRAINS
+        terms.append(torch.cat([seams_BKN, lights_BKN, mirrored_BN[:, None]], 1))
     return terms[0], terms[1]
+
+
+def _mirrored(light_BN: Tensor) -> Tensor:
+    """(B, N), what a profile has in common with its mirror image in the frame that begins at each row."""
+    size = light_BN.shape[1]
+    first_N = torch.arange(size, device=light_BN.device)
+    step_X1 = torch.arange((size + 1) // 2, device=light_BN.device)[:, None]
+    light_BN = light_BN.float()  # exact: a sum is no more than 2^8 N
+    common_BXN = torch.minimum(light_BN[:, (first_N + step_X1) % size], light_BN[:, (first_N - 1 - step_X1) % size])
+    return common_BXN.sum(1).double()
 
 
 def _waves(size: int, device: torch.device) -> Tensor:

@@ -41,7 +41,7 @@ from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
 from astroformer.training.run import RunFolder
 
-_FRAME_IMAGES = 1024  # enough to learn from where a frame begins: 22 weights an axis
+_FRAME_IMAGES = 1024  # enough to learn from where a frame begins: 23 weights an axis
 
 
 @dataclass(frozen=True)
