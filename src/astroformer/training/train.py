@@ -41,7 +41,7 @@ from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
 from astroformer.training.run import RunFolder
 
-_FRAME_IMAGES = 1024  # enough to learn from where a frame begins: 23 weights an axis
+FRAME_IMAGES = 1024  # enough to learn from where a frame begins: 23 weights an axis
 
 
 @dataclass(frozen=True)
@@ -384,7 +384,7 @@ def _starting_network(
 def _learn_frame(network: Astroformer, store: ImageStore, preprocessing: Preprocessing) -> None:
     """Where the frame of an image begins, from the images to train on, if the network asks for it."""
     if network.config.equivariance == "frame":
-        some = np.unique(np.linspace(0, len(store) - 1, _FRAME_IMAGES).astype(int))
+        some = np.unique(np.linspace(0, len(store) - 1, FRAME_IMAGES).astype(int))
         network.frame.fit(preprocessing.normalize(torch.from_numpy(store.take(some))))
 
 
