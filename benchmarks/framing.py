@@ -4,9 +4,9 @@
     python benchmarks/framing.py --table
 
 Images as the network sees them, sources and settings those of `equivariance.py` at seed 0. No network is involved.
-Which place is found does not depend on where a rolled image is begun (that is what is exact), so the images are taken as
-they are, and how far from (0, 0) the place is that is found is how far off it is. `noise` adds white noise of a
-twentieth of the images' standard deviation, and asks how many places stay. Results are kept in `framing.json`.
+Which place is found does not depend on where a rolled image is begun (that is what is exact), so the images are taken
+as they are, and how far from (0, 0) the place is that is found is how far off it is. `noise` adds white noise of a
+twentieth of the standard deviation of the images, and asks how many places stay. Results are kept in `framing.json`.
 """
 
 from __future__ import annotations
