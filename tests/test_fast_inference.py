@@ -12,9 +12,10 @@ from astroformer import fast_inference
 from astroformer.errors import UserError
 from astroformer.fast_inference import FastInference
 from circular import made_circular
+from lively import lively
 
 sys.path.insert(0, str(Path(__file__).parent / "network"))
-from test_network_contract import CASES, build, config_of, fitting
+from test_network_contract import CASES, config_of, fitting
 
 SIZES = [(3, (64, 64)), (1, (40, 56)), (5, (97, 65))]
 
@@ -31,7 +32,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(("name", "setting"), CASES)
 def test_float32_equals_the_plain_network(name: str, setting: str, kernels: str) -> None:
     for channels, size in SIZES:
-        network = build(config_of(name, setting, in_chans=channels, num_classes=7))
+        network = lively(config_of(name, setting, in_chans=channels, num_classes=7))
         images = torch.randn(3, channels, *fitting(network.config, size))
         with torch.no_grad():
             expected = network(images)
@@ -43,7 +44,7 @@ def test_float32_equals_the_plain_network(name: str, setting: str, kernels: str)
 def test_circular_maps_too(name: str, setting: str, kernels: str) -> None:
     # torch wraps round once only, and the widest window, that of CBAM, reaches three pixels beyond the map.
     for size in [(96, 96), (128, 160)] if setting == "cbam" else [(32, 32), (64, 96)]:
-        network = made_circular(build(config_of(name, setting)))
+        network = made_circular(lively(config_of(name, setting)))
         images = torch.randn(2, 3, *fitting(network.config, size))
         with torch.no_grad():
             expected = network(images)
@@ -72,7 +73,7 @@ def test_the_middle_of_a_block_shifts_with_its_map(
 
 @pytest.mark.parametrize(("name", "setting"), CASES)
 def test_bfloat16_is_as_near_as_autocast(name: str, setting: str, kernels: str) -> None:
-    network = build(config_of(name, setting))
+    network = lively(config_of(name, setting))
     images = torch.randn(8, 3, 64, 64)
     with torch.no_grad():
         exact = network(images)
@@ -85,7 +86,7 @@ def test_bfloat16_is_as_near_as_autocast(name: str, setting: str, kernels: str) 
 
 
 def test_pieces_of_a_batch_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = build(config_of("astroformer_atto", "plain"))
+    network = lively(config_of("astroformer_atto", "plain"))
     images = torch.randn(7, 3, 48, 80)
     whole = FastInference(network)(images)
     monkeypatch.setattr(fast_inference, "_PIECE", 1)  # an image each
@@ -93,7 +94,7 @@ def test_pieces_of_a_batch_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_many_tokens_go_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = build(config_of("astroformer_atto", "CCTT"))
+    network = lively(config_of("astroformer_atto", "CCTT"))
     images = torch.randn(2, 3, 64, 64)
     few = FastInference(network)(images)
     monkeypatch.setattr(fast_inference, "_FEW_TOKENS", 1)
@@ -101,7 +102,7 @@ def test_many_tokens_go_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_network_is_copied_and_left_as_it_is() -> None:
-    network = build(config_of("astroformer_atto", "cbam")).train()
+    network = lively(config_of("astroformer_atto", "cbam")).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     images = torch.randn(2, 3, 32, 32)
     fast = FastInference(network)
@@ -115,7 +116,7 @@ def test_the_network_is_copied_and_left_as_it_is() -> None:
 
 
 def test_wrong_images_are_refused_as_the_network_refuses_them() -> None:
-    fast = FastInference(build(config_of("astroformer_atto", "plain")))
+    fast = FastInference(lively(config_of("astroformer_atto", "plain")))
     with pytest.raises(UserError, match=r"\(1, 1, 64, 64\).*takes \(batch, 3"):
         fast(torch.zeros(1, 1, 64, 64))
     with pytest.raises(UserError, match=r"16x64 pixels.*at least 25x25"):

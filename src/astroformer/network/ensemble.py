@@ -21,7 +21,7 @@ class Ensemble(nn.Module):
 
     It is a network like any other, images (B, in_chans, H, W) to logits (B, num_classes), so that whatever asks a
     network asks an ensemble too: prediction, symmetry, export. Its logits are the logarithms of the mean probabilities,
-    whose softmax gives those back. With `symmetry` "shift+d4" each member averages its logits over the eight views
+    whose softmax gives those back. With `symmetry` "shift+d4" each member averages its logits over the views
     first. An image costs as much as by all members one after the other.
 
     Args:
