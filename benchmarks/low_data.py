@@ -3,7 +3,8 @@
     python benchmarks/low_data.py ../shared/data                       # --tier 1, the table that always stands
     python benchmarks/low_data.py ../shared/data --tune                # the peers' settings, on training images alone
     python benchmarks/low_data.py ../shared/data --tier 2 --minutes-total 600
-    python benchmarks/low_data.py ../shared/data --words "optimizer=muon augment.mixup=0.2" --models astroformer
+    python benchmarks/low_data.py ../shared/data --develop --words "optimizer=muon augment.mixup=0.2" \\
+        --models astroformer --sets "CIFAR-10 (JPEG), 50 a class"      # to choose by
     python benchmarks/low_data.py --table --plots                      # from the rows that are there
 
 A run is a fresh process with one thread that trains one network on n images a class for so many minutes (or epochs, or
@@ -19,6 +20,8 @@ so the same command resumes.
 - **Settings** of the peers are in `peers.py`. `--tune` trains with each on 60 % of the training images of split 0 (80 %
   from 100 a class on) and measures on the others; its rows are marked `tune`. Later runs take the setting with the best
   balanced accuracy in them (the nearest tuned number of images of the same data set), else the first of `peers.py`.
+- **Development**: `--develop` measures on further training images, which are in no split and are no test images, so
+  that a recipe can be chosen by them; rows marked `develop`, tables apart.
 - **Views**: scores with the logits averaged over the eight quarter turns and flips (sky), or over the image and its
   mirror image (photographs), stand beside those without.
 - **ECE**: expected calibration error, 15 bins of equal width of the confidence (Guo et al., arXiv 1706.04599, eq. 3).
@@ -71,21 +74,33 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class DataSet:
     """Sources as `open_source` knows them (`{a}` and `{b}` bound the images a class), the kind of image, and how many
-    images a class there are to train on. A source with `named` is downloaded, others lie in the data folder."""
+    images a class there are to train on. A source with `named` is downloaded, others lie in the data folder. `develop`
+    bounds the images a class of the source to train on that recipes are chosen by, in splits that end before them."""
 
     train: str
     test: str
     recipe: str  # sky or photo
     room: int
     named: bool = False
+    develop: tuple[int, int] | None = None
 
 
 SETS = {
-    "Galaxy Zoo 2": DataSet("galaxy-zoo2/train@per-class={a}:{b}", "galaxy-zoo2/valid", "sky", 400),
+    "Galaxy Zoo 2": DataSet("galaxy-zoo2/train@per-class={a}:{b}", "galaxy-zoo2/valid", "sky", 400, develop=(300, 400)),
     "CIFAR-10 (JPEG)": DataSet(
-        "cifar10/train.npz@per-class={a}:{b}", "cifar10/train.npz@per-class=4000:4100", "photo", 4000
+        "cifar10/train.npz@per-class={a}:{b}",
+        "cifar10/train.npz@per-class=4000:4100",
+        "photo",
+        4000,
+        develop=(4500, 4600),
     ),
-    "MiraBest": DataSet("mirabest/train.npz@per-class={a}:{b}", "mirabest/train.npz@per-class=200:312", "sky", 200),
+    "MiraBest": DataSet(
+        "mirabest/train.npz@per-class={a}:{b}",
+        "mirabest/train.npz@per-class=200:312",
+        "sky",
+        200,
+        develop=(100, 200),
+    ),
     # The file has 50 a class: 10 of them to test on, so that 40 stand for "50 a class".
     "Tiny ImageNet": DataSet(
         "tiny-imagenet/train-50-per-class.npz@per-class={a}:{b}",
@@ -94,7 +109,12 @@ SETS = {
         40,
     ),
     "Fashion-MNIST": DataSet(
-        "fashion-mnist:train@per-class={a}:{b}", "fashion-mnist:train@per-class=5000:5100", "photo", 5000, named=True
+        "fashion-mnist:train@per-class={a}:{b}",
+        "fashion-mnist:train@per-class=5000:5100",
+        "photo",
+        5000,
+        named=True,
+        develop=(5500, 5600),
     ),
 }
 
@@ -146,7 +166,7 @@ CELLS = {str(cell): cell for cell in CELLS_2}
 class Job:
     """One run: all that its row is recognised by. Exactly one of minutes, epochs and flops is its length."""
 
-    kind: str  # run or tune
+    kind: str  # run, tune or develop
     data: str
     per_class: int | None
     split: int
@@ -347,8 +367,10 @@ def recipe_words(job: Job, device: str) -> dict[str, Any]:
 def source_of(job: Job, data: Path) -> tuple[str, str]:
     """The sources to train and to test on."""
     some, n = SETS[job.data], job.cell.images
-    train = some.train.format(a=job.split * n, b=(job.split + 1) * n)
-    return (train, some.test) if some.named else (str(data / train), str(data / some.test))
+    train, test = some.train.format(a=job.split * n, b=(job.split + 1) * n), some.test
+    if job.kind == "develop" and some.develop is not None:
+        test = some.train.format(a=some.develop[0], b=some.develop[1])
+    return (train, test) if some.named else (str(data / train), str(data / test))
 
 
 def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMMETRY_IMAGES) -> Row:
@@ -535,15 +557,16 @@ def grouped(rows: list[Row], kind: str) -> dict[tuple[str, str], list[Row]]:
     return dict(sorted(groups.items(), key=lambda g: (order.index(g[0][0]) if g[0][0] in order else 99, g[0][1])))
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Row], kind: str = "run") -> str:
     """Every cell and length as Markdown: mean ± sd (95 % interval); n seeds; differences paired by seed."""
     parts = []
-    for (cell, length), some in grouped(rows, "run").items():
+    images = "test images" if kind == "run" else "images to choose by"
+    for (cell, length), some in grouped(rows, kind).items():
         arms = arms_of(some)
         best = next((arm for arm in arms if arm[0] != OURS), None)
         test = some[0]["images"]["test"]
         lines = [
-            f"**{cell}**, {length} a run, {test:,} test images",
+            f"**{cell}**, {length} a run, {test:,} {images}",
             "",
             "| network | M parameters | MMAC | training TFLOPs | images/s | epochs | balanced accuracy, % "
             "| with views, % | accuracy, % | NLL | with views | ECE, % | with views, % | S-Cons, % | n "
@@ -784,6 +807,10 @@ def jobs_of(arguments: argparse.Namespace, rows: list[Row]) -> list[Job]:
         if arguments.tune and len(names) < 2:
             continue  # nothing to choose
         kind, split = ("tune", 0) if arguments.tune else ("run", cell.split(seed))
+        if arguments.develop:
+            kind, limit = "develop", SETS[cell.data].develop
+            if limit is None or (split + 1) * cell.images > limit[0]:
+                continue  # no images are left to choose by
         if not arguments.tune:
             names = [chosen_setting(rows, cell, model, names)]
         for words in arguments.words or [""]:
@@ -809,11 +836,12 @@ def check(jobs: list[Job], data: Path, device: str) -> None:
                 sys.exit(f"there is no '{path}', which {name} is read from; name other --sets or another data folder.")
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="?", help="folder with galaxy-zoo2, cifar10, mirabest, tiny-imagenet")
     parser.add_argument("--tier", type=int, choices=(1, 2), default=1, help="1: the standing table; 2: the whole grid")
     parser.add_argument("--tune", action="store_true", help="try the peers' settings on part of the training images")
+    parser.add_argument("--develop", action="store_true", help="measure on images that recipes may be chosen by")
     parser.add_argument("--sets", nargs="+", choices=CELLS, metavar="SET", help=f"of: {'; '.join(CELLS)}")
     parser.add_argument("--models", nargs="+", choices=(OURS, *PEERS))
     parser.add_argument("--words", action="append", help='changes to the recipe, "name=value …"; again for another arm')
@@ -830,7 +858,11 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the tables of the rows that are there")
     parser.add_argument("--plots", type=Path, nargs="?", const=PLOTS, help="draw them into this folder")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a run in its own process
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = parser().parse_args()
     if arguments.one:
         row = run(Job(**json.loads(arguments.one)), arguments.data, arguments.device, arguments.symmetry_images)
         print(json.dumps(row))
@@ -851,7 +883,7 @@ def main() -> None:
         for path in plots(rows, arguments.plots):
             print(path, file=sys.stderr)
     if arguments.table or arguments.plots is None:
-        print("\n\n".join(part for part in (table(rows), tune_table(rows)) if part))
+        print("\n\n".join(part for part in (table(rows), table(rows, "develop"), tune_table(rows)) if part))
     if failures:
         sys.exit(f"{len(failures)} runs failed; the first: {failures[0]}")
 

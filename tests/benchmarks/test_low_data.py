@@ -225,6 +225,26 @@ def test_splits_do_not_overlap_nor_meet_the_test_images() -> None:
             assert some.room <= int(some.test.split("=")[1].split(":")[0])
 
 
+def test_images_to_choose_by_are_in_no_split_and_no_test(tmp_path: Path) -> None:
+    job = made_job(kind="develop", data="CIFAR-10 (JPEG)", per_class=50, split=1)
+    train, images = low_data.source_of(job, tmp_path)
+    assert (train, images) == tuple(
+        str(tmp_path / "cifar10" / f"train.npz@per-class={part}") for part in ("50:100", "4500:4600")
+    )
+    for some in low_data.SETS.values():
+        if some.develop is not None and some.test.split("@")[0] in some.train:  # they share a source
+            test = [int(bound) for bound in some.test.split("=")[1].split(":")]
+            assert some.develop[1] <= test[0] or some.develop[0] >= test[1]
+    arguments = ["--develop", "--models", "astroformer", "--seeds", "3"]
+    jobs = low_data.jobs_of(low_data.parser().parse_args(["DATA", *arguments]), [])
+    assert {(str(job.cell), job.split) for job in jobs} == {
+        (name, split) for name in ("Galaxy Zoo 2, 50 a class", "CIFAR-10 (JPEG), 50 a class") for split in range(3)
+    }
+    rows = [made_row(made_job(kind="develop", seed=seed), 0.5) for seed in range(3)]
+    assert low_data.table(rows) == ""
+    assert "224 images to choose by" in low_data.table(rows, "develop")
+
+
 # Tables and plots ----------------------------------------------------------------------------------------------------
 
 OURS = (0.80, 0.84, 0.85)

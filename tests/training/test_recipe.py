@@ -15,6 +15,8 @@ from astroformer.training.recipe import BUILT_IN, NetworkSettings, Recipe, load_
 CHANGED: dict[str, Any] = {
     "model": "astroformer_pico",
     "network": {
+        "strides": [1, 2, 2, 2, 1],
+        "views": 8,
         "layout": "CCTT",
         "channel_attention": "cbam",
         "relative_bias": False,

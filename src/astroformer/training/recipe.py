@@ -23,6 +23,9 @@ class NetworkSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layout: str | None = Field(None, description="vertical layout: four of C (convolution) and T (Transformer)")
+    strides: tuple[int, int, int, int, int] | None = Field(
+        None, description="1 or 2 for the stem and the four stages: finer maps cost more and see small images better"
+    )
     channel_attention: Literal["se", "cbam", "none"] | None = Field(None, description="in the convolution blocks")
     relative_bias: bool | None = Field(None, description="position bias in the Transformer blocks")
     equivariance: Literal["none", "frame", "centre", "anchor", "input"] | None = Field(
