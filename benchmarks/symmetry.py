@@ -24,11 +24,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from astroformer.cache import default_cache
 from astroformer.evaluation.subjects import Inputs, Subject, read_inputs
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
+from astroformer.images import ImageStore, open_source
 from astroformer.network.framing import Canonicalize
 from astroformer.network.phases import phase_score
 from astroformer.training.recipe import NetworkSettings, Recipe
+from astroformer.training.train import FRAME_IMAGES
 from galaxy_zoo2 import trained_on
 from peers import PLAIN, Trained
 
@@ -67,10 +70,10 @@ def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def asked(network: nn.Module, way: str) -> nn.Module:
-    """The network, or another one around the same weights."""
+def asked(network: nn.Module, way: str, images_NCHW: torch.Tensor) -> nn.Module:
+    """The network, or another one around the same weights, which learns from images where their frame begins."""
     if way == "Canonicalize":
-        return Canonicalize(network)
+        return Canonicalize(network, images_NCHW)
     if way == "shift+d4":
         network = copy.deepcopy(network)
         network.config = dataclasses.replace(network.config, symmetry="shift+d4")
@@ -88,10 +91,14 @@ def measure(name: str, data: Path, epochs: int, images: int) -> list[dict[str, A
     model, words, ways = NETWORKS[name]
     made = trained_on(data, model, Recipe(epochs=epochs, evaluations=1, **words))
     inputs = inputs_of(made, name, data, images)
+    preprocessing = made.classifier.preprocessing
+    store = ImageStore.build(open_source(data / "train"), preprocessing, cache=default_cache())
+    some = np.unique(np.linspace(0, len(store) - 1, FRAME_IMAGES).astype(int))
+    learned_from = preprocessing.normalize(torch.from_numpy(store.take(some)))
     found = []
     for way in ways:
         report = measure_symmetry(
-            asked(made.classifier.network, way),
+            asked(made.classifier.network, way, learned_from),
             inputs.images_NCHW,
             inputs.labels_N,
             frames_NCHW=inputs.frames_NCHW,
