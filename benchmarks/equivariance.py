@@ -4,10 +4,11 @@
     python benchmarks/equivariance.py --table
 
 Every run is `astroformer train` with everything at its default but the length, to the end of its schedule, and then
-`astroformer symmetry` on images that it was not trained on and that chose nothing. All arms train for equal
-epochs, so that other programs on the machine do them no harm; what an epoch costs more is measured apart
-(`benchmarks/equivariance_cost.py`). One thread a run, as many runs side by side as there are cores. One row a
-run is appended to `equivariance.jsonl`; rows that are there are not run again, and model folders stay under `--out`.
+`astroformer symmetry` on images that it was not trained on and that chose nothing. All arms train for equal epochs, so
+that other programs on the machine do them no harm; what an epoch costs more is measured apart
+(`benchmarks/equivariance_cost.py`). `frame` asks the weights of `plain`, to which it would train, and needs its runs.
+One thread a run, as many runs side by side as there are cores. One row a run is appended to `equivariance.jsonl`; rows
+that are there are not run again, and model folders stay under `--out`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+import astroformer
+from astroformer.images import open_source
 from precision import T_95
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -81,6 +84,10 @@ def run(name: str, arm: str, seed: int, data: Path, out: Path) -> dict[str, Any]
     train = str(data / study.train.format(a=first, b=first + study.per_class))
     valid = str(data / study.valid)
     began = time.perf_counter()
+    if arm == "frame" and not (folder / "model").exists():
+        # It trains as plain does, to the bit (a test shows it), and differs in what is asked.
+        plain = astroformer.load(folder.with_name(f"plain-{seed}"))
+        plain.framed(open_source(train, classes=plain.classes)).save(folder / "model")
     if (folder / "run.json").exists() and not (folder / "model").exists():
         _astroformer("train", "--resume", str(folder))
     elif not (folder / "model").exists():
@@ -161,8 +168,10 @@ def main() -> None:
             stream.write(json.dumps(row) + "\n")
 
     if arguments.data is not None and not arguments.table:
-        with ThreadPoolExecutor(arguments.together) as pool:
-            list(pool.map(lambda what: job(*what), [what for what in jobs if what not in done]))
+        due = [what for what in jobs if what not in done]
+        for framed in (False, True):  # frame after the runs that it needs
+            with ThreadPoolExecutor(arguments.together) as pool:
+                list(pool.map(lambda what: job(*what), [what for what in due if (what[1] == "frame") == framed]))
     print(table())
 
 

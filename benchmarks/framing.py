@@ -21,10 +21,10 @@ import torch
 from astroformer.cache import default_cache
 from astroformer.classifier import versions
 from astroformer.images import ImageStore, measure_statistics, open_source
-from astroformer.network.framing import Frame
+from astroformer.network.framing import FRAME_IMAGES, Frame
 from astroformer.training.recipe import load_recipe
 from astroformer.training.rules import decide
-from astroformer.training.train import FRAME_IMAGES, preprocessing_of
+from astroformer.training.train import preprocessing_of
 from equivariance import STUDIES
 
 RESULTS = Path(__file__).with_suffix(".json")

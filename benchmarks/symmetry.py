@@ -28,10 +28,9 @@ from astroformer.cache import default_cache
 from astroformer.evaluation.subjects import Inputs, Subject, read_inputs
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
 from astroformer.images import ImageStore, open_source
-from astroformer.network.framing import Canonicalize
+from astroformer.network.framing import FRAME_IMAGES, Canonicalize
 from astroformer.network.phases import phase_score
 from astroformer.training.recipe import NetworkSettings, Recipe
-from astroformer.training.train import FRAME_IMAGES
 from galaxy_zoo2 import trained_on
 from peers import PLAIN, Trained
 

@@ -148,6 +148,27 @@ def test_symmetry_is_a_choice(classifier: Classifier, model_folder: Path, galaxy
         astroformer.load(model_folder, symmetry="d4")
 
 
+def test_a_framed_classifier_is_unchanged_by_circular_shifts(
+    classifier: Classifier, galaxy_folder: Path, tmp_path: Path
+) -> None:
+    framed = classifier.framed(galaxy_folder)
+    stored_BCHW = np.stack([classifier.preprocessing.apply(read_image(path)) for path in paths_of(galaxy_folder)])
+    answers = framed.probabilities(stored_BCHW)
+    for shift in ((1, 0), (0, 1), (13, 22)):
+        np.testing.assert_array_equal(framed.probabilities(np.roll(stored_BCHW, shift, (2, 3))), answers)
+        assert np.abs(classifier.probabilities(np.roll(stored_BCHW, shift, (2, 3))) - answers).max() > 1e-3
+    assert classifier.network.config.equivariance == "none"  # which it was made from is left as it was
+    loaded = astroformer.load(framed.save(tmp_path / "framed"))
+    np.testing.assert_array_equal(loaded.probabilities(stored_BCHW), answers)
+    assert "Unchanged by: circular shifts by whole pixels." in (tmp_path / "framed" / "README.md").read_text()
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"broken\.png"):
+        classifier.framed([*paths_of(galaxy_folder), broken])
+    with pytest.raises(UserError, match="Ensemble can't be framed"):
+        Classifier.ensemble([classifier, classifier]).framed(galaxy_folder)
+
+
 def test_predicting_leaves_torchs_threads_alone(classifier: Classifier, galaxy_folder: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)

@@ -16,7 +16,7 @@ import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from astroformer.images.reading import read_image
 from astroformer.images.sources import LabelledImages, open_source
 from astroformer.metrics import Evaluation, evaluate
 from astroformer.network import Astroformer, AstroformerConfig, Ensemble, count_parameters
+from astroformer.network.framing import FRAME_IMAGES
 from astroformer.system import matrix_rates, usable_cores
 
 PRECISIONS = ("float32", "bfloat16", "auto")
@@ -262,6 +263,32 @@ class Classifier:
                 f"the first: {predictions.errors[first]}"
             )
         return evaluate(images.labels[good_N], predictions.probabilities_NK[good_N], self.classes), predictions
+
+    def framed(self, images: Images) -> Classifier:
+        """A classifier of the same weights that no circular shift of an image changes, by `equivariance` "frame".
+
+        Before it answers, it moves an image to where its frame was; see `network.framing`. Training with that word
+        makes the same of the same images.
+
+        Args:
+            images: as for `predict`, lying as they were taken, from which it learns where a frame begins: a few
+                hundred, without labels. Of more than `FRAME_IMAGES` every so many-th is read.
+
+        Raises:
+            UserError: an image can't be read; or the network has an equivariance already, or is an ensemble.
+        """
+        if not isinstance(self.network, Astroformer):
+            raise UserError(f"a {type(self.network).__name__} can't be framed; a single Astroformer can.")
+        config = self.network.config
+        if config.equivariance not in ("none", "frame"):
+            raise UserError(f"the network has equivariance '{config.equivariance}' already; frame one that has none.")
+        opened = _as_images(images)
+        some = np.unique(np.linspace(0, len(opened) - 1, min(len(opened), FRAME_IMAGES)).astype(int))
+        stored_BCHW = np.stack([self.preprocessing.apply(opened.read(int(i))) for i in some])
+        network = Astroformer(replace(config, equivariance="frame")).to(self.device)
+        network.load_state_dict({**network.state_dict(), **self.network.state_dict()})
+        network.frame.fit(self.preprocessing.normalize(torch.from_numpy(stored_BCHW).to(self.device)))
+        return Classifier(network.eval(), self.preprocessing, self.classes, dict(self.info), self.precision)
 
     # -- several as one ----------------------------------------------------------------------------------------------
 

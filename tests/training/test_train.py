@@ -62,6 +62,12 @@ def test_where_a_frame_begins_is_learned_from_the_training_images_and_kept(folde
     made = train(folder, recipe(**settings), out=tmp_path / "run", cache=tmp_path / "cache")
     learned = made.classifier.network.frame.weights_2K
     assert learned.any(1).all()
+    # Training is that of the plain network, to the bit, and a plain model can be made to know as much afterwards.
+    plain = train(folder, recipe(), out=tmp_path / "plain", cache=tmp_path / "cache")
+    split = rows(tmp_path / "plain" / "splits" / "train.csv")
+    framed = plain.classifier.framed([folder / row["file"] for row in split])
+    for name, value in framed.network.state_dict().items():
+        assert torch.equal(value, made.classifier.network.state_dict()[name])
     assert torch.equal(load(made.model).network.frame.weights_2K, learned)
     image = np.asarray(Image.open(next(folder.rglob("*.png"))))
     rolled = np.roll(image, (5, 14), (0, 1))

@@ -140,7 +140,7 @@ class Astroformer(nn.Module):
             x_BCHW, phase_B2 = anchored(x_BCHW, period)
         elif stage == 0 and self.config.equivariance == "centre":
             x_BCHW, phase_B2 = centred(x_BCHW)
-        elif stage == 0 and self.config.equivariance == "frame":
+        elif stage == 0 and self.config.equivariance == "frame" and not self.training:
             x_BCHW, phase_B2 = self.frame(x_BCHW)
         if stage == 0:
             return self.stem(x_BCHW), phase_B2

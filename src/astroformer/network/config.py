@@ -45,7 +45,8 @@ class AstroformerConfig:
         head_width: channels of one attention head.
         mlp_ratio: hidden over outer width in the MLP of Transformer blocks.
         equivariance: what makes the network commute with integer circular shifts, exactly: `frame`, the image
-            is moved to where its frame was, as far as that shows (`framing.py`; `Frame.fit` learns it); `centre`, what
+            is moved to where its frame was, as far as that shows, in eval mode (`framing.py`; `Frame.fit` learns it);
+            `centre`, what
             is brightest in it is moved to its middle; `anchor`, a choice of phase before every stride (`phases.py`);
             `input`, one choice of phase for all of them, on the image; `none`, as the paper's code has it. With
             `anchor` and `input` convolutions and position bias are circular, and sizes are multiples of the product of

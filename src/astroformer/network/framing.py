@@ -38,8 +38,14 @@ _LARGEST = 2.0**17  # of a weight, in grains
 _DECAY = 1e-3  # of the weights in units of their terms' standard deviation
 
 
+FRAME_IMAGES = 1024  # as many as `Frame.fit` has a use for
+
+
 class Frame(nn.Module):
     """Images brought to the place where they lie by themselves; see `fit`.
+
+    A network is trained without: training images lie as they were taken, and one that was misplaced would teach nothing
+    about another.
 
     Before `fit` all weights are 0, and what is brightest is moved to the middle (`centred`). Afterwards that decides
     between places that score alike.

@@ -34,14 +34,13 @@ from astroformer.images import (
 )
 from astroformer.metrics import Evaluation, evaluate
 from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, Ensemble, count_parameters, create_network
+from astroformer.network.framing import FRAME_IMAGES
 from astroformer.training.loop import Fit, Interrupted, Loop, class_weights, predict_batch, predict_store
 from astroformer.training.memory import decide_parts
 from astroformer.training.progress import Reporter, trackers
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
 from astroformer.training.run import RunFolder
-
-FRAME_IMAGES = 1024  # enough to learn from where a frame begins: 23 weights an axis
 
 
 @dataclass(frozen=True)
