@@ -65,8 +65,10 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 
 
 def rows() -> list[dict[str, Any]]:
+    """In the order of `NETWORKS`, whenever they were made."""
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
-    return [json.loads(line) for line in text.splitlines()]
+    order = list(NETWORKS)
+    return sorted((json.loads(line) for line in text.splitlines()), key=lambda row: order.index(row["network"]))
 
 
 def asked(network: nn.Module, way: str, images_NCHW: torch.Tensor) -> nn.Module:
