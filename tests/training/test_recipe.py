@@ -15,6 +15,8 @@ from astroformer.training.recipe import BUILT_IN, NetworkSettings, Recipe, load_
 CHANGED: dict[str, Any] = {
     "model": "astroformer_pico",
     "network": {
+        "widths": [16, 32, 48, 64],
+        "depths": [1, 1, 2, 1],
         "strides": [1, 2, 2, 2, 1],
         "views": 8,
         "layout": "CCTT",

@@ -153,6 +153,13 @@ def test_learning_rate_follows_the_optimizer(optimizer: Any) -> None:
     assert recipe.learning_rate == {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}[optimizer]
 
 
+def test_learning_rate_falls_with_the_width_that_is_asked_for() -> None:
+    wide = {"network": {"widths": [64, 96, 160, 192]}}
+    settings = make_recipe({"model": "astroformer_atto", "device": "cpu", **wide})
+    recipe, _ = decide(settings, images_of(noise(4, 32, 32, 1)))
+    assert recipe.learning_rate == 2e-3  # of atto 4e-3, at half of the width
+
+
 def test_labels_play_no_part() -> None:
     images = open_source("mock-galaxies:60x48")
     assert images.labels is not None

@@ -23,6 +23,8 @@ class NetworkSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layout: str | None = Field(None, description="vertical layout: four of C (convolution) and T (Transformer)")
+    widths: tuple[int, int, int, int] | None = Field(None, description="channels of the stages S1 to S4")
+    depths: tuple[int, int, int, int] | None = Field(None, description="number of blocks of the stages S1 to S4")
     strides: tuple[int, int, int, int, int] | None = Field(
         None, description="1 or 2 for the stem and the four stages: finer maps cost more and see small images better"
     )

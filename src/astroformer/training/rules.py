@@ -87,15 +87,16 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     model = recipe.model
     if model == "auto":
         model = settings["model"] = "astroformer_atto" if device == "cpu" else "astroformer_nano"
+    config = dataclasses.replace(VARIANTS[model], **recipe.network.words())
     if recipe.image_size is None:
-        multiple = math.lcm(8, dataclasses.replace(VARIANTS[model], **recipe.network.words()).size_multiple)
+        multiple = math.lcm(8, config.size_multiple)
         side = float(np.median([seen.side for seen in sample]))
         kept = side * (settings.get("crop") or recipe.crop or 1.0)
         largest = 64 if device == "cpu" else 128
         settings["image_size"] = max(32, int(min(kept, largest)) // multiple * multiple)
     if recipe.learning_rate is None:
         rate = LEARNING_RATES[recipe.optimizer]
-        width = VARIANTS[model].widths[-1]
+        width = config.widths[-1]
         settings["learning_rate"] = rate * _NARROW / width if recipe.optimizer == "adamw" else rate
     step, sentence = _step(recipe, device)
     settings |= step
