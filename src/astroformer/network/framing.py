@@ -36,8 +36,6 @@ _LEVELS = 1023.0  # of a channel, from its image's darkest to its brightest pixe
 _SEAM_GRAINS, _LIGHT_GRAINS, _WAVE_GRAINS, _WEIGHT_GRAINS = 2.0**12, 2.0**8, 2.0**8, 2.0**8
 _LARGEST = 2.0**17  # of a weight, in grains
 _DECAY = 1e-3  # of the weights in units of their terms' standard deviation
-
-
 FRAME_IMAGES = 1024  # as many as `Frame.fit` has a use for
 
 
