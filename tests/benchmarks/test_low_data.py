@@ -20,6 +20,8 @@ from astroformer.training.recipe import Recipe, make_recipe
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 low_data: Any = importlib.import_module("low_data")
+low_data_grid: Any = importlib.import_module("low_data_grid")
+low_data_report: Any = importlib.import_module("low_data_report")
 peers: Any = importlib.import_module("peers")
 
 
@@ -134,7 +136,7 @@ def test_words_are_nested_and_typed() -> None:
 
 
 def made_job(**changes: Any) -> Any:
-    job = low_data.Job("run", "MiraBest", 25, 0, "astroformer", "default", "", 0, minutes=5.0)
+    job = low_data_grid.Job("run", "MiraBest", 25, 0, "astroformer", "default", "", 0, minutes=5.0)
     return dataclasses.replace(job, **changes)
 
 
@@ -171,7 +173,7 @@ def test_rows_that_are_there_are_not_run_again(tmp_path: Path) -> None:
     assert ran == jobs  # the failed one held nobody up
     assert low_data.run_all(jobs, path, one, together=1) == []
     assert ran[4:] == [jobs[2]]
-    assert {low_data.job_of(row) for row in low_data.read_rows(path)} == set(jobs)
+    assert {low_data_grid.job_of(row) for row in low_data_grid.read_rows(path)} == set(jobs)
     other_length = dataclasses.replace(jobs[0], minutes=15.0)
     low_data.run_all([jobs[0], other_length], path, one, together=2)
     assert ran[5:] == [other_length]
@@ -180,7 +182,7 @@ def test_rows_that_are_there_are_not_run_again(tmp_path: Path) -> None:
 def test_no_run_begins_after_its_time(tmp_path: Path) -> None:
     jobs = [made_job(seed=seed) for seed in range(3)]
     low_data.run_all(jobs, tmp_path / "rows.jsonl", made_row, together=1, minutes_total=0)
-    assert low_data.read_rows(tmp_path / "rows.jsonl") == []
+    assert low_data_grid.read_rows(tmp_path / "rows.jsonl") == []
 
 
 def test_a_last_line_cut_short_is_mended_and_another_is_an_error(
@@ -189,22 +191,22 @@ def test_a_last_line_cut_short_is_mended_and_another_is_an_error(
     path = tmp_path / "rows.jsonl"
     whole = json.dumps(made_row(made_job()))
     path.write_text(whole + "\n" + whole[:40], encoding="utf-8")
-    assert len(low_data.read_rows(path)) == 1
+    assert len(low_data_grid.read_rows(path)) == 1
     assert "cut short" in capsys.readouterr().err
     assert path.read_text(encoding="utf-8") == whole + "\n"
     path.write_text(whole, encoding="utf-8")  # a whole line without its end
-    low_data.append_row(path, made_row(made_job(seed=1)))
-    assert [row["seed"] for row in low_data.read_rows(path)] == [0, 1]
+    low_data_grid.append_row(path, made_row(made_job(seed=1)))
+    assert [row["seed"] for row in low_data_grid.read_rows(path)] == [0, 1]
     path.write_text(whole[:40] + "\n" + whole + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"line 1 of .*rows\.jsonl is no row"):
-        low_data.read_rows(path)
+        low_data_grid.read_rows(path)
 
 
 def test_the_grid_is_complete_and_most_telling_first() -> None:
-    every = low_data.grid(2, list(low_data.CELLS_2), list(low_data.TIER_2), 3)
-    assert len(every) == len(set(every)) == len(low_data.CELLS_2) * len(low_data.TIER_2) * 3
-    first = every[: len(low_data.CELLS_1) * len(low_data.TIER_1) * 3]
-    assert set(first) == set(low_data.grid(1, list(low_data.CELLS_1), list(low_data.TIER_1), 3))
+    every = low_data_grid.grid(2, list(low_data_grid.CELLS_2), list(low_data_grid.TIER_2), 3)
+    assert len(every) == len(set(every)) == len(low_data_grid.CELLS_2) * len(low_data_grid.TIER_2) * 3
+    first = every[: len(low_data_grid.CELLS_1) * len(low_data_grid.TIER_1) * 3]
+    assert set(first) == set(low_data_grid.grid(1, list(low_data_grid.CELLS_1), list(low_data_grid.TIER_1), 3))
     assert [seed for _, _, seed in first] == sorted(seed for _, _, seed in first)
 
 
@@ -218,8 +220,8 @@ def test_splits_do_not_overlap_nor_meet_the_test_images() -> None:
         found.append(train)
         assert test.endswith("per-class=4000:4100")
     assert [train.split("=")[1] for train in found] == ["0:50", "50:100", "100:150"]
-    for cell in low_data.CELLS_2:
-        some = low_data.SETS[cell.data]
+    for cell in low_data_grid.CELLS_2:
+        some = low_data_grid.SETS[cell.data]
         assert cell.images <= some.room
         if "per-class" in some.test:
             assert some.room <= int(some.test.split("=")[1].split(":")[0])
@@ -231,7 +233,7 @@ def test_images_to_choose_by_are_in_no_split_and_no_test(tmp_path: Path) -> None
     assert (train, images) == tuple(
         str(tmp_path / "cifar10" / f"train.npz@per-class={part}") for part in ("50:100", "4500:4600")
     )
-    for some in low_data.SETS.values():
+    for some in low_data_grid.SETS.values():
         if some.develop is not None and some.test.split("@")[0] in some.train:  # they share a source
             test = [int(bound) for bound in some.test.split("=")[1].split(":")]
             assert some.develop[1] <= test[0] or some.develop[0] >= test[1]
@@ -241,8 +243,8 @@ def test_images_to_choose_by_are_in_no_split_and_no_test(tmp_path: Path) -> None
         (name, split) for name in ("Galaxy Zoo 2, 50 a class", "CIFAR-10 (JPEG), 50 a class") for split in range(3)
     }
     rows = [made_row(made_job(kind="develop", seed=seed), 0.5) for seed in range(3)]
-    assert low_data.table(rows) == ""
-    assert "224 images to choose by" in low_data.table(rows, "develop")
+    assert low_data_report.table(rows) == ""
+    assert "224 images to choose by" in low_data_report.table(rows, "develop")
 
 
 # Tables and plots ----------------------------------------------------------------------------------------------------
@@ -261,7 +263,7 @@ def made_rows() -> list[dict[str, Any]]:
 
 
 def test_the_table_is_what_one_computes_by_hand() -> None:
-    lines = low_data.table(made_rows()).splitlines()
+    lines = low_data_report.table(made_rows()).splitlines()
     assert lines[0] == "**MiraBest, 25 a class**, 5 minutes a run, 224 test images"
     ours, theirs, third = (line.split(" | ") for line in lines[4:7])
     assert (ours[0], theirs[0], third[0]) == ("| astroformer", "| CoAtNet (AdamW 4e-3)", "| ResNet-18 (AdamW 1e-3)")
@@ -284,33 +286,33 @@ def test_lengths_and_words_stay_apart_and_a_starved_run_is_said() -> None:
     rows = made_rows()
     rows.append(made_row(made_job(minutes=None, flops=1e15), 0.9))
     rows.append(made_row(made_job(words="optimizer=muon"), 0.7, cpu_share=0.4))
-    text = low_data.table(rows)
+    text = low_data_report.table(rows)
     assert "**MiraBest, 25 a class**, 1e+15 FLOPs a run" in text
     assert "| astroformer (optimizer=muon) |" in text
     assert "1 of 8 runs had less than 90% of a core" in text
 
 
 def test_tuning_chooses_by_the_nearest_size_and_the_table_shows_it() -> None:
-    cell = low_data.Cell("CIFAR-10 (JPEG)", 50)
+    cell = low_data_grid.Cell("CIFAR-10 (JPEG)", 50)
     names = [setting.name for setting in peers.settings_of("CoAtNet")]
-    assert low_data.chosen_setting([], cell, "CoAtNet", names) == names[0]
+    assert low_data_grid.chosen_setting([], cell, "CoAtNet", names) == names[0]
 
     def tuned(per_class: int, name: str, accuracy: float) -> dict[str, Any]:
         job = made_job(kind="tune", data=cell.data, per_class=per_class, model="CoAtNet", setting=name)
         return made_row(job, accuracy)
 
     rows = [tuned(10, names[0], 0.9), tuned(10, names[1], 0.1), tuned(100, names[0], 0.5), tuned(100, names[2], 0.6)]
-    assert low_data.chosen_setting(rows, cell, "CoAtNet", names) == names[2]
-    assert low_data.chosen_setting(rows, low_data.Cell(cell.data, 10), "CoAtNet", names) == names[0]
-    assert low_data.chosen_setting(rows, low_data.Cell("MiraBest", 25), "CoAtNet", names) == names[0]
-    lines = low_data.tune_table(rows).splitlines()
+    assert low_data_grid.chosen_setting(rows, cell, "CoAtNet", names) == names[2]
+    assert low_data_grid.chosen_setting(rows, low_data_grid.Cell(cell.data, 10), "CoAtNet", names) == names[0]
+    assert low_data_grid.chosen_setting(rows, low_data_grid.Cell("MiraBest", 25), "CoAtNet", names) == names[0]
+    lines = low_data_report.tune_table(rows).splitlines()
     assert [line.split(" | ")[3] for line in lines if line.endswith("chosen |")] == [names[2], names[0]]
-    assert low_data.table(rows) == ""  # tuning is no result
+    assert low_data_report.table(rows) == ""  # tuning is no result
 
 
 def test_plots_are_drawn(tmp_path: Path) -> None:
     rows = made_rows() + [made_row(made_job(per_class=None, seed=seed), 0.9) for seed in range(3)]
-    made = low_data.plots(rows, tmp_path)
+    made = low_data_report.plots(rows, tmp_path)
     assert [path.name for path in made] == [
         f"low-data-{name}-5-minutes.png" for name in ("scores", "images-a-class", "cost")
     ]
@@ -349,10 +351,10 @@ def test_one_command_runs_resumes_and_shows(
     words += ["--rows", rows, "--symmetry-images", 4, "--device", "cpu"]
     words += ["--words", "speed=plain  precision=no"]  # no kernels to build in the cache of the tests
     command(monkeypatch, *words)
-    (row,) = low_data.read_rows(rows)
+    (row,) = low_data_grid.read_rows(rows)
     assert "**MiraBest, 25 a class**, 2 epochs a run, 224 test images" in capsys.readouterr().out
     command(monkeypatch, *words)
-    assert low_data.read_rows(rows) == [row]
+    assert low_data_grid.read_rows(rows) == [row]
     assert row["words"] == "speed=plain precision=no"
     assert row["images"] == {"train": 50, "test": 224}
     assert (row["members"], row["views"], row["threads"], row["epochs_done"]) == (1, 8, 1, 2)

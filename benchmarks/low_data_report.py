@@ -1,0 +1,309 @@
+"""Tables and plots of the rows of `low_data.py`.
+
+Means over seeds with 95 % intervals by Student's t, differences paired by seed; nothing is claimed of fewer than three.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from low_data_grid import CELLS, CELLS_1, TIER_2, Cell, Row, chosen_setting, length_of, mean_of
+from peers import OURS
+from precision import T_95
+
+_WHOLE_CORE = 0.9  # share of a core; with less, other programs took a part of a run's minutes
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def interval(values: np.ndarray) -> float | None:
+    """Half of the 95 % interval of the mean, by Student's t; None for fewer than three, which bound nothing."""
+    n = len(values)
+    return T_95[min(n, max(T_95))] * float(values.std(ddof=1)) / math.sqrt(n) if n > 2 else None
+
+
+def shown(values: np.ndarray, digits: int = 1) -> str:
+    """Mean ± standard deviation (95 % interval of the mean)."""
+    text = f"{values.mean():.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {values.std(ddof=1):.{digits}f}"
+    reach = interval(values)
+    return (
+        text if reach is None else f"{text} ({values.mean() - reach:.{digits}f} to {values.mean() + reach:.{digits}f})"
+    )
+
+
+Arm = tuple[str, str, str]  # model, setting, words
+
+
+def arms_of(rows: list[Row]) -> dict[Arm, dict[int, Row]]:
+    """The rows of one cell and length by arm and seed, best mean balanced accuracy first."""
+    arms: dict[Arm, dict[int, Row]] = {}
+    for row in rows:
+        arms.setdefault((row["model"], row["setting"], row["words"]), {})[row["seed"]] = row
+    return dict(sorted(arms.items(), key=lambda arm: -mean_of(list(arm[1].values()), "balanced_accuracy")))
+
+
+def name_of(arm: Arm) -> str:
+    model, setting, words = arm
+    inside = "; ".join(part for part in ("" if setting == "default" else setting, words) if part)
+    return model + (f" ({inside})" if inside else "")
+
+
+def difference(arm: dict[int, Row], other: dict[int, Row], score: str = "balanced_accuracy") -> str:
+    """Mean difference in points over the seeds that both have, and its 95 % interval from three seeds on."""
+    seeds = sorted(arm.keys() & other.keys())
+    if not seeds:
+        return "–"
+    off = 100 * np.array([arm[seed][score] - other[seed][score] for seed in seeds])
+    reach = interval(off)
+    return f"{off.mean():+.1f}" + (
+        "" if reach is None else f" ({off.mean() - reach:+.1f} to {off.mean() + reach:+.1f})"
+    )
+
+
+def grouped(rows: list[Row], kind: str) -> dict[tuple[str, str], list[Row]]:
+    """Rows by (cell, length), cells in the order of the grid."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row["kind"] == kind:
+            groups.setdefault((str(Cell(row["data"], row["per_class"])), length_of(row)), []).append(row)
+    order = list(CELLS)
+    return dict(sorted(groups.items(), key=lambda g: (order.index(g[0][0]) if g[0][0] in order else 99, g[0][1])))
+
+
+def table(rows: list[Row], kind: str = "run") -> str:
+    """Every cell and length as Markdown: mean ± sd (95 % interval); n seeds; differences paired by seed."""
+    parts = []
+    images = "test images" if kind == "run" else "images to choose by"
+    for (cell, length), some in grouped(rows, kind).items():
+        arms = arms_of(some)
+        best = next((arm for arm in arms if arm[0] != OURS), None)
+        test = some[0]["images"]["test"]
+        lines = [
+            f"**{cell}**, {length} a run, {test:,} {images}",
+            "",
+            "| network | M parameters | MMAC | training TFLOPs | images/s | epochs | balanced accuracy, % "
+            "| with views, % | accuracy, % | NLL | with views | ECE, % | with views, % | S-Cons, % | n "
+            "| from the best peer, points |",
+            "|" + "---|" * 16,
+        ]
+        for arm, by_seed in arms.items():
+            found = list(by_seed.values())
+
+            def values(field: str, scale: float = 100, found: list[Row] = found) -> np.ndarray:
+                return scale * np.array([row[field] for row in found if row[field] is not None])
+
+            s_cons = values("s_cons")
+            cells = [
+                name_of(arm),
+                f"{found[0]['parameters'] / 1e6:.2f}",
+                f"{found[0]['macs'] / 1e6:.0f}",
+                f"{np.median(values('training_flops', 1e-12)):.3g}",
+                f"{np.median(values('images_per_second', 1)):.0f}",
+                f"{np.median(values('epochs_done', 1)):.3g}",
+                shown(values("balanced_accuracy")),
+                shown(values("balanced_accuracy_views")),
+                shown(values("accuracy")),
+                *(shown(values(name, 1), 3) for name in ("nll", "nll_views")),
+                *(shown(values(name)) for name in ("ece", "ece_views")),
+                shown(s_cons) if len(s_cons) else "–",
+                str(len(found)),
+                "–" if best is None or arm == best else difference(by_seed, arms[best]),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        starved = sum(row["cpu_share"] < _WHOLE_CORE for row in some)
+        if starved and some[0]["minutes"] is not None:
+            lines += ["", f"{starved} of {len(some)} runs had less than {_WHOLE_CORE:.0%} of a core for their minutes."]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def tune_table(rows: list[Row]) -> str:
+    """What each setting reached on images dealt from the training images, as Markdown; empty without such rows."""
+    lines = [
+        "| data | length | network | setting | balanced accuracy, % | NLL | n | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (cell, length), some in grouped(rows, "tune").items():
+        for model in dict.fromkeys(row["model"] for row in some):
+            names = list(dict.fromkeys(row["setting"] for row in some if row["model"] == model))
+            taken = chosen_setting(some, CELLS[cell], model, names) if cell in CELLS else ""
+            for name in names:
+                found = [row for row in some if row["model"] == model and row["setting"] == name]
+                accuracy, nll = (np.array([row[field] for row in found]) for field in ("balanced_accuracy", "nll"))
+                mark = "chosen" if name == taken else ""
+                lines.append(
+                    f"| {cell} | {length} | {model} | {name} | {shown(100 * accuracy)} | {shown(nll, 3)} "
+                    f"| {len(found)} | {mark} |"
+                )
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+# Plots ---------------------------------------------------------------------------------------------------------------
+
+_COLOURS = dict(zip(TIER_2, ("#d1495b", "#30638e", "#3b8c6e", "#8d6cab", "#c98a2b", "#6b7a8f", "#52a7c7", "#a05a3c",
+                             "#9aa53c", "#1f5d49", "#5b3f7a"), strict=True))  # fmt: skip
+
+
+def plots(rows: list[Row], folder: Path) -> list[Path]:
+    """Draws what the rows allow: scores and costs in the cells of tier 1, and scores against images a class.
+
+    Each length has its own pictures; rows with changed words are left out, and of a network with several settings the
+    one that is best in the cell is shown.
+    """
+    plain = [row for row in rows if row["kind"] == "run" and not row["words"]]
+    made = []
+    for length in dict.fromkeys(length_of(row) for row in plain):
+        some = [row for row in plain if length_of(row) == length]
+        ending = length.replace(" ", "-").replace("+", "")
+        for name, draw in (("scores", _draw_scores), ("images-a-class", _draw_sizes), ("cost", _draw_cost)):
+            figure = draw(some, length)
+            if figure is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                made.append(folder / f"low-data-{name}-{ending}.png")
+                figure.savefig(made[-1], dpi=150)
+    return made
+
+
+def _best_arms(rows: list[Row]) -> dict[str, list[Row]]:
+    """The rows of each network's best arm in one cell, best network first."""
+    found: dict[str, list[Row]] = {}
+    for arm, by_seed in arms_of(rows).items():
+        found.setdefault(arm[0], list(by_seed.values()))
+    return found
+
+
+def _reach(values: np.ndarray) -> float:
+    return interval(values) or 0.0
+
+
+def _figure(panels: int, columns: int, height: float) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    columns = min(columns, panels)
+    lines = -(-panels // columns)
+    figure = Figure(figsize=(4.2 * columns, height * lines), layout="constrained")
+    axes = list(np.atleast_1d(figure.subplots(lines, columns)).flat)
+    for spare in axes[panels:]:
+        spare.remove()
+    for axis in axes[:panels]:
+        axis.grid(alpha=0.25, linewidth=0.6)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes[:panels]
+
+
+def _main_cells(rows: list[Row]) -> dict[str, list[Row]]:
+    """The rows of the cells of tier 1; where there are none, of the first four others."""
+    cells = {cell: some for (cell, _), some in grouped(rows, "run").items()}
+    main = {cell: some for cell, some in cells.items() if CELLS.get(cell) in CELLS_1}
+    return main or dict(list(cells.items())[:4])
+
+
+def _draw_scores(rows: list[Row], length: str) -> Any:
+    """A panel a cell: balanced accuracy of each seed, their mean and its 95 % interval."""
+    cells = _main_cells(rows)
+    most = max(len(_best_arms(some)) for some in cells.values())
+    figure, axes = _figure(len(cells), 2, 0.9 + 0.32 * most)
+    for axis, (cell, some) in zip(axes, cells.items(), strict=True):
+        arms = _best_arms(some)
+        for place, (model, found) in enumerate(arms.items()):
+            values = 100 * np.array([row["balanced_accuracy"] for row in found])
+            colour = _COLOURS.get(model, "#444444")
+            axis.errorbar(values.mean(), place, xerr=_reach(values), color=colour, fmt="o", markersize=7, capsize=3)
+            if len(values) > 1:
+                axis.plot(values, np.full(len(values), place + 0.25), "|", color=colour, alpha=0.7)
+        axis.set_yticks(range(len(arms)), arms)
+        axis.set_ylim(len(arms) - 0.5, -0.5)
+        axis.tick_params(axis="y", length=0)
+        axis.set_title(cell, fontsize=10, loc="left")
+        axis.set_xlabel("balanced accuracy, %", fontsize=9)
+    figure.suptitle(f"{length} a run; dots: means with 95 % intervals, ticks: seeds", fontsize=9, color="#555555")
+    return figure
+
+
+def _draw_sizes(rows: list[Row], length: str) -> Any:
+    """A panel a data set that has several sizes: balanced accuracy against images a class."""
+    sets: dict[str, dict[int, dict[str, list[Row]]]] = {}
+    for some in grouped(rows, "run").values():
+        cell = Cell(some[0]["data"], some[0]["per_class"])
+        sets.setdefault(cell.data, {})[cell.images] = _best_arms(some)
+    sets = {name: by_size for name, by_size in sets.items() if len(by_size) > 1}
+    if not sets:
+        return None
+    figure, axes = _figure(len(sets), 2, 3.3)
+    handles: dict[str, Any] = {}
+    for axis, (name, by_size) in zip(axes, sets.items(), strict=True):
+        sizes = sorted(by_size)
+        for place, model in enumerate(_in_order({model for arms in by_size.values() for model in arms})):
+            beside = (sizes[-1] / sizes[0]) ** (0.006 * place)  # so that intervals don't hide each other
+            at = [size for size in sizes if model in by_size[size]]
+            values = [100 * np.array([row["balanced_accuracy"] for row in by_size[size][model]]) for size in at]
+            ours = model == OURS
+            handles[model] = axis.errorbar(
+                [size * beside for size in at],
+                [v.mean() for v in values],
+                yerr=[_reach(v) for v in values],
+                color=_COLOURS.get(model, "#444444"),
+                marker="o",
+                markersize=5 if ours else 3.5,
+                linewidth=2.2 if ours else 1.2,
+                capsize=2,
+                zorder=3 if ours else 2,
+            )
+        axis.set_xscale("log")
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.minorticks_off()
+        axis.set_title(name, fontsize=10, loc="left")
+        axis.set_xlabel("images a class", fontsize=9)
+        axis.set_ylabel("balanced accuracy, %", fontsize=9)
+    _legend(figure, handles, f"{length} a run")
+    return figure
+
+
+def _draw_cost(rows: list[Row], length: str) -> Any:
+    """A row of panels a cell: balanced accuracy against parameters, and against what training computed."""
+    from matplotlib.ticker import LogLocator
+
+    cells = _main_cells(rows)
+    figure, axes = _figure(2 * len(cells), 2, 2.7)
+    handles: dict[str, Any] = {}
+    for i, (cell, some) in enumerate(cells.items()):
+        for axis, field, unit, label in (
+            (axes[2 * i], "parameters", 1e6, "million parameters"),
+            (axes[2 * i + 1], "training_flops", 1e12, "training TFLOPs"),
+        ):
+            arms = _best_arms(some)
+            for model in _in_order(arms):
+                values = 100 * np.array([row["balanced_accuracy"] for row in arms[model]])
+                at = float(np.median([row[field] for row in arms[model]])) / unit
+                handles[model] = axis.errorbar(
+                    at, values.mean(), yerr=_reach(values), color=_COLOURS.get(model, "#444444"), fmt="o",
+                    markersize=8 if model == OURS else 5, capsize=2)  # fmt: skip
+            axis.set_xscale("log")
+            axis.margins(x=0.12, y=0.12)
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
+            axis.minorticks_off()
+            axis.set_xlabel(label, fontsize=9)
+            axis.set_ylabel("balanced accuracy, %", fontsize=9)
+            axis.set_title(cell, fontsize=10, loc="left")
+    _legend(figure, handles, f"{length} a run")
+    return figure
+
+
+def _in_order(models: Any) -> list[str]:
+    """Ours first, then as in the grid."""
+    known = [model for model in TIER_2 if model in models]
+    return known + sorted(set(models) - set(known))
+
+
+def _legend(figure: Any, handles: dict[str, Any], title: str) -> None:
+    names = _in_order(handles)
+    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=min(6, len(names)),
+                  frameon=False, fontsize=9, title=title, title_fontsize=9)  # fmt: skip
