@@ -6,7 +6,7 @@
 
 Every network trains for the same epochs in the same loop from the same decoded images (`galaxy_zoo2.py`), which is few
 for most of them: what is compared is how their answers change, not how good they become. `measure_symmetry` then asks
-about validation galaxies. Rows that only ask trained weights in another way (`Canonicalize`, views) train nothing. One
+about validation galaxies. Rows that only ask trained weights in another way (`frame`, `Canonicalize`, views) train nothing. One
 row a network is appended to `symmetry.jsonl`; rows that are there are not measured again. `--margins` prints how far
 the best phase is ahead of the second, by the score of `network/phases.py` and by the norm of the phases.
 """
@@ -28,7 +28,7 @@ from astroformer.cache import default_cache
 from astroformer.evaluation.subjects import Inputs, Subject, read_inputs
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
 from astroformer.images import ImageStore, open_source
-from astroformer.network.framing import FRAME_IMAGES, Canonicalize
+from astroformer.network.framing import FRAME_IMAGES, Canonicalize, Frame
 from astroformer.network.phases import phase_score
 from astroformer.training.recipe import NetworkSettings, Recipe
 from galaxy_zoo2 import trained_on
@@ -43,18 +43,13 @@ PEER: dict[str, Any] = {
 }  # they take one size; the usual rate for them
 # A name that `peers.py` knows, words of its recipe, and ways to ask its weights.
 NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
-    "astroformer, plain": ("astroformer", {}, ("as it is", "Canonicalize")),
+    "astroformer, plain": ("astroformer", {}, ("as it is", "frame", "frame, shift+d4")),
     "astroformer, anchor": (
         "astroformer",
         {"network": NetworkSettings(equivariance="anchor")},
         ("as it is", "shift+d4"),
     ),
     "astroformer, input": ("astroformer", {"network": NetworkSettings(equivariance="input")}, ("as it is",)),
-    "astroformer, frame": (
-        "astroformer",
-        {"network": NetworkSettings(equivariance="frame")},
-        ("as it is", "shift+d4"),
-    ),
     "astroformer, centre": ("astroformer", {"network": NetworkSettings(equivariance="centre")}, ("as it is",)),
     "timm C-C-T-T": ("timm C-C-T-T", {"progressive": 0.0, **PLAIN}, ("as it is",)),
     "timm ResNet-18": ("timm ResNet-18", PEER, ("as it is", "Canonicalize")),
@@ -75,8 +70,12 @@ def asked(network: nn.Module, way: str, images_NCHW: torch.Tensor) -> nn.Module:
     """The network, or another one around the same weights, which learns from images where their frame begins."""
     if way == "Canonicalize":
         return Canonicalize(network, images_NCHW)
-    if way == "shift+d4":
-        network = copy.deepcopy(network)
+    network = copy.deepcopy(network)
+    if way.startswith("frame"):
+        network.frame = Frame()
+        network.frame.fit(images_NCHW)
+        network.config = dataclasses.replace(network.config, equivariance="frame")
+    if way.endswith("shift+d4"):
         network.config = dataclasses.replace(network.config, symmetry="shift+d4")
     return network
 
