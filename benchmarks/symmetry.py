@@ -6,9 +6,9 @@
 
 Every network trains for the same epochs in the same loop from the same decoded images (`galaxy_zoo2.py`), which is few
 for most of them: what is compared is how their answers change, not how good they become. `measure_symmetry` then asks
-about validation galaxies. Rows that only ask trained weights in another way (`frame`, `Canonicalize`, views) train nothing. One
-row a network is appended to `symmetry.jsonl`; rows that are there are not measured again. `--margins` prints how far
-the best phase is ahead of the second, by the score of `network/phases.py` and by the norm of the phases.
+about validation galaxies. Rows that only ask trained weights in another way (`frame`, `Canonicalize`, views) train
+nothing. One row a network is appended to `symmetry.jsonl`; rows that are there are not measured again. `--margins`
+prints how far the best phase is ahead of the second, by the score of `network/phases.py` and by the norm of the phases.
 """
 
 from __future__ import annotations
