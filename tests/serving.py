@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -73,7 +74,8 @@ class Server:
                 if answer.breaks > 0:
                     answer.breaks -= 1
                     body = body[: answer.breaks_after]
-                self.wfile.write(body)
+                with contextlib.suppress(BrokenPipeError):  # a client that has seen enough hangs up
+                    self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

@@ -37,6 +37,7 @@ EVERY_WORD: dict[str, Any] = {
     "mlp_ratio": 2,
     "equivariance": "anchor",
     "symmetry": "shift",
+    "views": 2,
 }
 
 
