@@ -101,14 +101,14 @@ def run(name: str, arm: str, seed: int, data: Path, out: Path) -> dict[str, Any]
     config = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
     found = {
         "accuracy": report["accuracy"]["plain"]["value"],
-        "balanced_accuracy": config["metrics"]["balanced_accuracy"]["value"],
-        "nll": config["metrics"]["nll"]["value"],
         "shifted": report["accuracy"]["shifted"]["value"],
         "worst": report["accuracy"]["worst"]["value"],
         "c_cons": report["c_cons"]["value"],
         "s_cons": report["s_cons"]["value"],
         "logit_change": report["changes"]["circular shifts"]["relative"],
     }
+    for score in ("balanced_accuracy", "nll") if "metrics" in config else ():  # of a framed model they are not known
+        found[score] = config["metrics"][score]["value"]
     row = {"study": name, "arm": arm, "seed": seed, "epochs": study.epochs, "images": report["n"]}
     return {**row, **{k: round(v, 9) for k, v in found.items()}, "seconds": seconds, "versions": config["versions"]}
 

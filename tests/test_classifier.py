@@ -157,6 +157,8 @@ def test_a_framed_classifier_is_unchanged_by_circular_shifts(
     for shift in ((1, 0), (0, 1), (13, 22)):
         np.testing.assert_array_equal(framed.probabilities(np.roll(stored_BCHW, shift, (2, 3))), answers)
         assert np.abs(classifier.probabilities(np.roll(stored_BCHW, shift, (2, 3))) - answers).max() > 1e-3
+    assert "metrics" in classifier.info  # which are not those of the framed one
+    assert "metrics" not in framed.info
     assert classifier.network.config.equivariance == "none"  # which it was made from is left as it was
     loaded = astroformer.load(framed.save(tmp_path / "framed"))
     np.testing.assert_array_equal(loaded.probabilities(stored_BCHW), answers)

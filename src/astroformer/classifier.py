@@ -268,7 +268,8 @@ class Classifier:
         """A classifier of the same weights that no circular shift of an image changes, by `equivariance` "frame".
 
         Before it answers, it moves an image to where its frame was; see `network.framing`. Training with that word
-        makes the same of the same images.
+        makes the same of the same images. Its metrics are not known: those of this classifier are not its own, and
+        `evaluate` measures them.
 
         Args:
             images: as for `predict`, lying as they were taken, from which it learns where a frame begins: a few
@@ -288,7 +289,8 @@ class Classifier:
         network = Astroformer(replace(config, equivariance="frame")).to(self.device)
         network.load_state_dict({**network.state_dict(), **self.network.state_dict()})
         network.frame.fit(self.preprocessing.normalize(torch.from_numpy(stored_BCHW).to(self.device)))
-        return Classifier(network.eval(), self.preprocessing, self.classes, dict(self.info), self.precision)
+        info = {name: value for name, value in self.info.items() if name not in ("metrics", "member_metrics")}
+        return Classifier(network.eval(), self.preprocessing, self.classes, info, self.precision)
 
     # -- several as one ----------------------------------------------------------------------------------------------
 

@@ -75,9 +75,9 @@ class Frame(nn.Module):
 
         No labels are needed, and a few hundred images are enough.
         """
-        for axis in (0, 1):
-            terms_BKN = torch.cat([_terms(some)[axis] for some in x_BCHW.split(64)])
-            self.weights_2K[axis] = _conditional_logit(terms_BKN).to(self.weights_2K)
+        parts = [_terms(some) for some in x_BCHW.split(64)]
+        for axis, terms in enumerate(zip(*parts, strict=True)):
+            self.weights_2K[axis] = _conditional_logit(torch.cat(terms)).to(self.weights_2K)
 
 
 class Canonicalize(nn.Module):
