@@ -13,6 +13,8 @@ runs go on side by side, one a core. Minutes are wall-clock, so the machine shou
 says how much of a core it had. One row a run is appended to `low_data.jsonl`; rows that are there are not run again,
 so the same command resumes.
 
+- **Minutes** are worth what the processor is, so a row of minutes counts for its processor alone: on another one the
+  run is due again, and each has its own table. Epochs and FLOPs are the same everywhere.
 - **Split** s of n images a class is [s n, (s + 1) n) of each class in the order of the source; seed s takes split s,
   and begins again where the source ends. A difference between two networks is that of the same seed, so of the same
   images.
@@ -67,10 +69,11 @@ from low_data_grid import (
     chosen_setting,
     grid,
     job_of,
+    place_of,
     read_rows,
 )
 from low_data_report import plots, table, tune_table
-from peers import OURS, PEERS, PLAIN, settings_of, trained
+from peers import OURS, PEERS, PLAIN, processor, settings_of, trained
 
 ROWS = Path(__file__).with_suffix(".jsonl")
 PLOTS = Path(__file__).parents[1] / "docs" / "images"
@@ -260,19 +263,22 @@ def run_apart(job: Job, data: Path, device: str, symmetry_images: int) -> Row:
     return json.loads(lines[-1])
 
 
-def run_all(jobs: list[Job], path: Path, one: Any, *, together: int, minutes_total: float | None = None) -> list[str]:
+def run_all(
+    jobs: list[Job], path: Path, one: Any, *, together: int, processor: str, minutes_total: float | None = None
+) -> list[str]:
     """Runs what has no row yet, `together` side by side, and appends the rows as they come.
 
     Args:
         jobs: in the order they are begun in.
         path: of the rows.
         one: from a job to its row.
+        processor: that the runs compute with, as their rows will say.
         minutes_total: after so many, no run is begun.
 
     Returns:
         What went wrong, a message a run that failed; the others went on.
     """
-    done = {job_of(row) for row in read_rows(path)}
+    done = {job_of(row) for row in read_rows(path) if place_of(row) in (None, processor)}
     due = [job for job in dict.fromkeys(jobs) if job not in done]
     print(f"{len(due)} of {len(jobs)} runs are due", file=sys.stderr)
     began, lock, failures = time.monotonic(), Lock(), []
@@ -388,7 +394,12 @@ def main() -> None:
             return run_apart(job, arguments.data, arguments.device, arguments.symmetry_images)
 
         failures = run_all(
-            jobs, arguments.rows, one, together=arguments.together, minutes_total=arguments.minutes_total
+            jobs,
+            arguments.rows,
+            one,
+            together=arguments.together,
+            processor=processor(arguments.device),
+            minutes_total=arguments.minutes_total,
         )
     rows = read_rows(arguments.rows)
     if arguments.plots is not None:

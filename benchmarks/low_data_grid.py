@@ -147,6 +147,11 @@ def length_of(row: Row) -> str:
     return f"{row['epochs']} epochs" if row["epochs"] is not None else f"{row['flops']:.3g} FLOPs"
 
 
+def place_of(row: Row) -> str | None:
+    """The processor of a run whose minutes it decided on; None for a run of so many epochs or FLOPs."""
+    return row["processor"] if row["minutes"] is not None else None
+
+
 def job_of(row: Row) -> Job:
     return Job(**{name: row[name] for name in Job.__dataclass_fields__})
 

@@ -6,12 +6,13 @@ Means over seeds with 95 % intervals by Student's t, differences paired by seed;
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from low_data_grid import CELLS, CELLS_1, TIER_2, Cell, Row, chosen_setting, length_of, mean_of
+from low_data_grid import CELLS, CELLS_1, TIER_2, Cell, Row, chosen_setting, length_of, mean_of, place_of
 from peers import OURS
 from precision import T_95
 
@@ -66,12 +67,18 @@ def difference(arm: dict[int, Row], other: dict[int, Row], score: str = "balance
     )
 
 
+def measure_of(row: Row) -> str:
+    """What runs have to share to be compared: their length, and where that is minutes the processor."""
+    place = place_of(row)
+    return f"{length_of(row)} a run" + (f" on {place}" if place else "")
+
+
 def grouped(rows: list[Row], kind: str) -> dict[tuple[str, str], list[Row]]:
-    """Rows by (cell, length), cells in the order of the grid."""
+    """Rows by (cell, `measure_of`), cells in the order of the grid."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row["kind"] == kind:
-            groups.setdefault((str(Cell(row["data"], row["per_class"])), length_of(row)), []).append(row)
+            groups.setdefault((str(Cell(row["data"], row["per_class"])), measure_of(row)), []).append(row)
     order = list(CELLS)
     return dict(sorted(groups.items(), key=lambda g: (order.index(g[0][0]) if g[0][0] in order else 99, g[0][1])))
 
@@ -80,12 +87,12 @@ def table(rows: list[Row], kind: str = "run") -> str:
     """Every cell and length as Markdown: mean ± sd (95 % interval); n seeds; differences paired by seed."""
     parts = []
     images = "test images" if kind == "run" else "images to choose by"
-    for (cell, length), some in grouped(rows, kind).items():
+    for (cell, measure), some in grouped(rows, kind).items():
         arms = arms_of(some)
         best = next((arm for arm in arms if arm[0] != OURS), None)
         test = some[0]["images"]["test"]
         lines = [
-            f"**{cell}**, {length} a run, {test:,} {images}",
+            f"**{cell}**, {measure}, {test:,} {images}",
             "",
             "| network | M parameters | MMAC | training TFLOPs | images/s | epochs | balanced accuracy, % "
             "| with views, % | accuracy, % | NLL | with views | ECE, % | with views, % | S-Cons, % | n "
@@ -129,7 +136,7 @@ def tune_table(rows: list[Row]) -> str:
         "| data | length | network | setting | balanced accuracy, % | NLL | n | |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for (cell, length), some in grouped(rows, "tune").items():
+    for (cell, measure), some in grouped(rows, "tune").items():
         for model in dict.fromkeys(row["model"] for row in some):
             names = list(dict.fromkeys(row["setting"] for row in some if row["model"] == model))
             taken = chosen_setting(some, CELLS[cell], model, names) if cell in CELLS else ""
@@ -138,7 +145,7 @@ def tune_table(rows: list[Row]) -> str:
                 accuracy, nll = (np.array([row[field] for row in found]) for field in ("balanced_accuracy", "nll"))
                 mark = "chosen" if name == taken else ""
                 lines.append(
-                    f"| {cell} | {length} | {model} | {name} | {shown(100 * accuracy)} | {shown(nll, 3)} "
+                    f"| {cell} | {measure} | {model} | {name} | {shown(100 * accuracy)} | {shown(nll, 3)} "
                     f"| {len(found)} | {mark} |"
                 )
     return "\n".join(lines) if len(lines) > 2 else ""
@@ -153,16 +160,16 @@ _COLOURS = dict(zip(TIER_2, ("#d1495b", "#30638e", "#3b8c6e", "#8d6cab", "#c98a2
 def plots(rows: list[Row], folder: Path) -> list[Path]:
     """Draws what the rows allow: scores and costs in the cells of tier 1, and scores against images a class.
 
-    Each length has its own pictures; rows with changed words are left out, and of a network with several settings the
-    one that is best in the cell is shown.
+    Each length, and each processor that minutes were spent on, has its own pictures; rows with changed words are left
+    out, and of a network with several settings the one that is best in the cell is shown.
     """
     plain = [row for row in rows if row["kind"] == "run" and not row["words"]]
     made = []
-    for length in dict.fromkeys(length_of(row) for row in plain):
-        some = [row for row in plain if length_of(row) == length]
-        ending = length.replace(" ", "-").replace("+", "")
+    for measure in dict.fromkeys(map(measure_of, plain)):
+        some = [row for row in plain if measure_of(row) == measure]
+        ending = re.sub(r"[^\w.]+", "-", measure.replace(" a run", "").replace("+", ""))
         for name, draw in (("scores", _draw_scores), ("images-a-class", _draw_sizes), ("cost", _draw_cost)):
-            figure = draw(some, length)
+            figure = draw(some, measure)
             if figure is not None:
                 folder.mkdir(parents=True, exist_ok=True)
                 made.append(folder / f"low-data-{name}-{ending}.png")
@@ -205,7 +212,7 @@ def _main_cells(rows: list[Row]) -> dict[str, list[Row]]:
     return main or dict(list(cells.items())[:4])
 
 
-def _draw_scores(rows: list[Row], length: str) -> Any:
+def _draw_scores(rows: list[Row], measure: str) -> Any:
     """A panel a cell: balanced accuracy of each seed, their mean and its 95 % interval."""
     cells = _main_cells(rows)
     most = max(len(_best_arms(some)) for some in cells.values())
@@ -223,11 +230,11 @@ def _draw_scores(rows: list[Row], length: str) -> Any:
         axis.tick_params(axis="y", length=0)
         axis.set_title(cell, fontsize=10, loc="left")
         axis.set_xlabel("balanced accuracy, %", fontsize=9)
-    figure.suptitle(f"{length} a run; dots: means with 95 % intervals, ticks: seeds", fontsize=9, color="#555555")
+    figure.suptitle(f"{measure}; dots: means with 95 % intervals, ticks: seeds", fontsize=9, color="#555555")
     return figure
 
 
-def _draw_sizes(rows: list[Row], length: str) -> Any:
+def _draw_sizes(rows: list[Row], measure: str) -> Any:
     """A panel a data set that has several sizes: balanced accuracy against images a class."""
     sets: dict[str, dict[int, dict[str, list[Row]]]] = {}
     for some in grouped(rows, "run").values():
@@ -262,11 +269,11 @@ def _draw_sizes(rows: list[Row], length: str) -> Any:
         axis.set_title(name, fontsize=10, loc="left")
         axis.set_xlabel("images a class", fontsize=9)
         axis.set_ylabel("balanced accuracy, %", fontsize=9)
-    _legend(figure, handles, f"{length} a run")
+    _legend(figure, handles, measure)
     return figure
 
 
-def _draw_cost(rows: list[Row], length: str) -> Any:
+def _draw_cost(rows: list[Row], measure: str) -> Any:
     """A row of panels a cell: balanced accuracy against parameters, and against what training computed."""
     from matplotlib.ticker import LogLocator
 
@@ -293,7 +300,7 @@ def _draw_cost(rows: list[Row], length: str) -> Any:
             axis.set_xlabel(label, fontsize=9)
             axis.set_ylabel("balanced accuracy, %", fontsize=9)
             axis.set_title(cell, fontsize=10, loc="left")
-    _legend(figure, handles, f"{length} a run")
+    _legend(figure, handles, measure)
     return figure
 
 

@@ -505,7 +505,6 @@ def trained(
         cpu_seconds = time.process_time() - began
         counting.remove()
         row["training_flops"] = sum(6 * macs(module, channels, s) * n for s, n in seen.items())
-    system = describe_system()
     row |= {
         "epochs": fit.state.epoch,
         "images_seen": fit.state.images,
@@ -514,11 +513,19 @@ def trained(
         "image_size": list(size),
         "crop": preprocessing.crop,
         "threads": torch.get_num_threads(),
-        "processor": system["processor"] if on_cpu else torch.cuda.get_device_name(),
+        "processor": processor(recipe.device),
         "versions": versions(),
         "finished": time.strftime("%Y-%m-%d %H:%M"),
     }
     return Trained(Classifier(fit.network.cpu(), preprocessing, train.classes), valid, recipe, row)
+
+
+def processor(device: str) -> str:
+    """What runs on `device` compute with: the GPU, or the CPU with the instructions that decide how fast it is."""
+    if pick_device(device) != "cpu":
+        return torch.cuda.get_device_name()
+    system = describe_system()
+    return ", ".join([system["processor"], *system["instructions"]])
 
 
 def _epochs(loop: Loop, flops: float, module: nn.Module) -> int:

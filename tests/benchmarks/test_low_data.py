@@ -153,6 +153,7 @@ def made_row(job: Any, accuracy: float = 0.5, **changes: Any) -> dict[str, Any]:
         "epochs_done": 30,
         "s_cons": 0.9,
         "cpu_share": 1.0,
+        "processor": "P",
         "images": {"train": 50, "test": 224},
         **changes,
     }
@@ -169,19 +170,24 @@ def test_rows_that_are_there_are_not_run_again(tmp_path: Path) -> None:
             raise RuntimeError("out of memory")
         return made_row(job)
 
-    assert low_data.run_all(jobs, path, one, together=1) == ["out of memory"]
+    assert low_data.run_all(jobs, path, one, together=1, processor="P") == ["out of memory"]
     assert ran == jobs  # the failed one held nobody up
-    assert low_data.run_all(jobs, path, one, together=1) == []
+    assert low_data.run_all(jobs, path, one, together=1, processor="P") == []
     assert ran[4:] == [jobs[2]]
     assert {low_data_grid.job_of(row) for row in low_data_grid.read_rows(path)} == set(jobs)
     other_length = dataclasses.replace(jobs[0], minutes=15.0)
-    low_data.run_all([jobs[0], other_length], path, one, together=2)
+    low_data.run_all([jobs[0], other_length], path, one, together=2, processor="P")
     assert ran[5:] == [other_length]
+    # Minutes are worth what the processor is; epochs are the same everywhere.
+    epochs = dataclasses.replace(jobs[0], minutes=None, epochs=3)
+    low_data.run_all([epochs], path, one, together=1, processor="P")
+    low_data.run_all([jobs[0], epochs], path, one, together=1, processor="Q")
+    assert ran[6:] == [epochs, jobs[0]]
 
 
 def test_no_run_begins_after_its_time(tmp_path: Path) -> None:
     jobs = [made_job(seed=seed) for seed in range(3)]
-    low_data.run_all(jobs, tmp_path / "rows.jsonl", made_row, together=1, minutes_total=0)
+    low_data.run_all(jobs, tmp_path / "rows.jsonl", made_row, together=1, processor="P", minutes_total=0)
     assert low_data_grid.read_rows(tmp_path / "rows.jsonl") == []
 
 
@@ -264,7 +270,7 @@ def made_rows() -> list[dict[str, Any]]:
 
 def test_the_table_is_what_one_computes_by_hand() -> None:
     lines = low_data_report.table(made_rows()).splitlines()
-    assert lines[0] == "**MiraBest, 25 a class**, 5 minutes a run, 224 test images"
+    assert lines[0] == "**MiraBest, 25 a class**, 5 minutes a run on P, 224 test images"
     ours, theirs, third = (line.split(" | ") for line in lines[4:7])
     assert (ours[0], theirs[0], third[0]) == ("| astroformer", "| CoAtNet (AdamW 4e-3)", "| ResNet-18 (AdamW 1e-3)")
     # Mean 83; squares of the differences 9 + 1 + 4 over 2; t of two degrees of freedom 4.30.
@@ -286,7 +292,10 @@ def test_lengths_and_words_stay_apart_and_a_starved_run_is_said() -> None:
     rows = made_rows()
     rows.append(made_row(made_job(minutes=None, flops=1e15), 0.9))
     rows.append(made_row(made_job(words="optimizer=muon"), 0.7, cpu_share=0.4))
+    rows.append(made_row(made_job(), 0.2, processor="Q"))
     text = low_data_report.table(rows)
+    assert "5 minutes a run on P, 224" in text
+    assert "5 minutes a run on Q, 224" in text
     assert "**MiraBest, 25 a class**, 1e+15 FLOPs a run" in text
     assert "| astroformer (optimizer=muon) |" in text
     assert "1 of 8 runs had less than 90% of a core" in text
@@ -314,7 +323,7 @@ def test_plots_are_drawn(tmp_path: Path) -> None:
     rows = made_rows() + [made_row(made_job(per_class=None, seed=seed), 0.9) for seed in range(3)]
     made = low_data_report.plots(rows, tmp_path)
     assert [path.name for path in made] == [
-        f"low-data-{name}-5-minutes.png" for name in ("scores", "images-a-class", "cost")
+        f"low-data-{name}-5-minutes-on-P.png" for name in ("scores", "images-a-class", "cost")
     ]
     assert all(path.stat().st_size > 10_000 for path in made)
 
