@@ -5,6 +5,7 @@
     python benchmarks/low_data.py ../shared/data --tier 2 --minutes-total 600
     python benchmarks/low_data.py ../shared/data --develop --words "optimizer=muon augment.mixup=0.2" \\
         --models astroformer --sets "CIFAR-10 (JPEG), 50 a class"      # to choose by
+    python benchmarks/low_data.py ../shared/data --study layouts       # the paper's questions: low_data_studies.py
     python benchmarks/low_data.py --table --plots                      # from the rows that are there
 
 A run is a fresh process with one thread that trains one network on n images a class for so many minutes (or epochs, or
@@ -73,6 +74,7 @@ from low_data_grid import (
     read_rows,
 )
 from low_data_report import plots, table, tune_table
+from low_data_studies import STUDIES, TRAINING_FLOPS
 from peers import OURS, PEERS, PLAIN, processor, settings_of, trained
 
 ROWS = Path(__file__).with_suffix(".jsonl")
@@ -314,13 +316,14 @@ def run_all(
 def jobs_of(arguments: argparse.Namespace, rows: list[Row]) -> list[Job]:
     """What is asked for, in the order it is begun in."""
     cells = [CELLS[name] for name in arguments.sets or map(str, CELLS_1 if arguments.tier == 1 else CELLS_2)]
-    models = arguments.models or list(TIER_1 if arguments.tier == 1 else TIER_2)
+    study = STUDIES[arguments.study] if arguments.study else None
+    models = arguments.models or (study.models if study else TIER_1 if arguments.tier == 1 else TIER_2)
     seeds = arguments.seeds or (1 if arguments.tune else 3)
     length = {"minutes": arguments.minutes, "epochs": arguments.epochs, "flops": arguments.flops}
     if not any(length.values()):
-        length["minutes"] = 5.0
+        length |= {"flops": TRAINING_FLOPS} if study else {"minutes": 5.0}
     made = []
-    for cell, model, seed in grid(arguments.tier, cells, models, seeds):
+    for cell, model, seed in grid(arguments.tier, cells, list(models), seeds):
         names = [setting.name for setting in settings_of(model)]
         if arguments.tune and len(names) < 2:
             continue  # nothing to choose
@@ -331,7 +334,8 @@ def jobs_of(arguments: argparse.Namespace, rows: list[Row]) -> list[Job]:
                 continue  # no images are left to choose by
         if not arguments.tune:
             names = [chosen_setting(rows, cell, model, names)]
-        for words in arguments.words or [""]:
+        arms = list(study.arms.values()) if study and model == OURS else arguments.words or [""]
+        for words in arms:
             for name in names:
                 words = " ".join(words.split())
                 made.append(Job(kind, cell.data, cell.per_class, split, model, name, words, seed, **length))
@@ -363,6 +367,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--sets", nargs="+", choices=CELLS, metavar="SET", help=f"of: {'; '.join(CELLS)}")
     parser.add_argument("--models", nargs="+", choices=(OURS, *PEERS))
     parser.add_argument("--words", action="append", help='changes to the recipe, "name=value …"; again for another arm')
+    parser.add_argument("--study", choices=STUDIES, help="; ".join(f"{k}: {v.question}" for k, v in STUDIES.items()))
     parser.add_argument("--seeds", type=int, help="default 3, in tuning 1")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help="a run, wall-clock of one thread; default 5")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from low_data_grid import CELLS, CELLS_1, TIER_2, Cell, Row, chosen_setting, length_of, mean_of, place_of
+from low_data_studies import arm_name
 from peers import OURS
 from precision import T_95
 
@@ -51,6 +52,7 @@ def arms_of(rows: list[Row]) -> dict[Arm, dict[int, Row]]:
 
 def name_of(arm: Arm) -> str:
     model, setting, words = arm
+    words = arm_name(words) or words
     inside = "; ".join(part for part in ("" if setting == "default" else setting, words) if part)
     return model + (f" ({inside})" if inside else "")
 

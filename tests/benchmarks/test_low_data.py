@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from astroformer.network import count_parameters
+from astroformer.network import VARIANTS, count_macs, count_parameters, create_network
 from astroformer.training.recipe import Recipe, make_recipe
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -22,6 +22,7 @@ sys.path.insert(0, str(BENCHMARKS))
 low_data: Any = importlib.import_module("low_data")
 low_data_grid: Any = importlib.import_module("low_data_grid")
 low_data_report: Any = importlib.import_module("low_data_report")
+low_data_studies: Any = importlib.import_module("low_data_studies")
 peers: Any = importlib.import_module("peers")
 
 
@@ -251,6 +252,34 @@ def test_images_to_choose_by_are_in_no_split_and_no_test(tmp_path: Path) -> None
     rows = [made_row(made_job(kind="develop", seed=seed), 0.5) for seed in range(3)]
     assert low_data_report.table(rows) == ""
     assert "224 images to choose by" in low_data_report.table(rows, "develop")
+
+
+def test_studies_ask_what_they_say() -> None:
+    """Arms of equal parameters or MACs are so to one percent, and only the arms of a study have its names."""
+    base = VARIANTS["astroformer_atto"]
+
+    def sizes(words: str) -> tuple[int, int]:
+        network = create_network("astroformer_atto", **low_data.parsed(words).get("network", {}))
+        return count_parameters(network), count_macs(network, (64, 64))
+
+    parameters, macs = sizes("")
+    for name, words in low_data_studies.STUDIES["layouts"].arms.items():
+        layout = name.split(",")[0]
+        assert (low_data.parsed(words).get("network", {}).get("layout", base.layout)) == layout
+        found = sizes(words)
+        if "parameters" in name:
+            assert found[0] == pytest.approx(parameters, rel=0.01)
+        if "MACs" in name:
+            assert found[1] == pytest.approx(macs, rel=0.01)
+    arguments = ["--study", "scale", "--sets", "MiraBest, all", "--seeds", "1"]
+    jobs = low_data.jobs_of(low_data.parser().parse_args(["DATA", *arguments]), [])
+    study = low_data_studies.STUDIES["scale"]
+    assert [job.words for job in jobs if job.model == "astroformer"] == list(study.arms.values())
+    assert {job.model for job in jobs if not job.words} == {"astroformer", *study.peers}
+    assert {job.flops for job in jobs} == {low_data_studies.TRAINING_FLOPS}
+    low_data.check([dataclasses.replace(job, data="Fashion-MNIST") for job in jobs], Path("none"), "cpu")  # all recipes
+    row = made_row(made_job(words=study.arms["nano"], flops=1e13, minutes=None))
+    assert "| astroformer (nano) |" in low_data_report.table([row])
 
 
 # Tables and plots ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,79 @@
+"""The paper's own questions as arms of `low_data.py --study NAME`: what each changes, and what stays equal.
+
+An arm is a few words of the recipe of our network (or a peer of the grid); all else is the default, so an arm without
+words is the default itself and what the others are compared with. Runs of a study are equally long in training FLOPs,
+unless another length is asked for: an arm that costs more sees fewer images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peers import OURS
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked, the arms by the name that tables give them, and peers that are shown beside them."""
+
+    question: str
+    arms: dict[str, str]
+    peers: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return (OURS, *self.peers)
+
+
+def _widths(*widths: int, layout: str | None = None) -> str:
+    words = "" if layout is None else f"network.layout={layout} "
+    return f"{words}network.widths=[{','.join(map(str, widths))}]"
+
+
+TRAINING_FLOPS = 1e13  # of a run: with atto 260 epochs of 250 images of 64 px
+
+STUDIES = {
+    # Widths nearest to atto's (in the ratios of the stages) that have its 0.494 M parameters, or its 36.0 MMAC at
+    # 64 px, to within 1 % of it; those of a Transformer stage are multiples of the heads' 16 channels.
+    "layouts": Study(
+        "Which stages should be convolutions (C) and which Transformers (T)?",
+        {
+            "CCCT": "",
+            "CCCC, equal parameters": _widths(32, 48, 84, 100, layout="CCCC"),
+            "CCTT, equal parameters": _widths(24, 36, 80, 96, layout="CCTT"),
+            "CTTT, equal parameters": _widths(28, 32, 80, 96, layout="CTTT"),
+            "CCCC, equal MACs": _widths(36, 52, 88, 108, layout="CCCC"),
+            "CCTT, equal MACs": _widths(28, 40, 80, 80, layout="CCTT"),
+            "CTTT, equal MACs": _widths(24, 48, 64, 96, layout="CTTT"),
+            "TTTT, equal parameters": _widths(32, 64, 64, 96, layout="TTTT"),
+        },
+    ),
+    "parts": Study(
+        "What are the position bias and the attention of channels worth?",
+        {
+            "default": "",
+            "no relative bias": "network.relative_bias=false",
+            "no channel attention": "network.channel_attention=none",
+            "CBAM": "network.channel_attention=cbam",
+        },
+    ),
+    "scale": Study(
+        "How does accuracy grow with parameters and FLOPs?",
+        {
+            "atto / 2": "network.widths=[16,24,40,48]",
+            "atto": "",
+            "pico": "model=astroformer_pico",
+            "nano": "model=astroformer_nano",
+        },
+        peers=("ResNet-18", "WRN-16-2", "WRN-16-4", "CCT-4/3x2", "CCT-7/3x1", "CoAtNet", "ConvNeXt-atto"),
+    ),
+}
+
+
+def arm_name(words: str) -> str | None:
+    """What a study calls an arm of these words; None if it is in no study."""
+    for study in STUDIES.values():
+        for name, some in study.arms.items():
+            if some and some == words:
+                return name
+    return None
