@@ -1,4 +1,4 @@
-// Vectors of 16 floats, and maps of float32 or bfloat16 read and written through them. All arithmetic is float32.
+// Vectors of floats as long as the registers, and maps of float32 or bfloat16 read and written through them. All arithmetic is float32.
 
 #pragma once
 
@@ -10,7 +10,14 @@
 
 namespace {
 
-constexpr int V = 16;  // floats a vector; the compiler splits it where registers are shorter
+// Floats a vector, a divisor of 16. Longer vectors than the registers would work too, but GCC keeps those in memory.
+#if defined(__AVX512F__)
+constexpr int V = 16;
+#elif defined(__AVX__)
+constexpr int V = 8;
+#else
+constexpr int V = 4;
+#endif
 typedef float Vec __attribute__((vector_size(4 * V)));
 typedef int32_t Ints __attribute__((vector_size(4 * V)));
 typedef uint32_t Words __attribute__((vector_size(4 * V)));
