@@ -29,7 +29,7 @@ import numpy as np
 
 import astroformer
 from astroformer.images import open_source
-from precision import T_95
+from precision import FIRST_WORDS, T_95
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 ARMS = {
@@ -91,7 +91,7 @@ def run(name: str, arm: str, seed: int, data: Path, out: Path) -> dict[str, Any]
     if (folder / "run.json").exists() and not (folder / "model").exists():
         _astroformer("train", "--resume", str(folder))
     elif not (folder / "model").exists():
-        words = ["--epochs", str(study.epochs), "--seed", str(seed), *study.words, *ARMS[arm]]
+        words = ["--epochs", str(study.epochs), "--seed", str(seed), *FIRST_WORDS, *study.words, *ARMS[arm]]
         _astroformer("train", train, "--valid", valid, "--out", str(folder), *words)
     seconds = round(time.perf_counter() - began)
     if not (folder / "symmetry" / "symmetry.png").exists():  # which is written last

@@ -23,6 +23,7 @@ from astroformer.metrics import evaluate
 from astroformer.training.loop import predict_store
 from astroformer.training.recipe import Recipe
 from peers import OURS, PLAIN, Trained, trained
+from precision import FIRST_DEFAULTS
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PEERS = {"timm C-C-T-T": {"progressive": 0.0, **PLAIN}, "timm ResNet-18": {"learning_rate": 1e-3, **PLAIN}}
@@ -37,7 +38,7 @@ def trained_on(data: Path, model: str, recipe: Recipe) -> Trained:
 
 def run(model: str, seed: int, data: Path, minutes: float) -> dict[str, object]:
     """Trains once and measures once."""
-    made = trained_on(data, model, Recipe(minutes=minutes, seed=seed, **PEERS.get(model, {})))
+    made = trained_on(data, model, Recipe(minutes=minutes, seed=seed, **{**FIRST_DEFAULTS, **PEERS.get(model, {})}))
     classes = made.classifier.classes
     evaluation = evaluate(made.valid.labels, predict_store(made.classifier, made.valid), classes)
     return {

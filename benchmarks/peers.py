@@ -283,7 +283,15 @@ def _vit_tiny(shape: Shape) -> nn.Module:
 
 def _adamw(learning_rate: float, stochastic_depth: float, weight_decay: float = 0.05, **words: Any) -> dict[str, Any]:
     network = {"stochastic_depth": stochastic_depth}
-    return {"learning_rate": learning_rate, "weight_decay": weight_decay, "network": network, **words}
+    settings = {"learning_rate": learning_rate, "weight_decay": weight_decay, "batch_size": 64, "network": network}
+    return settings | words
+
+
+def _as_ours(learning_rate: float, stochastic_depth: float) -> Setting:
+    """What our own rules make of few images: small batches, at half of the rate for batches of 64, and the weight decay
+    by the length of the run."""
+    words = _adamw(learning_rate / 2, stochastic_depth, batch_size=16) | {"weight_decay": None}
+    return Setting(f"AdamW {learning_rate / 2:g}, as ours", words, "our own rules, at a rate that suits the network")
 
 
 def _sgd(learning_rate: float, weight_decay: float, batch_size: int, **words: Any) -> dict[str, Any]:
@@ -301,9 +309,10 @@ _SMALL_SETS = Setting(
 _WRN = (
     _SMALL_SETS,
     Setting("SGD 0.05", _sgd(0.05, 5e-4, 64), "Zagoruyko & Komodakis 2016: 0.1 at batch 128, Nesterov 0.9, 5e-4"),
-    Setting("AdamW 2e-3", _adamw(2e-3, 0.0), "our loop's optimizer, at half of our own rate"),
+    _as_ours(2e-3, 0.0),
 )
 _CCT = (
+    _as_ours(1e-3, 0.1),
     Setting("AdamW 1e-3", _adamw(1e-3, 0.1, 0.06), "as the next without mixing, faster for a short schedule"),
     Setting("AdamW 5.5e-4", _adamw(5.5e-4, 0.1, 0.06), "Hassani et al. 2021: configs/pretrained/cct_7-3x1_cifar10"),
     Setting(
@@ -318,6 +327,7 @@ PEERS: dict[str, Peer] = {
         _resnet18,
         any_size=True,
         settings=(
+            _as_ours(1e-3, 0.0),
             Setting("AdamW 1e-3", _adamw(1e-3, 0.0), "the usual rate of AdamW for it"),
             Setting("SGD 0.05", _sgd(0.05, 5e-4, 64), "He et al. 2016, arXiv 1512.03385, CIFAR: 0.1 at batch 128"),
             _SMALL_SETS,
@@ -336,8 +346,8 @@ PEERS: dict[str, Peer] = {
         _coatnet("astroformer_atto"),
         any_size=False,
         settings=(
-            Setting("AdamW 4e-3", _adamw(4e-3, 0.05), "our own rate for a network of this size"),
-            Setting("AdamW 2e-3", _adamw(2e-3, 0.05), "half of it"),
+            _as_ours(4e-3, 0.05),
+            Setting("AdamW 2e-3", _adamw(2e-3, 0.05), "half of our first rate for a network of this size"),
             Setting("AdamW 1e-3", _adamw(1e-3, 0.05), "Dai et al. 2021, arXiv 2106.04803 (batch 4096)"),
         ),
     ),
@@ -345,6 +355,7 @@ PEERS: dict[str, Peer] = {
         _convnext,
         any_size=True,
         settings=(
+            _as_ours(1e-3, 0.1),
             Setting("AdamW 1e-3", _adamw(1e-3, 0.1), "a quarter of the next: batches of 64 instead of 4096"),
             Setting("AdamW 4e-3", _adamw(4e-3, 0.1), "Liu et al. 2022, arXiv 2201.03545 (batch 4096)"),
         ),
@@ -353,6 +364,7 @@ PEERS: dict[str, Peer] = {
         _efficientnet,
         any_size=True,
         settings=(
+            _as_ours(1e-3, 0.1),
             Setting("AdamW 1e-3", _adamw(1e-3, 0.1), "AdamW in place of the authors' RMSProp, which needs long runs"),
             Setting("SGD 0.05", _sgd(0.05, 5e-4, 64), "as for ResNet-18"),
         ),
@@ -361,6 +373,7 @@ PEERS: dict[str, Peer] = {
         _maxvit,
         any_size=False,
         settings=(
+            _as_ours(2e-3, 0.1),
             Setting("AdamW 2e-3", _adamw(2e-3, 0.1), "twice the next, for a narrow network"),
             Setting("AdamW 1e-3", _adamw(1e-3, 0.1), "Tu et al. 2022, arXiv 2204.01697: 3e-3 at batch 4096"),
         ),
@@ -369,6 +382,7 @@ PEERS: dict[str, Peer] = {
         _vit_tiny,
         any_size=False,
         settings=(
+            _as_ours(5e-4, 0.1),
             Setting("AdamW 5e-4", _adamw(5e-4, 0.1), "DeiT (Touvron et al. 2021, arXiv 2012.12877), without mixing"),
             Setting("AdamW 5e-4, mixing", _adamw(5e-4, 0.1, augment=_MIXING), "DeiT's RandAugment, mixup and CutMix"),
         ),

@@ -27,6 +27,10 @@ ARMS = {
     "fused bfloat16": ["--speed", "fused", "--precision", "bf16"],
     "plain float32": ["--speed", "plain", "--precision", "no"],
 }
+# Our defaults before they went by the number of images and the length of a run. Studies that compare ways of one
+# training, and have rows made so, keep them.
+FIRST_DEFAULTS = {"batch_size": 64, "learning_rate": 4e-3, "weight_decay": 0.05}
+FIRST_WORDS = [word for k, v in FIRST_DEFAULTS.items() for word in (f"--{k.replace('_', '-')}", str(v))]
 SCORES = ("balanced_accuracy", "top1", "nll")
 T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}  # Student's t, by n
 
@@ -42,7 +46,8 @@ def run(arm: str, seed: int, data: Path, epochs: int) -> dict[str, object]:
         began = time.perf_counter()
         program = "import sys; from astroformer.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", program, "train", str(data / "train"), "--valid", str(data / "valid")]
-        command += ["--epochs", str(epochs), "--seed", str(seed), "--quiet", "--out", f"{folder}/run", *ARMS[arm]]
+        command += ["--epochs", str(epochs), "--seed", str(seed), "--quiet", "--out", f"{folder}/run"]
+        command += [*FIRST_WORDS, *ARMS[arm]]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
         config = json.loads(Path(folder, "run", "model", "config.json").read_text(encoding="utf-8"))
     scores = {name: round(config["metrics"][name]["value"], 5) for name in SCORES}

@@ -33,6 +33,7 @@ from astroformer.network.phases import phase_score
 from astroformer.training.recipe import NetworkSettings, Recipe
 from galaxy_zoo2 import trained_on
 from peers import PLAIN, Trained
+from precision import FIRST_DEFAULTS
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "consistency.png"
@@ -89,7 +90,7 @@ def inputs_of(made: Trained, name: str, data: Path, images: int) -> Inputs:
 def measure(name: str, data: Path, epochs: int, images: int) -> list[dict[str, Any]]:
     """Trains a network, and measures it in each way that it is asked."""
     model, words, ways = NETWORKS[name]
-    made = trained_on(data, model, Recipe(epochs=epochs, evaluations=1, **words))
+    made = trained_on(data, model, Recipe(epochs=epochs, evaluations=1, **{**FIRST_DEFAULTS, **words}))
     inputs = inputs_of(made, name, data, images)
     preprocessing = made.classifier.preprocessing
     store = ImageStore.build(open_source(data / "train"), preprocessing, cache=default_cache())

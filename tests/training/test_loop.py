@@ -27,7 +27,7 @@ from astroformer.training import loop as loop_module
 from astroformer.training.augment import PRESETS
 from astroformer.training.checkpoint import load_checkpoint
 from astroformer.training.loop import Fit, Loop, class_weights, count_steps, draw_keys, epoch_order, predict_store
-from astroformer.training.optimizer import cosine_with_warmup
+from astroformer.training.optimizer import cosine_with_warmup, decay_by_length
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.run import RunFolder
 
@@ -132,6 +132,25 @@ def test_every_optimizer_learns_shades(tmp_path: Path, optimizer: str) -> None:
     fit = make_loop(Small(), shades(24, tmp_path), settings).fit()
     losses = [row["train_loss"] for row in fit.state.history]
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_decay_goes_by_the_length_of_the_run_unless_it_is_given(tmp_path: Path) -> None:
+    store = shades(24, tmp_path)
+    for epochs, optimizer, given in ((5, "adamw", None), (10, "adamw", None), (5, "sgd", None), (5, "adamw", 0.3)):
+        network = Small()
+        found: set[tuple[float, ...]] = set()
+        loop = make_loop(network, store, recipe(epochs=epochs, optimizer=optimizer, weight_decay=given))
+        network.when = lambda _, loop=loop, found=found: found.add(  # type: ignore[misc]
+            tuple(group["weight_decay"] for group in loop.optimizer.param_groups)
+        )
+        loop.fit()
+        momentum = 0.9 if optimizer == "sgd" else 0.0
+        by_length = decay_by_length(epochs * 6, learning_rate=0.01, momentum=momentum)
+        assert found == {(by_length if given is None else given, 0.0)}
+    clock = make_loop(Small(), store, recipe(epochs=None, minutes=0.02, weight_decay=None))
+    state = clock.fit().state
+    last = clock.optimizer.param_groups[0]["weight_decay"]
+    assert last == pytest.approx(decay_by_length(state.updates, learning_rate=0.01), rel=0.2)
 
 
 # Batches ----------------------------------------------------------------------------------------------------

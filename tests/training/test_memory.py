@@ -159,7 +159,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
 )
 def test_as_few_parts_as_fit(free: list[int | None], gib: int, processes: int, parts: int) -> None:
     free[0] = gib * GIB
-    found, said = decide_parts(Recipe(), CONFIG, SIZE, "cpu", processes=processes)
+    found, said = decide_parts(Recipe(batch_size=64), CONFIG, SIZE, "cpu", processes=processes)
     assert found == parts
     assert (said is None) == (parts == 1)
     largest = math.ceil(64 / processes / parts)
@@ -172,9 +172,9 @@ def test_as_few_parts_as_fit(free: list[int | None], gib: int, processes: int, p
 def test_too_little_memory_is_said_with_what_to_do(free: list[int | None]) -> None:
     free[0] = 23 * GIB
     with pytest.raises(UserError, match=r"about 12.0 GiB with two images at a time, and 11.5 GiB of cpu memory"):
-        decide_parts(Recipe(), CONFIG, SIZE, "cpu")
+        decide_parts(Recipe(batch_size=64), CONFIG, SIZE, "cpu")
     free[0] = None
-    assert decide_parts(Recipe(), CONFIG, SIZE, "cpu")[0] == 1
+    assert decide_parts(Recipe(batch_size=64), CONFIG, SIZE, "cpu")[0] == 1
 
 
 def test_the_parts_are_decided_once_and_kept(
@@ -198,7 +198,7 @@ def test_the_parts_are_decided_once_and_kept(
 
 def test_batch_size_auto_is_the_recipes_batch_in_parts_to_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     assert make_recipe({"batch_size": "auto"}) == Recipe()
-    for settings in ({"batch_size": "auto", "accumulate": 2}, {"accumulate": 65}):
+    for settings in ({"batch_size": "auto", "accumulate": 2}, {"batch_size": 64, "accumulate": 65}):
         with pytest.raises(UserError, match="accumulate"):
             make_recipe(settings)
     assert cli.main(["train", "mock-galaxies", "--batch-size=auto", "--accumulate", "2"]) == 2

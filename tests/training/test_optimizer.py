@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from astroformer.network import VARIANTS, create_network
-from astroformer.training.optimizer import cosine_with_warmup, create_optimizer, split_parameters
+from astroformer.training.optimizer import (
+    MEMORY,
+    cosine_with_warmup,
+    create_optimizer,
+    decay_by_length,
+    split_parameters,
+)
 
 OPTIMIZERS = {"adamw": 1e-2, "sgd": 0.1, "muon": 1e-2}
 
@@ -107,6 +113,22 @@ def test_momentum_reaches_sgd_and_muon() -> None:
     for name in ("sgd", "muon"):
         optimizer = create_optimizer(nn.Linear(3, 3), name, learning_rate=0.1, weight_decay=0, momentum=0.7)
         assert {group["momentum"] for group in optimizer.param_groups} == {0.7}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("updates", [400, 1600])
+def test_weights_forget_in_a_share_of_the_run(name: str, updates: int) -> None:
+    """With nothing that pushes back and at the peak rate, a run of any length leaves exp(-1 / MEMORY) of them."""
+    rate, momentum = 0.01, 0.9
+    layer = nn.Linear(3, 3)
+    before = layer.weight.detach().clone()
+    decay = decay_by_length(updates, learning_rate=rate, momentum=momentum if name == "sgd" else 0.0)
+    optimizer = create_optimizer(layer, name, learning_rate=rate, weight_decay=decay, momentum=momentum)
+    for _ in range(updates):
+        layer.weight.grad, layer.bias.grad = torch.zeros(3, 3), torch.zeros(3)
+        optimizer.step()
+    left = (layer.weight.detach() / before).mean().item()
+    assert left == pytest.approx(math.exp(-1 / MEMORY), rel=0.1)  # momentum begins at rest
 
 
 def test_schedule_rises_in_a_line_and_falls_in_a_cosine() -> None:

@@ -40,7 +40,7 @@ def sources(n: int, size: int, width: float, seed: int = 0) -> list[Array]:
 
 def test_everything_open_is_decided_and_nothing_given_is_changed() -> None:
     recipe, said = decide(CPU, images_of(noise(10, 40, 40, 3)))
-    for name in ("channels", "storage", "crop", "image_size", "learning_rate", "minutes"):
+    for name in ("channels", "storage", "crop", "image_size", "batch_size", "learning_rate", "minutes"):
         assert getattr(recipe, name) is not None
     assert recipe.model == "astroformer_atto"
     assert recipe.speed != "auto"
@@ -54,6 +54,7 @@ def test_everything_open_is_decided_and_nothing_given_is_changed() -> None:
             "crop": 0.5,
             "image_size": 32,
             "learning_rate": 0.3,
+            "batch_size": 24,
             "epochs": 2,
             "model": "astroformer_pico",
             "precision": "bf16",
@@ -148,14 +149,26 @@ def test_a_gpu_gets_a_larger_network_and_image(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
-def test_learning_rate_follows_the_optimizer(optimizer: Any) -> None:
-    recipe = decide(Recipe(device="cpu", optimizer=optimizer), images_of(noise(4, 32, 32, 1)))[0]
-    assert recipe.learning_rate == {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}[optimizer]
+def test_learning_rate_follows_the_optimizer_and_the_batch(optimizer: Any) -> None:
+    at_64 = {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}[optimizer]
+    for batch_size, share in ((16, 0.5), (64, 1.0), (2048, 1.0), (None, 0.5)):
+        settings = Recipe(device="cpu", optimizer=optimizer, batch_size=batch_size)
+        recipe = decide(settings, images_of(noise(4, 32, 32, 1)))[0]
+        assert recipe.learning_rate == at_64 * share
+
+
+@pytest.mark.parametrize(("images", "expected"), [(4, 16), (1_000, 16), (2_048, 32), (4_096, 64), (50_000, 64)])
+def test_batches_grow_with_the_number_of_images(images: int, expected: int) -> None:
+    one = noise(1, 32, 32, 1)[0]
+    many = LabelledImages("test", ["x"] * images, np.zeros(images, int), ("a", "b"), lambda i: one)
+    assert decide(CPU, many)[0].batch_size == expected
+    assert decide(make_recipe({"device": "cpu", "accumulate": 40}), many)[0].batch == max(40, expected)
+    assert decide(make_recipe({"device": "cpu", "batch_size": 5}), many)[0].batch == 5
 
 
 def test_learning_rate_falls_with_the_width_that_is_asked_for() -> None:
     wide = {"network": {"widths": [64, 96, 160, 192]}}
-    settings = make_recipe({"model": "astroformer_atto", "device": "cpu", **wide})
+    settings = make_recipe({"model": "astroformer_atto", "device": "cpu", "batch_size": 64, **wide})
     recipe, _ = decide(settings, images_of(noise(4, 32, 32, 1)))
     assert recipe.learning_rate == 2e-3  # of atto 4e-3, at half of the width
 

@@ -36,7 +36,7 @@ from astroformer.training.averaging import AveragedNetwork
 from astroformer.training.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
 from astroformer.training.fused import fuse, unfuse, why_not_fused
 from astroformer.training.memory import PREDICT_BATCH
-from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
+from astroformer.training.optimizer import cosine_with_warmup, create_optimizer, decay_by_length
 from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe
 from astroformer.training.resident import Streamed, resident, to_device
@@ -150,7 +150,7 @@ def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
 
 def predict_batch(recipe: Recipe) -> int:
     """Images a forward pass over the validation images: as many as fit where a part of a batch trains."""
-    return min(PREDICT_BATCH, 2 * math.ceil(recipe.batch_size / recipe.parts))
+    return min(PREDICT_BATCH, 2 * math.ceil(recipe.batch / recipe.parts))
 
 
 def predict_store(classifier: Classifier, store: ImageStore, batch_size: int = PREDICT_BATCH) -> np.ndarray[Any, Any]:
@@ -205,7 +205,7 @@ class Loop:
             network,
             recipe.optimizer,
             learning_rate=learning_rate,
-            weight_decay=recipe.weight_decay,
+            weight_decay=recipe.weight_decay or 0.0,  # by the length of the run: from the first step on
             momentum=recipe.momentum,
         )
         self.plain = network
@@ -223,7 +223,7 @@ class Loop:
         self.small_augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=small) if smaller else None
         weights = class_weights(recipe, train.labels, train.classes)
         self.class_weights = None if weights is None else weights.to(device)
-        self.steps_per_epoch = count_steps(len(train), recipe.batch_size)
+        self.steps_per_epoch = count_steps(len(train), recipe.batch)
         self.state = State()
         self._progress = 0.0  # at the step being made
         self._ahead = np.empty(0, np.int64)  # what the next step of the epoch takes
@@ -321,9 +321,7 @@ class Loop:
         """One update on the images of `keys[:-1]`; the last one is only the partner of the one before it."""
         state, recipe, accelerator = self.state, self.recipe, self.accelerator
         progress = self._progress = self.progress()
-        factor = cosine_with_warmup(progress, warmup=recipe.warmup, final=recipe.final_learning_rate)
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * factor  # type: ignore[operator]
+        self._set_pace(progress)
         rank, world = accelerator.process_index, accelerator.num_processes
         torch.manual_seed(step_seed(recipe.seed, state.epoch, state.step, rank))
         self.network.train()
@@ -359,14 +357,31 @@ class Loop:
             self.average.decay = self._decay(progress)
             self.average.update(self.plain)
 
+    def _set_pace(self, progress: float) -> None:
+        """Learning rate and weight decay of the step at `progress`."""
+        recipe = self.recipe
+        factor = cosine_with_warmup(progress, warmup=recipe.warmup, final=recipe.final_learning_rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * factor  # type: ignore[operator]
+            if recipe.weight_decay is None and group["decays"]:
+                group["weight_decay"] = decay_by_length(
+                    self._length(progress),
+                    learning_rate=recipe.learning_rate,  # type: ignore[arg-type]
+                    momentum=recipe.momentum if recipe.optimizer == "sgd" else 0.0,
+                )
+
+    def _length(self, progress: float) -> float:
+        """Updates of the whole run; by the clock, as many as there will be if it goes on as fast as until now."""
+        epochs, updates = self.recipe.epochs, self.state.updates
+        return max(1.0, updates / max(progress, 1e-6)) if epochs is None else epochs * self.steps_per_epoch
+
     def _decay(self, progress: float) -> float:
         """Share of the averaged weights that stays in this update.
 
         The memory is a share of the run. Young runs remember no more than a tenth of what they have seen.
         """
-        epochs, updates = self.recipe.epochs, self.state.updates
-        length = updates / max(progress, 1e-6) if epochs is None else epochs * self.steps_per_epoch
-        decay = math.exp(-1.0 / max(self.recipe.ema * length, 1e-6))
+        updates = self.state.updates
+        decay = math.exp(-1.0 / max(self.recipe.ema * self._length(progress), 1e-6))
         return min(decay, (1 + updates) / (10 + updates))
 
     def _batch(self, keys: np.ndarray[Any, Any], labels_N: Tensor) -> tuple[Tensor, Tensor]:

@@ -266,7 +266,7 @@ def _fitting(setups: list[Setup]) -> int:
         return len(setups)
     needs = [
         _PROCESS + footprint(s.recipe, s.network.config, s.preprocessing.image_size).of(
-            math.ceil(s.recipe.batch_size / s.recipe.parts))
+            math.ceil(s.recipe.batch / s.recipe.parts))
         for s in setups
     ]  # fmt: skip
     return max(1, int(free // max(needs)))

@@ -187,7 +187,7 @@ def decide_parts(
     if free is None:
         return 1, "how much memory is free can't be told here: a batch is computed whole (--accumulate to change)"
     usable = _SHARE * free / (processes if device == "cpu" else 1)
-    own = math.ceil(recipe.batch_size / processes)
+    own = math.ceil(recipe.batch / processes)
     for count in (at_most, footprint):
         needed = count(recipe, config, size)
         fits = int((usable - needed.fixed) // needed.image)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+MEMORY = 0.3  # share of a run; the figures are in docs/experiments.md
+
 
 def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(decayed, spared): matrices and kernels; and norms, biases and position-bias tables (`no_weight_decay()`)."""
@@ -33,8 +35,8 @@ def create_optimizer(
     """
     decayed, spared = split_parameters(network)
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": spared, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": weight_decay, "decays": True},
+        {"params": spared, "weight_decay": 0.0, "decays": False},
     ]
     if name == "adamw":
         # Fused: one pass over each tensor instead of a loop of small operations.
@@ -62,6 +64,19 @@ class _AdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         return inspect.unwrap(torch.optim.AdamW.step)(self, closure)
+
+
+def decay_by_length(updates: float, *, learning_rate: float, momentum: float = 0.0) -> float:
+    """The weight decay with which weights remember a share of `MEMORY` of a run of so many updates.
+
+    With decoupled decay, weights are an average of the updates over the last 1 / (learning rate × decay) of them, and
+    that time as a share of the run is what carries over from one run to another (Wang & Aitchison, arXiv 2405.13698).
+
+    Args:
+        learning_rate: the peak.
+        momentum: of SGD, whose decay is part of the gradient, so that momentum multiplies it by 1 / (1 - momentum).
+    """
+    return (1.0 - momentum) / (MEMORY * learning_rate * updates)
 
 
 def cosine_with_warmup(progress: float, *, warmup: float, final: float) -> float:

@@ -86,14 +86,20 @@ class Recipe(BaseModel):
     # optimisation
     optimizer: Literal["adamw", "sgd", "muon"] = Field("adamw", description="what turns gradients into updates")
     learning_rate: float | None = Field(
-        None, gt=0, description="peak; none: by optimizer and width, adamw 4e-3 for atto"
+        None, gt=0, description="peak; none: by optimizer, width and batch size, adamw 2e-3 for atto and batches of 16"
     )
-    weight_decay: float = Field(0.05, ge=0, description="spares norms, biases and position-bias tables")
+    weight_decay: float | None = Field(
+        None,
+        ge=0,
+        description="spares norms, biases and position-bias tables; none: by the length of the run, so that weights "
+        "remember 30 % of it",
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and muon")
-    batch_size: int = Field(
-        64,
+    batch_size: int | None = Field(
+        None,
         ge=1,
-        description="images a step, over all processes and parts; auto: as many as the recipe says, accumulate: none",
+        description="images a step, over all processes and parts; none: by the number of images, 16 to 64; auto: as "
+        "many as the recipe says, accumulate: none",
     )
     accumulate: int | None = Field(
         None, ge=1, description="parts that a batch is computed in; none: as few as fit the memory, mostly 1"
@@ -143,6 +149,12 @@ class Recipe(BaseModel):
     def images_seed(self) -> int:
         """Seed of what a source draws and of the split; runs that share it train on the same images."""
         return self.seed if self.split_seed is None else self.split_seed
+
+    @property
+    def batch(self) -> int:
+        """`batch_size` of a decided recipe."""
+        assert self.batch_size is not None, "the recipe is not decided"
+        return self.batch_size
 
     @property
     def parts(self) -> int:
@@ -198,7 +210,7 @@ class Recipe(BaseModel):
             )
         if isinstance(self.class_weights, dict) and any(w < 0 for w in self.class_weights.values()):
             raise UserError(f"class_weights {self.class_weights} can't be; each weight is a number of at least 0.")
-        if self.parts > self.batch_size:
+        if self.batch_size is not None and self.parts > self.batch_size:
             raise UserError(f"accumulate ({self.accumulate}) can't exceed batch_size ({self.batch_size}).")
         return self
 

@@ -28,7 +28,8 @@ from astroformer.training.recipe import Recipe, make_recipe
 _SAMPLE = 256
 _GRID = 48  # px a side of the reduced frames that the crop is measured on
 _CROP_SHARE = 0.9
-LEARNING_RATES = {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}  # adamw: of a network as narrow as atto
+_BATCH = 64  # images; the largest batch by the rule
+LEARNING_RATES = {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}  # with it; adamw: of a network as narrow as atto
 _NARROW = VARIANTS["astroformer_atto"].widths[-1]
 _DEFAULT_MINUTES = 10.0
 _WORTHWHILE = 1.3  # times as fast bfloat16 products have to be
@@ -47,8 +48,10 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     - model: atto on a CPU; on a GPU nano.
     - speed and precision: fused kernels on a CPU that can have them, in bfloat16 where its matrix products are at least
       1.3 times as fast; on a GPU plain steps in bfloat16.
-    - learning rate: sgd 0.05, muon 2e-3; adamw 4e-3 for atto, and for wider networks falling as 1 / width of S4, as the
-      best rate of Adam does (Yang et al., arXiv 2203.03466).
+    - batch size: a 64th of the images, at least 16 and at most 64.
+    - learning rate: sgd 0.05, muon 2e-3, adamw 4e-3 for atto, for batches of 64 and more; below as the root of the
+      batch size (Malladi et al., arXiv 2205.10287); of adamw falling as 1 / width of S4 for wider networks, as the best
+      rate of Adam does (Yang et al., arXiv 2203.03466).
 
     Raises:
         UserError: no sampled image can be read, or their channels differ in a way that needs a decision.
@@ -94,8 +97,13 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         kept = side * (settings.get("crop") or recipe.crop or 1.0)
         largest = 64 if device == "cpu" else 128
         settings["image_size"] = max(32, int(min(kept, largest)) // multiple * multiple)
+    batch_size = recipe.batch_size
+    if batch_size is None:
+        batch_size = min(max(round(len(images) / 64), 16), _BATCH)
+        # Never fewer than the parts that were asked for.
+        batch_size = settings["batch_size"] = max(batch_size, recipe.parts)
     if recipe.learning_rate is None:
-        rate = LEARNING_RATES[recipe.optimizer]
+        rate = LEARNING_RATES[recipe.optimizer] * math.sqrt(min(1.0, batch_size / _BATCH))
         width = config.widths[-1]
         settings["learning_rate"] = rate * _NARROW / width if recipe.optimizer == "adamw" else rate
     step, sentence = _step(recipe, device)

@@ -28,7 +28,7 @@ from astroformer.errors import UserError
 from astroformer.network.blocks import StochasticDepth
 from astroformer.training.checkpoint import load_checkpoint
 from astroformer.training.loop import Fit, Loop, step_seed, training_loss
-from astroformer.training.optimizer import cosine_with_warmup, create_optimizer
+from astroformer.training.optimizer import create_optimizer
 from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe
 from astroformer.training.train import Setup, create_accelerator, create_loop, describe, finish
@@ -98,7 +98,7 @@ class Stack(Loop):
             self.template,
             recipe.optimizer,
             learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
+            weight_decay=recipe.weight_decay or 0.0,
             momentum=recipe.momentum,
         )
         name_of = {id(p): name for name, p in named.items()}
@@ -159,7 +159,7 @@ class Stack(Loop):
             for name in _SHARED:
                 setattr(member.state, name, getattr(state, name))
             for group, own in zip(self.optimizer.param_groups, member.optimizer.param_groups, strict=True):
-                own["lr"] = group["lr"]
+                own["lr"], own["weight_decay"] = group["lr"], group["weight_decay"]
             member._started = self._started
             member._window = getattr(member, "_window", self._window)
 
@@ -201,9 +201,7 @@ class Stack(Loop):
         """One update of every run, on the images of `keys[k, :-1]`."""
         state, recipe = self.state, self.recipe
         progress = self.progress()
-        factor = cosine_with_warmup(progress, warmup=recipe.warmup, final=recipe.final_learning_rate)
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * factor  # type: ignore[operator]
+        self._set_pace(progress)
         batches = []
         for k, member in enumerate(self.members):
             member._progress = progress
