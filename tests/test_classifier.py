@@ -124,6 +124,12 @@ def test_precision_is_a_choice(
 
 def test_symmetry_is_a_choice(classifier: Classifier, model_folder: Path, galaxy_folder: Path, tmp_path: Path) -> None:
     averaged = astroformer.load(model_folder, symmetry="shift+d4")
+    # What was measured of the single view is not claimed for the average.
+    measured = astroformer.load(model_folder)
+    measured.info["metrics"] = {"n": 20, "top1": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    folder = measured.save(tmp_path / "measured")
+    assert astroformer.load(folder, symmetry="shift").info["metrics"] == measured.info["metrics"]
+    assert "metrics" not in astroformer.load(folder, symmetry="shift+d4").info
     stored_BCHW = np.stack([classifier.preprocessing.apply(read_image(path)) for path in paths_of(galaxy_folder)])
     turned = [np.rot90(stored_BCHW, k, (2, 3)) for k in range(4)]
     views = [np.ascontiguousarray(view) for v in turned for view in (v, v[..., ::-1])]

@@ -289,7 +289,7 @@ class Classifier:
         network = Astroformer(replace(config, equivariance="frame")).to(self.device)
         network.load_state_dict({**network.state_dict(), **self.network.state_dict()})
         network.frame.fit(self.preprocessing.normalize(torch.from_numpy(stored_BCHW).to(self.device)))
-        info = {name: value for name, value in self.info.items() if name not in ("metrics", "member_metrics")}
+        info = _without_metrics(self.info)
         return Classifier(network.eval(), self.preprocessing, self.classes, info, self.precision)
 
     # -- several as one ----------------------------------------------------------------------------------------------
@@ -358,8 +358,9 @@ class Classifier:
         """Reads a model folder, or a run folder that holds one, and proves that it is whole.
 
         `device` is "cpu", "cuda" or "auto" (CUDA when there is one); for `precision` see `pick_precision`.
-        `symmetry` is "shift" or "shift+d4" (logits averaged over quarter turns and flips, at 8 times the cost of the
-        network); None: as the model was trained with.
+        `symmetry` is "shift" or "shift+d4" (logits averaged over turned and mirrored views, each at the cost of one);
+        None: as the model was trained with. The metrics of a model are those of the symmetry that it was saved with:
+        with another one they are not known, and `evaluate` measures them.
 
         Raises:
             UserError: not a model folder, made by a newer version, damaged, or weights that do not fit the config.
@@ -426,11 +427,18 @@ class Classifier:
             raise UserError(f"weight file '{weights}' is not the one that config.json names (its SHA-256 differs).")
         network.load_state_dict(state)
         info = {k: v for k, v in config.items() if k not in _OWN_KEYS}
+        if settings.get("symmetry", "shift") != config["network"].get("symmetry", "shift"):
+            info = _without_metrics(info)
         classifier = cls(network.eval(), preprocessing, classes, info, precision)
         return classifier.to(device)
 
 
 _OWN_KEYS = ("format", "network", "members", "preprocessing", "classes", "weights_sha256", "versions")
+
+
+def _without_metrics(info: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a classifier that answers in another way than the one that was measured."""
+    return {name: value for name, value in info.items() if name not in ("metrics", "member_metrics")}
 
 
 def load(

@@ -185,6 +185,10 @@ def test_what_cannot_be_done_is_said_before_the_work(tmp_path: Path, cache: Path
     with pytest.raises(UserError, match="no group of runs"):
         resume_many(tmp_path)
     assert cli.main(["train", SOURCE, "--together", "stacked"]) == 2
+    # What shows while the runs are prepared leaves no empty folder behind.
+    with pytest.raises(UserError, match="'Spiral', which is no class"):
+        train_many(SOURCE, [recipe(class_weights={"Spiral": 2.0})], out=tmp_path / "group", cache=cache)
+    assert not (tmp_path / "group").exists()
 
 
 def test_in_turn_stops_as_a_whole(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

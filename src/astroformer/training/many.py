@@ -171,20 +171,16 @@ def prepare_many(
         together = "processes" if device == "cpu" else "in-turn" if reasons else "stacked"
     group = RunFolder.create(out, str(source)).path
     names, setups = _names(recipes), list[Setup]()
-    for name, recipe in zip(names, recipes, strict=True):
-        # What was decided is said for the first run alone; it is in the run.json of each.
-        quiet = reporter if name == names[0] else Reporter(quiet=True)
-        setup = prepare(
-            source,
-            recipe,
-            valid=valid,
-            out=group / name,
-            init_from=init_from,
-            strict=strict,
-            cache=cache,
-            reporter=quiet,
-        )
-        setups.append(setup)
+    options: Any = {"valid": valid, "init_from": init_from, "strict": strict, "cache": cache}
+    try:
+        for name, recipe in zip(names, recipes, strict=True):
+            # What was decided is said for the first run alone; it is in the run.json of each.
+            quiet = reporter if name == names[0] else Reporter(quiet=True)
+            setups.append(prepare(source, recipe, out=group / name, reporter=quiet, **options))
+    except UserError:
+        if not any(group.iterdir()):
+            group.rmdir()  # so that the next attempt is not number 2
+        raise
     if together == "stacked" and (reason := why_not_stacked(setups[0].recipe)):
         reporter.say(f"one after the other, since {reason}")
         together = "in-turn"
