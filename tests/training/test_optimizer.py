@@ -9,6 +9,7 @@ from torch import nn
 
 from astroformer.network import VARIANTS, create_network
 from astroformer.training.optimizer import (
+    LEAST_MEMORY,
     MEMORY,
     cosine_with_warmup,
     create_optimizer,
@@ -116,7 +117,7 @@ def test_momentum_reaches_sgd_and_muon() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("updates", [400, 1600])
+@pytest.mark.parametrize("updates", [2000, 4000])
 def test_weights_forget_in_a_share_of_the_run(name: str, updates: int) -> None:
     """With nothing that pushes back and at the peak rate, a run of any length leaves exp(-1 / MEMORY) of them."""
     rate, momentum = 0.01, 0.9
@@ -129,6 +130,8 @@ def test_weights_forget_in_a_share_of_the_run(name: str, updates: int) -> None:
         optimizer.step()
     left = (layer.weight.detach() / before).mean().item()
     assert left == pytest.approx(math.exp(-1 / MEMORY), rel=0.1)  # momentum begins at rest
+    short = decay_by_length(10, learning_rate=rate)
+    assert short == decay_by_length(100, learning_rate=rate) == 1 / (LEAST_MEMORY * rate)
 
 
 def test_schedule_rises_in_a_line_and_falls_in_a_cosine() -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-MEMORY = 0.3  # share of a run; the figures are in docs/experiments.md
+# How long weights remember their updates, as a share of the run, and at least how many updates: docs/experiments.md.
+MEMORY = 0.3
+LEAST_MEMORY = 400
 
 
 def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -67,7 +69,8 @@ class _AdamW(torch.optim.AdamW):
 
 
 def decay_by_length(updates: float, *, learning_rate: float, momentum: float = 0.0) -> float:
-    """The weight decay with which weights remember a share of `MEMORY` of a run of so many updates.
+    """The weight decay with which weights remember a share of `MEMORY` of a run of so many updates, but no fewer than
+    `LEAST_MEMORY` of them: in a shorter run decay would only pull at weights that have learned little yet.
 
     With decoupled decay, weights are an average of the updates over the last 1 / (learning rate × decay) of them, and
     that time as a share of the run is what carries over from one run to another (Wang & Aitchison, arXiv 2405.13698).
@@ -76,7 +79,7 @@ def decay_by_length(updates: float, *, learning_rate: float, momentum: float = 0
         learning_rate: the peak.
         momentum: of SGD, whose decay is part of the gradient, so that momentum multiplies it by 1 / (1 - momentum).
     """
-    return (1.0 - momentum) / (MEMORY * learning_rate * updates)
+    return (1.0 - momentum) / (max(MEMORY * updates, LEAST_MEMORY) * learning_rate)
 
 
 def cosine_with_warmup(progress: float, *, warmup: float, final: float) -> float:
