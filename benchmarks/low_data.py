@@ -25,6 +25,8 @@ so the same command resumes.
   balanced accuracy in them (the nearest tuned number of images of the same data set), else the first of `peers.py`.
 - **Development**: `--develop` measures on further training images, which are in no split and are no test images, so
   that a recipe can be chosen by them; rows marked `develop`, tables apart.
+- **Ensembles** (`--members K`, of ours): K networks with seeds of their own on the same images, each for a K-th of the
+  length, answer with the mean of their probabilities; costs and sizes are those of all. Tables keep them apart.
 - **Views**: scores with the logits averaged over the eight quarter turns and flips (sky), or over the image and its
   mirror image (photographs), stand beside those without.
 - **ECE**: expected calibration error, 15 bins of equal width of the confidence (Guo et al., arXiv 1706.04599, eq. 3).
@@ -50,7 +52,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from astroformer.classifier import pick_device
+from astroformer.classifier import Classifier, pick_device
 from astroformer.evaluation.subjects import Subject, read_inputs
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
 from astroformer.images import holdout, open_source
@@ -160,11 +162,14 @@ def merged(*settings: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def recipe_words(job: Job, device: str) -> dict[str, Any]:
-    """The settings of a run that are not left to the rules."""
+def recipe_words(job: Job, device: str, member: int = 0) -> dict[str, Any]:
+    """The settings of a run, or of a member of an ensemble, that are not left to the rules."""
     setting = next(s for s in settings_of(job.model) if s.name == job.setting)
-    base: dict[str, Any] = {"augment": {"preset": SETS[job.data].recipe}, "seed": job.seed, "device": device}
-    base |= {"evaluations": 1, "minutes": job.minutes, "epochs": job.epochs}
+    seed = job.seed + 1000 * member  # no seed of another run
+    base: dict[str, Any] = {"augment": {"preset": SETS[job.data].recipe}, "seed": seed, "device": device}
+    minutes = None if job.minutes is None else job.minutes / job.members
+    epochs = None if job.epochs is None else job.epochs // job.members
+    base |= {"evaluations": 1, "minutes": minutes, "epochs": epochs}
     peer = PEERS.get(job.model)
     if peer is not None:
         on_cpu = pick_device(device) == "cpu"
@@ -193,8 +198,15 @@ def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMME
         train, test = train.subset(fitted), train.subset(held_out)
     else:
         test = open_source(test_source, classes=train.classes)
-    made = trained(job.model, make_recipe(recipe_words(job, device)), train, test, flops=job.flops)
+    flops = None if job.flops is None else job.flops / job.members
+    members = [
+        trained(job.model, make_recipe(recipe_words(job, device, k)), train, test, flops=flops)
+        for k in range(job.members)
+    ]
+    made = members[0]
     classifier, labels_N = made.classifier, made.valid.labels
+    if job.members > 1:
+        classifier = Classifier.ensemble([member.classifier for member in members])
     views = [
         np.concatenate([classifier.probabilities(np.ascontiguousarray(part)) for part in _parts(view)])
         for view in views_of(made.valid.take(np.arange(len(labels_N))), SETS[job.data].recipe)[1:]
@@ -214,11 +226,13 @@ def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMME
             features=lambda module: None,
         )
         s_cons = None if report.s_cons is None else round(report.s_cons.value, 6)
-    row = {**made.row, **asdict(job)}
+    rows = [member.row for member in members]
+    together = {name: sum(row[name] for row in rows) for name in ("parameters", "macs", "training_flops",
+                                                                  "images_seen", "minutes_taken")}  # fmt: skip
+    row = {**made.row, **together, "cpu_share": min(row["cpu_share"] for row in rows), **asdict(job)}
     seconds = 60 * row["minutes_taken"]
     return {
         **row,
-        "members": 1,
         "images": {"train": len(train), "test": len(labels_N)},
         "epochs_done": round(row["images_seen"] / len(train), 3),
         **scores,
@@ -338,7 +352,10 @@ def jobs_of(arguments: argparse.Namespace, rows: list[Row]) -> list[Job]:
         for words in arms:
             for name in names:
                 words = " ".join(words.split())
-                made.append(Job(kind, cell.data, cell.per_class, split, model, name, words, seed, **length))
+                members = arguments.members if model == OURS else 1
+                made.append(
+                    Job(kind, cell.data, cell.per_class, split, model, name, words, seed, **length, members=members)
+                )
     return made
 
 
@@ -346,6 +363,8 @@ def check(jobs: list[Job], data: Path, device: str) -> None:
     """Says what can't be before anything is run."""
     for words in dict.fromkeys((job.model, job.setting, job.words) for job in jobs):
         job = next(job for job in jobs if (job.model, job.setting, job.words) == words)
+        if job.members < 1 or (job.epochs or job.members) < job.members:
+            sys.exit(f"--members {job.members} can't be: it is at least 1, and at most as many as there are --epochs.")
         try:
             make_recipe(recipe_words(job, device))
         except ValueError as error:
@@ -368,6 +387,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", nargs="+", choices=(OURS, *PEERS))
     parser.add_argument("--words", action="append", help='changes to the recipe, "name=value …"; again for another arm')
     parser.add_argument("--study", choices=STUDIES, help="; ".join(f"{k}: {v.question}" for k, v in STUDIES.items()))
+    parser.add_argument("--members", type=int, default=1, help="networks of ours a run, which share its length")
     parser.add_argument("--seeds", type=int, help="default 3, in tuning 1")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help="a run, wall-clock of one thread; default 5")

@@ -127,6 +127,7 @@ class Job:
     minutes: float | None = None
     epochs: int | None = None
     flops: float | None = None
+    members: int = 1  # of an ensemble, which share the length
 
     @property
     def cell(self) -> Cell:
@@ -138,6 +139,7 @@ class Job:
 
     def __str__(self) -> str:
         name = f"{self.model} ({self.setting}{'; ' + self.words if self.words else ''})"
+        name += f", {self.members} members" if self.members > 1 else ""
         return f"{self.kind}: {self.cell}, {name}, seed {self.seed}, {self.length}"
 
 

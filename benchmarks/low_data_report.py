@@ -39,21 +39,22 @@ def shown(values: np.ndarray, digits: int = 1) -> str:
     )
 
 
-Arm = tuple[str, str, str]  # model, setting, words
+Arm = tuple[str, str, str, int]  # model, setting, words, members
 
 
 def arms_of(rows: list[Row]) -> dict[Arm, dict[int, Row]]:
     """The rows of one cell and length by arm and seed, best mean balanced accuracy first."""
     arms: dict[Arm, dict[int, Row]] = {}
     for row in rows:
-        arms.setdefault((row["model"], row["setting"], row["words"]), {})[row["seed"]] = row
+        arms.setdefault((row["model"], row["setting"], row["words"], row["members"]), {})[row["seed"]] = row
     return dict(sorted(arms.items(), key=lambda arm: -mean_of(list(arm[1].values()), "balanced_accuracy")))
 
 
 def name_of(arm: Arm) -> str:
-    model, setting, words = arm
+    model, setting, words, members = arm
     words = arm_name(words) or words
-    inside = "; ".join(part for part in ("" if setting == "default" else setting, words) if part)
+    several = f"ensemble of {members}" if members > 1 else ""
+    inside = "; ".join(part for part in ("" if setting == "default" else setting, words, several) if part)
     return model + (f" ({inside})" if inside else "")
 
 
@@ -162,10 +163,10 @@ _COLOURS = dict(zip(TIER_2, ("#d1495b", "#30638e", "#3b8c6e", "#8d6cab", "#c98a2
 def plots(rows: list[Row], folder: Path) -> list[Path]:
     """Draws what the rows allow: scores and costs in the cells of tier 1, and scores against images a class.
 
-    Each length, and each processor that minutes were spent on, has its own pictures; rows with changed words are left
-    out, and of a network with several settings the one that is best in the cell is shown.
+    Each length, and each processor that minutes were spent on, has its own pictures; rows with changed words and of
+    ensembles are left out, and of a network with several settings the one that is best in the cell is shown.
     """
-    plain = [row for row in rows if row["kind"] == "run" and not row["words"]]
+    plain = [row for row in rows if row["kind"] == "run" and not row["words"] and row["members"] == 1]
     made = []
     for measure in dict.fromkeys(map(measure_of, plain)):
         some = [row for row in plain if measure_of(row) == measure]

@@ -414,6 +414,29 @@ def test_a_flop_budget_is_kept_and_tuning_sees_training_images_alone(data: Path)
     assert row["s_cons"] is None
 
 
+def test_an_ensemble_shares_the_length_and_stands_apart(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "speed=plain precision=no"
+    job = made_job(minutes=None, epochs=3, members=2, words=words)
+    row = low_data.run(job, data, "cpu", 0)
+    single = low_data.run(dataclasses.replace(job, epochs=1, members=1), data, "cpu", 0)
+    assert low_data_grid.job_of(row) == job
+    assert row["images_seen"] == 100 == 2 * single["images_seen"]  # two members of one epoch of 50 images each
+    assert (row["parameters"], row["macs"]) == (2 * single["parameters"], 2 * single["macs"])
+    # Members are ordinary runs; the answers are the mean of their probabilities.
+    images = [low_data.open_source(source) for source in low_data.source_of(job, data)]
+    members = [
+        peers.trained("astroformer", make_recipe(low_data.recipe_words(job, "cpu", k)), *images) for k in range(2)
+    ]
+    mean_NK = np.mean([low_data.predict_store(m.classifier, m.valid) for m in members], axis=0)
+    expected = low_data.scores_of(members[0].valid.labels, mean_NK)
+    assert {name: row[name] for name in expected} == pytest.approx(expected, abs=2e-5)
+    text = low_data_report.table([row, {**row, "members": 1}])
+    assert "| astroformer (speed=plain precision=no; ensemble of 2) |" in text
+    assert "| astroformer (speed=plain precision=no) |" in text
+    with pytest.raises(SystemExit, match="--members 5 can't be"):
+        command(monkeypatch, data, "--models", "astroformer", "--epochs", 3, "--members", 5, "--rows", data / "none")
+
+
 def test_what_cannot_be_is_said_at_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"setting 'learning_rat'.*learning_rate"):
         command(monkeypatch, data, "--words", "learning_rat=1", "--rows", tmp_path / "rows.jsonl")
