@@ -225,7 +225,9 @@ def _draw_scores(rows: list[Row], measure: str) -> Any:
         for place, (model, found) in enumerate(arms.items()):
             values = 100 * np.array([row["balanced_accuracy"] for row in found])
             colour = _COLOURS.get(model, "#444444")
-            axis.errorbar(values.mean(), place, xerr=_reach(values), color=colour, fmt="o", markersize=7, capsize=3)
+            fill = colour if len(values) > 2 else "white"  # fewer bound nothing
+            axis.errorbar(values.mean(), place, xerr=_reach(values), color=colour, fmt="o", markersize=7, capsize=3,
+                          markerfacecolor=fill)  # fmt: skip
             if len(values) > 1:
                 axis.plot(values, np.full(len(values), place + 0.25), "|", color=colour, alpha=0.7)
         axis.set_yticks(range(len(arms)), arms)
@@ -233,7 +235,8 @@ def _draw_scores(rows: list[Row], measure: str) -> Any:
         axis.tick_params(axis="y", length=0)
         axis.set_title(cell, fontsize=10, loc="left")
         axis.set_xlabel("balanced accuracy, %", fontsize=9)
-    figure.suptitle(f"{measure}; dots: means with 95 % intervals, ticks: seeds", fontsize=9, color="#555555")
+    explained = "dots: means with 95 % intervals, hollow: of fewer than three seeds; ticks: seeds"
+    figure.suptitle(f"{measure}\n{explained}", fontsize=9, color="#555555")
     return figure
 
 
@@ -315,5 +318,6 @@ def _in_order(models: Any) -> list[str]:
 
 def _legend(figure: Any, handles: dict[str, Any], title: str) -> None:
     names = _in_order(handles)
-    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=min(6, len(names)),
+    columns = max(1, int(figure.get_figwidth() / 1.4))  # inches that a name takes
+    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=min(columns, len(names)),
                   frameon=False, fontsize=9, title=title, title_fontsize=9)  # fmt: skip
