@@ -1,4 +1,5 @@
-// Vectors of floats as long as the registers, and maps of float32 or bfloat16 read and written through them. All arithmetic is float32.
+// Vectors of floats as long as the registers, and maps of float32 or bfloat16 read and written through them. All
+// arithmetic is float32.
 
 #pragma once
 

@@ -52,6 +52,7 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     - learning rate: sgd 0.05, muon 2e-3, adamw 4e-3 for atto, for batches of 64 and more; below as the root of the
       batch size (Malladi et al., arXiv 2205.10287); of adamw falling as 1 / width of S4 for wider networks, as the best
       rate of Adam does (Yang et al., arXiv 2203.03466).
+    - weight decay stays open: the loop sets it by the length of the run (`optimizer.decay_by_length`).
 
     Raises:
         UserError: no sampled image can be read, or their channels differ in a way that needs a decision.
