@@ -8,9 +8,9 @@
     python benchmarks/low_data.py ../shared/data --study layouts       # the paper's questions: low_data_studies.py
     python benchmarks/low_data.py --table --plots                      # from the rows that are there
 
-A run is a fresh process with one thread that trains one network on n images a class for so many minutes (or epochs, or
+A run is a process with one thread that trains one network on n images a class for so many minutes (or epochs, or
 training FLOPs), to the end of its schedule, and is then asked once about test images, which chose nothing. `--together`
-runs go on side by side, one a core. Minutes are wall-clock, so the machine should do nothing else; a row's `cpu_share`
+runs go on side by side, one a core, or as many as are asked for on a GPU. Minutes are wall-clock, so the machine should do nothing else; a row's `cpu_share`
 says how much of a core it had. One row a run is appended to `low_data.jsonl`; rows that are there are not run again,
 so the same command resumes.
 
@@ -38,18 +38,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
 from astroformer.classifier import Classifier, pick_device
@@ -172,8 +175,7 @@ def recipe_words(job: Job, device: str, member: int = 0) -> dict[str, Any]:
     base |= {"evaluations": 1, "minutes": minutes, "epochs": epochs}
     peer = PEERS.get(job.model)
     if peer is not None:
-        on_cpu = pick_device(device) == "cpu"
-        base |= PLAIN if on_cpu else {"speed": "plain"}
+        base |= PLAIN if pick_device(device) == "cpu" else {}
         base |= {} if peer.any_size else {"progressive": 0.0}
     return merged(base, setting.words, parsed(job.words))
 
@@ -254,7 +256,10 @@ def code_version() -> dict[str, Any]:
 
     def git(*words: str) -> str | None:
         folder = Path(__file__).parents[1]
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
+        except OSError:  # no git here
+            return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     changed = git("status", "--porcelain", "--", ":(glob)src/**", ":(glob)benchmarks/*.py")
@@ -277,6 +282,33 @@ def run_apart(job: Job, data: Path, device: str, symmetry_images: int) -> Row:
     if done.returncode or not lines:
         raise RuntimeError(f"{job}: status {done.returncode}: {done.stderr.strip()[-1500:]}")
     return json.loads(lines[-1])
+
+
+class Workers:
+    """Processes that stay, each with its share of a GPU, for runs side by side: to start one takes as long as a run."""
+
+    def __init__(self, count: int) -> None:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        self._pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+
+    def __call__(self, job: Job, data: Path, device: str, symmetry_images: int) -> Row:
+        """`run` in one of them.
+
+        Raises:
+            RuntimeError: it failed.
+        """
+        try:
+            return self._pool.submit(_run_cleanly, job, data, device, symmetry_images).result()
+        except Exception as error:
+            raise RuntimeError(f"{job}: {type(error).__name__}: {error}") from error
+
+
+def _run_cleanly(*arguments: Any) -> Row:
+    try:
+        return run(*arguments)
+    finally:
+        gc.collect()  # recorded steps hold memory of the GPU, and loops hold themselves
+        torch.cuda.empty_cache()
 
 
 def run_all(
@@ -415,8 +447,11 @@ def main() -> None:
         jobs = jobs_of(arguments, read_rows(arguments.rows))
         check(jobs, arguments.data, arguments.device)
 
+        on_gpu = pick_device(arguments.device) == "cuda"
+        start = Workers(arguments.together) if on_gpu else run_apart
+
         def one(job: Job) -> Row:
-            return run_apart(job, arguments.data, arguments.device, arguments.symmetry_images)
+            return start(job, arguments.data, arguments.device, arguments.symmetry_images)
 
         failures = run_all(
             jobs,

@@ -7,7 +7,9 @@ from the training images.
 
 Peers that take any size (`any_size`) begin on images of 3/4 of each side as ours does (`progressive`), where these keep
 32 px: ResNet-18, WRN, ConvNeXt, EfficientNetV2. CCT, CoAtNet, MaxViT and ViT are built for one size and see it from
-the start. On a CPU all peers run as torch has them, in float32, which is their fastest way there; on a GPU in bfloat16.
+the start. On a CPU all peers run as torch has them, in float32, which is their fastest way there. On a GPU the steps of
+all networks are recorded as CUDA graphs. A run of so many epochs or FLOPs is the same wherever it runs: what the rules
+would decide for a CPU, in float32.
 
 Legend: B batch, C channels, H height, W width, N tokens, D channels of a token, K classes.
 """
@@ -37,6 +39,7 @@ from astroformer.classifier import Classifier, pick_device, versions
 from astroformer.images import ImageStore, LabelledImages, measure_statistics
 from astroformer.network import VARIANTS, count_parameters, create_network
 from astroformer.system import describe_system
+from astroformer.training.graphed import why_not_graphed
 from astroformer.training.loop import Loop
 from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe
@@ -489,7 +492,7 @@ def trained(
     with Reporter() as reporter:
         if flops is not None:
             recipe = recipe.model_copy(update={"epochs": 1, "minutes": None})
-        recipe, _ = decide(recipe, train_images)
+        recipe = decided(recipe, train_images)
         preprocessing = preprocessing_of(recipe)
         train = ImageStore.build(train_images, preprocessing, cache=default_cache())
         valid = ImageStore.build(valid_images, preprocessing, cache=default_cache())
@@ -499,9 +502,6 @@ def trained(
         torch.manual_seed(recipe.seed)
         module = network(model, recipe, len(train.classes), size)
         seen: Counter[tuple[int, int]] = Counter()  # images by their size
-        counting = module.register_forward_pre_hook(
-            lambda m, x: seen.update({(x[0].shape[2], x[0].shape[3]): len(x[0])}) if m.training else None
-        )
         row: dict[str, Any] = {"parameters": count_parameters(module), "macs": macs(module, channels, size)}
         reporter.say(f"{model}, seed {recipe.seed}")
         # The row before may have had another precision.
@@ -514,10 +514,17 @@ def trained(
         loop = Loop(module, train, watched, preprocessing, recipe, accelerator=accelerator, reporter=reporter)
         if flops is not None:
             recipe = loop.recipe = recipe.model_copy(update={"epochs": _epochs(loop, flops, module)})
+        make_batch = loop._batch_of_step  # a recorded step calls no hooks of the network
+
+        def counted(keys: np.ndarray, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+            x_BCHW, y_BK = make_batch(keys, labels_N)
+            seen[tuple(x_BCHW.shape[2:])] += len(x_BCHW)
+            return x_BCHW, y_BK
+
+        loop._batch_of_step = counted
         began = time.process_time()
         fit = loop.fit()
         cpu_seconds = time.process_time() - began
-        counting.remove()
         row["training_flops"] = sum(6 * macs(module, channels, s) * n for s, n in seen.items())
     row |= {
         "epochs": fit.state.epoch,
@@ -531,7 +538,18 @@ def trained(
         "versions": versions(),
         "finished": time.strftime("%Y-%m-%d %H:%M"),
     }
-    return Trained(Classifier(fit.network.cpu(), preprocessing, train.classes), valid, recipe, row)
+    return Trained(Classifier(fit.network, preprocessing, train.classes), valid, recipe, row)
+
+
+def decided(recipe: Recipe, images: LabelledImages) -> Recipe:
+    """The recipe with what it leaves open. Of a run by the clock as the machine has it, of others as on a CPU."""
+    if recipe.minutes is not None or pick_device(recipe.device) == "cpu":
+        return decide(recipe, images)[0]
+    precision = "no" if recipe.precision == "auto" else recipe.precision
+    alike = {"device": "cpu", "speed": "plain", "precision": precision}
+    made, _ = decide(recipe.model_copy(update=alike), images)
+    speed = "graph" if why_not_graphed(made, "cuda") is None else "plain"
+    return made.model_copy(update={"device": "cuda", "speed": speed})
 
 
 def processor(device: str) -> str:

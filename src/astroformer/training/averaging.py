@@ -23,8 +23,13 @@ class AveragedNetwork:
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """average <- decay average + (1 - decay) network; whole numbers (batch counts) are those of `network`."""
+    def update(self, network: nn.Module, weight: torch.Tensor | None = None) -> None:
+        """average <- decay average + (1 - decay) network; whole numbers (batch counts) are those of `network`.
+
+        Args:
+            network: of the same architecture.
+            weight: scalar on the device in place of 1 - decay, so that the host need not know it.
+        """
         averages: list[torch.Tensor] = []
         currents: list[torch.Tensor] = []
         pairs = zip(self.module.state_dict().values(), network.state_dict().values(), strict=True)
@@ -34,4 +39,9 @@ class AveragedNetwork:
                 currents.append(current)
             else:
                 average.copy_(current)
-        torch._foreach_lerp_(averages, currents, weight=1.0 - self.decay)
+        if weight is None:
+            torch._foreach_lerp_(averages, currents, weight=1.0 - self.decay)
+            return
+        steps = torch._foreach_sub(currents, averages)
+        torch._foreach_mul_(steps, weight)
+        torch._foreach_add_(averages, steps)

@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from astroformer.training.augmenter import Augmenter
 from astroformer.training.averaging import AveragedNetwork
 from astroformer.training.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
 from astroformer.training.fused import fuse, unfuse, why_not_fused
+from astroformer.training.graphed import GraphedStep, Pace, why_not_graphed
 from astroformer.training.memory import PREDICT_BATCH
 from astroformer.training.optimizer import cosine_with_warmup, create_optimizer, decay_by_length
 from astroformer.training.progress import Reporter
@@ -45,6 +46,7 @@ from astroformer.training.run import RunFolder
 _SAMPLING_STREAM = 7_001  # keeps the draws of balanced sampling apart from those of the augmentation
 _SMALL = 0.75  # of each side, while a run is on smaller images
 _CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
+_READY_BYTES = 2**26  # of float32 images that are augmented at once for steps to come, on a GPU
 
 
 class Interrupted(Exception):
@@ -162,6 +164,16 @@ def predict_store(classifier: Classifier, store: ImageStore, batch_size: int = P
     return np.concatenate(parts)
 
 
+class _Ready(NamedTuple):
+    """Batches of the steps on the images [first, last) of an epoch's ring, one after the other."""
+
+    augmenter: Augmenter
+    first: int
+    last: int
+    x_NCHW: Tensor
+    y_NK: Tensor
+
+
 class Loop:
     """One run of `recipe` on `network`, from its first step or from a checkpoint, to its end."""
 
@@ -226,10 +238,31 @@ class Loop:
         self.steps_per_epoch = count_steps(len(train), recipe.batch)
         self.state = State()
         self._progress = 0.0  # at the step being made
-        self._ahead = np.empty(0, np.int64)  # what the next step of the epoch takes
+        self._plan = np.empty(0, np.int64), np.zeros(1, np.int64)  # of the epoch: its ring, and where steps begin
+        self._ready: _Ready | None = None  # images of this step and of some that come, on a GPU
+        self._readies = device.type == "cuda" and not isinstance(self.stored, Streamed) and recipe.parts == 1
         # The step of the epoch with the first non-finite loss, on the device, so that nothing waits for it.
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.graphed = self._recorder() if recipe.speed == "graph" else None
+
+    def _recorder(self) -> GraphedStep | None:
+        """What records steps as a CUDA graph, if that can be here."""
+        recipe, accelerator = self.recipe, self.accelerator
+        reason = why_not_graphed(recipe, accelerator.device.type, accelerator.num_processes)
+        if reason is not None:
+            self.reporter.say(f"speed: plain, not graph as the recipe says: {reason}")  # resumed on another machine
+            return None
+        return GraphedStep(
+            self.network,
+            self.optimizer.optimizer,
+            self.average,
+            lambda logits_BK, y_BK: training_loss(logits_BK, y_BK, self.class_weights, recipe.label_smoothing),
+            recipe.clip,
+            loss_sum=self.loss_sum,
+            bad_step=self.bad_step,
+            say=self.reporter.say,
+        )
 
     # -- the whole run -----------------------------------------------------------------------------------------------
 
@@ -251,9 +284,9 @@ class Loop:
         while True:
             ring = self._ring()
             bounds = np.linspace(0, len(self.train), self.steps_per_epoch + 1).round().astype(int)
+            self._plan, self._ready = (ring, bounds), None
             while state.step < self.steps_per_epoch and progress < 1:
-                first, last, next_last = (int(bounds[min(state.step + k, self.steps_per_epoch)]) for k in range(3))
-                self._ahead = ring[..., last : next_last + 1]
+                first, last = bounds[state.step : state.step + 2]
                 self._step(ring[..., first : last + 1], labels_N)
                 if state.step % _CHECK_EVERY == 0 or state.step == self.steps_per_epoch:
                     self._look()
@@ -324,10 +357,19 @@ class Loop:
         self._set_pace(progress)
         rank, world = accelerator.process_index, accelerator.num_processes
         torch.manual_seed(step_seed(recipe.seed, state.epoch, state.step, rank))
-        self.network.train()
-        parts = world * recipe.parts
+        if not self.network.training:
+            self.network.train()
         images = len(keys) - 1
+        if self.graphed is not None:
+            group, step = self.optimizer.param_groups[0], state.step
+            x_BCHW, y_BK = self._batch_of_step(keys, labels_N)
+            self._count(images, images)
+            pace = Pace(group["lr"], group["weight_decay"], 1.0 - self._decay(progress), step)
+            self.graphed(x_BCHW, y_BK, pace)
+            return
+        parts = world * recipe.parts
         bounds = np.linspace(0, images, parts + 1).round().astype(int)
+        counted = 0
         for part in range(rank * recipe.parts, (rank + 1) * recipe.parts):
             some = keys[bounds[part] : bounds[part + 1] + 1]
             # The gradient is the mean over the parts: each counts by its images. With fewer images than parts, one
@@ -336,7 +378,8 @@ class Loop:
             if len(some) < 2:
                 some = keys[:2]
             with accelerator.accumulate(self.network):
-                x_BCHW, y_BK = self._batch(some, labels_N)
+                whole = parts == 1
+                x_BCHW, y_BK = self._batch_of_step(some, labels_N) if whole else self._batch(some, labels_N)
                 logits_BK = self.network(x_BCHW)
                 loss = training_loss(logits_BK, y_BK, self.class_weights, recipe.label_smoothing)
                 accelerator.backward(loss * share)
@@ -348,14 +391,21 @@ class Loop:
                 self.optimizer.zero_grad(set_to_none=True)
             detached = loss.detach()
             self.loss_sum += detached.double() * (share * images / parts)
-            self.bad_step = torch.where((self.bad_step < 0) & ~torch.isfinite(detached), state.step, self.bad_step)
-            state.loss_images += round(share * images / parts)
-        state.step += 1
-        state.updates += 1
-        state.images += images
+            bad = (self.bad_step < 0) & ~torch.isfinite(detached)
+            self.bad_step.masked_fill_(bad, state.step)
+            counted += round(share * images / parts)
+        self._count(images, counted)
         if self.average:
             self.average.decay = self._decay(progress)
             self.average.update(self.plain)
+
+    def _count(self, images: int, counted: int) -> None:
+        """A step is made on so many `images`, `counted` of them in the sum of losses of this process."""
+        state = self.state
+        state.step += 1
+        state.updates += 1
+        state.images += images
+        state.loss_images += counted
 
     def _set_pace(self, progress: float) -> None:
         """Learning rate and weight decay of the step at `progress`."""
@@ -384,16 +434,40 @@ class Loop:
         decay = math.exp(-1.0 / max(self.recipe.ema * self._length(progress), 1e-6))
         return min(decay, (1 + updates) / (10 + updates))
 
+    def _augmenter_now(self) -> Augmenter:
+        early = self._progress < self.recipe.progressive
+        return self.small_augmenter if early and self.small_augmenter else self.augmenter
+
+    def _batch_of_step(self, keys: np.ndarray[Any, Any], labels_N: Tensor) -> tuple[Tensor, Tensor]:
+        """`_batch` of all images of this step.
+
+        On a GPU those of some steps to come are made with them: what an image becomes does not depend on its batch, and
+        the hundreds of small operations take as long for one batch as for several.
+        """
+        if not self._readies:
+            return self._batch(keys, labels_N)
+        (ring, bounds), step, augmenter = self._plan, self.state.step, self._augmenter_now()
+        first, last = bounds[step : step + 2]
+        ready = self._ready
+        if ready is None or ready.augmenter is not augmenter or last > ready.last:
+            each = 4 * self.preprocessing.channels * math.prod(augmenter.size)
+            fits = np.searchsorted(bounds, first + _READY_BYTES // each, side="right") - 1
+            end = bounds[max(fits, step + 1)]
+            ready = self._ready = _Ready(augmenter, first, end, *self._batch(ring[first : end + 1], labels_N))
+        some = slice(first - ready.first, last - ready.first)
+        return ready.x_NCHW[some], ready.y_NK[some]
+
     def _batch(self, keys: np.ndarray[Any, Any], labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """Augmented, mixed and normalised images (B, C, H, W) and soft targets (B, K) of `keys[:-1]`."""
         device = self.accelerator.device
-        early = self._progress < self.recipe.progressive
-        augmenter = self.small_augmenter if early and self.small_augmenter else self.augmenter
+        augmenter = self._augmenter_now()
         keys = np.ascontiguousarray(keys if augmenter.mixes else keys[:-1])
         taken = keys % len(labels_N)
         stored_MCHW, row_B = self.stored(taken)
-        if isinstance(self.stored, Streamed) and len(self._ahead) > 1:  # parts of a batch are not foreseen
-            self.stored.prefetch((self._ahead if augmenter.mixes else self._ahead[:-1]) % len(labels_N))
+        if isinstance(self.stored, Streamed):
+            ring, bounds = self._plan
+            next_first, next_last = bounds[min(self.state.step + 1, len(bounds) - 2) :][:2]
+            self.stored.prefetch(ring[next_first : next_last + augmenter.mixes] % len(labels_N))
         return augmenter.batch(
             stored_MCHW,
             row_B,
@@ -464,6 +538,8 @@ class Loop:
             if self.run_folder:
                 self.run_folder.write_history(state.history)
             self.accelerator.log({k: v for k, v in row.items() if k != "updates"}, step=state.updates)
+        if self.graphed is not None:
+            self.graphed.check()
         self._window = (time.monotonic(), state.images)
         self.accelerator.wait_for_everyone()
 

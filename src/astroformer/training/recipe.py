@@ -135,10 +135,11 @@ class Recipe(BaseModel):
     precision: Literal["auto", "no", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 on a device that multiplies it faster than float32"
     )
-    speed: Literal["auto", "plain", "fused", "compiled"] = Field(
+    speed: Literal["auto", "plain", "fused", "graph", "compiled"] = Field(
         "auto",
-        description="how a training step is computed: plain torch, fused (kernels for the CPU) or compiled "
-        "(torch.compile: minutes before the first step); auto: fused on a CPU with a C++ compiler, else plain",
+        description="how a training step is computed: plain torch, fused (kernels for the CPU), graph (recorded as a "
+        "CUDA graph) or compiled (torch.compile: minutes before the first step); auto: fused on a CPU with a C++ "
+        "compiler, graph on a GPU, else plain",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA when torch finds it, else the CPU")
     evaluations: int = Field(20, ge=1, description="validations a run, evenly spread; at most one an epoch")

@@ -22,6 +22,7 @@ from astroformer.images.sources import LabelledImages
 from astroformer.network import VARIANTS
 from astroformer.system import matrix_rates, usable_cores
 from astroformer.training.fused import why_not_fused
+from astroformer.training.graphed import why_not_graphed
 from astroformer.training.recipe import Recipe, make_recipe
 
 # A sample is enough for shapes, channels and where the frames vary; it costs about half a second.
@@ -47,7 +48,7 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
       the product of the strides, for an equivariant network that needs such sizes).
     - model: atto on a CPU; on a GPU nano.
     - speed and precision: fused kernels on a CPU that can have them, in bfloat16 where its matrix products are at least
-      1.3 times as fast; on a GPU plain steps in bfloat16.
+      1.3 times as fast; on a GPU steps recorded as CUDA graphs, in bfloat16.
     - batch size: a 64th of the images, at least 16 and at most 64.
     - learning rate: sgd 0.05, muon 2e-3, adamw 4e-3 for atto, for batches of 64 and more; below as the root of the
       batch size (Malladi et al., arXiv 2205.10287); of adamw falling as 1 / width of S4 for wider networks, as the best
@@ -123,13 +124,16 @@ def _step(recipe: Recipe, device: str) -> tuple[dict[str, str], str]:
     new runs are sure to choose alike only where `precision` is given.
     """
     speed, precision = recipe.speed, recipe.precision
+    ungraphed = why_not_graphed(recipe, device)
+    if speed == "graph" and ungraphed is not None:
+        raise UserError(f"speed can't be graph here: {ungraphed}; choose plain, compiled or auto.")
     reason = why_not_fused() if device == "cpu" else "it is for the CPU, and this run is on CUDA"
     if reason is None and recipe.network.channel_attention == "cbam":
         reason = "blocks with CBAM have no fused pass"
     if speed == "fused" and reason is not None:
         raise UserError(f"speed can't be fused here: {reason}; mend that, or choose plain, compiled or auto.")
     if speed == "auto":
-        speed = "plain" if reason is not None else "fused"
+        speed = "fused" if reason is None else "plain" if ungraphed is not None else "graph"
     why = f" ({reason})" if device == "cpu" and recipe.speed == "auto" and reason is not None else ""
     if precision == "auto" and device == "cuda":
         precision = "bf16" if torch.cuda.is_bf16_supported() else "no"

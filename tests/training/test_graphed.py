@@ -1,0 +1,214 @@
+"""Recorded training steps. What is recorded is compared with the loop's own step on the CPU; recording itself needs
+CUDA: `pytest tests/training/test_graphed.py` on a machine with a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from torch import Tensor, nn
+
+from astroformer.errors import UserError
+from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
+from astroformer.images.preprocessing import Preprocessing, measure_statistics
+from astroformer.images.sources import LabelledImages
+from astroformer.images.store import ImageStore
+from astroformer.network import create_network
+from astroformer.training import loop as loop_module
+from astroformer.training.graphed import why_not_graphed
+from astroformer.training.loop import Loop
+from astroformer.training.recipe import Recipe, make_recipe
+from astroformer.training.rules import decide
+
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def galaxies(n: int = 44) -> LabelledImages:
+    images_NHWC, labels_N = mock_galaxies(n, size=32, seed=0)
+    return LabelledImages("mock", [str(i) for i in range(n)], labels_N, CLASSES, images_NHWC.__getitem__)
+
+
+def recipe_of(**changes: Any) -> Recipe:
+    settings = {
+        "model": "astroformer_atto",
+        "epochs": 3,
+        "batch_size": 8,  # six steps of 7 and 8 images: two shapes
+        "learning_rate": 1e-3,
+        "image_size": 32,
+        "evaluations": 2,
+        "precision": "no",
+        "device": "cpu",
+        **changes,
+    }
+    return make_recipe(settings)
+
+
+class Precise(nn.Module):
+    """A network in float64, in which two ways to compute a step differ by what they do and not by rounding: Adam makes
+    a whole step of a gradient that is 0 but for that."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.double()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.network(x_BCHW.double())
+
+
+def loop_of(recipe: Recipe, cache: Path, precise: bool = False, **settings: Any) -> Loop:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    assert isinstance(recipe.image_size, int)
+    size = (recipe.image_size, recipe.image_size)
+    preprocessing = Preprocessing(size, 3)
+    store = ImageStore.build(galaxies(), preprocessing, cache=cache)
+    mean, std = measure_statistics(store.base, store.rows)
+    preprocessing = Preprocessing(size, 3, mean=mean, std=std)
+    torch.manual_seed(3)
+    network = create_network(recipe.model, num_classes=len(CLASSES), img_size=size, **settings)
+    accelerator = Accelerator(cpu=recipe.device == "cpu", mixed_precision=recipe.precision)
+    network = Precise(network) if precise else network
+    return Loop(network, store, store, preprocessing, recipe, accelerator=accelerator)
+
+
+def weights_of(loop: Loop) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().double() for name, value in loop.averaged().state_dict().items()}
+
+
+def assert_alike(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float) -> None:
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"weight_decay": 0.3, "clip": 0.1},
+        {"optimizer": "sgd", "learning_rate": 0.02, "weight_decay": 0.01},
+        {"ema": 0.0, "clip": None, "class_weights": "auto"},
+    ],
+    ids=str,
+)
+def test_the_recorded_operations_are_a_step_of_the_loop(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = loop_of(recipe_of(speed="plain", **changes), tmp_path, precise=True)
+    plain.fit()
+    monkeypatch.setattr(loop_module, "why_not_graphed", lambda *of: None)
+    graphed = loop_of(recipe_of(speed="graph", **changes), tmp_path, precise=True)
+    assert graphed.graphed is not None
+    graphed.fit()
+    start = weights_of(loop_of(recipe_of(), tmp_path, precise=True))
+    moved = max(float((start[n] - w).abs().max()) for n, w in weights_of(plain).items() if n.endswith("weight"))
+    assert moved > 1e-3, "the comparison says nothing about weights that stayed"
+    assert_alike(weights_of(plain), weights_of(graphed), 1e-6)
+    for a, b in zip(plain.state.history, graphed.state.history, strict=True):
+        for name in ("epoch", "updates", "train_loss", "learning_rate"):
+            assert a[name] == pytest.approx(b[name], rel=1e-6)
+
+
+def test_it_tells_where_the_loss_stopped_being_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "why_not_graphed", lambda *of: None)
+    loop = loop_of(recipe_of(speed="graph"), tmp_path)
+    with torch.no_grad():
+        loop.plain.head.classifier.bias.fill_(float("nan"))
+    with pytest.raises(UserError, match="not finite since epoch 0, step 0"):
+        loop.fit()
+
+
+@pytest.mark.parametrize("mixing", [0.0, 0.5])
+def test_batches_made_ahead_are_those_made_one_by_one(
+    mixing: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On images of 32 px until the third step of the second epoch.
+    augment = {"mixup": mixing, "cutmix": mixing}
+    recipe = recipe_of(epochs=2, image_size=44, progressive=0.6, augment=augment)
+    batches: dict[bool, list[np.ndarray]] = {}
+    made = {}
+    for ahead in (False, True):
+        monkeypatch.setattr(loop_module, "_READY_BYTES", 4 * 3 * 32 * 32 * 24)  # three of six steps
+        loop = loop_of(recipe, tmp_path)
+        loop._readies = ahead
+        batches[ahead], sizes = [], []
+        take, make = loop._batch_of_step, loop._batch
+
+        def taken(*of: Any, take: Any = take, into: Any = batches[ahead]) -> Any:
+            x_BCHW, y_BK = take(*of)
+            into.append(np.concatenate([x_BCHW.flatten().numpy(), y_BK.flatten().numpy()]))
+            return x_BCHW, y_BK
+
+        def counted(*of: Any, make: Any = make, into: Any = sizes) -> Any:
+            x_BCHW, y_BK = make(*of)
+            into.append(len(x_BCHW))
+            return x_BCHW, y_BK
+
+        loop._batch_of_step, loop._batch = taken, counted
+        loop.fit()
+        made[ahead] = sizes
+    assert len(batches[True]) == len(batches[False]) == 12
+    for one, ahead in zip(batches[False], batches[True], strict=True):
+        np.testing.assert_array_equal(one, ahead)
+    assert made[False] == [7, 8, 7, 7, 8, 7] * 2
+    # Of 44 px, 12 images are as large: one step or none more. At the switch what was made ahead is made anew.
+    assert made[True] == [22, 22, 22, 7, 7, 8, 7]
+
+
+def test_recording_is_refused_where_it_cannot_be() -> None:
+    recipe = recipe_of()
+    assert why_not_graphed(recipe, "cuda") is None
+    assert "CUDA" in (why_not_graphed(recipe, "cpu") or "")
+    for change in ({"optimizer": "muon"}, {"precision": "fp16"}, {"accumulate": 2}, {"checkpointing": True}):
+        assert why_not_graphed(recipe.model_copy(update=change), "cuda")
+    assert why_not_graphed(recipe, "cuda", 2)
+    with pytest.raises(UserError, match="speed can't be graph here: a step is recorded on CUDA alone"):
+        decide(recipe_of(speed="graph"), galaxies())
+
+
+def test_a_recipe_that_says_graph_goes_on_without(tmp_path: Path) -> None:
+    said: list[str] = []
+    loop = loop_of(recipe_of(speed="graph", epochs=1), tmp_path)
+    loop.reporter.say = said.append
+    assert loop._recorder() is None
+    assert said == ["speed: plain, not graph as the recipe says: a step is recorded on CUDA alone"]
+    loop.fit()
+
+
+# On a GPU ------------------------------------------------------------------------------------------------------------
+
+
+@on_cuda
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd"}, {"precision": "bf16"}, {"progressive": 0.5}], ids=str)
+def test_a_recorded_run_is_a_plain_one(changes: dict[str, Any], tmp_path: Path) -> None:
+    settings = {"device": "cuda", "epochs": 4, **changes}
+    plain = loop_of(recipe_of(speed="plain", **settings), tmp_path, stochastic_depth=0.2)
+    plain.fit()
+    graphed = loop_of(recipe_of(speed="graph", **settings), tmp_path, stochastic_depth=0.2)
+    graphed.fit()
+    assert graphed.graphed is not None
+    assert graphed.graphed._graphs, "nothing was recorded"
+    losses = [[row["train_loss"] for row in loop.state.history] for loop in (plain, graphed)]
+    # Kernels that add in any order, and Adam's steps of fixed size: close, not equal.
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0.03)
+    for name, own in weights_of(plain).items():
+        other = weights_of(graphed)[name]
+        assert float((own - other).norm()) <= 0.1 * float(own.norm()) + 1e-2, name
+
+
+@on_cuda
+def test_a_recorded_run_goes_on_after_the_weights_were_moved(tmp_path: Path) -> None:
+    loop = loop_of(recipe_of(speed="graph", device="cuda"), tmp_path)
+    loop.fit()
+    assert loop.graphed is not None
+    before = len(loop.graphed._graphs)
+    with torch.no_grad():
+        for parameter in loop.plain.parameters():
+            parameter.data = parameter.data.clone()
+    loop.graphed.check()
+    assert before > 0
+    assert not loop.graphed._graphs
