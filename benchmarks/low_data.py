@@ -343,7 +343,7 @@ def run_all(
             print(f"FAILED {error}", file=sys.stderr)
             return
         with lock:
-            append_row(path, row)
+            append_row(path, {**row, "together": together})
             counts["done"] += 1
             score = f"balanced accuracy {row['balanced_accuracy']:.3f}"
             print(f"{counts['done']}/{len(due)} {job}: {score}", file=sys.stderr, flush=True)
