@@ -14,8 +14,10 @@ runs go on side by side, one a core, or as many as are asked for on a GPU. Minut
 says how much of a core it had. One row a run is appended to `low_data.jsonl`; rows that are there are not run again,
 so the same command resumes.
 
-- **Minutes** are worth what the processor is, so a row of minutes counts for its processor alone: on another one the
-  run is due again, and each has its own table. Epochs and FLOPs are the same everywhere.
+- **Minutes** are worth what the processor is, so a row of minutes counts for its processor alone (and for its share of
+  a GPU): on another one the run is due again, and each has its own table. Epochs and FLOPs are the same everywhere.
+- **On a GPU** runs share it: small networks leave most of it idle. NVIDIA's MPS lets their kernels run at the same time
+  (`nvidia-cuda-mps-control -d` before, `echo quit | nvidia-cuda-mps-control` after); without it they take turns.
 - **Split** s of n images a class is [s n, (s + 1) n) of each class in the order of the source; seed s takes split s,
   and begins again where the source ends. A difference between two networks is that of the same seed, so of the same
   images.
@@ -320,7 +322,7 @@ def run_all(
         jobs: in the order they are begun in.
         path: of the rows.
         one: from a job to its row.
-        processor: that the runs compute with, as their rows will say.
+        processor: that the runs compute with, or their share of one, as their rows will say.
         minutes_total: after so many, no run is begun.
 
     Returns:
@@ -343,7 +345,7 @@ def run_all(
             print(f"FAILED {error}", file=sys.stderr)
             return
         with lock:
-            append_row(path, {**row, "together": together})
+            append_row(path, {**row, "processor": processor})
             counts["done"] += 1
             score = f"balanced accuracy {row['balanced_accuracy']:.3f}"
             print(f"{counts['done']}/{len(due)} {job}: {score}", file=sys.stderr, flush=True)
@@ -449,6 +451,9 @@ def main() -> None:
 
         on_gpu = pick_device(arguments.device) == "cuda"
         start = Workers(arguments.together) if on_gpu else run_apart
+        place = processor(arguments.device)
+        if on_gpu and arguments.together > 1:
+            place += f", shared by {arguments.together} runs"
 
         def one(job: Job) -> Row:
             return start(job, arguments.data, arguments.device, arguments.symmetry_images)
@@ -458,7 +463,7 @@ def main() -> None:
             arguments.rows,
             one,
             together=arguments.together,
-            processor=processor(arguments.device),
+            processor=place,
             minutes_total=arguments.minutes_total,
         )
     rows = read_rows(arguments.rows)
