@@ -104,6 +104,9 @@ class Augment(BaseModel):
         "or one of any strength (TrivialAugment).",
     )
     policy_magnitude: float = Field(default=9.0, ge=0, le=10, description="Strength of RandAugment's operations.")
+    policy_from: int = Field(
+        default=0, ge=0, description="First epoch that the policy is applied in: as often images are seen without it."
+    )
     policy_operations: int = Field(default=2, ge=1, le=8, description="Number of operations that RandAugment applies.")
 
     mixup: float = Field(

@@ -56,6 +56,13 @@ class Augmenter:
             seed=seed,
         )
         self._native = NativeBatch(settings, self._mixer, seed=seed, size=size)
+        self._early: Augmenter | None = None  # for the epochs before the policy begins
+        if settings.policy != "none" and settings.policy_from > 0:
+            self._early = Augmenter(settings.model_copy(update={"policy": "none"}), seed=seed, size=size)
+
+    def _at(self, epoch: int) -> Augmenter:
+        """What does it in `epoch`."""
+        return self._early if self._early is not None and epoch < self.settings.policy_from else self
 
     @property
     def mixes(self) -> bool:
@@ -98,6 +105,10 @@ class Augmenter:
         Raises:
             UserError: as `transform`.
         """
+        if (early := self._at(epoch)) is not self:
+            return early.batch(
+                stored_MCHW, row_B, index_B, epoch, label_B, classes=classes, preprocessing=preprocessing, dtype=dtype
+            )
         self._check(stored_MCHW)
         if self._native.takes(stored_MCHW, dtype):
             return self._native(stored_MCHW, row_B, index_B, epoch, label_B, classes, preprocessing, dtype)
@@ -130,6 +141,8 @@ class Augmenter:
         Raises:
             UserError: images of another type, or quarter turns of images that are not square.
         """
+        if (early := self._at(epoch)) is not self:
+            return early.transform(x_BCHW, index_B, epoch)
         self._check(x_BCHW)
         integer = x_BCHW.dtype == torch.uint8
         drawn = self.draw(index_B, epoch, channels=x_BCHW.shape[1], integer=integer)
@@ -156,7 +169,7 @@ class Augmenter:
     def draw(self, index_B: Tensor, epoch: int, *, channels: int, integer: bool) -> Draw:
         """What `transform` does to images `index_B` (B,) in `epoch`; see `draws.draw`."""
         return draw(
-            self.settings, index_B, seed=self.seed, epoch=epoch, size=self.size, channels=channels, integer=integer
+            self._at(epoch).settings, index_B, seed=self.seed, epoch=epoch, size=self.size, channels=channels, integer=integer
         )
 
     def _check(self, x_BCHW: Tensor) -> None:
