@@ -60,7 +60,7 @@ class Kernels:
     def __init__(self, source: str, dtype: torch.dtype) -> None:
         found = library(source)
         assert found is not None, "asked for only where there are kernels"
-        self._library, self._suffix = found, str(dtype).removeprefix("torch.")
+        self._source, self._suffix = source, str(dtype).removeprefix("torch.")
 
     def __call__(self, name: str, *arguments: Tensor | int | float | None) -> None:
         plain: list[Any] = []
@@ -72,7 +72,15 @@ class Kernels:
                 plain.append(ctypes.c_float(argument))
             else:
                 plain.append(ctypes.c_void_p(None) if argument is None else ctypes.c_int64(argument))
-        self._library[f"{name}_{self._suffix}"](*plain)
+        _kernel(self._source, f"{name}_{self._suffix}")(*plain)
+
+
+@functools.cache
+def _kernel(source: str, name: str) -> Any:
+    """A function of a library, which ctypes would make anew each time that it is asked for."""
+    found = library(source)
+    assert found is not None
+    return found[name]
 
 
 _failures: dict[str, str] = {}

@@ -8,6 +8,7 @@
 // h = a y + b is a batch-normalized map (a = gamma / sigma, b = beta - mu a), z = gelu(h).
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "depthwise.h"
@@ -47,6 +48,38 @@ void moments(const T* x, const float* shift, float* sums, int64_t B, int64_t pix
         float* s = sums + b * 2 * C + c;
         vectors == 2 ? moments_block<T, 2>(p, shift + c, s, pixels, C) : moments_block<T, 1>(p, shift + c, s, pixels, C);
     });
+}
+
+// What a batch norm is on this batch, (4, C): mean, rstd, a = gamma rstd and b = beta - mean a; and its running
+// statistics brought up to date. The sums are of y - running mean and of its square, so that the variance is no small
+// difference of large sums.
+void norm(const float* sums, const float* gamma, const float* beta, float* running_mean, float* running_var,
+          int64_t* batches, float* out, int64_t B, int64_t pixels, int64_t C, float eps, float momentum) {
+    if (batches) ++*batches;
+    const double count = double(B) * double(pixels), unbiased = count / std::max(count - 1.0, 1.0);
+    for (int64_t c = 0; c < C; ++c) {
+        double first = 0, second = 0;
+        for (int64_t b = 0; b < B; ++b) first += sums[b * 2 * C + c], second += sums[(b * 2 + 1) * C + c];
+        const double offset = first / count;
+        // Written so that NaN stays NaN: a run that diverged must be noticed.
+        double variance = second / count - offset * offset;
+        variance = variance < 0 ? 0 : variance;
+        const float mean = float(running_mean[c] + offset), rstd = float(1.0 / std::sqrt(variance + eps));
+        running_mean[c] += momentum * (mean - running_mean[c]);
+        running_var[c] += momentum * (float(variance * unbiased) - running_var[c]);
+        out[c] = mean, out[C + c] = rstd;
+        out[2 * C + c] = gamma[c] * rstd, out[3 * C + c] = beta[c] - mean * out[2 * C + c];
+    }
+}
+
+// p and q (2, C) of its backward pass, dy = a dh - p - q y (Ioffe & Szegedy, arXiv 1502.03167, section 3).
+void norm_backward(const float* norm, const float* d_beta, const float* d_gamma, float* out, int64_t count,
+                   int64_t C) {
+    const float *mean = norm, *rstd = norm + C, *a = norm + 2 * C;
+    for (int64_t c = 0; c < C; ++c) {
+        const float q = a[c] * rstd[c] * d_gamma[c] / count;
+        out[c] = a[c] * d_beta[c] / count - q * mean[c], out[C + c] = q;
+    }
 }
 
 // --- depthwise convolution, forward -----------------------------------------------------------------------------
@@ -380,6 +413,15 @@ void narrow_backward(const T* d, const float* x, const float* a, const float* p,
                           T* out, float* sums, int64_t B, int64_t H, int64_t W, int64_t C, int64_t stride,            \
                           int64_t circular) {                                                                         \
         depthwise(y, a, b, weight, shift, out, sums, Shape{B, H, W, C, stride, circular != 0});                       \
+    }                                                                                                                 \
+    void norm_##NAME(const float* sums, const float* gamma, const float* beta, float* running_mean,                   \
+                     float* running_var, int64_t* batches, float* out, int64_t B, int64_t pixels, int64_t C,          \
+                     float eps, float momentum) {                                                                     \
+        norm(sums, gamma, beta, running_mean, running_var, batches, out, B, pixels, C, eps, momentum);                \
+    }                                                                                                                 \
+    void norm_backward_##NAME(const float* made, const float* d_beta, const float* d_gamma, float* out,               \
+                              int64_t count, int64_t C) {                                                             \
+        norm_backward(made, d_beta, d_gamma, out, count, C);                                                          \
     }                                                                                                                 \
     void pooled_##NAME(const T* y, const float* a, const float* b, float* means, int64_t B, int64_t pixels,           \
                        int64_t C) {                                                                                   \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +22,8 @@ class AveragedNetwork:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(network).eval()
         self.decay = decay
+        self._own = _Places(self.module)
+        self._theirs: tuple[nn.Module, _Places] | None = None  # of the network that was last averaged
 
     @torch.no_grad()
     def update(self, network: nn.Module, weight: torch.Tensor | None = None) -> None:
@@ -30,18 +33,33 @@ class AveragedNetwork:
             network: of the same architecture.
             weight: scalar on the device in place of 1 - decay, so that the host need not know it.
         """
-        averages: list[torch.Tensor] = []
-        currents: list[torch.Tensor] = []
-        pairs = zip(self.module.state_dict().values(), network.state_dict().values(), strict=True)
-        for average, current in pairs:
-            if average.is_floating_point():
-                averages.append(average)
-                currents.append(current)
-            else:
-                average.copy_(current)
+        if self._theirs is None or self._theirs[0] is not network:
+            self._theirs = network, _Places(network)
+        (averages, counts), (currents, current_counts) = self._own.tensors(), self._theirs[1].tensors()
+        torch._foreach_copy_(counts, current_counts)
         if weight is None:
             torch._foreach_lerp_(averages, currents, weight=1.0 - self.decay)
             return
         steps = torch._foreach_sub(currents, averages)
         torch._foreach_mul_(steps, weight)
         torch._foreach_add_(averages, steps)
+
+
+class _Places:
+    """Where a network keeps what its state dict holds. To build that dict anew takes longer than to average what is in it.
+
+    A place is a dictionary and a name, which stay when a tensor is replaced by another.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._floating: list[tuple[Any, str]] = []
+        self._counts: list[tuple[Any, str]] = []
+        for module in network.modules():
+            for kept in (module._parameters, module._buffers):
+                for name, tensor in kept.items():
+                    if tensor is not None and name not in module._non_persistent_buffers_set:
+                        (self._floating if tensor.is_floating_point() else self._counts).append((kept, name))
+
+    def tensors(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Floating-point tensors, and whole numbers, as they are now."""
+        return [kept[name] for kept, name in self._floating], [kept[name] for kept, name in self._counts]

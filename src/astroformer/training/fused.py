@@ -120,38 +120,22 @@ class FusedMBConv(MBConv):
 
 
 class _Norm(NamedTuple):
-    """A batch norm on this batch: h = a y + b, with a = gamma rstd and b = beta - mean a; each (C,)."""
+    """A batch norm on this batch: h = a y + b, with a = gamma rstd and b = beta - mean a; each (C,), the rows of `made`."""
 
+    made_4C: Tensor
     mean: Tensor
     rstd: Tensor
     a: Tensor
     b: Tensor
 
 
-def _shift(layer: nn.BatchNorm2d) -> Tensor:
-    """A guess at the mean, so that the variance is no small difference of large sums: the running mean."""
-    assert layer.running_mean is not None
-    return layer.running_mean.clone()
-
-
-def _norm(layer: nn.BatchNorm2d, shift_C: Tensor, sums_B2C: Tensor, pixels: int) -> _Norm:
-    """Statistics from the sums of y - shift and of its square, and the layer's running ones brought up to date."""
-    sums_2C = sums_B2C.sum(0, dtype=torch.float64)
-    count = pixels * len(sums_B2C)
-    offset_C = sums_2C[0] / count
-    variance_C = (sums_2C[1] / count - offset_C**2).clamp_(min=0.0)
-    mean_C = (shift_C + offset_C).float()
-    momentum = layer.momentum
-    assert layer.running_mean is not None
-    assert layer.running_var is not None
-    assert momentum is not None
-    layer.running_mean.lerp_(mean_C, momentum)
-    layer.running_var.lerp_((variance_C * (count / max(count - 1, 1))).float(), momentum)
-    if layer.num_batches_tracked is not None:
-        layer.num_batches_tracked.add_(1)
-    rstd_C = torch.rsqrt(variance_C + layer.eps).float()
-    a_C = layer.weight * rstd_C
-    return _Norm(mean_C, rstd_C, a_C, layer.bias - mean_C * a_C)
+def _norm(call: Kernels, layer: nn.BatchNorm2d, sums_B2C: Tensor, pixels: int) -> _Norm:
+    """Statistics from the sums of y - running mean and of its square, and the running ones brought up to date."""
+    batch, _, channels = sums_B2C.shape
+    made_4C = torch.empty(4, channels)
+    call("norm", sums_B2C, layer.weight, layer.bias, layer.running_mean, layer.running_var,
+         layer.num_batches_tracked, made_4C, batch, pixels, channels, layer.eps, layer.momentum)  # fmt: skip
+    return _Norm(made_4C, *made_4C.unbind(0))
 
 
 class _Branch(torch.autograd.Function):
@@ -169,27 +153,26 @@ class _Branch(torch.autograd.Function):
         call = Kernels("mbconv", dtype)
         sums = torch.empty
 
-        shift_I = _shift(block.norm)
+        # Moments are taken about the running mean, a guess at the mean of this batch.
         sums_B2I = sums(batch, 2, inner)
-        call("narrow_moments", x_RI, shift_I, sums_B2I, batch, pixels, inner)
-        norm0 = _norm(block.norm, shift_I, sums_B2I, pixels)
+        call("narrow_moments", x_RI, block.norm.running_mean, sums_B2I, batch, pixels, inner)
+        norm0 = _norm(call, block.norm, sums_B2I, pixels)
         n_RI = torch.empty(batch * pixels, inner, dtype=dtype)
         call("narrow_apply", x_RI, norm0.a, norm0.b, n_RI, batch * pixels, inner)
 
         expand_MI, project_OM = expand.view(middle, inner).to(dtype), project.view(outer, middle).to(dtype)
         y1_RM = n_RI @ expand_MI.t()
-        shift_M = _shift(block.expand_norm)
         sums_B2M = sums(batch, 2, middle)
-        call("moments", y1_RM, shift_M, sums_B2M, batch, pixels, middle)
-        norm1 = _norm(block.expand_norm, shift_M, sums_B2M, pixels)
+        call("moments", y1_RM, block.expand_norm.running_mean, sums_B2M, batch, pixels, middle)
+        norm1 = _norm(call, block.expand_norm, sums_B2M, pixels)
 
         kernel_9M = depthwise.view(middle, 9).t().contiguous()
         y2_QM = torch.empty(batch * out_pixels, middle, dtype=dtype)
-        shift_M = _shift(block.depthwise_norm)
+        shift_M = block.depthwise_norm.running_mean
         sums_B2M = sums(batch, 2, middle)
         shape = (batch, height, width, middle, stride, block.depthwise.padding_mode == "circular")
         call("depthwise", y1_RM, norm1.a, norm1.b, kernel_9M, shift_M, y2_QM, sums_B2M, *shape)
-        norm2 = _norm(block.depthwise_norm, shift_M, sums_B2M, out_pixels)
+        norm2 = _norm(call, block.depthwise_norm, sums_B2M, out_pixels)
 
         gate = block.attention
         if isinstance(gate, SqueezeExcitation):
@@ -215,9 +198,9 @@ class _Branch(torch.autograd.Function):
             z_QM,
             expand_MI,
             project_OM,
-            *norm0,
-            *norm1,
-            *norm2,
+            norm0.made_4C,
+            norm1.made_4C,
+            norm2.made_4C,
             pooled_BM,
             hidden_Bh,
             gate_BM,
@@ -230,8 +213,8 @@ class _Branch(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_BOHW: Tensor) -> tuple[Tensor | None, ...]:
         x_RI, n_RI, y1_RM, y2_QM, z_QM, expand_MI, project_OM, *rest = ctx.saved_tensors
-        norm0, norm1, norm2 = _Norm(*rest[0:4]), _Norm(*rest[4:8]), _Norm(*rest[8:12])
-        pooled_BM, hidden_Bh, gate_BM, *weights = rest[12:]
+        norm0, norm1, norm2 = (_Norm(made_4C, *made_4C.unbind(0)) for made_4C in rest[:3])
+        pooled_BM, hidden_Bh, gate_BM, *weights = rest[3:]
         _, _, expand, _, _, depthwise, _, _, reduce, _, restore, _, project, _ = weights
         batch, height, width, middle, *_ = ctx.shape
         pixels, out_pixels, dtype = height * width, ctx.out_pixels, ctx.dtype
@@ -265,7 +248,7 @@ class _Branch(torch.autograd.Function):
             d_beta2_M = (gate_BM * dz_slope_BM + spread_BM * slope_BM).sum(0)
             d_gamma2_M = (gate_BM * dz_slope_n_BM + spread_BM * slope_n_BM).sum(0)
 
-            p_M, q_M = _pq(norm2, d_beta2_M, d_gamma2_M, batch * out_pixels)
+            p_M, q_M = _pq(call, norm2, d_beta2_M, d_gamma2_M, batch * out_pixels)
             kernel_9M = depthwise.view(middle, 9).t().contiguous()
             dh_RM = torch.empty_like(y1_RM)
             sums_BkM = torch.empty(batch, 11, middle)
@@ -275,7 +258,7 @@ class _Branch(torch.autograd.Function):
             d_depthwise = sums_kM[:9].t().reshape(depthwise.shape)
             d_beta1_M, d_gamma1_M = sums_kM[9], sums_kM[10] * norm1.rstd
 
-            p_M, q_M = _pq(norm1, d_beta1_M, d_gamma1_M, batch * pixels)
+            p_M, q_M = _pq(call, norm1, d_beta1_M, d_gamma1_M, batch * pixels)
             call("normalized_backward", dh_RM, y1_RM, norm1.a, p_M, q_M, batch * pixels, middle)
             d_expand_MI = (dh_RM.t() @ n_RI).float()
             dn_RI = dh_RM @ expand_MI
@@ -284,7 +267,7 @@ class _Branch(torch.autograd.Function):
             call("narrow_gradient_sums", x_RI, dn_RI, norm0.mean, sums_B2I, batch, pixels, inner)
             sums_2I = sums_B2I.sum(0)
             d_beta0_I, d_gamma0_I = sums_2I[0], sums_2I[1] * norm0.rstd
-            p_I, q_I = _pq(norm0, d_beta0_I, d_gamma0_I, batch * pixels)
+            p_I, q_I = _pq(call, norm0, d_beta0_I, d_gamma0_I, batch * pixels)
             dx_RI = torch.empty_like(x_RI)
             call("narrow_backward", dn_RI, x_RI, norm0.a, p_I, q_I, dx_RI, batch * pixels, inner)
         return (
@@ -295,10 +278,12 @@ class _Branch(torch.autograd.Function):
         )
 
 
-def _pq(norm: _Norm, d_beta_C: Tensor, d_gamma_C: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """p and q of batch norm's backward pass, dy = a dh - p - q y (Ioffe & Szegedy, arXiv 1502.03167, section 3)."""
-    q_C = norm.a * norm.rstd * d_gamma_C / count
-    return norm.a * d_beta_C / count - q_C * norm.mean, q_C
+def _pq(call: Kernels, norm: _Norm, d_beta_C: Tensor, d_gamma_C: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """p and q of batch norm's backward pass, dy = a dh - p - q y."""
+    pq_2C = torch.empty(2, len(d_beta_C))
+    call("norm_backward", norm.made_4C, d_beta_C, d_gamma_C, pq_2C, count, len(d_beta_C))
+    p_C, q_C = pq_2C.unbind(0)
+    return p_C, q_C
 
 
 class FusedRelativeAttention(RelativeAttention):

@@ -150,6 +150,14 @@ def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
     return (((seed * 1_000_003 + epoch) * 1_000_003 + step) * 64 + rank) % 2**63  # torch takes 64 bits
 
 
+def seed_step(seed: int, device: torch.device) -> None:
+    """Sets the generators that a step on `device` draws from. `torch.manual_seed` asks every kind of device that torch
+    knows, and where one isn't there it notes the whole stack for later: milliseconds a step."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def predict_batch(recipe: Recipe) -> int:
     """Images a forward pass over the validation images: as many as fit where a part of a batch trains."""
     return min(PREDICT_BATCH, 2 * math.ceil(recipe.batch / recipe.parts))
@@ -221,6 +229,7 @@ class Loop:
             momentum=recipe.momentum,
         )
         self.plain = network
+        self._parameters = list(network.parameters())  # to find them takes longer than to clip them
         # Both are where they belong; to place them, accelerate imports torch's distributed tensors: half a second.
         self.network, self.optimizer = accelerator.prepare(network, optimizer, device_placement=[False, False])
         if recipe.speed == "compiled":
@@ -356,7 +365,7 @@ class Loop:
         progress = self._progress = self.progress()
         self._set_pace(progress)
         rank, world = accelerator.process_index, accelerator.num_processes
-        torch.manual_seed(step_seed(recipe.seed, state.epoch, state.step, rank))
+        seed_step(step_seed(recipe.seed, state.epoch, state.step, rank), accelerator.device)
         if not self.network.training:
             self.network.train()
         images = len(keys) - 1
@@ -386,7 +395,7 @@ class Loop:
                 if accelerator.sync_gradients and recipe.clip is not None:
                     accelerator.unscale_gradients()
                     # accelerate's own looks whether there are distributed tensors, and imports them for that.
-                    nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
+                    nn.utils.clip_grad_norm_(self._parameters, recipe.clip)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
             detached = loss.detach()

@@ -27,7 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from astroformer.errors import UserError
 from astroformer.network.blocks import StochasticDepth
 from astroformer.training.checkpoint import load_checkpoint
-from astroformer.training.loop import Fit, Loop, step_seed, training_loss
+from astroformer.training.loop import Fit, Loop, seed_step, step_seed, training_loss
 from astroformer.training.optimizer import create_optimizer
 from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe
@@ -330,8 +330,8 @@ class _Draws:
             self._calls[shape], self._record = self._record, None
         rows = []
         for seed in seeds:
-            torch.manual_seed(seed)
             batch, device = x_KBCHW.shape[1], x_KBCHW.device
+            seed_step(seed, device)
             rows.append(
                 [layer(torch.ones(batch, *s, dtype=dtype, device=device)) for layer, s, dtype in self._calls[shape]]
             )
