@@ -169,7 +169,13 @@ class Augmenter:
     def draw(self, index_B: Tensor, epoch: int, *, channels: int, integer: bool) -> Draw:
         """What `transform` does to images `index_B` (B,) in `epoch`; see `draws.draw`."""
         return draw(
-            self._at(epoch).settings, index_B, seed=self.seed, epoch=epoch, size=self.size, channels=channels, integer=integer
+            self._at(epoch).settings,
+            index_B,
+            seed=self.seed,
+            epoch=epoch,
+            size=self.size,
+            channels=channels,
+            integer=integer,
         )
 
     def _check(self, x_BCHW: Tensor) -> None:

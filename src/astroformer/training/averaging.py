@@ -46,7 +46,7 @@ class AveragedNetwork:
 
 
 class _Places:
-    """Where a network keeps what its state dict holds. To build that dict anew takes longer than to average what is in it.
+    """Where a network keeps what its state dict holds: to build that dict takes longer than to average what is in it.
 
     A place is a dictionary and a name, which stay when a tensor is replaced by another.
     """

@@ -120,7 +120,7 @@ class FusedMBConv(MBConv):
 
 
 class _Norm(NamedTuple):
-    """A batch norm on this batch: h = a y + b, with a = gamma rstd and b = beta - mean a; each (C,), the rows of `made`."""
+    """A batch norm on this batch: h = a y + b, with a = gamma rstd and b = beta - mean a; (C,), the rows of `made`."""
 
     made_4C: Tensor
     mean: Tensor
