@@ -8,11 +8,11 @@
     python benchmarks/low_data.py ../shared/data --study layouts       # the paper's questions: low_data_studies.py
     python benchmarks/low_data.py --table --plots                      # from the rows that are there
 
-A run is a process with one thread that trains one network on n images a class for so many minutes (or epochs, or training
-FLOPs), to the end of its schedule, and is then asked once about test images, which chose nothing. `--together` runs go on
-side by side: one a core, or as many as are asked for on a GPU. Minutes are wall-clock, so the machine should do nothing
-else; a row's `cpu_share` says how much of a core it had. One row a run is appended to `low_data.jsonl`; rows that are there
-are not run again, so the same command resumes.
+A run is a process with one thread that trains one network on n images a class for so many minutes (or epochs, or
+training FLOPs), to the end of its schedule, and is then asked once about test images, which chose nothing. `--together`
+runs go on side by side: one a core, or as many as are asked for on a GPU. Minutes are wall-clock, so the machine should
+do nothing else; a row's `cpu_share` says how much of a core it had. One row a run is appended to `low_data.jsonl`; rows
+that are there are not run again, so the same command resumes.
 
 - **Minutes** are worth what the processor is, so a row of minutes counts for its processor alone (and for its share of
   a GPU): on another one the run is due again, and each has its own table. Epochs and FLOPs are the same everywhere.
