@@ -146,12 +146,14 @@ def test_every_kind_of_source_end_to_end(run, tmp_path: Path, kind: str, channel
 
 def test_settings_come_from_recipe_and_options_and_end_up_in_the_run_folder(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "r.yaml").write_text("minutes: 3\nbatch_size: 16\naugment:\n  preset: photo\n  noise: 0.02\n")
-    said = run("train", "mock-galaxies:40", *TINY, "--recipe", "r.yaml", "--clip", "none", "--quiet", "--out", "run")
+    words = (*TINY, "--recipe", "r.yaml", "--clip", "none", "--augment.policy", "randaugment", "--quiet")
+    said = run("train", "mock-galaxies:40", *words, "--out", "run")
     assert said.status == 0, said.err
     assert said.err == ""  # quiet
     recipe = astroformer.Recipe(**_yaml(tmp_path / "run" / "recipe.yaml"))
     assert (recipe.epochs, recipe.minutes, recipe.batch_size, recipe.clip) == (1, None, 16, None)
     assert (recipe.augment.noise, recipe.augment.flip_vertical) == (0.02, 0)
+    assert (recipe.augment.policy, recipe.augment.policy_from) == ("randaugment", 0)  # asked for: from the first epoch
     again = run("train", "mock-galaxies:40", *TINY, "--out", "run")
     assert "run folder 'run' is not empty" in again.refusal()
 

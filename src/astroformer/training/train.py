@@ -35,6 +35,7 @@ from astroformer.images import (
 from astroformer.metrics import Evaluation, evaluate
 from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, Ensemble, count_parameters, create_network
 from astroformer.network.framing import FRAME_IMAGES
+from astroformer.training.augment import PRESETS
 from astroformer.training.loop import Fit, Interrupted, Loop, class_weights, predict_batch, predict_store
 from astroformer.training.memory import decide_parts
 from astroformer.training.progress import Reporter, trackers
@@ -165,7 +166,7 @@ def prepare(
     run = _new_run(out, str(source), processes)
     storage = torch.uint8 if recipe.storage == "uint8" else torch.float16
     without_effect = recipe.augment.without_effect(recipe.channels or 1, storage)
-    if without_effect:
+    if without_effect and recipe.augment not in PRESETS.values():  # of what nobody asked for there is nothing to say
         decisions.append(f"no meaning for these images, so without effect: {', '.join(without_effect)}")
     for sentence in decisions:
         reporter.say(sentence)
