@@ -39,7 +39,7 @@ class StochasticDepth(nn.Module):
         if not self.training or self.rate == 0:
             return x
         keep = torch.full((x.shape[0],) + (1,) * (x.ndim - 1), 1 - self.rate, dtype=x.dtype, device=x.device)
-        return x * torch.bernoulli(keep) / (1 - self.rate)
+        return x * torch.bernoulli(keep).div_(1 - self.rate)  # one pass over the map, there and back
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3f}"
