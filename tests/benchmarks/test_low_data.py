@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
+from astroformer.images.sources import LabelledImages
 from astroformer.network import VARIANTS, count_macs, count_parameters, create_network
 from astroformer.training.recipe import Recipe, make_recipe
 
@@ -24,6 +26,11 @@ low_data_grid: Any = importlib.import_module("low_data_grid")
 low_data_report: Any = importlib.import_module("low_data_report")
 low_data_studies: Any = importlib.import_module("low_data_studies")
 peers: Any = importlib.import_module("peers")
+
+
+def galaxies_of(n: int) -> LabelledImages:
+    images_NHWC, labels_N = mock_galaxies(n, size=64, seed=0)
+    return LabelledImages("mock", [str(i) for i in range(n)], labels_N, CLASSES, images_NHWC.__getitem__)
 
 
 # Peers ---------------------------------------------------------------------------------------------------------------
@@ -83,6 +90,19 @@ def test_every_setting_makes_a_recipe_and_says_where_it_is_from() -> None:
 
 
 # Scores --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_so_many_epochs_is_decided_alike_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = galaxies_of(40)
+    on_cpu = peers.decided(make_recipe({"epochs": 3, "device": "cpu", "speed": "plain", "precision": "no"}), images)
+    monkeypatch.setattr(peers, "pick_device", lambda name: "cuda")
+    on_gpu = peers.decided(make_recipe({"epochs": 3}), images)
+    assert (on_gpu.device, on_gpu.speed, on_gpu.precision) == ("cuda", "graph", "no")
+    same = {"device": "cpu", "speed": "plain"}
+    assert on_gpu.model_copy(update=same) == on_cpu
+    assert on_cpu.model == "astroformer_atto"
+    half = peers.decided(make_recipe({"epochs": 3, "precision": "bf16", "optimizer": "muon"}), images)
+    assert (half.speed, half.precision) == ("plain", "bf16")  # muon's steps can't be recorded
 
 
 def test_calibration_error_is_the_one_of_the_bins() -> None:
