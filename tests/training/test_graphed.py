@@ -23,6 +23,7 @@ from astroformer.training import loop as loop_module
 from astroformer.training.graphed import why_not_graphed
 from astroformer.training.loop import Loop
 from astroformer.training.recipe import Recipe, make_recipe
+from astroformer.training.resident import Streamed
 from astroformer.training.rules import decide
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -157,6 +158,32 @@ def test_batches_made_ahead_are_those_made_one_by_one(
     assert made[False] == [7, 8, 7, 7, 8, 7] * 2
     # Of 44 px, 12 images are as large: one step or none more. At the switch what was made ahead is made anew.
     assert made[True] == [22, 22, 22, 7, 7, 8, 7]
+
+
+@pytest.mark.parametrize("mixing", [0.0, 0.5])
+def test_a_stored_set_that_is_streamed_is_foreseen(mixing: float, tmp_path: Path) -> None:
+    recipe = recipe_of(epochs=2, augment={"mixup": mixing})
+    whole, streamed = loop_of(recipe, tmp_path), loop_of(recipe, tmp_path)
+    streamed.stored = Streamed(streamed.train, torch.device("cpu"))
+    foreseen: list[np.ndarray] = []
+    asked: list[np.ndarray] = []
+    prefetch, read = streamed.stored.prefetch, streamed.stored._read
+
+    def foresee(positions: np.ndarray) -> None:
+        foreseen.append(positions.copy())
+        prefetch(positions)
+
+    def take(positions: np.ndarray) -> Any:
+        asked.append(positions)
+        return read(positions)
+
+    streamed.stored.prefetch, streamed.stored._read = foresee, take  # type: ignore[method-assign]
+    whole.fit()
+    streamed.fit()
+    assert_alike(weights_of(whole), weights_of(streamed), 0.0)
+    # Six steps an epoch, of which all but the first are foreseen, and none is read twice.
+    assert len(foreseen) == 10
+    assert len(asked) == 12
 
 
 def test_recording_is_refused_where_it_cannot_be() -> None:

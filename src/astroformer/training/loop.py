@@ -473,10 +473,10 @@ class Loop:
         keys = np.ascontiguousarray(keys if augmenter.mixes else keys[:-1])
         taken = keys % len(labels_N)
         stored_MCHW, row_B = self.stored(taken)
-        if isinstance(self.stored, Streamed):
-            ring, bounds = self._plan
-            next_first, next_last = bounds[min(self.state.step + 1, len(bounds) - 2) :][:2]
-            self.stored.prefetch(ring[next_first : next_last + augmenter.mixes] % len(labels_N))
+        ring, bounds = self._plan
+        following = bounds[self.state.step + 1 : self.state.step + 3]
+        if isinstance(self.stored, Streamed) and len(following) == 2:  # parts of a batch are not foreseen
+            self.stored.prefetch(ring[following[0] : following[1] + augmenter.mixes] % len(labels_N))
         return augmenter.batch(
             stored_MCHW,
             row_B,
