@@ -24,3 +24,15 @@ def test_equals_timms_average_to_the_bit() -> None:
     assert {k: v.tolist() for k, v in ours.module.state_dict().items()} == {k: v.tolist() for k, v in expected.items()}
     assert int(expected["1.num_batches_tracked"]) == 4
     assert not torch.equal(expected["1.running_mean"], network.state_dict()["1.running_mean"])
+
+
+def test_a_network_without_batch_norms_is_averaged_too() -> None:
+    network = nn.Linear(3, 2)
+    average = AveragedNetwork(network, decay=0.25)
+    before = network.weight.detach().clone()
+    with torch.no_grad():
+        network.weight += 1.0
+    average.update(network)
+    torch.testing.assert_close(average.module.weight, before + 0.75)
+    average.update(network, torch.tensor(0.5))
+    torch.testing.assert_close(average.module.weight, before + 0.875)

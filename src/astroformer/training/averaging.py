@@ -36,7 +36,8 @@ class AveragedNetwork:
         if self._theirs is None or self._theirs[0] is not network:
             self._theirs = network, _Places(network)
         (averages, counts), (currents, current_counts) = self._own.tensors(), self._theirs[1].tensors()
-        torch._foreach_copy_(counts, current_counts)
+        if counts:  # without batch norms there are none, and torch takes no empty list
+            torch._foreach_copy_(counts, current_counts)
         if weight is None:
             torch._foreach_lerp_(averages, currents, weight=1.0 - self.decay)
             return
