@@ -237,7 +237,7 @@ def test_a_recorded_run_in_bfloat16_learns_as_a_plain_one(tmp_path: Path) -> Non
 
 
 @on_cuda
-def test_a_recorded_run_goes_on_after_the_weights_were_moved(tmp_path: Path) -> None:
+def test_records_are_dropped_when_the_weights_were_moved(tmp_path: Path) -> None:
     loop = loop_of(recipe_of(speed="graph", device="cuda"), tmp_path)
     loop.fit()
     assert loop.graphed is not None

@@ -132,9 +132,11 @@ class _Norm(NamedTuple):
 def _norm(call: Kernels, layer: nn.BatchNorm2d, sums_B2C: Tensor, pixels: int) -> _Norm:
     """Statistics from the sums of y - running mean and of its square, and the running ones brought up to date."""
     batch, _, channels = sums_B2C.shape
+    assert layer.momentum is not None
+    eps, momentum = float(layer.eps), float(layer.momentum)  # a whole number would be passed as one
     made_4C = torch.empty(4, channels)
     call("norm", sums_B2C, layer.weight, layer.bias, layer.running_mean, layer.running_var,
-         layer.num_batches_tracked, made_4C, batch, pixels, channels, layer.eps, layer.momentum)  # fmt: skip
+         layer.num_batches_tracked, made_4C, batch, pixels, channels, eps, momentum)  # fmt: skip
     return _Norm(made_4C, *made_4C.unbind(0))
 
 

@@ -122,6 +122,8 @@ class GraphedStep:
             self._places = places
             self._graphs.clear()
             self._plain_steps.clear()
+            if self._stream is not None:  # the memory of the old ones goes with them
+                self._pool = torch.cuda.graph_pool_handle()
 
     def _where(self) -> list[int]:
         tensors = list(self._network.state_dict().values())

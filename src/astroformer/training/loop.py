@@ -152,7 +152,7 @@ def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
 
 def seed_step(seed: int, device: torch.device) -> None:
     """Sets the generators that a step on `device` draws from. `torch.manual_seed` asks every kind of device that torch
-    knows, and where one isn't there it notes the whole stack for later: milliseconds a step."""
+    knows, and where one isn't there it notes the whole stack for later, at every step."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
