@@ -1,8 +1,9 @@
 """The paper's own questions as arms of `low_data.py --study NAME`: what each changes, and what stays equal.
 
-An arm is a few words of the recipe of our network (or a peer of the grid); all else is the default, so an arm without
-words is the default itself and what the others are compared with. Runs of a study are equally long in training FLOPs,
-unless another length is asked for: an arm that costs more sees fewer images.
+An arm is a few words of the recipe of our network (or a peer of the grid); all else is the default. Where words say
+something of the network, what they leave open is as in the paper (squeeze and excitation, position bias): no arm starts
+from the default for few images, which is convolutions alone. Runs of a study are equally long in training FLOPs, unless
+another length is asked for: an arm that costs more sees fewer images.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ STUDIES = {
     "layouts": Study(
         "Which stages should be convolutions (C) and which Transformers (T)?",
         {
-            "CCCT": "",
+            "CCCT": "network.layout=CCCT",
             "CCCC, equal parameters": _widths(32, 48, 84, 100, layout="CCCC"),
             "CCTT, equal parameters": _widths(24, 36, 80, 96, layout="CCTT"),
             "CTTT, equal parameters": _widths(28, 32, 80, 96, layout="CTTT"),
@@ -51,7 +52,7 @@ STUDIES = {
     "parts": Study(
         "What are the position bias and the attention of channels worth?",
         {
-            "default": "",
+            "CCCT": "network.layout=CCCT",
             "no relative bias": "network.relative_bias=false",
             "no channel attention": "network.channel_attention=none",
             "CBAM": "network.channel_attention=cbam",
@@ -60,8 +61,8 @@ STUDIES = {
     "scale": Study(
         "How does accuracy grow with parameters and FLOPs?",
         {
-            "atto / 2": "network.widths=[16,24,40,48]",
-            "atto": "",
+            "atto / 2": "network.layout=CCCT network.widths=[16,24,40,48]",
+            "CCCT": "network.layout=CCCT",  # atto
             "pico": "model=astroformer_pico",
             "nano": "model=astroformer_nano",
         },

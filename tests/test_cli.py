@@ -153,7 +153,7 @@ def test_settings_come_from_recipe_and_options_and_end_up_in_the_run_folder(run,
     recipe = astroformer.Recipe(**_yaml(tmp_path / "run" / "recipe.yaml"))
     assert (recipe.epochs, recipe.minutes, recipe.batch_size, recipe.clip) == (1, None, 16, None)
     assert (recipe.augment.noise, recipe.augment.flip_vertical) == (0.02, 0)
-    assert (recipe.augment.policy, recipe.augment.policy_from) == ("randaugment", 0)  # asked for: from the first epoch
+    assert (recipe.augment.policy, recipe.augment.policy_epochs) == ("randaugment", 0)  # asked for, so applied
     again = run("train", "mock-galaxies:40", *TINY, "--out", "run")
     assert "run folder 'run' is not empty" in again.refusal()
 

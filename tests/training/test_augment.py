@@ -466,23 +466,14 @@ def test_erasing_changes_the_rectangle_alone(fill: str) -> None:
 # -- policies
 
 
-def test_a_policy_begins_at_its_epoch() -> None:
+def test_without_its_policy_an_augmenter_does_all_else() -> None:
     x_BCHW = torch.randint(0, 256, (6, 3, 12, 12), dtype=torch.uint8)
-    index_B, label_B = torch.arange(6), torch.zeros(6, dtype=torch.int64)
-    unchanged = Preprocessing((12, 12), 3, mean=(0.0,) * 3, std=(1.0,) * 3)
-    late = augmenter(policy="trivialaugment", policy_from=3, size=(12, 12))
-    same = {True: augmenter(policy="none", size=(12, 12)), False: augmenter(policy="trivialaugment", size=(12, 12))}
-    for epoch in (0, 2, 3, 4):
-        other = same[epoch < 3]
-        torch.testing.assert_close(late.transform(x_BCHW, index_B, epoch), other.transform(x_BCHW, index_B, epoch))
-        words = {"classes": 2, "preprocessing": unchanged}
-        for batch, expected in zip(
-            late.batch(x_BCHW, index_B, index_B, epoch, label_B, **words),
-            other.batch(x_BCHW, index_B, index_B, epoch, label_B, **words),
-            strict=True,
-        ):
-            torch.testing.assert_close(batch, expected)
-        assert (late.draw(index_B, epoch, channels=3, integer=True).operation_BP is None) == (epoch < 3)
+    index_B = torch.arange(6)
+    plain = augmenter(policy="none", noise=0.1, size=(12, 12))
+    without = augmenter(policy="trivialaugment", noise=0.1, size=(12, 12)).without_policy
+    assert torch.equal(without.transform(x_BCHW, index_B, 3), plain.transform(x_BCHW, index_B, 3))
+    assert plain.without_policy is plain
+    assert without.without_policy is without
 
 
 @pytest.mark.parametrize(("policy", "count"), [("randaugment", 15), ("trivialaugment", 14)])

@@ -29,6 +29,7 @@ from astroformer.training.augment import PRESETS
 from astroformer.training.checkpoint import load_checkpoint
 from astroformer.training.loop import Fit, Loop, class_weights, count_steps, draw_keys, epoch_order, predict_store
 from astroformer.training.optimizer import cosine_with_warmup, decay_by_length
+from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.run import RunFolder
 
@@ -348,6 +349,24 @@ def test_a_first_share_of_the_run_is_on_smaller_images(tmp_path: Path, size: int
     assert [x.shape[2:] for x in network.seen] == [(small, small)] * 6 + [(size, size)] * 4
 
 
+def squares(n: int, cache: Path, size: int = 48) -> ImageStore:
+    images = np.random.default_rng(0).integers(0, 256, (n, size, size, 1)).astype(np.uint8)
+    return store_of(images, np.arange(n) % 2, ("a", "b"), cache)
+
+
+@pytest.mark.parametrize(("epochs", "applied"), [(4, False), (5, True), (9, True)])
+def test_a_policy_waits_for_a_run_that_is_long_enough(tmp_path: Path, epochs: int, applied: bool) -> None:
+    policy = {"policy": "trivialaugment", "policy_epochs": 5}
+    network, plain, always = Small(2), Small(2), Small(2)
+    store = squares(8, tmp_path, size=16)
+    make_loop(network, store, recipe(epochs=epochs, augment=policy)).fit()
+    make_loop(plain, store, recipe(epochs=epochs, augment={})).fit()
+    make_loop(always, store, recipe(epochs=epochs, augment={"policy": "trivialaugment"})).fit()
+    same_as = always if applied else plain
+    assert all(torch.equal(x, y) for x, y in zip(network.seen, same_as.seen, strict=True))
+    assert not torch.equal(plain.seen[0], always.seen[0])
+
+
 # Averaging --------------------------------------------------------------------------------------------------
 
 
@@ -527,6 +546,43 @@ def test_the_last_row_is_about_the_final_weights_however_long_evaluating_takes(
         assert fit.state.history[-1]["updates"] == fit.state.updates
         assert len({row["updates"] for row in fit.state.history}) == len(fit.state.history)
         assert 30 <= fit.state.elapsed <= 30 + 10 + seconds
+
+
+def test_by_the_clock_a_run_foresees_its_length_though_small_images_go_faster(
+    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, chosen = Small(2), []
+    monkeypatch.setattr(
+        Loop, "_choose_policy", lambda loop, progress: chosen.append(loop._length(progress) / loop.steps_per_epoch)
+    )
+
+    def tick(calls: int) -> None:
+        clock[0] += network.seen[-1].shape[-1] ** 2 / 48**2  # seconds as pixels
+
+    network.when = tick
+    settings = recipe(epochs=None, minutes=0.5, progressive=0.65, augment={})
+    epochs = make_loop(network, squares(16, tmp_path), settings).fit().state.updates / 4
+    assert {x.shape[-1] for x in network.seen} == {36, 48}
+    assert chosen[0] < 1  # nobody knows yet
+    assert chosen[1:] == pytest.approx([epochs] * (len(chosen) - 1), rel=0.05)
+
+
+def test_by_the_clock_a_policy_is_taken_up_when_the_run_will_be_long_enough(tmp_path: Path, clock: list[float]) -> None:
+    policy = {"policy": "trivialaugment", "policy_epochs": 5}
+    for seconds, applied in ((2.0, False), (1.0, True)):  # a step of 32 seconds, four an epoch
+        network, plain = Small(2), Small(2)
+        ticking(network, clock, seconds)
+        said: list[str] = []
+        reporter = Reporter(quiet=True)
+        reporter.say = said.append  # type: ignore[method-assign]
+        store = squares(16, tmp_path, size=16)
+        loop = make_loop(network, store, recipe(epochs=None, minutes=32 / 60, augment=policy), reporter=reporter)
+        loop.fit()
+        make_loop(plain, store, recipe(epochs=8, augment={})).fit()
+        alike = [torch.equal(x, y) for x, y in zip(network.seen, plain.seen, strict=False)]
+        assert all(alike[:4])
+        assert all(alike[4:]) != applied
+        assert said == ["trivialaugment: on, since the run has some 8 epochs"] * applied
 
 
 def test_a_resumed_run_counts_the_time_that_had_passed(tmp_path: Path, clock: list[float]) -> None:

@@ -25,6 +25,19 @@ from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.train import train
 
 SOURCE = "mock-galaxies:40x32"
+WORDS = [
+    "--model",
+    "astroformer_atto",
+    "--batch-size",
+    "8",
+    "--image-size",
+    "32",
+    "--crop",
+    "1",
+    "--device",
+    "cpu",
+    "--quiet",
+]
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -56,7 +69,7 @@ def test_processes_give_the_bits_and_folders_of_the_runs_alone(
     tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     group = tmp_path / "group"
-    words = ["--epochs", "1", "--batch-size", "8", "--image-size", "32", "--crop", "1", "--device", "cpu", "--quiet"]
+    words = [*WORDS, "--epochs", "1"]
     places = ["--out", str(group), "--cache", str(cache)]
     options = ["--seeds", "3", "--seed", "4", "--network.stochastic-depth", "0.3"]
     assert cli.main(["train", SOURCE, *words, *places, *options]) == 0
@@ -140,7 +153,7 @@ def test_a_worker_that_dies_is_named(tmp_path: Path, cache: Path, monkeypatch: p
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_group_saves_and_goes_on_to_the_same_bits(tmp_path: Path, cache: Path, number: int) -> None:
     group = tmp_path / "group"
-    words = ["--epochs", "25", "--batch-size", "8", "--image-size", "32", "--crop", "1", "--device", "cpu", "--quiet"]
+    words = [*WORDS, "--epochs", "25"]
     places = ["--out", str(group), "--cache", str(cache), "--seeds", "2", "--evaluations", "1"]
     command = [sys.executable, "-m", "astroformer.cli", "train", SOURCE, *words, *places]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})

@@ -98,12 +98,12 @@ def test_presets_and_words_that_change_them() -> None:
     assert load_recipe("photo").augment == PRESETS["photo"]
 
 
-def test_a_policy_that_is_asked_for_begins_at_once() -> None:
+def test_a_policy_that_is_asked_for_is_applied_however_short_the_run() -> None:
     for name in ("sky", "photo"):
-        assert make_recipe({"augment": name}).augment.policy_from > 0
-        assert make_recipe({"augment": {"preset": name, "policy": "trivialaugment"}}).augment.policy_from == 0
-    asked = {"preset": "sky", "policy": "randaugment", "policy_from": 9}
-    assert make_recipe({"augment": asked}).augment.policy_from == 9
+        assert make_recipe({"augment": name}).augment.policy_epochs > 0
+        assert make_recipe({"augment": {"preset": name, "policy": "trivialaugment"}}).augment.policy_epochs == 0
+    asked = {"preset": "sky", "policy": "randaugment", "policy_epochs": 9}
+    assert make_recipe({"augment": asked}).augment.policy_epochs == 9
 
 
 @pytest.mark.parametrize(

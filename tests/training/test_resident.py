@@ -93,14 +93,15 @@ def test_no_step_of_the_plain_batch_waits_for_a_device(changes: dict[str, object
     assert y.shape == (len(x), 4)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("fill", ["mean", "noise"])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16])
 def test_what_a_device_does_to_all_images_equals_what_the_host_does_to_some(
-    dtype: torch.dtype, fill: str, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, fill: str, channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Augment(policy="randaugment", policy_operations=3, erasing=0.5, erasing_fill=fill)
     maker = Augmenter(settings, seed=0, size=(16, 16))
-    x = torch.randint(0, 256, (64, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(dtype)
+    x = torch.randint(0, 256, (64, channels, 16, 16), generator=torch.Generator().manual_seed(0)).to(dtype)
     by_rows = maker.transform(x, torch.arange(64), 0)
     monkeypatch.setattr("astroformer.training.augmenter._on_host", lambda _: False)
     assert torch.equal(maker.transform(x, torch.arange(64), 0), by_rows)

@@ -166,6 +166,23 @@ def test_batches_grow_with_the_number_of_images(images: int, expected: int) -> N
     assert decide(make_recipe({"device": "cpu", "batch_size": 5}), many)[0].batch == 5
 
 
+def test_few_images_are_left_to_convolutions_unless_a_network_is_asked_for() -> None:
+    one = noise(1, 32, 32, 1)[0]
+
+    def network(n: int, **settings: Any) -> tuple[str | None, str | None]:
+        many = LabelledImages("test", ["x"] * n, np.zeros(n, int), ("a", "b"), lambda i: one)
+        made = decide(make_recipe({"device": "cpu", **settings}), many)[0].network
+        return made.layout, made.channel_attention
+
+    assert network(5_000) == ("CCCC", "none")
+    assert network(5_001) == (None, None)  # the variant's own: C-C-C-T with squeeze and excitation
+    assert network(9, model="astroformer_atto") == (None, None)
+    assert network(9, network={"layout": "CCTT"}) == ("CCTT", None)
+    assert network(9, network={"channel_attention": "cbam"}) == (None, "cbam")
+    assert network(9, network={"relative_bias": False}) == (None, None)
+    assert network(9, network={"stochastic_depth": 0.2}) == ("CCCC", "none")
+
+
 def test_learning_rate_falls_with_the_width_that_is_asked_for() -> None:
     wide = {"network": {"widths": [64, 96, 160, 192]}}
     settings = make_recipe({"model": "astroformer_atto", "device": "cpu", "batch_size": 64, **wide})

@@ -12,6 +12,7 @@ operations of the policy, K classes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -23,7 +24,7 @@ from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.randomness import Stream, normals
 from astroformer.training import colour
-from astroformer.training.augment import OPERATIONS, Augment
+from astroformer.training.augment import OPERATIONS, Augment, operations
 from astroformer.training.augment_native import NativeBatch
 from astroformer.training.draws import Draw, draw
 from astroformer.training.geometry import antialiasing, sampling_grid, sampling_matrix, whole_places
@@ -56,13 +57,13 @@ class Augmenter:
             seed=seed,
         )
         self._native = NativeBatch(settings, self._mixer, seed=seed, size=size)
-        self._early: Augmenter | None = None  # for the epochs before the policy begins
-        if settings.policy != "none" and settings.policy_from > 0:
-            self._early = Augmenter(settings.model_copy(update={"policy": "none"}), seed=seed, size=size)
 
-    def _at(self, epoch: int) -> Augmenter:
-        """What does it in `epoch`."""
-        return self._early if self._early is not None and epoch < self.settings.policy_from else self
+    @functools.cached_property
+    def without_policy(self) -> Augmenter:
+        """All that this one does but its policy's operations."""
+        if self.settings.policy == "none":
+            return self
+        return Augmenter(self.settings.model_copy(update={"policy": "none"}), seed=self.seed, size=self.size)
 
     @property
     def mixes(self) -> bool:
@@ -105,10 +106,6 @@ class Augmenter:
         Raises:
             UserError: as `transform`.
         """
-        if (early := self._at(epoch)) is not self:
-            return early.batch(
-                stored_MCHW, row_B, index_B, epoch, label_B, classes=classes, preprocessing=preprocessing, dtype=dtype
-            )
         self._check(stored_MCHW)
         if self._native.takes(stored_MCHW, dtype):
             return self._native(stored_MCHW, row_B, index_B, epoch, label_B, classes, preprocessing, dtype)
@@ -141,8 +138,6 @@ class Augmenter:
         Raises:
             UserError: images of another type, or quarter turns of images that are not square.
         """
-        if (early := self._at(epoch)) is not self:
-            return early.transform(x_BCHW, index_B, epoch)
         self._check(x_BCHW)
         integer = x_BCHW.dtype == torch.uint8
         drawn = self.draw(index_B, epoch, channels=x_BCHW.shape[1], integer=integer)
@@ -169,7 +164,7 @@ class Augmenter:
     def draw(self, index_B: Tensor, epoch: int, *, channels: int, integer: bool) -> Draw:
         """What `transform` does to images `index_B` (B,) in `epoch`; see `draws.draw`."""
         return draw(
-            self._at(epoch).settings,
+            self.settings,
             index_B,
             seed=self.seed,
             epoch=epoch,
@@ -264,8 +259,11 @@ class Augmenter:
             "equalize": lambda x, v: colour.equalize(x),
             "invert": lambda x, v: colour.invert(x),
         }
+        meant = operations(self.settings.policy, x_BCHW.shape[1], integer)  # others may not even be tried
         for slot in range(operation_BP.shape[1]):
             for name, change in on_values.items():
+                if name not in meant:
+                    continue
                 drew_B = operation_BP[:, slot] == OPERATIONS.index(name)
                 if not _on_host(drew_B):  # asking which rows would wait for the device: all are changed
                     changed = change(x_BCHW.clone(), strength_BP[:, slot])

@@ -247,6 +247,7 @@ class Loop:
         self.steps_per_epoch = count_steps(len(train), recipe.batch)
         self.state = State()
         self._progress = 0.0  # at the step being made
+        self._policy = False  # whether this epoch's images go through the policy
         self._plan = np.empty(0, np.int64), np.zeros(1, np.int64)  # of the epoch: its ring, and where steps begin
         self._ready: _Ready | None = None  # images of this step and of some that come, on a GPU
         self._readies = device.type == "cuda" and not isinstance(self.stored, Streamed) and recipe.parts == 1
@@ -291,6 +292,7 @@ class Loop:
         labels_N = torch.from_numpy(self.train.labels)
         progress = self.progress()  # read once a step: the clock must not end the run between two decisions
         while True:
+            self._choose_policy(progress)
             ring = self._ring()
             bounds = np.linspace(0, len(self.train), self.steps_per_epoch + 1).round().astype(int)
             self._plan, self._ready = (ring, bounds), None
@@ -430,9 +432,14 @@ class Loop:
                 )
 
     def _length(self, progress: float) -> float:
-        """Updates of the whole run; by the clock, as many as there will be if it goes on as fast as until now."""
-        epochs, updates = self.recipe.epochs, self.state.updates
-        return max(1.0, updates / max(progress, 1e-6)) if epochs is None else epochs * self.steps_per_epoch
+        """Updates of the whole run; by the clock, as many as there will be if it goes on as fast as until now, small
+        images as much faster as they have fewer pixels."""
+        if self.recipe.epochs is not None:
+            return self.recipe.epochs * self.steps_per_epoch
+        share, small = self.recipe.progressive, self.small_augmenter
+        faster = 1.0 if small is None else math.prod(self.augmenter.size) / math.prod(small.size)
+        seen = faster * min(progress, share) + max(progress - share, 0.0)
+        return max(1.0, self.state.updates * (faster * share + 1.0 - share) / max(seen, 1e-6))
 
     def _decay(self, progress: float) -> float:
         """Share of the averaged weights that stays in this update.
@@ -443,9 +450,17 @@ class Loop:
         decay = math.exp(-1.0 / max(self.recipe.ema * self._length(progress), 1e-6))
         return min(decay, (1 + updates) / (10 + updates))
 
+    def _choose_policy(self, progress: float) -> None:
+        """Whether the run is long enough for the policy, asked at every epoch: by the clock nobody knows before."""
+        augment, epochs = self.recipe.augment, self._length(progress) / self.steps_per_epoch
+        before, self._policy = self._policy, epochs >= augment.policy_epochs
+        if self._policy and not before and augment.policy_epochs and augment.policy != "none":
+            self.reporter.say(f"{augment.policy}: on, since the run has some {epochs:.0f} epochs")
+
     def _augmenter_now(self) -> Augmenter:
         early = self._progress < self.recipe.progressive
-        return self.small_augmenter if early and self.small_augmenter else self.augmenter
+        augmenter = self.small_augmenter if early and self.small_augmenter else self.augmenter
+        return augmenter if self._policy else augmenter.without_policy
 
     def _batch_of_step(self, keys: np.ndarray[Any, Any], labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """`_batch` of all images of this step.

@@ -189,8 +189,8 @@ class Recipe(BaseModel):
             rest = {k: v for k, v in value.items() if k != "preset"}
             if value["preset"] not in PRESETS:
                 raise unknown_name("augmentation preset", value["preset"], PRESETS)
-            at_once = {"policy_from": 0} if "policy" in rest else {}  # a policy that is asked for needs no waiting
-            return {**PRESETS[value["preset"]].model_dump(), **at_once, **rest}
+            anyway = {"policy_epochs": 0} if "policy" in rest else {}  # a policy that is asked for is applied
+            return {**PRESETS[value["preset"]].model_dump(), **anyway, **rest}
         return value
 
     @model_validator(mode="after")

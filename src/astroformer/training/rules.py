@@ -33,6 +33,10 @@ _BATCH = 64  # images; the largest batch by the rule
 LEARNING_RATES = {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}  # with it; adamw: of a network as narrow as atto
 _NARROW = VARIANTS["astroformer_atto"].widths[-1]
 _DEFAULT_MINUTES = 10.0
+# Up to so many images to train on the last stage is convolutional too, and no block has channel attention: ahead of the
+# paper's network in every comparison so far (docs/experiments.md).
+_FEW = 5000
+_FEW_WORDS = {"layout": "CCCC", "channel_attention": "none"}
 _WORTHWHILE = 1.3  # times as fast bfloat16 products have to be
 
 
@@ -46,7 +50,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
       between images (`measure_crop`); cutouts centred on a source get closer to it, photographs stay whole.
     - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8 (of
       the product of the strides, for an equivariant network that needs such sizes).
-    - model: atto on a CPU; on a GPU nano.
+    - model: atto on a CPU; on a GPU nano. Where nothing of the network is asked for, up to 5,000 images are learned by
+      convolutions alone, without channel attention; more by the paper's C-C-C-T.
     - speed and precision: fused kernels on a CPU that can have them, in bfloat16 where its matrix products are at least
       1.3 times as fast; on a GPU steps recorded as CUDA graphs, in bfloat16.
     - batch size: a 64th of the images, at least 16 and at most 64.
@@ -89,10 +94,17 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
                 f"the images vary in the central {settings['crop']:.0%} of each side: cropped to it (--crop 1 to keep "
                 "all)"
             )
-    model = recipe.model
+    model, network = recipe.model, recipe.network
     if model == "auto":
         model = settings["model"] = "astroformer_atto" if device == "cpu" else "astroformer_nano"
-    config = dataclasses.replace(VARIANTS[model], **recipe.network.words())
+        if len(images) <= _FEW and (network.layout, network.channel_attention, network.relative_bias) == (None,) * 3:
+            network = network.model_copy(update=_FEW_WORDS)
+            settings["network"] = network.model_dump()
+            said.append(
+                f"{len(images):,} images: convolutions in all stages, without channel attention (--network.layout CCCT "
+                "for the paper's network)"
+            )
+    config = dataclasses.replace(VARIANTS[model], **network.words())
     if recipe.image_size is None:
         multiple = math.lcm(8, config.size_multiple)
         side = float(np.median([seen.side for seen in sample]))
