@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from low_data_grid import CELLS, CELLS_1, TIER_2, Cell, Row, chosen_setting, length_of, mean_of, place_of
-from low_data_studies import arm_name
+from low_data_studies import STUDIES, Study, arm_name
 from peers import OURS
 from precision import T_95
 
@@ -161,23 +161,35 @@ _COLOURS = dict(zip(TIER_2, ("#d1495b", "#30638e", "#3b8c6e", "#8d6cab", "#c98a2
 
 
 def plots(rows: list[Row], folder: Path) -> list[Path]:
-    """Draws what the rows allow: scores and costs in the cells of tier 1, and scores against images a class.
+    """Draws what the rows allow: scores and costs in the cells of tier 1, scores against images a class, and studies.
 
-    Each length, and each processor that minutes were spent on, has its own pictures; rows with changed words and of
-    ensembles are left out, and of a network with several settings the one that is best in the cell is shown.
+    Each length, and each processor that minutes were spent on, has its own pictures. Outside of studies rows with changed
+    words and of ensembles are left out, and of a network with several settings the best in the cell is shown.
     """
     plain = [row for row in rows if row["kind"] == "run" and not row["words"] and row["members"] == 1]
     made = []
     for measure in dict.fromkeys(map(measure_of, plain)):
         some = [row for row in plain if measure_of(row) == measure]
-        ending = re.sub(r"[^\w.]+", "-", measure.replace(" a run", "").replace("+", ""))
         for name, draw in (("scores", _draw_scores), ("images-a-class", _draw_sizes), ("cost", _draw_cost)):
             figure = draw(some, measure)
             if figure is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                made.append(folder / f"low-data-{name}-{ending}.png")
-                figure.savefig(made[-1], dpi=150)
+                made.append(_saved(figure, folder, name, measure))
+    for name, study in STUDIES.items():
+        arms = set(study.arms.values())
+        answers = [row for row in rows if row["kind"] == "run" and row["model"] == OURS and row["words"] in arms]
+        for measure in dict.fromkeys(measure_of(row) for row in answers if row["flops"] is not None):
+            some = [row for row in answers if measure_of(row) == measure]
+            if len({row["words"] for row in some}) > 2:
+                made.append(_saved(_draw_study(some, study, measure), folder, name, measure))
     return made
+
+
+def _saved(figure: Any, folder: Path, name: str, measure: str) -> Path:
+    ending = re.sub(r"[^\w.]+", "-", measure.replace(" a run", "").replace("+", ""))
+    path = folder / f"low-data-{name}-{ending}.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
 
 
 def _best_arms(rows: list[Row]) -> dict[str, list[Row]]:
@@ -237,6 +249,32 @@ def _draw_scores(rows: list[Row], measure: str) -> Any:
         axis.set_xlabel("balanced accuracy, %", fontsize=9)
     explained = "dots: means with 95 % intervals, hollow: of fewer than three seeds; ticks: seeds"
     figure.suptitle(f"{measure}\n{explained}", fontsize=9, color="#555555")
+    return figure
+
+
+def _draw_study(rows: list[Row], study: Study, measure: str) -> Any:
+    """A panel a cell: balanced accuracy of each seed of each arm, their mean and its 95 % interval."""
+    cells = {cell: some for (cell, _), some in grouped(rows, "run").items()}
+    named = {words: name for name, words in study.arms.items()}
+    figure, axes = _figure(len(cells), 3, 1.1 + 0.3 * len(named))
+    for axis, (cell, some) in zip(axes, cells.items(), strict=True):
+        for place, words in enumerate(named):
+            values = 100 * np.array([row["balanced_accuracy"] for row in some if row["words"] == words])
+            if not len(values):
+                continue
+            colour = _COLOURS[OURS] if place == 0 else "#30638e"
+            if place == 0:
+                axis.axvline(values.mean(), color=colour, linewidth=0.8, alpha=0.5)
+            axis.errorbar(values.mean(), place, xerr=_reach(values), color=colour, fmt="o", markersize=6, capsize=3,
+                          markerfacecolor=colour if len(values) > 2 else "white")  # fmt: skip
+            axis.plot(values, np.full(len(values), place + 0.28), "|", color=colour, alpha=0.7)
+        axis.set_yticks(range(len(named)), named.values() if axis is axes[0] else [""] * len(named))
+        axis.set_ylim(len(named) - 0.5, -0.5)
+        axis.tick_params(axis="y", length=0)
+        axis.set_title(cell, fontsize=10, loc="left")
+        axis.set_xlabel("balanced accuracy, %", fontsize=9)
+    explained = "dots: means with 95 % intervals, hollow: of fewer than three seeds; ticks: seeds; line: the first arm"
+    figure.suptitle(f"{study.question}\n{measure}; {explained}", fontsize=9, color="#555555")
     return figure
 
 

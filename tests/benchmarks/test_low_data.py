@@ -374,6 +374,11 @@ def test_plots_are_drawn(tmp_path: Path) -> None:
     assert [path.name for path in made] == [
         f"low-data-{name}-5-minutes-on-P.png" for name in ("scores", "images-a-class", "cost")
     ]
+    arms = list(low_data_studies.STUDIES["layouts"].arms.values())[:3]
+    rows = [made_row(made_job(words=words, minutes=None, flops=4e12, seed=s), 0.5) for words in arms for s in range(3)]
+    made += low_data_report.plots(rows, tmp_path)
+    assert made[-1].name == "low-data-layouts-4e12-FLOPs.png"
+    assert low_data_report.plots(rows[:6], tmp_path) == []  # two arms are a pair and no study
     assert all(path.stat().st_size > 10_000 for path in made)
 
 

@@ -23,7 +23,6 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms._functional_tensor import _gen_affine_grid
 
 from astroformer.errors import UserError
-from astroformer.images.preprocessing import Preprocessing
 from astroformer.training import augmenter as plain
 from astroformer.training import colour
 from astroformer.training.augment import OPERATIONS, PRESETS, Augment
