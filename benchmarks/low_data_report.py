@@ -163,8 +163,8 @@ _COLOURS = dict(zip(TIER_2, ("#d1495b", "#30638e", "#3b8c6e", "#8d6cab", "#c98a2
 def plots(rows: list[Row], folder: Path) -> list[Path]:
     """Draws what the rows allow: scores and costs in the cells of tier 1, scores against images a class, and studies.
 
-    Each length, and each processor that minutes were spent on, has its own pictures. Outside of studies rows with changed
-    words and of ensembles are left out, and of a network with several settings the best in the cell is shown.
+    Each length, and each processor that minutes were spent on, has its own pictures. Outside of studies, rows with
+    changed words and of ensembles are left out, and of a network with several settings the best in the cell is shown.
     """
     plain = [row for row in rows if row["kind"] == "run" and not row["words"] and row["members"] == 1]
     made = []

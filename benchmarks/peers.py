@@ -392,7 +392,7 @@ PEERS: dict[str, Peer] = {
     ),
 }  # fmt: skip
 
-# Networks as timm has them, by timm's name, whatever the size: what `galaxy_zoo2.py` and `symmetry.py` have rows of.
+# Networks as timm has them, by timm's name, whatever the size: what `symmetry.py` has rows of.
 # `img_size` stands for the size of the images.
 TIMM: dict[str, tuple[str, dict[str, Any]]] = {
     "timm ResNet-18": ("resnet18", {}),

@@ -4,11 +4,11 @@
     python benchmarks/symmetry.py --table                       # and the picture docs/images/consistency.png
     python benchmarks/symmetry.py ../shared/data/galaxy-zoo2 --margins
 
-Every network trains for the same epochs in the same loop from the same decoded images (`galaxy_zoo2.py`), which is few
-for most of them: what is compared is how their answers change, not how good they become. `measure_symmetry` then asks
-about validation galaxies. Rows that only ask trained weights in another way (`frame`, `Canonicalize`, views) train
-nothing. One row a network is appended to `symmetry.jsonl`; rows that are there are not measured again. `--margins`
-prints how far the best phase is ahead of the second, by the score of `network/phases.py` and by the norm of the phases.
+Every network trains for the same epochs in the same loop from the same decoded images, which is few for most of them:
+what is compared is how their answers change, not how good they become. `measure_symmetry` then asks about validation
+galaxies. Rows that only ask trained weights in another way (`frame`, `Canonicalize`, views) train nothing. One row a
+network is appended to `symmetry.jsonl`; rows that are there are not measured again. `--margins` prints how far the best
+phase is ahead of the second, by the score of `network/phases.py` and by the norm of the phases.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ from astroformer.images import ImageStore, open_source
 from astroformer.network.framing import FRAME_IMAGES, Canonicalize, Frame
 from astroformer.network.phases import phase_score
 from astroformer.training.recipe import NetworkSettings, Recipe
-from galaxy_zoo2 import trained_on
-from peers import PLAIN, Trained
+from peers import PLAIN, Trained, trained
 from precision import FIRST_DEFAULTS
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -79,6 +78,12 @@ def asked(network: nn.Module, way: str, images_NCHW: torch.Tensor) -> nn.Module:
     if way.endswith("shift+d4"):
         network.config = dataclasses.replace(network.config, symmetry="shift+d4")
     return network
+
+
+def trained_on(data: Path, model: str, recipe: Recipe) -> Trained:
+    """Trains once on `data`/train, with `data`/valid to be measured on."""
+    train = open_source(data / "train")
+    return trained(model, recipe, train, open_source(data / "valid", classes=train.classes))
 
 
 def inputs_of(made: Trained, name: str, data: Path, images: int) -> Inputs:
