@@ -462,6 +462,20 @@ def test_an_ensemble_shares_the_length_and_stands_apart(data: Path, monkeypatch:
         command(monkeypatch, data, "--models", "astroformer", "--epochs", 3, "--members", 5, "--rows", data / "none")
 
 
+def test_a_worker_stays_and_runs_one_job_after_the_other(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a worker sets it for good; here it is put back
+    job = made_job(minutes=None, epochs=1, words="speed=plain precision=no")
+    start = low_data.Workers(1)
+    first, with_other_words, again = (
+        start(dataclasses.replace(job, words=words), data, "cpu", 0)
+        for words in (job.words, f"{job.words} learning_rate=1e-5", job.words)
+    )
+    assert low_data_grid.job_of(first) == job
+    assert first["nll"] == again["nll"] != with_other_words["nll"]  # nothing stays of the run before
+    with pytest.raises(RuntimeError, match=r"MiraBest, 25 a class.*WRN-16-2 .*none"):
+        start(dataclasses.replace(job, model="WRN-16-2", setting="none"), data, "cpu", 0)
+
+
 def test_what_cannot_be_is_said_at_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"setting 'learning_rat'.*learning_rate"):
         command(monkeypatch, data, "--words", "learning_rat=1", "--rows", tmp_path / "rows.jsonl")

@@ -451,10 +451,12 @@ class Loop:
         return min(decay, (1 + updates) / (10 + updates))
 
     def _choose_policy(self, progress: float) -> None:
-        """Whether the run is long enough for the policy, asked at every epoch: by the clock nobody knows before."""
+        """Takes up the policy, for good, once the run is seen to be long enough: by the clock nobody knows before."""
         augment, epochs = self.recipe.augment, self._length(progress) / self.steps_per_epoch
-        before, self._policy = self._policy, epochs >= augment.policy_epochs
-        if self._policy and not before and augment.policy_epochs and augment.policy != "none":
+        if self._policy or epochs < augment.policy_epochs:
+            return
+        self._policy = True
+        if augment.policy != "none" and augment.policy_epochs:
             self.reporter.say(f"{augment.policy}: on, since the run has some {epochs:.0f} epochs")
 
     def _augmenter_now(self) -> Augmenter:

@@ -18,7 +18,8 @@ from astroformer.training.augment import PRESETS, Augment
 
 
 class NetworkSettings(BaseModel):
-    """Words of the network config that change a variant; `null` keeps the variant's own."""
+    """Words of the network config that change a variant; `null` keeps the variant's own, or where `model` is auto what
+    the rule for few images says."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
