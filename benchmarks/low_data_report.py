@@ -235,13 +235,7 @@ def _draw_scores(rows: list[Row], measure: str) -> Any:
     for axis, (cell, some) in zip(axes, cells.items(), strict=True):
         arms = _best_arms(some)
         for place, (model, found) in enumerate(arms.items()):
-            values = 100 * np.array([row["balanced_accuracy"] for row in found])
-            colour = _COLOURS.get(model, "#444444")
-            fill = colour if len(values) > 2 else "white"  # fewer bound nothing
-            axis.errorbar(values.mean(), place, xerr=_reach(values), color=colour, fmt="o", markersize=7, capsize=3,
-                          markerfacecolor=fill)  # fmt: skip
-            if len(values) > 1:
-                axis.plot(values, np.full(len(values), place + 0.25), "|", color=colour, alpha=0.7)
+            _draw_arm(axis, place, found, _COLOURS.get(model, "#444444"))
         axis.set_yticks(range(len(arms)), arms)
         axis.set_ylim(len(arms) - 0.5, -0.5)
         axis.tick_params(axis="y", length=0)
@@ -252,6 +246,17 @@ def _draw_scores(rows: list[Row], measure: str) -> Any:
     return figure
 
 
+def _draw_arm(axis: Any, place: int, rows: list[Row], colour: str) -> float:
+    """Mean, interval and seeds of one arm in a line of a panel; returns the mean in percent."""
+    values = 100 * np.array([row["balanced_accuracy"] for row in rows])
+    fill = colour if len(values) > 2 else "white"  # fewer bound nothing
+    axis.errorbar(values.mean(), place, xerr=_reach(values), color=colour, fmt="o", markersize=7, capsize=3,
+                  markerfacecolor=fill)  # fmt: skip
+    if len(values) > 1:
+        axis.plot(values, np.full(len(values), place + 0.25), "|", color=colour, alpha=0.7)
+    return float(values.mean())
+
+
 def _draw_study(rows: list[Row], study: Study, measure: str) -> Any:
     """A panel a cell: balanced accuracy of each seed of each arm, their mean and its 95 % interval."""
     cells = {cell: some for (cell, _), some in grouped(rows, "run").items()}
@@ -259,15 +264,10 @@ def _draw_study(rows: list[Row], study: Study, measure: str) -> Any:
     figure, axes = _figure(len(cells), 3, 1.1 + 0.3 * len(named))
     for axis, (cell, some) in zip(axes, cells.items(), strict=True):
         for place, words in enumerate(named):
-            values = 100 * np.array([row["balanced_accuracy"] for row in some if row["words"] == words])
-            if not len(values):
-                continue
-            colour = _COLOURS[OURS] if place == 0 else "#30638e"
-            if place == 0:
-                axis.axvline(values.mean(), color=colour, linewidth=0.8, alpha=0.5)
-            axis.errorbar(values.mean(), place, xerr=_reach(values), color=colour, fmt="o", markersize=6, capsize=3,
-                          markerfacecolor=colour if len(values) > 2 else "white")  # fmt: skip
-            axis.plot(values, np.full(len(values), place + 0.28), "|", color=colour, alpha=0.7)
+            if found := [row for row in some if row["words"] == words]:
+                mean = _draw_arm(axis, place, found, _COLOURS[OURS] if place == 0 else "#30638e")
+                if place == 0:
+                    axis.axvline(mean, color=_COLOURS[OURS], linewidth=0.8, alpha=0.5)
         axis.set_yticks(range(len(named)), named.values() if axis is axes[0] else [""] * len(named))
         axis.set_ylim(len(named) - 0.5, -0.5)
         axis.tick_params(axis="y", length=0)
