@@ -33,8 +33,8 @@ _BATCH = 64  # images; the largest batch by the rule
 LEARNING_RATES = {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}  # with it; adamw: of a network as narrow as atto
 _NARROW = VARIANTS["astroformer_atto"].widths[-1]
 _DEFAULT_MINUTES = 10.0
-# Up to so many images to train on the last stage is convolutional too, and no block has channel attention: ahead of the
-# paper's network in every comparison so far (docs/experiments.md).
+# Up to so many images to train on the last stage is convolutional too, and no block has channel attention: level with
+# the paper's network or ahead of it in every comparison so far, which had no more images (docs/experiments.md).
 _FEW = 5000
 _FEW_WORDS = {"layout": "CCCC", "channel_attention": "none"}
 _WORTHWHILE = 1.3  # times as fast bfloat16 products have to be
