@@ -236,11 +236,7 @@ def _draw_scores(rows: list[Row], measure: str) -> Any:
         arms = _best_arms(some)
         for place, (model, found) in enumerate(arms.items()):
             _draw_arm(axis, place, found, _COLOURS.get(model, "#444444"))
-        axis.set_yticks(range(len(arms)), arms)
-        axis.set_ylim(len(arms) - 0.5, -0.5)
-        axis.tick_params(axis="y", length=0)
-        axis.set_title(cell, fontsize=10, loc="left")
-        axis.set_xlabel("balanced accuracy, %", fontsize=9)
+        _name_lines(axis, cell, list(arms))
     explained = "dots: means with 95 % intervals, hollow: of fewer than three seeds; ticks: seeds"
     figure.suptitle(f"{measure}\n{explained}", fontsize=9, color="#555555")
     return figure
@@ -257,6 +253,15 @@ def _draw_arm(axis: Any, place: int, rows: list[Row], colour: str) -> float:
     return float(values.mean())
 
 
+def _name_lines(axis: Any, title: str, names: list[str]) -> None:
+    """What the lines of a panel are, from the top."""
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.tick_params(axis="y", length=0)
+    axis.set_title(title, fontsize=10, loc="left")
+    axis.set_xlabel("balanced accuracy, %", fontsize=9)
+
+
 def _draw_study(rows: list[Row], study: Study, measure: str) -> Any:
     """A panel a cell: balanced accuracy of each seed of each arm, their mean and its 95 % interval."""
     cells = {cell: some for (cell, _), some in grouped(rows, "run").items()}
@@ -268,11 +273,7 @@ def _draw_study(rows: list[Row], study: Study, measure: str) -> Any:
                 mean = _draw_arm(axis, place, found, _COLOURS[OURS] if place == 0 else "#30638e")
                 if place == 0:
                     axis.axvline(mean, color=_COLOURS[OURS], linewidth=0.8, alpha=0.5)
-        axis.set_yticks(range(len(named)), named.values() if axis is axes[0] else [""] * len(named))
-        axis.set_ylim(len(named) - 0.5, -0.5)
-        axis.tick_params(axis="y", length=0)
-        axis.set_title(cell, fontsize=10, loc="left")
-        axis.set_xlabel("balanced accuracy, %", fontsize=9)
+        _name_lines(axis, cell, list(named.values()) if axis is axes[0] else [""] * len(named))
     explained = "dots: means with 95 % intervals, hollow: of fewer than three seeds; ticks: seeds; line: the first arm"
     figure.suptitle(f"{study.question}\n{measure}; {explained}", fontsize=9, color="#555555")
     return figure
