@@ -30,7 +30,8 @@ that are there are not run again, so the same command resumes.
 - **Ensembles** (`--members K`, of ours): K networks with seeds of their own on the same images, each for a K-th of the
   length, answer with the mean of their probabilities; costs and sizes are those of all. Tables keep them apart.
 - **Views**: scores with the logits averaged over the eight quarter turns and flips (sky), or over the image and its
-  mirror image (photographs), stand beside those without.
+  mirror image (photographs), stand beside those of the images alone. (What a recipe says of them, `network.symmetry`,
+  is not what is trained, and has no effect here.)
 - **ECE**: expected calibration error, 15 bins of equal width of the confidence (Guo et al., arXiv 1706.04599, eq. 3).
 - **S-Cons**: two random crops get the same class, see `astroformer.evaluation.symmetry`, on 100 of the test images.
 - **Training FLOPs**: 3 times those of the forward pass, over all images seen, each at the size it was seen at.

@@ -35,7 +35,7 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, equivariance in ARMS.items():
-            recipe = Recipe(epochs=25, network=NetworkSettings(equivariance=equivariance))
+            recipe = Recipe(epochs=25, network=NetworkSettings(equivariance=equivariance, symmetry="shift"))
             trained = astroformer.train("mock-galaxies", recipe, out=Path(folder) / equivariance)
             found[name] = astroformer.load(trained.model)
     classifier = next(iter(found.values()))

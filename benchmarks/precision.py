@@ -31,6 +31,7 @@ ARMS = {
 # training, and have rows made so, keep them. (A model that is named keeps its own layout.)
 FIRST_DEFAULTS = {"model": "astroformer_atto", "batch_size": 64, "learning_rate": 4e-3, "weight_decay": 0.05}
 FIRST_WORDS = [word for k, v in FIRST_DEFAULTS.items() for word in (f"--{k.replace('_', '-')}", str(v))]
+FIRST_WORDS += ["--network.symmetry", "shift"]  # answers of the image alone
 SCORES = ("balanced_accuracy", "top1", "nll")
 T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}  # Student's t, by n
 

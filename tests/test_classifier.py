@@ -150,6 +150,12 @@ def test_symmetry_is_a_choice(classifier: Classifier, model_folder: Path, galaxy
         saved.predict(galaxy_folder).probabilities_NK, averaged.predict(galaxy_folder).probabilities_NK
     )
     assert "Unchanged by: quarter turns and flips." in (tmp_path / "averaged" / "README.md").read_text()
+    mirrored = astroformer.load(model_folder, symmetry="shift+mirror")
+    pair = [mirrored.probabilities(np.ascontiguousarray(view)) for view in (stored_BCHW, stored_BCHW[..., ::-1])]
+    np.testing.assert_array_equal(*pair)
+    assert np.abs(pair[0] - classifier.probabilities(stored_BCHW)).max() > 1e-4
+    mirrored.save(tmp_path / "mirrored")
+    assert "Unchanged by: left-right flips." in (tmp_path / "mirrored" / "README.md").read_text()
     with pytest.raises(UserError, match=r"unknown symmetry 'd4'.*shift\+d4"):
         astroformer.load(model_folder, symmetry="d4")
 

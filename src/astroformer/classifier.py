@@ -358,9 +358,10 @@ class Classifier:
         """Reads a model folder, or a run folder that holds one, and proves that it is whole.
 
         `device` is "cpu", "cuda" or "auto" (CUDA when there is one); for `precision` see `pick_precision`.
-        `symmetry` is "shift" or "shift+d4" (logits averaged over turned and mirrored views, each at the cost of one);
-        None: as the model was trained with. The metrics of a model are those of the symmetry that it was saved with:
-        with another one they are not known, and `evaluate` measures them.
+        `symmetry` is "shift" (of the image alone), "shift+mirror" or "shift+d4" (logits averaged over the image and its
+        mirror image, over turned and mirrored views, each at the cost of one); None: as the model says. The metrics of
+        a model are those of the symmetry that it was saved with: with another one they are not known, and `evaluate`
+        measures them.
 
         Raises:
             UserError: not a model folder, made by a newer version, damaged, or weights that do not fit the config.
@@ -548,8 +549,8 @@ An image of anything else is still given one of the classes above.
 
 def _invariance(network: dict[str, Any]) -> str:
     shifts = network.get("equivariance", "none") != "none"
-    turns = network.get("symmetry", "shift") == "shift+d4"
-    found = ["circular shifts by whole pixels"] * shifts + ["quarter turns and flips"] * turns
+    turns = {"shift+mirror": ["left-right flips"], "shift+d4": ["quarter turns and flips"]}
+    found = ["circular shifts by whole pixels"] * shifts + turns.get(network.get("symmetry", "shift"), [])
     return " and ".join(found) or "nothing; a shift by a pixel may change a class (`astroformer symmetry` measures it)"
 
 

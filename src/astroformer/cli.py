@@ -205,7 +205,8 @@ class Predict:
     precision: str = "float32"
     """float32, bfloat16 (may be faster; probabilities differ in the third digit) or auto (what is faster here)"""
     symmetry: str | None = None
-    """shift, or shift+d4: averaged over views turned and mirrored, 4 times the cost; none: as the model was trained"""
+    """shift: of the image alone, the fastest; shift+mirror, shift+d4: averaged over its mirror image, over turned and
+    mirrored views; none: as the model says"""
     quiet: bool = False
     """no progress"""
     debug: bool = False
@@ -253,7 +254,8 @@ class Evaluate:
     precision: str = "float32"
     """float32, bfloat16 (may be faster; probabilities differ in the third digit) or auto (what is faster here)"""
     symmetry: str | None = None
-    """shift, or shift+d4: averaged over views turned and mirrored, 4 times the cost; none: as the model was trained"""
+    """shift: of the image alone, the fastest; shift+mirror, shift+d4: averaged over its mirror image, over turned and
+    mirrored views; none: as the model says"""
     strict: bool = False
     """make an unreadable file an error instead of leaving it out"""
     quiet: bool = False
@@ -330,7 +332,7 @@ class Symmetry:
     equivariance: str | None = None
     """none, centre, anchor or input, of a variant by name"""
     symmetry: str | None = None
-    """shift or shift+d4, of a variant or a model folder in place of its own"""
+    """shift, shift+mirror or shift+d4, of a variant or a model folder in place of its own"""
     batch_size: int = 64
     """images a forward pass"""
     device: str = "auto"

@@ -33,7 +33,7 @@ from astroformer.network.ensemble import Ensemble, log_mean_probabilities
 from astroformer.network.framing import centred
 from astroformer.network.phases import anchored
 from astroformer.network.torus import wrapped
-from astroformer.network.views import chosen_views
+from astroformer.network.views import answer_views
 
 _LANES = 16  # channels that a kernel works on at once
 _FEW_TOKENS = 256  # up to here one head's scores stay in the cache, and our kernel is ahead of torch's
@@ -79,10 +79,10 @@ class FastInference:
     @torch.inference_mode()
     def __call__(self, x_BCHW: Tensor) -> Tensor:
         check_images(x_BCHW, self._config)
-        if self._config.symmetry == "shift+d4":
-            views = chosen_views(x_BCHW, self._config.views)
-            return torch.stack([self._forward(view_BCHW) for view_BCHW in views]).mean(0)
-        return self._forward(x_BCHW)
+        views = answer_views(x_BCHW, self._config.symmetry, self._config.views)
+        if len(views) == 1:
+            return self._forward(views[0])
+        return torch.stack([self._forward(view_BCHW) for view_BCHW in views]).mean(0)
 
     def _forward(self, x_BCHW: Tensor) -> Tensor:
         maps = self._config.map_sizes((x_BCHW.shape[2], x_BCHW.shape[3]))

@@ -39,6 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "input, cbam": {"equivariance": "input", "channel_attention": "cbam"},
     "four views": {"symmetry": "shift+d4"},
     "eight views": {"symmetry": "shift+d4", "views": 8},
+    "mirror image": {"symmetry": "shift+mirror"},
 }
 SMALL = ("astroformer_atto", "astroformer_pico", "astroformer_nano")
 CASES = [(name, "plain") for name in VARIANTS]

@@ -272,6 +272,26 @@ def test_views_make_turns_and_flips_exact_too(setting: str, views: int) -> None:
     assert torch.equal(trained, build((32, 32), **SETTINGS[setting]).train()(x))  # in training one view, as augmented
 
 
+@pytest.mark.parametrize("setting", ["frame", "centre", "anchor", "input"])
+def test_the_mirror_image_gets_the_same_answer(setting: str) -> None:
+    network, alone = build(symmetry="shift+mirror", **SETTINGS[setting]), build(**SETTINGS[setting])
+    x = images("smooth", 32, 48).float()
+    with torch.no_grad():
+        logits = network(x)
+        mean = (alone(x) + alone(x.flip(3))) / 2
+        torch.testing.assert_close(logits, mean)
+        assert (alone(x) - logits).abs().max() > 0.05
+        for shift in shifts(32, 48, 3):
+            torch.testing.assert_close(
+                network(x.flip(3).roll(shift, (2, 3))), logits, rtol=0, atol=1e-5 * logits.std().item()
+            )
+    network.train()
+    torch.manual_seed(0)
+    trained = network(x)
+    torch.manual_seed(0)
+    assert torch.equal(trained, alone.train()(x))  # in training the image alone
+
+
 def test_view_scores_are_phase_scores_of_the_views() -> None:
     x = images("smooth", 32, 32).float()
     scores = view_scores(x)

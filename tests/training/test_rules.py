@@ -42,6 +42,7 @@ def test_everything_open_is_decided_and_nothing_given_is_changed() -> None:
     recipe, said = decide(CPU, images_of(noise(10, 40, 40, 3)))
     for name in ("channels", "storage", "crop", "image_size", "batch_size", "learning_rate", "minutes"):
         assert getattr(recipe, name) is not None
+    assert recipe.network.symmetry is not None
     assert recipe.model == "astroformer_atto"
     assert recipe.speed != "auto"
     assert recipe.precision in ("no", "bf16")
@@ -59,6 +60,7 @@ def test_everything_open_is_decided_and_nothing_given_is_changed() -> None:
             "model": "astroformer_pico",
             "precision": "bf16",
             "speed": "plain",
+            "network": {"symmetry": "shift"},
         }
     )
     assert decide(given, images_of(noise(10, 40, 40, 1))) == (given, [])
@@ -181,6 +183,39 @@ def test_few_images_are_left_to_convolutions_unless_a_network_is_asked_for() -> 
     assert network(9, network={"channel_attention": "cbam"}) == (None, "cbam")
     assert network(9, network={"relative_bias": False}) == (None, None)
     assert network(9, network={"stochastic_depth": 0.2}) == ("CCCC", "none")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected", "said"),
+    [
+        ({}, "shift+d4", "averaged over 4 turned and mirrored views"),
+        ({"network": {"views": 8}}, "shift+d4", "averaged over 8 turned and mirrored views"),
+        ({"network": {"views": 1}}, "shift+d4", "of one view, which the image chooses"),
+        ({"augment": "photo"}, "shift+mirror", "averaged over an image and its mirror image"),
+        ({"augment": "none"}, "shift", None),
+        ({"augment": {"flip_horizontal": 0, "flip_vertical": 0}}, "shift", None),  # galaxies that have a handedness
+        ({"augment": {"flip_horizontal": 0}}, "shift+d4", "averaged"),  # a flip and quarter turns make the other
+        ({"augment": {"quarter_turns": False}, "image_size": [32, 48]}, "shift+mirror", "averaged"),
+        ({"augment": {"quarter_turns": False, "flip_horizontal": 0}}, "shift", None),
+        ({"network": {"symmetry": "shift"}}, "shift", None),
+        ({"network": {"symmetry": "shift+mirror"}}, "shift+mirror", None),
+        ({"network": {"symmetry": "shift+d4"}, "augment": "none"}, "shift+d4", None),
+    ],
+)
+def test_answers_have_the_symmetry_of_the_augmentation(settings: Any, expected: str, said: str | None) -> None:
+    recipe, sentences = decide(make_recipe({"device": "cpu", **settings}), images_of(noise(9, 40, 40, 3)))
+    assert recipe.network.symmetry == expected
+    spoken = [sentence for sentence in sentences if sentence.startswith("answers: ")]
+    assert len(spoken) == (said is not None)
+    assert all(said in sentence for sentence in spoken)
+
+
+@pytest.mark.parametrize("settings", [{"augment": "photo"}, {"network": {"symmetry": "shift"}}])
+def test_a_number_of_views_is_refused_where_none_are_averaged(settings: Any) -> None:
+    recipe = make_recipe({"device": "cpu", **settings})
+    recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"views": 8})})
+    with pytest.raises(UserError, match=r"network.views is 8, but with symmetry 'shift.*set network.symmetry to shift"):
+        decide(recipe, images_of(noise(9, 40, 40, 3)))
 
 
 def test_learning_rate_falls_with_the_width_that_is_asked_for() -> None:

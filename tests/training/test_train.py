@@ -126,9 +126,30 @@ def test_the_model_folder_is_what_was_trained(folder: Path, trained: Trained) ->
     assert evaluation.n == trained.validation.n == 4
     np.testing.assert_array_equal(evaluation.confusion_KK, trained.validation.confusion_KK)
     assert evaluation["nll"] == pytest.approx(trained.validation["nll"], rel=1e-5)
-    assert trained.history[-1]["valid_nll"] == pytest.approx(trained.validation["nll"], rel=1e-5)
     assert classifier.info["name"] == "astroformer_atto"
     assert "held out" in classifier.info["validation"]
+
+
+def test_answers_are_averaged_over_views_once_the_network_is_trained(
+    folder: Path, trained: Trained, tmp_path: Path
+) -> None:
+    classifier = load(trained.model)
+    network = classifier.network
+    assert isinstance(network, Astroformer)
+    assert (network.config.symmetry, network.config.views) == ("shift+d4", 4)
+    assert "Unchanged by: quarter turns and flips." in (trained.model / "README.md").read_text()
+    valid = {row["file"] for row in rows(trained.run / "splits" / "valid.csv")}
+    images = open_source(folder)
+    held_out = images.subset([i for i, f in enumerate(images.files) if f in valid])
+    # While it was trained it was asked about the images alone.
+    alone, _ = load(trained.model, symmetry="shift").evaluate(held_out)
+    assert trained.history[-1]["valid_nll"] == pytest.approx(alone["nll"], rel=1e-5)
+    assert trained.validation["nll"] != pytest.approx(alone["nll"], rel=1e-4)
+    settings = recipe(epochs=2, network={"symmetry": "shift"})
+    other = train(folder, settings, out=tmp_path / "run", cache=tmp_path / "cache")
+    assert other.history[-1]["valid_nll"] == pytest.approx(other.validation["nll"], rel=1e-5)
+    ours, theirs = network.state_dict(), other.classifier.network.state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
 def test_the_same_seed_gives_the_same_model(folder: Path, trained: Trained, tmp_path: Path) -> None:
@@ -271,6 +292,28 @@ def test_init_from_the_same_classes_starts_from_the_same_weights(
     assert own.config == new.config
 
 
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        ({}, ("shift+d4", 8)),
+        ({"symmetry": "shift"}, ("shift", 8)),
+        ({"views": 2}, ("shift+d4", 2)),
+    ],
+)
+def test_init_from_brings_the_symmetry_of_the_answers_unless_one_is_given(
+    folder: Path, trained: Trained, tmp_path: Path, network: dict[str, Any], expected: tuple[str, int]
+) -> None:
+    eight = load(trained.model)
+    assert isinstance(eight.network, Astroformer)
+    eight.network.config = replace(eight.network.config, views=8)
+    eight.save(tmp_path / "eight")
+    settings = make_recipe({"epochs": 1, "batch_size": 8, "device": "cpu", "augment": "none", "network": network})
+    result = train(folder, settings, init_from=tmp_path / "eight", out=tmp_path / "run", cache=tmp_path / "cache")
+    made = load(result.model).network
+    assert isinstance(made, Astroformer)
+    assert (made.config.symmetry, made.config.views) == expected
+
+
 def test_init_from_other_classes_keeps_all_but_the_head(
     trained: Trained, tmp_path: Path, starts: list[dict[str, torch.Tensor]]
 ) -> None:
@@ -324,7 +367,12 @@ def test_images_that_are_not_square(tmp_path: Path) -> None:
     assert load(result.model).preprocessing.image_size == (32, 48)
     network = result.classifier.network
     assert isinstance(network, Astroformer)
-    assert network.config.img_size == (32, 48)
+    assert (network.config.img_size, network.config.symmetry) == ((32, 48), "shift+mirror")
+    turned = make_recipe({"epochs": 1, "device": "cpu", "network": {"symmetry": "shift+d4"}, "image_size": [32, 48],
+                          "augment": {"quarter_turns": False}})  # fmt: skip
+    with pytest.raises(UserError, match="must be square"):  # before the work
+        train(tmp_path / "set", turned, init_from=result.model, out=tmp_path / "other", cache=tmp_path / "cache")
+    assert not (tmp_path / "other").exists()
 
 
 def test_grey_images_of_five_classes_from_an_npz(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from astroformer.network.blocks import Head, MBConv, Stem, TransformerBlock
 from astroformer.network.config import VARIANTS, AstroformerConfig, check_settings
 from astroformer.network.framing import Frame, centred
 from astroformer.network.phases import anchored
-from astroformer.network.views import chosen_views
+from astroformer.network.views import answer_views
 
 
 class Astroformer(nn.Module):
@@ -72,15 +72,15 @@ class Astroformer(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Images (B, in_chans, H, W) to logits (B, num_classes).
 
-        With `symmetry` "shift+d4", in eval mode, the mean of the logits of `views` turned and mirrored views.
+        In eval mode the mean of the logits of the views that `symmetry` says.
 
         Raises:
             UserError: the network doesn't take images of this shape (`check_images`).
         """
         check_images(x_BCHW, self.config)
-        if self.config.symmetry == "shift+d4" and not self.training:
+        if self.config.symmetry != "shift" and not self.training:
             # As one batch: exported, the graph holds the network once.
-            views = chosen_views(x_BCHW, self.config.views)
+            views = answer_views(x_BCHW, self.config.symmetry, self.config.views)
             return self._logits(torch.cat(views)).unflatten(0, (len(views), -1)).mean(0)
         return self._logits(x_BCHW)
 

@@ -14,7 +14,7 @@ from astroformer.errors import UserError, unknown_name
 
 CHANNEL_ATTENTIONS = ("se", "cbam", "none")
 EQUIVARIANCES = ("none", "frame", "centre", "anchor", "input")
-SYMMETRIES = ("shift", "shift+d4")
+SYMMETRIES = ("shift", "shift+mirror", "shift+d4")
 VIEWS = (1, 2, 4, 8)
 
 
@@ -51,8 +51,9 @@ class AstroformerConfig:
             `input`, one choice of phase for all of them, on the image; `none`, as the paper's code has it. With
             `anchor` and `input` convolutions and position bias are circular, and sizes are multiples of the product of
             the strides.
-        symmetry: what the logits are invariant to in eval mode: `shift`, what `equivariance` gives; `shift+d4`, quarter
-            turns and flips too, of square images, by the mean over some of their views (`views.py`).
+        symmetry: what the logits are invariant to in eval mode: `shift`, what `equivariance` gives; `shift+mirror`,
+            the swap of left and right too, by the mean over an image and its mirror image; `shift+d4`, quarter turns
+            and flips too, of square images, by the mean over some of their views (`views.py`).
         views: how many views are averaged for `shift+d4`, 1, 2, 4 or 8, at as many times the cost.
 
     Raises:

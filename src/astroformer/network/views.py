@@ -1,6 +1,7 @@
 """The views of an image under quarter turns and flips, and answers that do not depend on which of them is given.
 
-The mean of a network's logits over all eight views is the same for each of them. So is the mean over fewer that are
+The mean of a network's logits over all eight views is the same for each of them, and over an image and its mirror image
+for both. So is the mean over fewer that are
 counted from one that the image itself chooses: turn the image, and another view is the chosen one, which is the same
 picture. The choice may jump between two views of nearly equal score, and the answer with it, by as much as the
 network's answers for two views of an image differ anyway; the more views, the less.
@@ -14,6 +15,17 @@ import torch
 from torch import Tensor
 
 from astroformer.network.phases import view_scores
+
+
+def answer_views(x_BCHW: Tensor, symmetry: str, count: int) -> list[Tensor]:
+    """The views whose logits a network of this `symmetry` averages (`AstroformerConfig`), the images alone for "shift".
+
+    Args:
+        count: of `shift+d4`, see `chosen_views`.
+    """
+    if symmetry == "shift+d4":
+        return chosen_views(x_BCHW, count)
+    return [x_BCHW, x_BCHW.flip(3)] if symmetry == "shift+mirror" else [x_BCHW]
 
 
 def d4_views(x_BCHW: Tensor) -> list[Tensor]:

@@ -36,8 +36,10 @@ class NetworkSettings(BaseModel):
         description="to circular shifts, exactly: by moving the image to where its frame was (frame), or what is "
         "brightest to the middle (centre), or by chosen phases before every stride (anchor) or once on it (input)",
     )
-    symmetry: Literal["shift", "shift+d4"] | None = Field(
-        None, description="shift+d4: to quarter turns and flips too, by predictions averaged over several views"
+    symmetry: Literal["shift", "shift+mirror", "shift+d4"] | None = Field(
+        None,
+        description="of answers: averaged over turned and mirrored views (shift+d4), over the image and its mirror "
+        "image (shift+mirror), of the image alone (shift); none: by the turns and flips of the augmentation",
     )
     views: Literal[1, 2, 4, 8] | None = Field(
         None, description="turned and mirrored views that shift+d4 averages, each at the cost of one; 4 if not given"
@@ -46,8 +48,12 @@ class NetworkSettings(BaseModel):
     head_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the last linear layer")
 
     def words(self) -> dict[str, Any]:
-        """The settings that differ from the variant, as keywords of `create_network`."""
-        return {k: v for k, v in self.model_dump().items() if v is not None}
+        """The settings of the network that is trained which differ from the variant, as keywords of `create_network`.
+
+        `symmetry` and `views` are not among them: they say what a trained network answers, and while it is trained it
+        is asked about an image alone, since validation would cost as many times more.
+        """
+        return {k: v for k, v in self.model_dump(exclude={"symmetry", "views"}).items() if v is not None}
 
 
 class Recipe(BaseModel):

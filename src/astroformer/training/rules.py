@@ -21,6 +21,7 @@ from astroformer.images.reading import UnreadableImage
 from astroformer.images.sources import LabelledImages
 from astroformer.network import VARIANTS
 from astroformer.system import matrix_rates, usable_cores
+from astroformer.training.augment import Augment
 from astroformer.training.fused import why_not_fused
 from astroformer.training.graphed import why_not_graphed
 from astroformer.training.recipe import Recipe, make_recipe
@@ -52,6 +53,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
       the product of the strides, for an equivariant network that needs such sizes).
     - model: atto on a CPU; on a GPU nano. Where nothing of the network is asked for, up to 5,000 images are learned by
       convolutions alone, without channel attention; more by the paper's C-C-C-T.
+    - symmetry of the answers: that of the augmentation. Where it turns by quarters and flips, the mean over turned and
+      mirrored views (shift+d4); where it swaps left and right, over the image and its mirror image (shift+mirror).
     - speed and precision: fused kernels on a CPU that can have them, in bfloat16 where its matrix products are at least
       1.3 times as fast; on a GPU steps recorded as CUDA graphs, in bfloat16.
     - batch size: a 64th of the images, at least 16 and at most 64.
@@ -61,7 +64,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     - weight decay stays open: the loop sets it by the length of the run (`optimizer.decay_by_length`).
 
     Raises:
-        UserError: no sampled image can be read, or their channels differ in a way that needs a decision.
+        UserError: no sampled image can be read, their channels differ in a way that needs a decision, or `views` are
+            given where none are averaged.
     """
     device = pick_device(recipe.device)
 
@@ -99,11 +103,20 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         model = settings["model"] = "astroformer_atto" if device == "cpu" else "astroformer_nano"
         if len(images) <= _FEW and (network.layout, network.channel_attention, network.relative_bias) == (None,) * 3:
             network = network.model_copy(update=_FEW_WORDS)
-            settings["network"] = network.model_dump()
             said.append(
                 f"{len(images):,} images: convolutions in all stages, without channel attention (--network.layout CCCT "
                 "for the paper's network)"
             )
+    if network.symmetry is None:
+        symmetry, sentence = _symmetry(recipe.augment, network.views or VARIANTS[model].views)
+        network = network.model_copy(update={"symmetry": symmetry})
+        said += [sentence] if sentence else []
+    if network.views is not None and network.symmetry != "shift+d4":
+        raise UserError(
+            f"network.views is {network.views}, but with symmetry '{network.symmetry}' no turned views are averaged; "
+            "set network.symmetry to shift+d4 or leave views out."
+        )
+    settings["network"] = network.model_dump()
     config = dataclasses.replace(VARIANTS[model], **network.words())
     if recipe.image_size is None:
         multiple = math.lcm(8, config.size_multiple)
@@ -126,6 +139,18 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         said.append(sentence)
     # Checked as a whole once more: what was decided may not go with what was given.
     return make_recipe({**recipe.model_dump(), **settings}), said
+
+
+def _symmetry(augment: Augment, views: int) -> tuple[str, str | None]:
+    """The symmetry of the answers, that under which training takes images for the same, and the line that says so."""
+    alone = "--network.symmetry shift for the image alone"
+    if augment.quarter_turns and (augment.flip_horizontal or augment.flip_vertical):
+        if views == 1:
+            return "shift+d4", f"answers: of one view, which the image chooses among its turns and flips ({alone})"
+        return "shift+d4", f"answers: averaged over {views} turned and mirrored views of an image ({alone})"
+    if augment.flip_horizontal:
+        return "shift+mirror", f"answers: averaged over an image and its mirror image ({alone})"
+    return "shift", None
 
 
 def _step(recipe: Recipe, device: str) -> tuple[dict[str, str], str]:

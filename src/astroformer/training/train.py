@@ -156,6 +156,7 @@ def prepare(
     class_weights(recipe, train_images.labels, train_images.classes)
     preprocessing = preprocessing_of(recipe)
     network = _starting_network(recipe, preprocessing, images.classes, initial)
+    _answering(network, recipe).check_size(*preprocessing.image_size)
     processes = _processes(recipe)
     if not processes.is_main_process:
         reporter = Reporter(quiet=True)
@@ -333,6 +334,8 @@ def create_loop(setup: Setup, accelerator: Accelerator, reporter: Reporter, stop
 def finish(setup: Setup, fit: Fit, steps_per_epoch: int, *, write: bool = True) -> Trained:
     """Measures a finished run on its validation images and, with `write`, writes its model folder."""
     recipe, run, record, classes = setup.recipe, setup.run, setup.record, setup.train.classes
+    assert isinstance(fit.network, Astroformer)
+    fit.network.config = _answering(fit.network, recipe)
     classifier = Classifier(fit.network.cpu(), setup.preprocessing, classes)
     validation = evaluate(setup.valid.labels, predict_store(classifier, setup.valid, predict_batch(recipe)), classes)
     if record["valid"] is not None:
@@ -365,13 +368,18 @@ def _lasting(source: str | Path) -> str:
 def _starting_network(
     recipe: Recipe, preprocessing: Preprocessing, classes: tuple[str, ...], initial: Classifier | None
 ) -> Astroformer:
-    """A fresh network, a function of the seed; or that of `initial`, with a fresh head if the classes differ."""
+    """A fresh network, a function of the seed; or that of `initial`, with a fresh head if the classes differ.
+
+    It answers of an image alone (`NetworkSettings.words`).
+    """
     torch.manual_seed(recipe.seed)
     if initial is not None:
         assert isinstance(initial.network, Astroformer)
+        network = initial.network
+        network.config = replace(network.config, symmetry="shift")
         if classes != initial.classes:
-            initial.network.reset_classifier(len(classes))
-        return initial.network
+            network.reset_classifier(len(classes))
+        return network
     return create_network(
         recipe.model,
         num_classes=len(classes),
@@ -379,6 +387,15 @@ def _starting_network(
         img_size=preprocessing.image_size,
         **recipe.network.words(),
     )
+
+
+def _answering(network: Astroformer, recipe: Recipe) -> AstroformerConfig:
+    """The config of a trained network, with the symmetry that the decided recipe gives its answers.
+
+    (A run that began before the rules decided it goes on with answers of the image alone.)
+    """
+    answers = recipe.network
+    return replace(network.config, symmetry=answers.symmetry or "shift", views=answers.views or network.config.views)
 
 
 def _learn_frame(network: Astroformer, store: ImageStore, preprocessing: Preprocessing) -> None:
@@ -390,12 +407,13 @@ def _learn_frame(network: Astroformer, store: ImageStore, preprocessing: Preproc
 
 def _inherit(recipe: Recipe, initial: Classifier) -> Recipe:
     """The recipe with the network and, where it leaves them open, the preprocessing of a model to start from."""
-    if isinstance(initial.network, Ensemble):
+    if not isinstance(initial.network, Astroformer):
+        assert isinstance(initial.network, Ensemble)
         raise UserError(
             f"the model of --init-from is an ensemble of {len(initial.network.members)} networks, and a run starts "
             "from one; give one of its members, which the run folder that made it keeps: RUN/seed-0/model."
         )
-    if recipe.model != "auto" or recipe.network != Recipe().network:
+    if recipe.model != "auto" or recipe.network.words() != Recipe().network.words():
         raise UserError("--init-from brings its own network; give no model or network setting with it.")
     name, same = initial.info.get("name"), initial.preprocessing
     if name not in VARIANTS:
@@ -405,8 +423,14 @@ def _inherit(recipe: Recipe, initial: Classifier) -> Recipe:
         )
     if recipe.channels not in (None, same.channels):
         raise UserError(f"channels is {recipe.channels}, but the model of --init-from has {same.channels}.")
+    network, config = recipe.network, initial.network.config
+    if network.symmetry is None:
+        network = network.model_copy(update={"symmetry": config.symmetry})
+    if network.views is None and (network.symmetry, config.symmetry) == ("shift+d4", "shift+d4"):
+        network = network.model_copy(update={"views": config.views})
     inherited = {
         "model": name,
+        "network": network,
         "channels": same.channels,
         "crop": recipe.crop or same.crop,
         "image_size": recipe.image_size or same.image_size,
