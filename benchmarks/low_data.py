@@ -7,6 +7,7 @@
         --models astroformer --sets "CIFAR-10 (JPEG), 50 a class"      # to choose by
     python benchmarks/low_data.py ../shared/data --study layouts       # the paper's questions: low_data_studies.py
     python benchmarks/low_data.py --table --plots                      # from the rows that are there
+    python benchmarks/low_data.py --against "network.layout=CCCT"      # each pair of our arms: differences, intervals
 
 A run is a process with one thread that trains one network on n images a class for so many minutes (or epochs, or
 training FLOPs), to the end of its schedule, and is then asked once about test images, which chose nothing. `--together`
@@ -81,7 +82,7 @@ from low_data_grid import (
     place_of,
     read_rows,
 )
-from low_data_report import plots, table, tune_table
+from low_data_report import against_table, plots, table, tune_table
 from low_data_studies import STUDIES, TRAINING_FLOPS
 from peers import OURS, PEERS, PLAIN, processor, settings_of, trained
 
@@ -434,6 +435,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--symmetry-images", type=int, default=SYMMETRY_IMAGES, help="for S-Cons; 0: not measured")
     parser.add_argument("--rows", type=Path, default=ROWS, help="file that rows are read from and appended to")
     parser.add_argument("--table", action="store_true", help="print the tables of the rows that are there")
+    parser.add_argument(
+        "--against", metavar="WORDS", help="print how our other arms differ from the one of these words"
+    )
     parser.add_argument("--plots", type=Path, nargs="?", const=PLOTS, help="draw them into this folder")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a run in its own process
     return parser
@@ -471,7 +475,9 @@ def main() -> None:
     if arguments.plots is not None:
         for path in plots(rows, arguments.plots):
             print(path, file=sys.stderr)
-    if arguments.table or arguments.plots is None:
+    if arguments.against is not None:
+        print(against_table(rows, " ".join(arguments.against.split())))
+    elif arguments.table or arguments.plots is None:
         print("\n\n".join(part for part in (table(rows), table(rows, "develop"), tune_table(rows)) if part))
     if failures:
         sys.exit(f"{len(failures)} runs failed; the first: {failures[0]}")

@@ -58,15 +58,18 @@ def name_of(arm: Arm) -> str:
     return model + (f" ({inside})" if inside else "")
 
 
-def difference(arm: dict[int, Row], other: dict[int, Row], score: str = "balanced_accuracy") -> str:
-    """Mean difference in points over the seeds that both have, and its 95 % interval from three seeds on."""
-    seeds = sorted(arm.keys() & other.keys())
-    if not seeds:
+def differences(arm: dict[int, Row], other: dict[int, Row], score: str = "balanced_accuracy") -> np.ndarray:
+    """Of each seed that both have."""
+    return np.array([arm[seed][score] - other[seed][score] for seed in sorted(arm.keys() & other.keys())])
+
+
+def difference(off: np.ndarray, digits: int = 1) -> str:
+    """Mean of differences, and its 95 % interval from three on."""
+    if not len(off):
         return "–"
-    off = 100 * np.array([arm[seed][score] - other[seed][score] for seed in seeds])
     reach = interval(off)
-    return f"{off.mean():+.1f}" + (
-        "" if reach is None else f" ({off.mean() - reach:+.1f} to {off.mean() + reach:+.1f})"
+    return f"{off.mean():+.{digits}f}" + (
+        "" if reach is None else f" ({off.mean() - reach:+.{digits}f} to {off.mean() + reach:+.{digits}f})"
     )
 
 
@@ -123,7 +126,7 @@ def table(rows: list[Row], kind: str = "run") -> str:
                 *(shown(values(name)) for name in ("ece", "ece_views")),
                 shown(s_cons) if len(s_cons) else "–",
                 str(len(found)),
-                "–" if best is None or arm == best else difference(by_seed, arms[best]),
+                "–" if best is None or arm == best else difference(100 * differences(by_seed, arms[best])),
             ]
             lines.append(f"| {' | '.join(cells)} |")
         starved = sum(row["cpu_share"] < _WHOLE_CORE for row in some)
@@ -131,6 +134,49 @@ def table(rows: list[Row], kind: str = "run") -> str:
             lines += ["", f"{starved} of {len(some)} runs had less than {_WHOLE_CORE:.0%} of a core for their minutes."]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def against_table(rows: list[Row], words: str) -> str:
+    """Our arms beside the one of these words, as Markdown: in each cell and length, and over all pairs of runs.
+
+    A pair are runs of one seed, so of the same images. Pairs of one split are not independent, so that the intervals
+    over all pairs are somewhat too narrow.
+    """
+    lines = [
+        "| data | length | arm | balanced accuracy, % | with views, % | NLL | ECE, % | n | difference, points "
+        "| in NLL |",
+        "|" + "---|" * 10,
+    ]
+    pairs: dict[tuple[str, str], list[np.ndarray]] = {}
+    scores = (("balanced_accuracy", 100, 1), ("balanced_accuracy_views", 100, 1), ("nll", 1, 3), ("ece", 100, 1))
+    for kind in ("develop", "run"):
+        images = "" if kind == "run" else " (to choose by)"
+        for (cell, measure), some in grouped([row for row in rows if row["model"] == OURS], kind).items():
+            arms = arms_of(some)
+            first = next((arm for arm in arms if arm[2] == words and arm[3] == 1), None)
+            for arm, by_seed in arms.items() if first is not None and len(arms) > 1 else ():
+                found = list(by_seed.values())
+                cells = [f"{cell}{images}", measure, name_of(arm)]
+                for score, scale, digits in scores:
+                    values = scale * np.array([row[score] for row in found])
+                    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+                    cells.append(f"{values.mean():.{digits}f}{spread}")
+                points, nll = (differences(by_seed, arms[first], score) for score in ("balanced_accuracy", "nll"))
+                if arm == first:
+                    cells += [str(len(found)), "", ""]
+                else:
+                    pairs.setdefault((kind, name_of(arm)), []).append(np.stack([100 * points, nll]))
+                    cells += [str(len(found)), difference(100 * points), difference(nll, 3)]
+                lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| over all cells | images | pairs | difference, points | better in | in NLL | better in |"]
+    lines += ["|" + "---|" * 7]
+    for (kind, name), parts in pairs.items():
+        points, nll = np.concatenate(parts, axis=1)
+        if len(points):
+            cells = [name, "to test on" if kind == "run" else "to choose by", str(len(points)), difference(points),
+                     str((points > 0).sum()), difference(nll, 3), str((nll < 0).sum())]  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def tune_table(rows: list[Row]) -> str:

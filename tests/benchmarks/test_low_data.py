@@ -350,6 +350,25 @@ def test_lengths_and_words_stay_apart_and_a_starved_run_is_said() -> None:
     assert "1 of 8 runs had less than 90% of a core" in text
 
 
+def test_arms_are_paired_by_their_images_in_each_cell_and_over_all() -> None:
+    flops = {"kind": "develop", "minutes": None, "flops": 1e12}
+    first = [made_row(made_job(seed=s, **flops), (80 + 2 * s) / 100) for s in range(3)]
+    arm = [made_row(made_job(seed=s, words="sam=1", **flops), (83 + s) / 100) for s in range(3)]  # +3, +2, +1
+    other = {**flops, "data": "Galaxy Zoo 2", "per_class": 50}
+    first += [made_row(made_job(seed=0, **other), 0.8)]
+    arm += [made_row(made_job(seed=s, words="sam=1", **other), 0.78) for s in (0, 1)]  # -2, and one that has no pair
+    alone = [made_row(made_job(words="sam=1", epochs=3, minutes=None), 0.1)]  # nothing to compare it with
+    shown = low_data_report.against_table(first + arm + alone, "")
+    lines = [line for line in shown.splitlines() if "(sam=1)" in line]
+    # Mean 2, standard deviation 1: 4.30 / √3 = 2.48 either way.
+    assert "| 84.0 ± 1.0 |" in lines[1]
+    assert lines[1].endswith("| 3 | +2.0 (-0.5 to +4.5) | -0.020 (-0.045 to +0.005) |")
+    assert lines[0].endswith("| 2 | -2.0 | +0.020 |")
+    # Over all four pairs the mean is 1, the standard deviation √(14/3) = 2.16, t of three degrees of freedom 3.18.
+    assert lines[2].endswith("| 4 | +1.0 (-2.4 to +4.4) | 3 | -0.010 (-0.044 to +0.024) | 3 |")
+    assert len(lines) == 3
+
+
 def test_tuning_chooses_by_the_nearest_size_and_the_table_shows_it() -> None:
     cell = low_data_grid.Cell("CIFAR-10 (JPEG)", 50)
     names = [setting.name for setting in peers.settings_of("CoAtNet")]
