@@ -30,6 +30,7 @@ from astroformer.training.recipe import Recipe, make_recipe
 _SAMPLE = 256
 _GRID = 48  # px a side of the reduced frames that the crop is measured on
 _CROP_SHARE = 0.9
+_MIDDLE = 1.1  # times as much as outside has to differ in the middle half of each side, or nothing is special about it
 _BATCH = 64  # images; the largest batch by the rule
 LEARNING_RATES = {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}  # with it; adamw: of a network as narrow as atto
 _NARROW = VARIANTS["astroformer_atto"].widths[-1]
@@ -47,8 +48,9 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     - length: 10 minutes.
     - channels: 1 when every sampled image is grey, else 3 (or what they all have).
     - storage: uint8 when every sampled image has 8 bits, else float16.
-    - crop: the smallest central share of each side, at least half and in steps of 5 %, that holds 90 % of what differs
-      between images (`measure_crop`); cutouts centred on a source get closer to it, photographs stay whole.
+    - crop: the central share of each side, at least half and in steps of 5 %, in which a square that holds 90 % of what
+      differs between images can turn (`measure_crop`); cutouts centred on a source get closer to it, photographs stay
+      whole.
     - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8 (of
       the product of the strides, for an equivariant network that needs such sizes).
     - model: atto on a CPU; on a GPU nano. Where nothing of the network is asked for, up to 5,000 images are learned by
@@ -211,7 +213,10 @@ def _channels(sample: list[_Seen]) -> int:
 
 
 def measure_crop(reduced: list[NDArray[Any]]) -> float:
-    """The smallest central share of each side, from 0.5 in steps of 0.05, that holds 90 % of what differs.
+    """The central share of each side that cutouts are cropped to, from 0.5 in steps of 0.05; 1 keeps images whole.
+
+    √2 times the smallest share that holds 90 % of what differs, so that what a source fills stays inside when it is
+    turned.
 
     The images come as grey frames of `_GRID`² (`reduce_image`); the range between the 10th and the 90th
     percentile of a pixel over the images says whether something happens there in most images (a neighbouring star in
@@ -221,16 +226,27 @@ def measure_crop(reduced: list[NDArray[Any]]) -> float:
     if len(reduced) < 8:
         return 1.0
     low_HW, high_HW = np.quantile(np.stack(reduced), [0.1, 0.9], axis=0)
-    range_HW = high_HW - low_HW
-    # The least ranges are sky noise, the same everywhere: only what exceeds it is signal.
-    signal_HW = np.maximum(range_HW - np.quantile(range_HW, 0.05), 0)
-    y, x = np.indices(signal_HW.shape)
+    y, x = np.indices((_GRID, _GRID))
     centre = (_GRID - 1) / 2
-    reach_HW = np.maximum(abs(y - centre), abs(x - centre)) / (_GRID / 2)
-    for share in np.arange(0.5, 1.0, 0.05):
-        if signal_HW[reach_HW <= share].sum() > _CROP_SHARE * signal_HW.sum():
-            return round(float(share), 2)
-    return 1.0
+    # Its mean over each square ring of pixels around the middle. Pixel by pixel the range of few images is noisy, and
+    # the noise of a large empty sky adds up to more than a source.
+    ring_HW = np.maximum(abs(y - centre), abs(x - centre)).astype(int)
+    pixels_R = np.bincount(ring_HW.ravel())
+    range_R = np.bincount(ring_HW.ravel(), (high_HW - low_HW).ravel()) / pixels_R
+    inner, outer = _mean_of_parts(range_R, pixels_R, 2)
+    if inner <= _MIDDLE * outer:
+        return 1.0
+    # The quietest eighth of them is sky noise, the same everywhere: only what exceeds it is signal.
+    signal_R = np.maximum(range_R - _mean_of_parts(range_R, pixels_R, 8).min(), 0) * pixels_R
+    within_R = np.cumsum([0.0, *signal_R])
+    share = np.interp(_CROP_SHARE * within_R[-1], within_R, np.linspace(0, 1, len(within_R)))
+    return float(np.clip(math.ceil(20 * math.sqrt(2) * share) / 20, 0.5, 1.0))
+
+
+def _mean_of_parts(value_R: NDArray[Any], pixels_R: NDArray[Any], parts: int) -> NDArray[Any]:
+    """The mean over the pixels of so many parts of rings, from the middle outwards."""
+    value_PR, pixels_PR = value_R.reshape(parts, -1), pixels_R.reshape(parts, -1)
+    return (value_PR * pixels_PR).sum(1) / pixels_PR.sum(1)
 
 
 def reduce_image(image: NDArray[Any]) -> NDArray[Any]:
