@@ -50,7 +50,7 @@ def plot_history(history: list[dict[str, float]], path: Path) -> None:
         va="bottom" if balanced[-1] < 0.85 else "top",
         color=_RED,
     )
-    scores.set(xlabel="epoch", title="Validation (averaged weights, images alone)", ylim=(0, 1.02))
+    scores.set(xlabel="epoch", title="Validation, averaged weights", ylim=(0, 1.02))
     scores.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     for axes in (losses, scores):
         if len(epochs) == 1:
