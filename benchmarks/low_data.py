@@ -6,6 +6,7 @@
     python benchmarks/low_data.py ../shared/data --develop --words "optimizer=muon augment.mixup=0.2" \\
         --models astroformer --sets "CIFAR-10 (JPEG), 50 a class"      # to choose by
     python benchmarks/low_data.py ../shared/data --study layouts       # the paper's questions: low_data_studies.py
+    python benchmarks/low_data.py ../shared/data --plan benchmarks/low_data_gpu.txt --together 16 --minutes-total 10
     python benchmarks/low_data.py --table --plots                      # from the rows that are there
     python benchmarks/low_data.py --against "network.layout=CCCT"      # each pair of our arms: differences, intervals
 
@@ -17,6 +18,8 @@ that are there are not run again, so the same command resumes.
 
 - **Minutes** are worth what the processor is, so a row of minutes counts for its processor alone (and for its share of
   a GPU): on another one the run is due again, and each has its own table. Epochs and FLOPs are the same everywhere.
+- **A plan** is a file of such words, a line for each question, most telling first; its runs are begun in its order, by
+  one command and within one `--minutes-total`.
 - **On a GPU** runs share it: small networks leave most of it idle. NVIDIA's MPS lets their kernels run at the same time
   (`nvidia-cuda-mps-control -d` before, `echo quit | nvidia-cuda-mps-control` after); without it they take turns.
 - **Split** s of n images a class is [s n, (s + 1) n) of each class in the order of the source; seed s takes split s,
@@ -45,6 +48,7 @@ import contextlib
 import gc
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -395,6 +399,16 @@ def jobs_of(arguments: argparse.Namespace, rows: list[Row]) -> list[Job]:
     return made
 
 
+def planned(path: Path, rows: list[Row]) -> list[Job]:
+    """The runs that a plan asks for, in their order; a line is words as of the command, # begins a remark."""
+    jobs: list[Job] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        words = shlex.split(line, comments=True)
+        if words:
+            jobs += jobs_of(asking(prog=f"{path}, line {number}", add_help=False).parse_args(words), rows)
+    return list(dict.fromkeys(jobs))
+
+
 def check(jobs: list[Job], data: Path, device: str) -> None:
     """Says what can't be before anything is run."""
     for words in dict.fromkeys((job.model, job.setting, job.words) for job in jobs):
@@ -413,9 +427,9 @@ def check(jobs: list[Job], data: Path, device: str) -> None:
                 sys.exit(f"there is no '{path}', which {name} is read from; name other --sets or another data folder.")
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, nargs="?", help="folder with galaxy-zoo2, cifar10, mirabest, tiny-imagenet")
+def asking(**settings: Any) -> argparse.ArgumentParser:
+    """The words that say which runs are asked for: those of a line of a plan."""
+    parser = argparse.ArgumentParser(**settings)
     parser.add_argument("--tier", type=int, choices=(1, 2), default=1, help="1: the standing table; 2: the whole grid")
     parser.add_argument("--tune", action="store_true", help="try the peers' settings on part of the training images")
     parser.add_argument("--develop", action="store_true", help="measure on images that recipes may be chosen by")
@@ -429,6 +443,13 @@ def parser() -> argparse.ArgumentParser:
     length.add_argument("--minutes", type=float, help="a run, wall-clock of one thread; default 5")
     length.add_argument("--epochs", type=int, help="a run, in place of minutes")
     length.add_argument("--flops", type=float, help="training FLOPs a run, in place of minutes")
+    return parser
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[asking(add_help=False)])
+    parser.add_argument("data", type=Path, nargs="?", help="folder with galaxy-zoo2, cifar10, mirabest, tiny-imagenet")
+    parser.add_argument("--plan", type=Path, help="file whose lines ask for runs in words such as these; all as one")
     parser.add_argument("--together", type=int, default=os.cpu_count(), help="runs side by side, one thread each")
     parser.add_argument("--minutes-total", type=float, help="begin no run after so many minutes")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -451,7 +472,8 @@ def main() -> None:
         return
     failures: list[str] = []
     if arguments.data is not None:
-        jobs = jobs_of(arguments, read_rows(arguments.rows))
+        rows = read_rows(arguments.rows)
+        jobs = planned(arguments.plan, rows) if arguments.plan else jobs_of(arguments, rows)
         check(jobs, arguments.data, arguments.device)
 
         on_gpu = pick_device(arguments.device) == "cuda"

@@ -481,6 +481,37 @@ def test_an_ensemble_shares_the_length_and_stands_apart(data: Path, monkeypatch:
         command(monkeypatch, data, "--models", "astroformer", "--epochs", 3, "--members", 5, "--rows", data / "none")
 
 
+def test_a_plan_is_the_runs_of_its_lines_in_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, rows = tmp_path / "plan.txt", tmp_path / "rows.jsonl"
+    plan.write_text(
+        "# first what tells most\n"
+        '--develop --epochs 1 --seeds 1 --sets "MiraBest, 25 a class" --models astroformer --words learning_rate=1e-3\n'
+        "\n"
+        '--epochs 2 --seeds 1 --sets "MiraBest, 25 a class" --models astroformer  # and again\n'
+        '--epochs 2 --seeds 2 --sets "MiraBest, 25 a class" --models astroformer\n'
+    )
+    made = low_data.planned(plan, [])
+    told = [(job.kind, job.words, job.epochs, job.minutes, job.seed) for job in made]
+    assert told == [("develop", "learning_rate=1e-3", 1, None, 0), ("run", "", 2, None, 0), ("run", "", 2, None, 1)]
+    words = ["--rows", rows, "--symmetry-images", 0, "--device", "cpu", "--together", 2]
+    command(monkeypatch, data, "--plan", plan, *words)
+    assert {low_data_grid.job_of(row) for row in low_data_grid.read_rows(rows)} == set(made)
+    plan.write_text("--epochs 1\n--epoch 1 --modles astroformer\n")
+    with pytest.raises(SystemExit):
+        command(monkeypatch, data, "--plan", plan, *words)
+    assert f"{plan}, line 2: error: unrecognized arguments: --modles" in capsys.readouterr().err
+
+
+def test_the_plan_for_a_gpu_asks_for_what_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = low_data.planned(Path(low_data.__file__).with_name("low_data_gpu.txt"), [])
+    assert {"run", "develop"} == {job.kind for job in jobs}
+    assert {1, 3} == {job.members for job in jobs}
+    monkeypatch.setattr(Path, "exists", lambda path: True)  # the data, which need not be here
+    low_data.check(jobs, Path("data"), "cpu")
+
+
 def test_a_worker_stays_and_runs_one_job_after_the_other(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a worker sets it for good; here it is put back
     job = made_job(minutes=None, epochs=1, words="speed=plain precision=no")
