@@ -181,7 +181,7 @@ def _step(recipe: Recipe, device: str) -> tuple[dict[str, str], str]:
         gain = rates.bfloat16 / rates.float32
         # Plain bf16 steps are no faster: torch falls back to slow convolutions.
         precision = "bf16" if speed == "fused" and gain > _WORTHWHILE else "no"
-        why = why or f" (this CPU multiplies bfloat16 matrices {gain:.1f} times as fast as float32)"
+        why = why or f" (this CPU multiplies bfloat16 matrices {gain:.2g} times as fast as float32)"
     name = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision]
     return {"speed": speed, "precision": precision}, f"speed: {speed} training steps in {name}{why}"
 
