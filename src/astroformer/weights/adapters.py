@@ -251,7 +251,7 @@ def _refuse_others(config: AstroformerConfig) -> None:
     if config.equivariance != "none" or config.symmetry != "shift":
         raise UserError(
             f"equivariance is '{config.equivariance}' and symmetry '{config.symmetry}', which timm's MaxxVit has no "
-            "counterpart of; allowed: none and shift."
+            "counterpart of; allowed: none and shift (a model answers so when it is loaded with symmetry='shift')."
         )
     if config.channel_attention == "cbam":
         raise UserError("channel_attention is 'cbam', which timm's MaxxVit has no counterpart of; allowed: none, se.")
