@@ -470,6 +470,12 @@ def main() -> None:
         row = run(Job(**json.loads(arguments.one)), arguments.data, arguments.device, arguments.symmetry_images)
         print(json.dumps(row))
         return
+    if arguments.plan is not None:
+        nothing = vars(asking().parse_args([]))
+        if beside := [name for name, value in nothing.items() if getattr(arguments, name) != value]:
+            sys.exit(f"a plan says what is asked for; leave --{', --'.join(beside)} out, or write it into the plan.")
+        if arguments.data is None or not arguments.plan.is_file():
+            sys.exit("--plan takes a file that is there, and the folder of the data before it.")
     failures: list[str] = []
     if arguments.data is not None:
         rows = read_rows(arguments.rows)

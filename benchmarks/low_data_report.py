@@ -168,6 +168,8 @@ def against_table(rows: list[Row], words: str) -> str:
                     pairs.setdefault((kind, name_of(arm)), []).append(np.stack([100 * points, nll]))
                     cells += [str(len(found)), difference(100 * points), difference(nll, 3)]
                 lines.append(f"| {' | '.join(cells)} |")
+    if not pairs:
+        return f"no arm of ours has the words '{words}' in a cell and length that has another arm."
     lines += ["", "| over all cells | images | pairs | difference, points | better in | in NLL | better in |"]
     lines += ["|" + "---|" * 7]
     for (kind, name), parts in pairs.items():

@@ -367,6 +367,9 @@ def test_arms_are_paired_by_their_images_in_each_cell_and_over_all() -> None:
     # Over all four pairs the mean is 1, the standard deviation √(14/3) = 2.16, t of three degrees of freedom 3.18.
     assert lines[2].endswith("| 4 | +1.0 (-2.4 to +4.4) | 3 | -0.010 (-0.044 to +0.024) | 3 |")
     assert len(lines) == 3
+    assert low_data_report.against_table(alone, "") == (
+        "no arm of ours has the words '' in a cell and length that has another arm."
+    )
 
 
 def test_tuning_chooses_by_the_nearest_size_and_the_table_shows_it() -> None:
@@ -502,6 +505,10 @@ def test_a_plan_is_the_runs_of_its_lines_in_one(
     with pytest.raises(SystemExit):
         command(monkeypatch, data, "--plan", plan, *words)
     assert f"{plan}, line 2: error: unrecognized arguments: --modles" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="leave --models, --epochs out"):
+        command(monkeypatch, data, "--plan", plan, "--models", "astroformer", "--epochs", 1, *words)
+    with pytest.raises(SystemExit, match="a file that is there"):
+        command(monkeypatch, data, "--plan", tmp_path / "none.txt", *words)
 
 
 def test_the_plan_for_a_gpu_asks_for_what_can_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -293,22 +293,23 @@ def test_init_from_the_same_classes_starts_from_the_same_weights(
 
 
 @pytest.mark.parametrize(
-    ("network", "expected"),
+    ("settings", "expected"),
     [
-        ({}, ("shift+d4", 8)),
-        ({"symmetry": "shift"}, ("shift", 8)),
-        ({"views": 2}, ("shift+d4", 2)),
+        ({}, ("shift+d4", 4)),
+        ({"augment": "photo"}, ("shift+mirror", 4)),  # which the new run does not turn
+        ({"network": {"symmetry": "shift"}}, ("shift", 4)),
+        ({"network": {"views": 2}}, ("shift+d4", 2)),
     ],
 )
-def test_init_from_brings_the_symmetry_of_the_answers_unless_one_is_given(
-    folder: Path, trained: Trained, tmp_path: Path, network: dict[str, Any], expected: tuple[str, int]
+def test_answers_after_init_from_have_the_symmetry_of_the_new_run(
+    folder: Path, trained: Trained, tmp_path: Path, settings: dict[str, Any], expected: tuple[str, int]
 ) -> None:
     eight = load(trained.model)
     assert isinstance(eight.network, Astroformer)
     eight.network.config = replace(eight.network.config, views=8)
     eight.save(tmp_path / "eight")
-    settings = make_recipe({"epochs": 1, "batch_size": 8, "device": "cpu", "augment": "none", "network": network})
-    result = train(folder, settings, init_from=tmp_path / "eight", out=tmp_path / "run", cache=tmp_path / "cache")
+    new = make_recipe({"epochs": 1, "batch_size": 8, "device": "cpu", **settings})
+    result = train(folder, new, init_from=tmp_path / "eight", out=tmp_path / "run", cache=tmp_path / "cache")
     made = load(result.model).network
     assert isinstance(made, Astroformer)
     assert (made.config.symmetry, made.config.views) == expected

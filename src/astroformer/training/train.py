@@ -390,12 +390,13 @@ def _starting_network(
 
 
 def _answering(network: Astroformer, recipe: Recipe) -> AstroformerConfig:
-    """The config of a trained network, with the symmetry that the decided recipe gives its answers.
+    """The config of a trained network, with the symmetry that the decided recipe gives its answers, whatever that of a
+    model was that the run started from.
 
     (A run that began before the rules decided it goes on with answers of the image alone.)
     """
-    answers = recipe.network
-    return replace(network.config, symmetry=answers.symmetry or "shift", views=answers.views or network.config.views)
+    views = recipe.network.views or VARIANTS[recipe.model].views
+    return replace(network.config, symmetry=recipe.network.symmetry or "shift", views=views)
 
 
 def _learn_frame(network: Astroformer, store: ImageStore, preprocessing: Preprocessing) -> None:
@@ -407,8 +408,7 @@ def _learn_frame(network: Astroformer, store: ImageStore, preprocessing: Preproc
 
 def _inherit(recipe: Recipe, initial: Classifier) -> Recipe:
     """The recipe with the network and, where it leaves them open, the preprocessing of a model to start from."""
-    if not isinstance(initial.network, Astroformer):
-        assert isinstance(initial.network, Ensemble)
+    if isinstance(initial.network, Ensemble):
         raise UserError(
             f"the model of --init-from is an ensemble of {len(initial.network.members)} networks, and a run starts "
             "from one; give one of its members, which the run folder that made it keeps: RUN/seed-0/model."
@@ -423,14 +423,8 @@ def _inherit(recipe: Recipe, initial: Classifier) -> Recipe:
         )
     if recipe.channels not in (None, same.channels):
         raise UserError(f"channels is {recipe.channels}, but the model of --init-from has {same.channels}.")
-    network, config = recipe.network, initial.network.config
-    if network.symmetry is None:
-        network = network.model_copy(update={"symmetry": config.symmetry})
-    if network.views is None and (network.symmetry, config.symmetry) == ("shift+d4", "shift+d4"):
-        network = network.model_copy(update={"views": config.views})
     inherited = {
         "model": name,
-        "network": network,
         "channels": same.channels,
         "crop": recipe.crop or same.crop,
         "image_size": recipe.image_size or same.image_size,
