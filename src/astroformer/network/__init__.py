@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from astroformer.network.astroformer import Astroformer, create_network
     from astroformer.network.counting import count_macs, count_parameters
     from astroformer.network.ensemble import Ensemble
+    from astroformer.network.group import Tie
 
 __all__ = [
     "VARIANTS",
     "Astroformer",
     "AstroformerConfig",
     "Ensemble",
+    "Tie",
     "count_macs",
     "count_parameters",
     "create_network",
@@ -26,6 +28,7 @@ __all__ = [
 _PLACES = {
     "Astroformer": "astroformer",
     "Ensemble": "ensemble",
+    "Tie": "group",
     "count_macs": "counting",
     "count_parameters": "counting",
     "create_network": "astroformer",

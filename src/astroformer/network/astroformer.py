@@ -17,6 +17,7 @@ from astroformer.errors import UserError, unknown_name
 from astroformer.network.blocks import Head, MBConv, Stem, TransformerBlock
 from astroformer.network.config import VARIANTS, AstroformerConfig, check_settings
 from astroformer.network.framing import Frame, centred
+from astroformer.network.group import Tie
 from astroformer.network.phases import anchored
 from astroformer.network.views import answer_views
 
@@ -34,7 +35,7 @@ class Astroformer(nn.Module):
         super().__init__()
         self.config = config
         self.grad_checkpointing = False
-        torus = config.on_torus
+        torus, grouped = config.on_torus, config.group != "none"
         if config.equivariance == "frame":
             self.frame = Frame()
         self.stem = Stem(config.in_chans, config.stem_width, config.strides[0], torus)
@@ -48,16 +49,18 @@ class Astroformer(nn.Module):
                 stride = config.strides[stage + 1] if position == 0 else 1
                 out_width = config.widths[stage]
                 if kind == "C":
-                    blocks.append(MBConv(width, out_width, stride, config.channel_attention, drop, torus))
+                    blocks.append(MBConv(width, out_width, stride, config.channel_attention, drop, torus, grouped))
                 else:
                     map_size = map_sizes[stage + 1] if config.relative_bias else None
                     sizes = (config.head_width, config.mlp_ratio, map_size)
-                    blocks.append(TransformerBlock(width, out_width, stride, *sizes, drop, torus))
+                    blocks.append(TransformerBlock(width, out_width, stride, *sizes, drop, torus, grouped))
                 width = out_width
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
         self.num_features = width
         self.head = Head(width, config.head_hidden, config.num_classes, config.head_dropout)
+        if grouped:
+            Tie(self).start()
 
     @property
     def num_classes(self) -> int:
@@ -168,6 +171,8 @@ class Astroformer(nn.Module):
         like = self.head.norm.weight
         fresh = nn.Linear(self.head.num_features, num_classes) if num_classes else nn.Identity()
         self.head.classifier = fresh.to(like.device, like.dtype).train(self.training)
+        if self.config.group != "none":
+            Tie(self).start()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute blocks in the backward pass, and keep no activations: less memory, more time."""

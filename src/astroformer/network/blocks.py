@@ -52,12 +52,29 @@ class HalvingPool(nn.AvgPool2d):
         super().__init__(2, ceil_mode=True, count_include_pad=False)
 
 
+class CentredPool(nn.AvgPool2d):
+    """3x3 average pooling around the pixels that a stride of 2 keeps; what lies outside is not counted.
+
+    At odd sizes, unlike a 2x2 pool, it treats both ends of a row alike.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(3, 2, 1, count_include_pad=False)
+
+
+def pool(stride: int, centred: bool = False) -> nn.Module:
+    """What halves a map where a block has a stride of 2; `centred` for networks whose maps turn."""
+    if stride == 1:
+        return nn.Identity()
+    return CentredPool() if centred else HalvingPool()
+
+
 class Shortcut(nn.Module):
     """The way around a residual branch: pooled if the stride is 2, projected if the width changes."""
 
-    def __init__(self, width: int, out_width: int, stride: int) -> None:
+    def __init__(self, width: int, out_width: int, stride: int, centred: bool = False) -> None:
         super().__init__()
-        self.pool = HalvingPool() if stride == 2 else nn.Identity()
+        self.pool = pool(stride, centred)
         self.project = nn.Conv2d(width, out_width, 1) if width != out_width else nn.Identity()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -89,14 +106,22 @@ class MBConv(nn.Module):
         attention: `se`, `cbam` or `none`; its hidden width is a quarter of `out_width`.
         drop: stochastic depth, the probability of dropping the residual branch of a sample.
         circular: whether the depthwise convolution (and CBAM's) is.
+        centred: see `pool`.
     """
 
     def __init__(
-        self, width: int, out_width: int, stride: int, attention: str, drop: float, circular: bool = False
+        self,
+        width: int,
+        out_width: int,
+        stride: int,
+        attention: str,
+        drop: float,
+        circular: bool = False,
+        centred: bool = False,
     ) -> None:
         super().__init__()
         middle = EXPANSION * out_width
-        self.shortcut = Shortcut(width, out_width, stride)
+        self.shortcut = Shortcut(width, out_width, stride, centred)
         self.norm = nn.BatchNorm2d(width)
         self.expand = nn.Conv2d(width, middle, 1, bias=False)
         self.expand_norm = nn.BatchNorm2d(middle)
@@ -142,6 +167,7 @@ class TransformerBlock(nn.Module):
         map_size: (H, W) of the output that the position bias is built for, None for no bias.
         drop: stochastic depth, the probability of dropping a residual branch of a sample.
         torus: whether the position bias goes by circular offsets.
+        centred: see `pool`.
     """
 
     def __init__(
@@ -154,11 +180,12 @@ class TransformerBlock(nn.Module):
         map_size: tuple[int, int] | None,
         drop: float,
         torus: bool = False,
+        centred: bool = False,
     ) -> None:
         super().__init__()
-        self.shortcut = Shortcut(width, out_width, stride)
+        self.shortcut = Shortcut(width, out_width, stride, centred)
         self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.pool = HalvingPool() if stride == 2 else nn.Identity()
+        self.pool = pool(stride, centred)
         self.attention = RelativeAttention(width, out_width, head_width, map_size, torus)
         self.norm2 = nn.LayerNorm(out_width, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(out_width, mlp_ratio * out_width)

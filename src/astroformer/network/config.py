@@ -13,6 +13,7 @@ from typing import Any
 from astroformer.errors import UserError, unknown_name
 
 CHANNEL_ATTENTIONS = ("se", "cbam", "none")
+GROUPS = {"none": 1, "mirror": 2, "d4": 8}  # and their orders
 EQUIVARIANCES = ("none", "frame", "centre", "anchor", "input")
 SYMMETRIES = ("shift", "shift+mirror", "shift+d4")
 VIEWS = (1, 2, 4, 8)
@@ -44,6 +45,9 @@ class AstroformerConfig:
             features straight to the logits.
         head_width: channels of one attention head.
         mlp_ratio: hidden over outer width in the MLP of Transformer blocks.
+        group: under which flips and turns of the image its maps transform (`group.py`): `d4`, quarter turns and flips,
+            `mirror`, the swap of left and right, or `none`. Channels then come in groups of 8 or 2, and weights are equal
+            along the orbits of the group, at the same cost.
         equivariance: what makes the network commute with integer circular shifts, exactly: `frame`, the image
             is moved to where its frame was, as far as that shows, in eval mode (`framing.py`; `Frame.fit` learns it);
             `centre`, what
@@ -75,6 +79,7 @@ class AstroformerConfig:
     head_hidden: int | None = None
     head_width: int = 32
     mlp_ratio: int = 4
+    group: str = "none"
     equivariance: str = "none"
     symmetry: str = "shift"
     views: int = 4
@@ -104,6 +109,7 @@ class AstroformerConfig:
             raise UserError(f"relative_bias is {self.relative_bias!r}: give true or false.")
         for name, allowed in (
             ("channel_attention", CHANNEL_ATTENTIONS),
+            ("group", tuple(GROUPS)),
             ("equivariance", EQUIVARIANCES),
             ("symmetry", SYMMETRIES),
         ):
@@ -131,6 +137,26 @@ class AstroformerConfig:
                     f"widths are {self.widths}, layout is '{self.layout}': stage S{stage} is a Transformer, "
                     f"so its width {width} must be a multiple of head_width ({self.head_width}); change one "
                     "of the three."
+                )
+
+        self._check_group()
+
+    def _check_group(self) -> None:
+        order = GROUPS[self.group]
+        if order == 1:
+            return
+        if self.on_torus:
+            raise UserError(
+                f"group is '{self.group}', equivariance '{self.equivariance}': the phases that the latter chooses do not "
+                "turn with the image; choose equivariance 'none', 'frame' or 'centre', or group 'none'."
+            )
+        channels = {"stem_width": self.stem_width, "head_hidden": self.head_hidden or 0}
+        channels |= {f"widths[{stage}]": width for stage, width in enumerate(self.widths)}
+        channels |= {"head_width": self.head_width} if "T" in self.layout else {}
+        for name, width in channels.items():
+            if width % order:
+                raise UserError(
+                    f"{name} is {width}, but with group '{self.group}' channels come in groups of {order}; give a multiple."
                 )
 
     @property
@@ -172,6 +198,17 @@ class AstroformerConfig:
     def size_multiple(self) -> int:
         """What the sides of an image must be multiples of."""
         return self.total_stride if self.on_torus else 1
+
+    def nearest_size(self, side: float) -> int:
+        """The number of pixels nearest to `side` at which the network has its symmetry exactly.
+
+        On the torus a multiple of the product of the strides. With a group one more than a multiple: what a stride of 2
+        keeps of an odd number of pixels is the same from either end.
+        """
+        total, more = self.total_stride, int(self.group != "none")
+        if not (self.on_torus or more):
+            return round(side)
+        return max(1, round((side - more) / total)) * total + more
 
     @property
     def on_torus(self) -> bool:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from astroformer.network import Tie
 from astroformer.training.averaging import AveragedNetwork
 from astroformer.training.recipe import Recipe
 from astroformer.training.resident import to_device
@@ -63,6 +64,7 @@ class GraphedStep:
         clip: largest norm of the gradient, or None.
         loss_sum, bad_step: the loop's tallies on the device; updated in place.
         say: tells the user a sentence.
+        tie: of weights that stay equal.
     """
 
     def __init__(
@@ -76,9 +78,10 @@ class GraphedStep:
         loss_sum: Tensor,
         bad_step: Tensor,
         say: Callable[[str], None],
+        tie: Tie | None = None,
     ) -> None:
         self._failed = False
-        self._say = say
+        self._say, self._tie = say, tie
         self._network, self._optimizer, self._average = network, optimizer, average
         self._loss, self._clip = loss, clip
         self._loss_sum, self._bad_step = loss_sum, bad_step
@@ -151,6 +154,8 @@ class GraphedStep:
         learning_rate, weight_decay, average_weight, step = pace_4.unbind()
         loss = self._loss(self._network(x_BCHW), y_BK)
         loss.backward()
+        if self._tie is not None:
+            self._tie.gradients()
         if self._clip is not None:
             nn.utils.clip_grad_norm_(self._network.parameters(), self._clip)
         with torch.no_grad():

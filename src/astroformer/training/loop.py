@@ -29,7 +29,7 @@ from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
-from astroformer.network import Astroformer
+from astroformer.network import Astroformer, Tie
 from astroformer.randomness import permutation, uniforms
 from astroformer.training.augmenter import Augmenter
 from astroformer.training.averaging import AveragedNetwork
@@ -229,6 +229,8 @@ class Loop:
             momentum=recipe.momentum,
         )
         self.plain = network
+        grouped = isinstance(network, Astroformer) and network.config.group != "none"
+        self.tie = Tie(network) if grouped else None
         self._parameters = list(network.parameters())  # to find them takes longer than to clip them
         # Both are where they belong; to place them, accelerate imports torch's distributed tensors: half a second.
         self.network, self.optimizer = accelerator.prepare(network, optimizer, device_placement=[False, False])
@@ -238,8 +240,7 @@ class Loop:
         self.stored = resident(train, device)
         full = preprocessing.image_size
         self.augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=full)
-        step = math.lcm(4, network.config.size_multiple if isinstance(network, Astroformer) else 1)
-        small = (round(full[0] * _SMALL / step) * step, round(full[1] * _SMALL / step) * step)
+        small = self._smaller(full)
         smaller = min(small) >= 32 and small != full
         self.small_augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=small) if smaller else None
         weights = class_weights(recipe, train.labels, train.classes)
@@ -255,6 +256,18 @@ class Loop:
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.graphed = self._recorder() if recipe.speed == "graph" else None
+
+    def _smaller(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Three quarters of each side, or near them what suits the network."""
+        config = self.plain.config if isinstance(self.plain, Astroformer) else None
+        step = math.lcm(4, 1 if config is None else config.size_multiple)
+
+        def smaller(side: int) -> int:
+            if self.tie is not None:
+                return config.nearest_size(side * _SMALL)
+            return round(side * _SMALL / step) * step
+
+        return smaller(size[0]), smaller(size[1])
 
     def _recorder(self) -> GraphedStep | None:
         """What records steps as a CUDA graph, if that can be here."""
@@ -272,6 +285,7 @@ class Loop:
             loss_sum=self.loss_sum,
             bad_step=self.bad_step,
             say=self.reporter.say,
+            tie=self.tie,
         )
 
     # -- the whole run -----------------------------------------------------------------------------------------------
@@ -324,6 +338,7 @@ class Loop:
     def finished(self) -> Fit:
         """What `fit` returns, its network an ordinary one again."""
         network = self.averaged()
+        self._even()
         unfuse(network)
         return Fit(network, self.state)
 
@@ -358,6 +373,11 @@ class Loop:
     def averaged(self) -> nn.Module:
         """The network that is evaluated and saved: averaged weights, or the raw ones without averaging."""
         return self.average.module if self.average else self.plain
+
+    def _even(self) -> None:
+        """Takes the rounding, and what batches said of one channel of a group alone, out of `averaged()`."""
+        if self.tie is not None:
+            Tie(self.averaged()).even()
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
@@ -394,6 +414,8 @@ class Loop:
                 logits_BK = self.network(x_BCHW)
                 loss = training_loss(logits_BK, y_BK, self.class_weights, recipe.label_smoothing)
                 accelerator.backward(loss * share)
+                if accelerator.sync_gradients and self.tie is not None:
+                    self.tie.gradients()
                 if accelerator.sync_gradients and recipe.clip is not None:
                     accelerator.unscale_gradients()
                     # accelerate's own looks whether there are distributed tensors, and imports them for that.
@@ -545,6 +567,7 @@ class Loop:
         state.evaluated = state.updates
         progress = self.progress()  # outside of the branch: with several processes each has to ask
         if self.accelerator.is_main_process:
+            self._even()
             classifier = Classifier(self.averaged(), self.preprocessing, self.train.classes)
             probabilities_NK = predict_store(classifier, self.valid, predict_batch(self.recipe))
             predicted_N = probabilities_NK.argmax(1)

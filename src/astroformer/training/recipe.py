@@ -31,6 +31,9 @@ class NetworkSettings(BaseModel):
     )
     channel_attention: Literal["se", "cbam", "none"] | None = Field(None, description="in the convolution blocks")
     relative_bias: bool | None = Field(None, description="position bias in the Transformer blocks")
+    group: Literal["none", "mirror", "d4"] | None = Field(
+        None, description="flips and turns that the maps follow, by weights that are tied to each other"
+    )
     equivariance: Literal["none", "frame", "centre", "anchor", "input"] | None = Field(
         None,
         description="to circular shifts, exactly: by moving the image to where its frame was (frame), or what is "
