@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from astroformer.network import Astroformer, AstroformerConfig
+from astroformer.network import Astroformer, AstroformerConfig, Tie
 from astroformer.network.framing import Frame
 
 
@@ -22,4 +22,6 @@ def lively(config: AstroformerConfig) -> Astroformer:
     for name, parameter in network.named_parameters():
         if "norm" in name or name.endswith("table"):
             nn.init.normal_(parameter, mean=float(name.endswith("norm.weight")), std=0.5)
+    if config.group != "none":
+        Tie(network, config.group).even(network)
     return network

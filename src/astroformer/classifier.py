@@ -529,7 +529,7 @@ trained from scratch with astroformer {config["versions"]["astroformer"]}.
 - Input: {network["in_chans"]} channel(s), {height} × {width} px; the central {pre["crop"]:.0%} of the frame is used.
 - Classes: {", ".join(config["classes"])}.
 - Trained on: {config.get("training", "not recorded")}.
-- Unchanged by: {_invariance(network)}.
+- Unchanged by: {_invariance(AstroformerConfig.from_dict(network), (height, width))}.
 
 {measured}
 ## Use
@@ -547,10 +547,11 @@ An image of anything else is still given one of the classes above.
 """
 
 
-def _invariance(network: dict[str, Any]) -> str:
-    shifts = network.get("equivariance", "none") != "none"
-    turns = {"shift+mirror": ["left-right flips"], "shift+d4": ["quarter turns and flips"]}
-    found = ["circular shifts by whole pixels"] * shifts + turns.get(network.get("symmetry", "shift"), [])
+def _invariance(config: AstroformerConfig, size: tuple[int, int]) -> str:
+    turns = {"mirror": ["left-right flips"], "d4": ["quarter turns and flips"], "none": []}
+    own, averaged = config.exact_group(size), config.symmetry.removeprefix("shift").removeprefix("+") or "none"
+    found = ["circular shifts by whole pixels"] * (config.equivariance != "none")
+    found += turns["d4" if "d4" in (own, averaged) else own if averaged == "none" else averaged]
     return " and ".join(found) or "nothing; a shift by a pixel may change a class (`astroformer symmetry` measures it)"
 
 

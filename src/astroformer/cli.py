@@ -401,8 +401,8 @@ class Symmetry:
         how = "as it is"
         if isinstance(subject.network, Astroformer | Ensemble):
             config = subject.network.config
-            if (config.equivariance, config.symmetry) != ("none", "shift"):
-                how = f"(equivariance {config.equivariance}, symmetry {config.symmetry})"
+            if (config.group, config.equivariance, config.symmetry) != ("none", "none", "shift"):
+                how = f"(group {config.group}, equivariance {config.equivariance}, symmetry {config.symmetry})"
         print(f"{subject.name}: {type(subject.network).__name__} {how}, {subject.weights} weights")
         print(f"{inputs.source}: {report.n:,} of {inputs.total:,} images, drawn with seed {self.seed}")
         print(f"{symmetry_text(report)}")

@@ -56,6 +56,7 @@ class Precise(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network.double()
+        self.config = network.config
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.network(x_BCHW.double())
@@ -71,7 +72,8 @@ def loop_of(recipe: Recipe, cache: Path, precise: bool = False, **settings: Any)
     mean, std = measure_statistics(store.base, store.rows)
     preprocessing = Preprocessing(size, 3, mean=mean, std=std)
     torch.manual_seed(3)
-    network = create_network(recipe.model, num_classes=len(CLASSES), img_size=size, **settings)
+    words = {**recipe.network.words(), **settings}
+    network = create_network(recipe.model, num_classes=len(CLASSES), img_size=size, **words)
     accelerator = Accelerator(cpu=recipe.device == "cpu", mixed_precision=recipe.precision)
     network = Precise(network) if precise else network
     return Loop(network, store, store, preprocessing, recipe, accelerator=accelerator)
@@ -93,6 +95,7 @@ def assert_alike(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], toleran
         {"weight_decay": 0.3, "clip": 0.1},
         {"optimizer": "sgd", "learning_rate": 0.02, "weight_decay": 0.01},
         {"ema": 0.0, "clip": None, "class_weights": "auto"},
+        {"network": {"group": "d4"}},
     ],
     ids=str,
 )

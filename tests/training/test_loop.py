@@ -349,6 +349,26 @@ def test_a_first_share_of_the_run_is_on_smaller_images(tmp_path: Path, size: int
     assert [x.shape[2:] for x in network.seen] == [(small, small)] * 6 + [(size, size)] * 4
 
 
+@pytest.mark.parametrize("speed", ["plain", "fused"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+def test_tied_weights_stay_tied_and_first_images_fit_the_group(tmp_path: Path, optimizer: str, speed: str) -> None:
+    store = squares(12, tmp_path, size=57)
+    torch.manual_seed(0)
+    network = create_network("astroformer_atto", num_classes=2, in_chans=1, img_size=57, group="d4", layout="CCCT")
+    start = network.head.classifier.weight.detach().clone()
+    sizes: list[int] = []
+    network.stem.register_forward_pre_hook(lambda stem, given: sizes.append(given[0].shape[-1]))
+    words = {"epochs": 2, "progressive": 0.5, "accumulate": 2, "ema": 0.3, "optimizer": optimizer, "speed": speed}
+    fit = make_loop(network, store, recipe(**words)).fit()
+    assert sizes[:6] == [41] * 6  # three quarters of 57 are 43
+    assert set(sizes[6:]) == {57}
+    assert (fit.network.head.classifier.weight - start).abs().max() > 1e-4
+    x = torch.rand(3, 1, 57, 57)
+    with torch.no_grad():
+        logits, turned = fit.network(x), fit.network(x.rot90(1, (2, 3)))
+    torch.testing.assert_close(turned, logits, rtol=0, atol=1e-4 * logits.abs().max().item())
+
+
 def squares(n: int, cache: Path, size: int = 48) -> ImageStore:
     images = np.random.default_rng(0).integers(0, 256, (n, size, size, 1)).astype(np.uint8)
     return store_of(images, np.arange(n) % 2, ("a", "b"), cache)

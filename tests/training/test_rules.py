@@ -203,6 +203,58 @@ def test_few_images_are_left_to_convolutions_unless_a_network_is_asked_for() -> 
 
 
 @pytest.mark.parametrize(
+    ("n", "settings", "group"),
+    [
+        (1_000, {}, "d4"),
+        (1_001, {}, None),  # the variant's own: none
+        (9, {"augment": "photo"}, "mirror"),
+        (9, {"augment": "none"}, None),
+        (9, {"augment": {"flip_horizontal": 0, "flip_vertical": 0}}, None),  # galaxies that have a handedness
+        (9, {"augment": {"quarter_turns": False}}, "mirror"),
+        (9, {"network": {"group": "none"}}, "none"),
+        (9, {"network": {"group": "mirror"}}, "mirror"),
+        (9, {"network": {"equivariance": "frame"}}, "d4"),
+        (9, {"network": {"equivariance": "anchor"}}, None),  # whose phases don't turn
+        (9, {"network": {"widths": [20, 20, 20, 20]}}, None),
+        (9, {"network": {"layout": "CCCT"}}, None),
+        (9, {"model": "astroformer_atto"}, None),
+    ],
+)
+def test_weights_are_tied_where_images_are_very_few(n: int, settings: Any, group: str | None) -> None:
+    one = noise(1, 32, 32, 1)[0]
+    many = LabelledImages("test", ["x"] * n, np.zeros(n, int), ("a", "b"), lambda i: one)
+    recipe, said = decide(make_recipe({"device": "cpu", **settings}), many)
+    assert recipe.network.group == group
+    asked_for = "group" in settings.get("network", {})
+    assert any("weights: tied" in sentence for sentence in said) == (group is not None and not asked_for)
+
+
+@pytest.mark.parametrize(
+    ("side", "settings", "size", "symmetry"),
+    [
+        (65, {}, 65, "shift"),  # the network answers alike of all views
+        (64, {}, 64, "shift+d4"),  # no pixel more to be had
+        (200, {"crop": 0.5}, 65, "shift"),
+        (200, {"image_size": 64}, 64, "shift+d4"),
+        (200, {"image_size": 57}, 57, "shift"),
+        (200, {"augment": "photo"}, 65, "shift"),
+        (32, {"augment": "photo"}, 32, "shift+mirror"),
+        (200, {"network": {"group": "mirror"}}, 65, "shift+d4"),  # more is the same than the network knows
+        (200, {"network": {"group": "d4"}, "augment": "photo"}, 65, "shift"),
+        (200, {"network": {"group": "none"}}, 64, "shift+d4"),
+        (200, {"network": {"symmetry": "shift+d4"}}, 65, "shift+d4"),
+    ],
+)
+def test_a_network_that_turns_gets_sizes_at_which_nothing_need_be_averaged(
+    side: int, settings: Any, size: int, symmetry: str
+) -> None:
+    recipe, said = decide(make_recipe({"device": "cpu", "crop": 1.0, **settings}), images_of(noise(9, side, side, 1)))
+    assert (recipe.image_size, recipe.network.symmetry) == (size, symmetry)
+    chosen = symmetry != "shift" and "symmetry" not in settings.get("network", {})
+    assert any(sentence.startswith("answers: averaged") for sentence in said) == chosen
+
+
+@pytest.mark.parametrize(
     ("settings", "expected", "said"),
     [
         ({}, "shift+d4", "averaged over 4 turned and mirrored views"),

@@ -31,16 +31,16 @@ class Double(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner.double()
+        self.config = inner.config
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.inner(x_BCHW.to(next(self.inner.parameters()).dtype))
 
 
-def network(seed: int) -> Double:
+def network(seed: int, group: str = "none") -> Double:
     torch.manual_seed(seed)
-    return Double(
-        create_network("astroformer_atto", num_classes=10, img_size=32, stochastic_depth=0.3, head_dropout=0.2)
-    )
+    words = {"stochastic_depth": 0.3, "head_dropout": 0.2, "group": group}
+    return Double(create_network("astroformer_atto", num_classes=10, img_size=32, **words))
 
 
 def stores(cache: Path) -> dict[int, ImageStore]:
@@ -50,7 +50,7 @@ def stores(cache: Path) -> dict[int, ImageStore]:
     return {seed: whole.subset(np.random.default_rng(seed).permutation(60)[:9]) for seed in SEEDS}
 
 
-def loop(seed: int, store: ImageStore, run: RunFolder | None = None, **changes: Any) -> Loop:
+def loop(seed: int, store: ImageStore, run: RunFolder | None = None, group: str = "none", **changes: Any) -> Loop:
     settings = {
         "epochs": 2,
         "batch_size": 4,
@@ -69,7 +69,8 @@ def loop(seed: int, store: ImageStore, run: RunFolder | None = None, **changes: 
     mean, std = (0.1 + 0.01 * seed,) * 3, (0.2,) * 3
     preprocessing = Preprocessing((48, 48), 3, mean=mean, std=std)
     accelerator = Accelerator(cpu=True)
-    return Loop(network(seed), store, store, preprocessing, make_recipe(settings), accelerator=accelerator, run=run)
+    inner = network(seed, group)
+    return Loop(inner, store, store, preprocessing, make_recipe(settings), accelerator=accelerator, run=run)
 
 
 def close(ours: nn.Module, theirs: nn.Module, atol: float = 1e-9) -> None:
@@ -78,10 +79,13 @@ def close(ours: nn.Module, theirs: nn.Module, atol: float = 1e-9) -> None:
         torch.testing.assert_close(value, expected[name], rtol=0, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd", "learning_rate": 0.02, "ema": 0.0, "clip": None}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "sgd", "learning_rate": 0.02, "ema": 0.0, "clip": None}, {"group": "d4"}], ids=str
+)
 def test_a_stack_takes_the_steps_of_the_runs_alone(tmp_path: Path, changes: dict[str, Any]) -> None:
     images = stores(tmp_path)
-    fits = Stack([loop(s, images[s], **changes) for s in SEEDS], network(9)).fit_all()
+    template = network(9, changes.get("group", "none"))
+    fits = Stack([loop(s, images[s], **changes) for s in SEEDS], template).fit_all()
     for seed, fit in zip(SEEDS, fits, strict=True):
         assert isinstance(fit, Fit)
         alone = loop(seed, images[seed], **changes)

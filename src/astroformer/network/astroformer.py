@@ -60,7 +60,7 @@ class Astroformer(nn.Module):
         self.num_features = width
         self.head = Head(width, config.head_hidden, config.num_classes, config.head_dropout)
         if grouped:
-            Tie(self).start()
+            Tie(self, config.group).start(self)
 
     @property
     def num_classes(self) -> int:
@@ -172,7 +172,7 @@ class Astroformer(nn.Module):
         fresh = nn.Linear(self.head.num_features, num_classes) if num_classes else nn.Identity()
         self.head.classifier = fresh.to(like.device, like.dtype).train(self.training)
         if self.config.group != "none":
-            Tie(self).start()
+            Tie(self, self.config.group).start(self)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute blocks in the backward pass, and keep no activations: less memory, more time."""

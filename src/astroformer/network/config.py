@@ -45,9 +45,9 @@ class AstroformerConfig:
             features straight to the logits.
         head_width: channels of one attention head.
         mlp_ratio: hidden over outer width in the MLP of Transformer blocks.
-        group: under which flips and turns of the image its maps transform (`group.py`): `d4`, quarter turns and flips,
-            `mirror`, the swap of left and right, or `none`. Channels then come in groups of 8 or 2, and weights are equal
-            along the orbits of the group, at the same cost.
+        group: under which flips and turns of the image its maps transform (`group.py`): `d4`, quarter turns and
+            flips, `mirror`, the swap of left and right, or `none`. Channels then come in groups of 8 or 2, and weights
+            are equal along the orbits of the group, at the same cost.
         equivariance: what makes the network commute with integer circular shifts, exactly: `frame`, the image
             is moved to where its frame was, as far as that shows, in eval mode (`framing.py`; `Frame.fit` learns it);
             `centre`, what
@@ -145,10 +145,15 @@ class AstroformerConfig:
         order = GROUPS[self.group]
         if order == 1:
             return
+        if self.group == "d4" and self.img_size[0] != self.img_size[1]:
+            raise UserError(
+                f"img_size is {self.img_size[0]}x{self.img_size[1]} pixels: with group 'd4' images are turned by 90 "
+                "degrees, so they must be square; cut them square, or choose group 'mirror'."
+            )
         if self.on_torus:
             raise UserError(
-                f"group is '{self.group}', equivariance '{self.equivariance}': the phases that the latter chooses do not "
-                "turn with the image; choose equivariance 'none', 'frame' or 'centre', or group 'none'."
+                f"group is '{self.group}', equivariance '{self.equivariance}': the phases that the latter chooses do "
+                "not turn with the image; choose equivariance 'none', 'frame' or 'centre', or group 'none'."
             )
         channels = {"stem_width": self.stem_width, "head_hidden": self.head_hidden or 0}
         channels |= {f"widths[{stage}]": width for stage, width in enumerate(self.widths)}
@@ -156,7 +161,8 @@ class AstroformerConfig:
         for name, width in channels.items():
             if width % order:
                 raise UserError(
-                    f"{name} is {width}, but with group '{self.group}' channels come in groups of {order}; give a multiple."
+                    f"{name} is {width}, but with group '{self.group}' channels come in groups of {order}: give a "
+                    "multiple of that."
                 )
 
     @property
@@ -209,6 +215,11 @@ class AstroformerConfig:
         if not (self.on_torus or more):
             return round(side)
         return max(1, round((side - more) / total)) * total + more
+
+    def exact_group(self, size: tuple[int, int]) -> str:
+        """The group under whose flips and turns logits of images (height, width) of this `size` are the same by the
+        network alone, whatever is averaged."""
+        return self.group if all(self.nearest_size(side) == side for side in size) else "none"
 
     @property
     def on_torus(self) -> bool:

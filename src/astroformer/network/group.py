@@ -16,19 +16,19 @@ others learn from |G| views of it.
 Exact where every stride of 2 meets an odd number of pixels (`AstroformerConfig.nearest_size`), of which it keeps the
 same ones from either end; at other sizes nearly.
 
-Legend: G elements of the group, N weights of the network, O orbits.
+Legend: G elements of the group, N weights of the network, O orbits, K networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from astroformer.network.attention import ConvBlockAttention, PositionBias, SqueezeExcitation
 from astroformer.network.blocks import Head, Stem
-from astroformer.network.config import AstroformerConfig
 
 # Each as (quarter turns, whether flipped left to right before); their numbers are the channels of a group.
 _ELEMENTS: dict[str, tuple[tuple[int, int], ...]] = {
@@ -38,78 +38,69 @@ _ELEMENTS: dict[str, tuple[tuple[int, int], ...]] = {
 
 
 class Tie:
-    """The orbits of a network's weights, and what keeps these tied along them.
+    """The orbits of a network's weights, and what ties tensors of their shapes along them.
 
     Args:
-        network: an `Astroformer` whose config has a group. Its parameters stay where they are in memory, or a new tie
-            is made.
+        network: an `Astroformer`; it is not kept.
+        group: of its config, mirror or d4.
 
     Attributes:
         free: number of orbits O, the weights that the network has of its own.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        config = network.config
-        assert isinstance(config, AstroformerConfig)
-        members, orbits, self._parameters = [], [], []
-        weights = self.free = 0
+    def __init__(self, network: nn.Module, group: str) -> None:
+        self._order = len(_ELEMENTS[group])
+        self._sizes: list[int] = []
+        self.free = 0
+        members, orbits = [], []
+        device = next(network.parameters()).device
         for parameter, kinds in _parameters(network):
-            entries_GN = _moved_entries(parameter.shape, kinds, config.group)
-            first_N = entries_GN.amin(0)  # of the orbit, which it is known by
-            first_O = first_N.unique()
-            members.append(entries_GN[:, first_O] + weights)
-            orbits.append(torch.searchsorted(first_O, first_N) + self.free)
-            weights, self.free = weights + parameter.numel(), self.free + len(first_O)
-            self._parameters.append(parameter)
-        device = self._parameters[0].device
-        members_GO = torch.cat(members, 1).to(device)
-        self._order = len(members_GO)
-        self._members = members_GO.flatten()
+            moved_GN = [moved.flatten() for moved in _moved_entries(parameter.shape, kinds, group)]
+            first_N = functools.reduce(torch.minimum, moved_GN)  # of the orbit, which it is known by
+            is_first_N = first_N == moved_GN[0]
+            members.append(torch.stack([moved_N[is_first_N] for moved_N in moved_GN]) + sum(self._sizes))
+            orbits.append((is_first_N.cumsum(0, dtype=torch.int32) - 1)[first_N] + self.free)
+            self._sizes.append(parameter.numel())
+            self.free += int(is_first_N.sum())
+        self._members = torch.cat(members, 1).flatten().to(device)  # G times O places
         self._orbit_N = torch.cat(orbits).to(device)
-        self._statistics = [
-            kept
-            for layer in network.modules()
-            if isinstance(layer, nn.BatchNorm2d)
-            for kept in (layer.running_mean, layer.running_var)
-            if kept is not None
-        ]
 
     @torch.no_grad()
-    def start(self) -> None:
-        """Gives the weights of an orbit the value of one of them: their spread stays that of the initialization."""
-        self._write(self._parameters, self._values(self._parameters)[..., 0, :])
-
-    @torch.no_grad()
-    def even(self) -> None:
-        """Gives the weights of an orbit their mean, from which they differ by rounding, and the running statistics of a
-        group of channels theirs, which batches saw from one side each."""
-        self.tie(self._parameters)
-        for kept in self._statistics:
-            groups = kept.view(-1, self._order)
-            groups.copy_(groups.mean(1, keepdim=True).expand_as(groups))
-
-    def gradients(self) -> None:
-        """Gives the gradients of an orbit their mean; all parameters have one."""
-        self.tie([parameter.grad for parameter in self._parameters if parameter.grad is not None])
-
-    @torch.no_grad()
-    def tie(self, tensors: list[Tensor]) -> None:
+    def tie(self, tensors: Sequence[Tensor]) -> None:
         """Gives the entries of an orbit their mean, in place.
 
         Args:
-            tensors: one for each parameter, in the order of `network.parameters()` and of its shape, or all with one
-                more axis before it.
+            tensors: of the shapes of `network.parameters()`, in that order, or all with a further axis before it, of
+                several networks.
         """
-        self._write(tensors, self._values(tensors).mean(-2))
+        self._write(tensors, self._values(tensors).mean(1))
 
-    def _values(self, tensors: list[Tensor]) -> Tensor:
-        """(…, G, O): the entries of each orbit; one that is shorter than the group comes several times."""
-        flat = torch.cat([t.flatten(t.ndim - p.ndim) for t, p in zip(tensors, self._parameters, strict=True)], -1)
-        return flat.index_select(-1, self._members).unflatten(-1, (self._order, -1))
+    @torch.no_grad()
+    def start(self, network: nn.Module) -> None:
+        """Gives the weights of an orbit the value of one of them: their spread stays that of the initialization."""
+        parameters = list(network.parameters())
+        self._write(parameters, self._values(parameters)[:, 0])
 
-    def _write(self, tensors: list[Tensor], value_O: Tensor) -> None:
-        pieces = value_O.index_select(-1, self._orbit_N).split([p.numel() for p in self._parameters], -1)
-        torch._foreach_copy_(tensors, [piece.view(t.shape) for piece, t in zip(pieces, tensors, strict=True)])
+    def even(self, network: nn.Module) -> None:
+        """Ties weights, which drift apart by rounding, and the running statistics of each group of channels, each of
+        which saw the batches from one side."""
+        self.tie(list(network.parameters()))
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                for kept in (layer.running_mean, layer.running_var):
+                    assert kept is not None
+                    groups = kept.view(-1, self._order)
+                    groups.copy_(groups.mean(1, keepdim=True).expand_as(groups))
+
+    def _values(self, tensors: Sequence[Tensor]) -> Tensor:
+        """(K, G, O): the entries of each orbit; one that is shorter than the group comes several times."""
+        networks = tensors[0].numel() // self._sizes[0]
+        flat = torch.cat([tensor.reshape(networks, -1) for tensor in tensors], 1)
+        return flat.index_select(1, self._members).unflatten(1, (self._order, -1))
+
+    def _write(self, tensors: Sequence[Tensor], value_KO: Tensor) -> None:
+        pieces = value_KO.index_select(1, self._orbit_N).split(self._sizes, 1)
+        torch._foreach_copy_(list(tensors), [piece.view(t.shape) for piece, t in zip(pieces, tensors, strict=True)])
 
 
 def _parameters(network: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
@@ -144,24 +135,25 @@ def _parameters(network: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
                 yield parameter, out + into
 
 
-def _moved_entries(shape: Iterable[int], kinds: str, group: str) -> Tensor:
-    """(G, N) for each element, which entry of a flattened weight it brings to each place."""
-    elements = _ELEMENTS[group]
-    entries = torch.arange(torch.Size(shape).numel()).view(*shape)
-    images = []
-    for turns, flipped in elements:
+def _moved_entries(shape: Iterable[int], kinds: str, group: str) -> Iterator[Tensor]:
+    """For each element, of a weight's shape: which entry of the flattened weight it brings to each place."""
+    entries = torch.arange(torch.Size(shape).numel(), dtype=torch.int32).view(*shape)
+    for (turns, flipped), source_G in zip(_ELEMENTS[group], _sources(group), strict=True):
         moved = entries
         for axis, kind in enumerate(kinds):
             if kind == "c":
-                # Channel g of a group comes to h g, so from h⁻¹ g.
-                places = [elements.index(_product((turns, flipped), element)) for element in elements]
-                source = torch.tensor(places).argsort()
-                moved = moved.unflatten(axis, (-1, len(elements))).index_select(axis + 1, source)
+                moved = moved.unflatten(axis, (-1, len(source_G))).index_select(axis + 1, source_G)
                 moved = moved.flatten(axis, axis + 1)
         if kinds.endswith("ss"):
             moved = (moved.flip(-1) if flipped else moved).rot90(turns, (-2, -1))
-        images.append(moved.flatten())
-    return torch.stack(images)
+        yield moved
+
+
+@functools.cache
+def _sources(group: str) -> list[Tensor]:
+    """For each element h, which channel of a group comes to each place: h takes channel g to that of h g."""
+    elements = _ELEMENTS[group]
+    return [torch.tensor([elements.index(_product(h, g)) for g in elements]).argsort() for h in elements]
 
 
 def _product(h: tuple[int, int], g: tuple[int, int]) -> tuple[int, int]:

@@ -155,7 +155,7 @@ class GraphedStep:
         loss = self._loss(self._network(x_BCHW), y_BK)
         loss.backward()
         if self._tie is not None:
-            self._tie.gradients()
+            self._tie.tie([p.grad for p in self._network.parameters() if p.grad is not None])
         if self._clip is not None:
             nn.utils.clip_grad_norm_(self._network.parameters(), self._clip)
         with torch.no_grad():

@@ -29,7 +29,7 @@ from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
-from astroformer.network import Astroformer, Tie
+from astroformer.network import AstroformerConfig, Tie
 from astroformer.randomness import permutation, uniforms
 from astroformer.training.augmenter import Augmenter
 from astroformer.training.averaging import AveragedNetwork
@@ -229,8 +229,10 @@ class Loop:
             momentum=recipe.momentum,
         )
         self.plain = network
-        grouped = isinstance(network, Astroformer) and network.config.group != "none"
-        self.tie = Tie(network) if grouped else None
+        config = getattr(network, "config", None)
+        self._config = config if isinstance(config, AstroformerConfig) else None
+        group = "none" if self._config is None else self._config.group
+        self.tie = None if group == "none" else Tie(network, group)
         self._parameters = list(network.parameters())  # to find them takes longer than to clip them
         # Both are where they belong; to place them, accelerate imports torch's distributed tensors: half a second.
         self.network, self.optimizer = accelerator.prepare(network, optimizer, device_placement=[False, False])
@@ -259,15 +261,11 @@ class Loop:
 
     def _smaller(self, size: tuple[int, int]) -> tuple[int, int]:
         """Three quarters of each side, or near them what suits the network."""
-        config = self.plain.config if isinstance(self.plain, Astroformer) else None
+        config = self._config
+        if config is not None and config.group != "none":
+            return config.nearest_size(size[0] * _SMALL), config.nearest_size(size[1] * _SMALL)
         step = math.lcm(4, 1 if config is None else config.size_multiple)
-
-        def smaller(side: int) -> int:
-            if self.tie is not None:
-                return config.nearest_size(side * _SMALL)
-            return round(side * _SMALL / step) * step
-
-        return smaller(size[0]), smaller(size[1])
+        return round(size[0] * _SMALL / step) * step, round(size[1] * _SMALL / step) * step
 
     def _recorder(self) -> GraphedStep | None:
         """What records steps as a CUDA graph, if that can be here."""
@@ -377,7 +375,7 @@ class Loop:
     def _even(self) -> None:
         """Takes the rounding, and what batches said of one channel of a group alone, out of `averaged()`."""
         if self.tie is not None:
-            Tie(self.averaged()).even()
+            self.tie.even(self.averaged())
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
@@ -415,7 +413,7 @@ class Loop:
                 loss = training_loss(logits_BK, y_BK, self.class_weights, recipe.label_smoothing)
                 accelerator.backward(loss * share)
                 if accelerator.sync_gradients and self.tie is not None:
-                    self.tie.gradients()
+                    self.tie.tie([p.grad for p in self._parameters if p.grad is not None])
                 if accelerator.sync_gradients and recipe.clip is not None:
                     accelerator.unscale_gradients()
                     # accelerate's own looks whether there are distributed tensors, and imports them for that.

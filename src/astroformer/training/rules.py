@@ -39,6 +39,9 @@ _DEFAULT_MINUTES = 10.0
 # the paper's network or ahead of it in every comparison so far, which had no more images (docs/experiments.md).
 _FEW = 5000
 _FEW_WORDS = {"layout": "CCCC", "channel_attention": "none"}
+# Up to so many the network's weights are tied under the flips and turns of the augmentation: at 500 that gains much or
+# costs nothing, at 5,000 it loses (docs/experiments.md).
+_VERY_FEW = 1000
 _WORTHWHILE = 1.3  # times as fast bfloat16 products have to be
 
 
@@ -52,11 +55,14 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
       differs between images can turn (`measure_crop`); cutouts centred on a source get closer to it, photographs stay
       whole.
     - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8 (of
-      the product of the strides, for an equivariant network that needs such sizes).
+      the product of the strides, for an equivariant network that needs such sizes); with a group one more, if the
+      images have it, so that the network has its symmetry exactly.
     - model: atto on a CPU; on a GPU nano. Where nothing of the network is asked for, up to 5,000 images are learned by
-      convolutions alone, without channel attention; more by the paper's C-C-C-T.
+      convolutions alone, without channel attention, and up to 1,000 with weights that are tied under the flips and
+      turns of the augmentation (`network.group`); more by the paper's C-C-C-T.
     - symmetry of the answers: that of the augmentation. Where it turns by quarters and flips, the mean over turned and
-      mirrored views (shift+d4); where it swaps left and right, over the image and its mirror image (shift+mirror).
+      mirrored views (shift+d4); where it swaps left and right, over the image and its mirror image (shift+mirror); no
+      mean where the network answers alike of all of them.
     - speed and precision: fused kernels on a CPU that can have them, in bfloat16 where its matrix products are at least
       1.3 times as fast; on a GPU steps recorded as CUDA graphs, in bfloat16.
     - batch size: a 64th of the images, at least 16 and at most 64.
@@ -109,8 +115,25 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
                 f"{len(images):,} images: convolutions in all stages, without channel attention (--network.layout CCCT "
                 "for the paper's network)"
             )
+            group = _invariance(recipe.augment)
+            free = network.group is None and network.widths is None and network.equivariance not in ("anchor", "input")
+            if len(images) <= _VERY_FEW and free and group != "none":
+                network = network.model_copy(update={"group": group})
+                said.append(f"weights: tied so that maps {_FOLLOW[group]} with the image (--network.group none: free)")
+    config = dataclasses.replace(VARIANTS[model], **network.words())
+    size = recipe.image_size
+    if size is None:
+        multiple = math.lcm(8, config.size_multiple)
+        side = float(np.median([seen.side for seen in sample]))
+        kept = side * (settings.get("crop") or recipe.crop or 1.0)
+        largest = 64 if device == "cpu" else 128
+        size = max(32, int(min(kept, largest)) // multiple * multiple)
+        if config.group != "none" and kept > size:
+            size = config.nearest_size(size + 1)
+        settings["image_size"] = size
     if network.symmetry is None:
-        symmetry, sentence = _symmetry(recipe.augment, network.views or VARIANTS[model].views)
+        own = config.exact_group((size, size) if isinstance(size, int) else size)
+        symmetry, sentence = _symmetry(_invariance(recipe.augment), own, network.views or config.views)
         network = network.model_copy(update={"symmetry": symmetry})
         said += [sentence] if sentence else []
     if network.views is not None and network.symmetry != "shift+d4":
@@ -119,13 +142,6 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
             "set network.symmetry to shift+d4 or leave views out."
         )
     settings["network"] = network.model_dump()
-    config = dataclasses.replace(VARIANTS[model], **network.words())
-    if recipe.image_size is None:
-        multiple = math.lcm(8, config.size_multiple)
-        side = float(np.median([seen.side for seen in sample]))
-        kept = side * (settings.get("crop") or recipe.crop or 1.0)
-        largest = 64 if device == "cpu" else 128
-        settings["image_size"] = max(32, int(min(kept, largest)) // multiple * multiple)
     batch_size = recipe.batch_size
     if batch_size is None:
         batch_size = min(max(round(len(images) / 64), 16), _BATCH)
@@ -143,16 +159,32 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     return make_recipe({**recipe.model_dump(), **settings}), said
 
 
-def _symmetry(augment: Augment, views: int) -> tuple[str, str | None]:
-    """The symmetry of the answers, that under which training takes images for the same, and the line that says so."""
-    alone = "--network.symmetry shift for the image alone"
+_FOLLOW = {"d4": "turn and flip", "mirror": "flip left to right"}
+
+
+def _invariance(augment: Augment) -> str:
+    """The group of flips and turns under which training takes images for the same, none, mirror or d4."""
     if augment.quarter_turns and (augment.flip_horizontal or augment.flip_vertical):
-        if views == 1:
-            return "shift+d4", f"answers: of one view, which the image chooses among its turns and flips ({alone})"
-        return "shift+d4", f"answers: averaged over {views} turned and mirrored views of an image ({alone})"
-    if augment.flip_horizontal:
+        return "d4"
+    return "mirror" if augment.flip_horizontal else "none"
+
+
+def _symmetry(wanted: str, own: str, views: int) -> tuple[str, str | None]:
+    """The symmetry that answers get by a mean over views, and the line that says so.
+
+    Args:
+        wanted: the group under which images are the same.
+        own: the group under which the network answers alike, exactly.
+        views: of `d4` that are averaged.
+    """
+    alone = "--network.symmetry shift for the image alone"
+    if wanted in ("none", own) or own == "d4":
+        return "shift", None
+    if wanted == "mirror":
         return "shift+mirror", f"answers: averaged over an image and its mirror image ({alone})"
-    return "shift", None
+    if views == 1:
+        return "shift+d4", f"answers: of one view, which the image chooses among its turns and flips ({alone})"
+    return "shift+d4", f"answers: averaged over {views} turned and mirrored views of an image ({alone})"
 
 
 def _step(recipe: Recipe, device: str) -> tuple[dict[str, str], str]:

@@ -68,6 +68,7 @@ class Stack(Loop):
         self.run_folder, self.reporter, self.stop = first.run_folder, first.reporter, first.stop
         self.accelerator, self.steps_per_epoch = first.accelerator, first.steps_per_epoch
         self.augmenter, self.small_augmenter, self._policy = first.augmenter, first.small_augmenter, False
+        self.tie = first.tie
         self.state = copy.deepcopy(first.state)
         self.errors: dict[int, UserError] = {}
         device = self.accelerator.device
@@ -217,6 +218,8 @@ class Stack(Loop):
             logits_KBC, y_KBC, self.weights_KC, recipe.label_smoothing
         )
         losses_K.sum().backward()
+        if self.tie is not None:
+            self.tie.tie([p.grad for p in self.parameters.values() if p.grad is not None])
         if recipe.clip is not None:
             _clip_each(list(self.parameters.values()), recipe.clip)
         self.optimizer.step()

@@ -33,7 +33,15 @@ from astroformer.images import (
     write_split,
 )
 from astroformer.metrics import Evaluation, evaluate
-from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, Ensemble, count_parameters, create_network
+from astroformer.network import (
+    VARIANTS,
+    Astroformer,
+    AstroformerConfig,
+    Ensemble,
+    Tie,
+    count_parameters,
+    create_network,
+)
 from astroformer.network.framing import FRAME_IMAGES
 from astroformer.training.augment import PRESETS
 from astroformer.training.loop import Fit, Interrupted, Loop, class_weights, predict_batch, predict_store
@@ -291,8 +299,13 @@ def _fit(setup: Setup, reporter: Reporter) -> Trained:
 def describe(setup: Setup, reporter: Reporter) -> None:
     """Says in a line what is about to be trained."""
     height, width = setup.preprocessing.image_size
+    tied = (
+        ""
+        if setup.network.config.group == "none"
+        else f" ({Tie(setup.network, setup.network.config.group).free:,} free)"
+    )
     reporter.say(
-        f"{setup.recipe.model}, {count_parameters(setup.network):,} parameters, {height} × {width} px, "
+        f"{setup.recipe.model}, {count_parameters(setup.network):,} parameters{tied}, {height} × {width} px, "
         f"{len(setup.train.classes)} classes; {len(setup.train):,} images to train on, {len(setup.valid):,} to "
         f"validate on, {pick_device(setup.recipe.device)}"
     )
@@ -413,6 +426,7 @@ def _inherit(recipe: Recipe, initial: Classifier) -> Recipe:
             f"the model of --init-from is an ensemble of {len(initial.network.members)} networks, and a run starts "
             "from one; give one of its members, which the run folder that made it keeps: RUN/seed-0/model."
         )
+    assert isinstance(initial.network, Astroformer)
     if recipe.model != "auto" or recipe.network.words() != Recipe().network.words():
         raise UserError("--init-from brings its own network; give no model or network setting with it.")
     name, same = initial.info.get("name"), initial.preprocessing
@@ -425,6 +439,7 @@ def _inherit(recipe: Recipe, initial: Classifier) -> Recipe:
         raise UserError(f"channels is {recipe.channels}, but the model of --init-from has {same.channels}.")
     inherited = {
         "model": name,
+        "network": recipe.network.model_copy(update={"group": initial.network.config.group}),
         "channels": same.channels,
         "crop": recipe.crop or same.crop,
         "image_size": recipe.image_size or same.image_size,

@@ -253,5 +253,7 @@ def _refuse_others(config: AstroformerConfig) -> None:
             f"equivariance is '{config.equivariance}' and symmetry '{config.symmetry}', which timm's MaxxVit has no "
             "counterpart of; allowed: none and shift (a model answers so when it is loaded with symmetry='shift')."
         )
+    if config.group != "none":
+        raise UserError(f"group is '{config.group}', which timm's MaxxVit has no counterpart of; allowed: none.")
     if config.channel_attention == "cbam":
         raise UserError("channel_attention is 'cbam', which timm's MaxxVit has no counterpart of; allowed: none, se.")
