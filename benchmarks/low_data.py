@@ -185,6 +185,7 @@ def recipe_words(job: Job, device: str, member: int = 0) -> dict[str, Any]:
     if peer is not None:
         base |= PLAIN if pick_device(device) == "cpu" else {}
         base |= {} if peer.any_size else {"progressive": 0.0}
+        base |= {"network": {"group": "none"}}  # whose images are of another size
     return merged(base, setting.words, parsed(job.words))
 
 

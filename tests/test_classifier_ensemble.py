@@ -117,7 +117,7 @@ def test_predict_evaluate_info_and_symmetry_take_it(
     words = ["--images", "3", "--shifts", "2", "--crops", "2", "--rotations", "1", "--quiet"]
     words += ["--data", str(galaxy_folder), "--out", str(tmp_path / "s"), "--symmetry", "shift+d4"]
     assert main(["symmetry", str(folder), *words]) == 0
-    assert "Ensemble (equivariance none, symmetry shift+d4), trained weights" in capsys.readouterr().out
+    assert "Ensemble (group none, equivariance none, symmetry shift+d4), trained weights" in capsys.readouterr().out
     assert json.loads((tmp_path / "s" / "symmetry.json").read_text())["network"] == "Ensemble"
 
 

@@ -332,7 +332,9 @@ def test_symmetry_of_a_model_folder_in_a_process_of_its_own(
 def test_symmetry_of_an_equivariant_variant_by_name(run) -> None:  # type: ignore[no-untyped-def]
     words = ["--image-size", "32", "--images", "3", "--shifts", "4", "--crops", "2", "--rotations", "1", "--quiet"]
     said = run("symmetry", "astroformer_atto", "--equivariance", "anchor", "--symmetry", "shift+d4", *words)
-    first = "astroformer_atto: Astroformer (equivariance anchor, symmetry shift+d4), random (seed 0) weights"
+    first = (
+        "astroformer_atto: Astroformer (group none, equivariance anchor, symmetry shift+d4), random (seed 0) weights"
+    )
     assert said.out.splitlines()[0] == first
     changes = json.loads(Path("symmetry/symmetry.json").read_text())["changes"]
     assert all(changes[name]["relative"] < 1e-3 for name in ("circular shifts", "flips", "quarter turns"))

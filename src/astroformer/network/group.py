@@ -137,7 +137,7 @@ def _parameters(network: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
 
 def _moved_entries(shape: Iterable[int], kinds: str, group: str) -> Iterator[Tensor]:
     """For each element, of a weight's shape: which entry of the flattened weight it brings to each place."""
-    entries = torch.arange(torch.Size(shape).numel(), dtype=torch.int32).view(*shape)
+    entries = torch.arange(torch.Size(shape).numel(), dtype=torch.int32, device="cpu").view(*shape)
     for (turns, flipped), source_G in zip(_ELEMENTS[group], _sources(group), strict=True):
         moved = entries
         for axis, kind in enumerate(kinds):
@@ -153,7 +153,8 @@ def _moved_entries(shape: Iterable[int], kinds: str, group: str) -> Iterator[Ten
 def _sources(group: str) -> list[Tensor]:
     """For each element h, which channel of a group comes to each place: h takes channel g to that of h g."""
     elements = _ELEMENTS[group]
-    return [torch.tensor([elements.index(_product(h, g)) for g in elements]).argsort() for h in elements]
+    places = [[elements.index(_product(h, g)) for g in elements] for h in elements]
+    return [torch.tensor(place, device="cpu").argsort() for place in places]
 
 
 def _product(h: tuple[int, int], g: tuple[int, int]) -> tuple[int, int]:

@@ -55,8 +55,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
       differs between images can turn (`measure_crop`); cutouts centred on a source get closer to it, photographs stay
       whole.
     - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8 (of
-      the product of the strides, for an equivariant network that needs such sizes); with a group one more, if the
-      images have it, so that the network has its symmetry exactly.
+      the product of the strides, for an equivariant network that needs such sizes); with a group one more than a
+      multiple of that product, such as 57, so that the network has its symmetry exactly, but never below 32.
     - model: atto on a CPU; on a GPU nano. Where nothing of the network is asked for, up to 5,000 images are learned by
       convolutions alone, without channel attention, and up to 1,000 with weights that are tied under the flips and
       turns of the augmentation (`network.group`); more by the paper's C-C-C-T.
@@ -128,8 +128,11 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         kept = side * (settings.get("crop") or recipe.crop or 1.0)
         largest = 64 if device == "cpu" else 128
         size = max(32, int(min(kept, largest)) // multiple * multiple)
-        if config.group != "none" and kept > size:
-            size = config.nearest_size(size + 1)
+        if config.group != "none":
+            # Enlarged by a pixel for d4, which saves three of four views, not for a mirror, which saves one of two.
+            limit = int(min(kept + (config.group == "d4"), largest))
+            exact = (limit - 1) // config.total_stride * config.total_stride + 1
+            size = exact if exact >= 32 else size
         settings["image_size"] = size
     if network.symmetry is None:
         own = config.exact_group((size, size) if isinstance(size, int) else size)
