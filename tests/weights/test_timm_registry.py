@@ -35,7 +35,8 @@ EVERY_WORD: dict[str, Any] = {
     "head_hidden": 24,
     "head_width": 8,
     "mlp_ratio": 2,
-    "equivariance": "anchor",
+    "group": "mirror",
+    "equivariance": "centre",
     "symmetry": "shift",
     "views": 2,
 }

@@ -564,8 +564,8 @@ class Loop:
         state = self.state
         state.evaluated = state.updates
         progress = self.progress()  # outside of the branch: with several processes each has to ask
+        self._even()
         if self.accelerator.is_main_process:
-            self._even()
             classifier = Classifier(self.averaged(), self.preprocessing, self.train.classes)
             probabilities_NK = predict_store(classifier, self.valid, predict_batch(self.recipe))
             predicted_N = probabilities_NK.argmax(1)
