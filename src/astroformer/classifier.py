@@ -36,6 +36,7 @@ from astroformer.images.reading import read_image
 from astroformer.images.sources import LabelledImages, open_source
 from astroformer.metrics import Evaluation, evaluate
 from astroformer.network import Astroformer, AstroformerConfig, Ensemble, count_parameters
+from astroformer.network.config import GROUPS
 from astroformer.network.framing import FRAME_IMAGES
 from astroformer.system import matrix_rates, usable_cores
 
@@ -551,7 +552,7 @@ def _invariance(config: AstroformerConfig, size: tuple[int, int]) -> str:
     turns = {"mirror": ["left-right flips"], "d4": ["quarter turns and flips"], "none": []}
     own, averaged = config.exact_group(size), config.symmetry.removeprefix("shift").removeprefix("+") or "none"
     found = ["circular shifts by whole pixels"] * (config.equivariance != "none")
-    found += turns["d4" if "d4" in (own, averaged) else own if averaged == "none" else averaged]
+    found += turns[max(own, averaged, key=GROUPS.__getitem__)]
     return " and ".join(found) or "nothing; a shift by a pixel may change a class (`astroformer symmetry` measures it)"
 
 

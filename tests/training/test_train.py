@@ -130,6 +130,26 @@ def test_the_model_folder_is_what_was_trained(folder: Path, trained: Trained) ->
     assert "held out" in classifier.info["validation"]
 
 
+def test_a_network_with_tied_weights_answers_alike_of_all_views(folder: Path, tmp_path: Path) -> None:
+    by_the_rules = make_recipe({"epochs": 2, "batch_size": 8, "crop": 1.0, "device": "cpu"})
+    first = train(folder, by_the_rules, out=tmp_path / "run", cache=tmp_path / "cache")
+    free = make_recipe({"epochs": 1, "batch_size": 8, "device": "cpu"})
+    second = train(folder, free, init_from=first.model, out=tmp_path / "next", cache=tmp_path / "cache")
+    image = np.asarray(Image.open(next(folder.rglob("*.png"))))
+    for trained in (first, second):
+        classifier = load(trained.model)
+        assert isinstance(classifier.network, Astroformer)
+        assert (classifier.network.config.group, classifier.network.config.symmetry) == ("d4", "shift")
+        assert classifier.preprocessing.image_size == (33, 33)
+        assert "Unchanged by: quarter turns and flips." in (trained.model / "README.md").read_text()
+        assert trained.history[-1]["valid_nll"] == pytest.approx(trained.validation["nll"], rel=1e-5)
+        stored_CHW = classifier.preprocessing.apply(image)
+        views = [np.rot90(v, k, (1, 2)) for k in range(4) for v in (stored_CHW, stored_CHW[..., ::-1])]
+        answers = classifier.probabilities(np.stack(views))
+        np.testing.assert_allclose(answers, answers[:1].repeat(8, 0), atol=1e-5)
+    assert np.abs(load(first.model).predict(image).probabilities_NK - answers[0]).max() > 1e-4
+
+
 def test_answers_are_averaged_over_views_once_the_network_is_trained(
     folder: Path, trained: Trained, tmp_path: Path
 ) -> None:

@@ -136,6 +136,7 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         settings["image_size"] = size
     if network.symmetry is None:
         own = config.exact_group((size, size) if isinstance(size, int) else size)
+        own = own if network.views is None else "none"  # who gives their number wants them
         symmetry, sentence = _symmetry(_invariance(recipe.augment), own, network.views or config.views)
         network = network.model_copy(update={"symmetry": symmetry})
         said += [sentence] if sentence else []
