@@ -59,7 +59,7 @@ class Astroformer(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.num_features = width
         self.head = Head(width, config.head_hidden, config.num_classes, config.head_dropout)
-        if grouped:
+        if grouped and not self.head.norm.weight.is_meta:  # without values, for which torch would import its compiler
             Tie(self, config.group).start(self)
 
     @property
