@@ -54,6 +54,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Lock
@@ -200,7 +201,7 @@ def source_of(job: Job, data: Path) -> tuple[str, str]:
 
 def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMMETRY_IMAGES) -> Row:
     """Trains once, and asks once about the test images; in tuning about a part of the training images."""
-    version = code_version()  # of the code that is about to run, not of what is there when it ends
+    code = code_version()  # of the code that is about to run, not of what is there when it ends
     train_source, test_source = source_of(job, data)
     train = open_source(train_source)
     if job.kind == "tune":
@@ -252,7 +253,7 @@ def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMME
         "s_cons": s_cons,
         "images_per_second": round(row["images_seen"] / max(seconds, 1e-9), 1),
         "recipe": made.recipe.model_dump(mode="json"),
-        "code": version,
+        "code": code,
     }
 
 
@@ -412,6 +413,10 @@ def planned(path: Path, rows: list[Row]) -> list[Job]:
 
 def check(jobs: list[Job], data: Path, device: str) -> None:
     """Says what can't be before anything is run."""
+    try:
+        version("astroformer")
+    except PackageNotFoundError:
+        sys.exit("astroformer is on the path but not installed, and models say its version: pip install --no-deps .")
     for words in dict.fromkeys((job.model, job.setting, job.words) for job in jobs):
         job = next(job for job in jobs if (job.model, job.setting, job.words) == words)
         if job.members < 1 or (job.epochs or job.members) < job.members:

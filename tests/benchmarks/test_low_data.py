@@ -511,6 +511,15 @@ def test_a_plan_is_the_runs_of_its_lines_in_one(
         command(monkeypatch, data, "--plan", tmp_path / "none.txt", *words)
 
 
+def test_a_package_that_is_only_on_the_path_is_told_before_anything_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise low_data.PackageNotFoundError(name)
+
+    monkeypatch.setattr(low_data, "version", missing)
+    with pytest.raises(SystemExit, match="not installed"):
+        low_data.check([made_job()], Path("data"), "cpu")
+
+
 def test_the_plan_for_a_gpu_asks_for_what_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = low_data.planned(Path(low_data.__file__).with_name("low_data_gpu.txt"), [])
     assert {"run", "develop"} == {job.kind for job in jobs}
