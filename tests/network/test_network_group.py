@@ -179,6 +179,20 @@ def test_the_fast_pass_equals_the_plain_one(setting: str, side: int) -> None:
         torch.testing.assert_close(FastInference(network)(x), network(x), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("equivariance", ["frame", "centre"])
+def test_an_image_that_is_moved_first_is_the_same_for_every_view_by_averaging(equivariance: str) -> None:
+    network = build("d4", equivariance=equivariance)
+    assert network.config.exact_group((33, 33)) == "none"
+    x = images(count=8)
+    with torch.no_grad():
+        alone = [network(view) for view in d4_views(x)]
+        network.config = dataclasses.replace(network.config, symmetry="shift+d4")
+        averaged = [network(view) for view in d4_views(x)]
+    assert max((other - alone[0]).abs().max() for other in alone) > 1e-3
+    for other in averaged:
+        torch.testing.assert_close(other, averaged[0], rtol=0, atol=1e-11)
+
+
 def test_the_nearest_size() -> None:
     config = build("d4").config
     assert [config.nearest_size(side) for side in (1, 33, 36, 38, 48.75)] == [9, 33, 33, 41, 49]

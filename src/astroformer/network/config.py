@@ -218,8 +218,12 @@ class AstroformerConfig:
 
     def exact_group(self, size: tuple[int, int]) -> str:
         """The group under whose flips and turns logits of images (height, width) of this `size` are the same by the
-        network alone, whatever is averaged."""
-        return self.group if all(self.nearest_size(side) == side for side in size) else "none"
+        network alone, whatever is averaged.
+
+        None where the image is moved first: the place that `frame` or `centre` finds need not turn with it.
+        """
+        exact = self.equivariance == "none" and all(self.nearest_size(side) == side for side in size)
+        return self.group if exact else "none"
 
     @property
     def on_torus(self) -> bool:

@@ -299,11 +299,8 @@ def _fit(setup: Setup, reporter: Reporter) -> Trained:
 def describe(setup: Setup, reporter: Reporter) -> None:
     """Says in a line what is about to be trained."""
     height, width = setup.preprocessing.image_size
-    tied = (
-        ""
-        if setup.network.config.group == "none"
-        else f" ({Tie(setup.network, setup.network.config.group).free:,} free)"
-    )
+    group = setup.network.config.group
+    tied = "" if group == "none" else f" ({Tie(setup.network, group).free:,} free)"
     reporter.say(
         f"{setup.recipe.model}, {count_parameters(setup.network):,} parameters{tied}, {height} × {width} px, "
         f"{len(setup.train.classes)} classes; {len(setup.train):,} images to train on, {len(setup.valid):,} to "
