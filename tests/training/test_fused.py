@@ -131,12 +131,13 @@ def depthwise_pass(
         slope = torch.autograd.functional.jvp(nn.functional.gelu, out, torch.ones_like(out))[1]
         return out.detach(), *torch.autograd.grad(out, (y1, weight_9C), d.double() * slope.detach())
     call = native.Kernels("mbconv", y1.dtype)
-    one_C, zero_C, shape = torch.ones(channels), torch.zeros(channels), (batch, height, width, channels, stride)
+    norm_4C = torch.tensor([[0.0], [1.0], [1.0], [0.0]]).repeat(1, channels)  # the identity
+    back_4C, zero_C, shape = torch.zeros(4, channels), torch.zeros(channels), (batch, height, width, channels, stride)
     out, gradient = torch.empty_like(d), torch.empty_like(y1)
     sums, one_BC, zero_BC = torch.empty(batch, 11, channels), torch.ones(batch, channels), torch.zeros(batch, channels)
-    call("depthwise", y1, one_C, zero_C, weight_9C, zero_C, out, torch.empty(batch, 2, channels), *shape, wraps)
-    call("depthwise_backward", d, out, y1, one_C, zero_C, one_BC, zero_BC, zero_C, zero_C,
-         one_C, zero_C, zero_C, weight_9C, gradient, sums, *shape, wraps)  # fmt: skip
+    call("depthwise", y1, norm_4C, weight_9C, zero_C, out, torch.empty(batch, 2, channels), *shape, wraps)
+    call("depthwise_backward", d, out, y1, norm_4C, norm_4C, one_BC, zero_BC, back_4C, weight_9C,
+         gradient, sums, *shape, wraps)  # fmt: skip
     return out, gradient, sums[:, :9].sum(0)
 
 
@@ -185,22 +186,34 @@ out = []
 for dtype in (torch.float32, torch.bfloat16):
     call = Kernels("mbconv", dtype)
     y1, y2, d = (torch.randn(B, H, W, C).to(dtype) for _ in range(3))
-    a, b, c, e, p, q = (torch.rand(C) for _ in range(6))
+    norm, other, back = (torch.rand(4, C) for _ in range(3))
     gate, spread, weight, shift = torch.rand(B, C), torch.rand(B, C), torch.randn(9, C), torch.zeros(C)
     def new(*shape, of=torch.float32):
         out.append(torch.zeros(*shape, dtype=of))
         return out[-1]
     call("moments", y1, shift, new(B, 2, C), B, H * W, C)
     for wraps in (False, True):
-        call("depthwise", y1, a, b, weight, shift, new(B, H, W, C, of=dtype), new(B, 2, C), B, H, W, C, 1, wraps)
-        call("depthwise_backward", d, y2, y1, a, b, gate, spread, p, q, a, b, c, weight,
-             new(B, H, W, C, of=dtype), new(B, 11, C), B, H, W, C, 1, wraps)
-    call("pooled", y2, a, b, new(B, C), B, H * W, C)
-    call("gated", y2, a, b, gate, new(B, H, W, C, of=dtype), B, H * W, C)
-    call("gradient_sums", d, y2, a, b, c, e, new(B, 5, C), B, H * W, C)
+        call("depthwise", y1, norm, weight, shift, new(B, H, W, C, of=dtype), new(B, 2, C), B, H, W, C, 1, wraps)
+        for gates in ((gate, spread), (None, None)):
+            call("depthwise_backward", d, y2, y1, norm, other, *gates, back, weight,
+                 new(B, H, W, C, of=dtype), new(B, 11, C), B, H, W, C, 1, wraps)
+    call("pooled", y2, norm, new(B, C), B, H * W, C)
+    call("gated", y2, norm, gate, new(B, H, W, C, of=dtype), B, H * W, C)
+    call("gradient_sums", d, y2, norm, new(B, 5, C), B, H * W, C)
     x = torch.randn(B, H, W, C)
-    call("narrow_moments", x, shift, new(B, 2, C), B, H * W, C)
     call("narrow_gradient_sums", x, d, shift, new(B, 2, C), B, H * W, C)
+    if dtype == torch.float32:
+        call("narrow_moments", x, shift, new(B, 2, C), B, H * W, C)
+        N, products = 20, Kernels("products", dtype)
+        narrow, narrow_norm = torch.randn(B, H, W, N), torch.rand(4, N)
+        w_CN, w_NC = torch.randn(C, N), torch.randn(N, C)
+        products("expand", narrow, narrow_norm, w_CN, shift, new(B, H, W, C), new(B, 2, C), B * H * W, H * W, N, C)
+        for some in (gate, None):
+            products("project", y2, norm, some, w_NC, torch.rand(N), new(B, H, W, N), B * H * W, H * W, C, N)
+            products("project_backward", narrow, y2, norm, some, w_NC, new(B, H, W, C),
+                     new(B, 2 if some is None else 5, C), new(3, N, 64), B * H * W, H * W, C, N, 3)
+        products("expand_backward", d, y1, norm, back, narrow, narrow_norm, w_CN, new(B, H, W, N), new(B, 2, N),
+                 new(3, C, 32), B * H * W, H * W, N, C, 3)
     call = Kernels("attention", dtype)
     qkv, bias, dy = torch.randn(B, L, N, 3 * D).to(dtype), torch.randn(N, L, L), torch.randn(B, L, N * D).to(dtype)
     call("forward", qkv, bias, new(B, L, N * D, of=dtype), 0.25, B, L, N, D)
@@ -218,6 +231,25 @@ def test_the_kernels_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> N
         made.append(torch.load(file, weights_only=True))
     for other in made[1:]:
         assert all(torch.equal(a, b) for a, b in zip(made[0], other, strict=True))
+
+
+@pytest.mark.parametrize("settings", [SETTINGS["as it is"], SETTINGS["no gate"]])
+def test_more_threads_than_there_is_work_for_give_the_same(settings: dict[str, Any]) -> None:
+    """They add the gradients of a product's weights up in groups, as many as there are threads."""
+    one = network(**settings)
+    fuse(one)
+    several = copy.deepcopy(one)
+    x_BCHW = torch.randn(5, 3, 48, 48)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = pass_through(one, x_BCHW)
+        torch.set_num_threads(7)
+        found = pass_through(several, x_BCHW)
+    finally:
+        torch.set_num_threads(threads)
+    for a, b in zip(found[1:], expected[1:], strict=True):
+        assert distance(a, b) < 5e-6  # torch's own products differ by threads too
 
 
 def test_a_pass_repeats_to_the_bit() -> None:

@@ -58,29 +58,37 @@ class Kernels:
     """Calls of a source's kernels for one type T; tensors are passed by address, so they must be contiguous."""
 
     def __init__(self, source: str, dtype: torch.dtype) -> None:
-        found = library(source)
-        assert found is not None, "asked for only where there are kernels"
         self._source, self._suffix = source, str(dtype).removeprefix("torch.")
 
     def __call__(self, name: str, *arguments: Tensor | int | float | None) -> None:
+        kernel = _kernel(self._source, f"{name}_{self._suffix}")
+        if kernel.argtypes is None:
+            kernel.argtypes = [_type_of(argument) for argument in arguments]
         plain: list[Any] = []
         for argument in arguments:
             if isinstance(argument, Tensor):
                 assert argument.is_contiguous(), name
-                plain.append(ctypes.c_void_p(argument.data_ptr()))
-            elif isinstance(argument, float):
-                plain.append(ctypes.c_float(argument))
+                plain.append(argument.data_ptr())
             else:
-                plain.append(ctypes.c_void_p(None) if argument is None else ctypes.c_int64(argument))
-        _kernel(self._source, f"{name}_{self._suffix}")(*plain)
+                plain.append(argument)
+        kernel(*plain)
+
+
+def _type_of(argument: Tensor | int | float | None) -> Any:
+    """As what a kernel takes it: at its first call, for all others."""
+    if argument is None or isinstance(argument, Tensor):
+        return ctypes.c_void_p
+    return ctypes.c_float if isinstance(argument, float) else ctypes.c_int64
 
 
 @functools.cache
 def _kernel(source: str, name: str) -> Any:
     """A function of a library, which ctypes would make anew each time that it is asked for."""
     found = library(source)
-    assert found is not None
-    return found[name]
+    assert found is not None, "asked for only where there are kernels"
+    kernel = found[name]
+    kernel.restype = None
+    return kernel
 
 
 _failures: dict[str, str] = {}

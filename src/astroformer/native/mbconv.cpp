@@ -5,13 +5,14 @@
 // multiple of 16. All arithmetic is float32. Sums over pixels are kept per image and channel, (B, k, C), and added up
 // by the caller in a fixed order: the same bits for any number of threads.
 //
-// h = a y + b is a batch-normalized map (a = gamma / sigma, b = beta - mu a), z = gelu(h).
+// h = a y + b is a batch-normalized map (norm.h), z = gelu(h).
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "depthwise.h"
+#include "norm.h"
 
 namespace {
 
@@ -54,12 +55,12 @@ void moments(const T* x, const float* shift, float* sums, int64_t B, int64_t pix
 // statistics brought up to date. The sums are of y - running mean and of its square, so that the variance is no small
 // difference of large sums.
 void norm(const float* sums, const float* gamma, const float* beta, float* running_mean, float* running_var,
-          int64_t* batches, float* out, int64_t B, int64_t pixels, int64_t C, float eps, float momentum) {
+          int64_t* batches, float* out, int64_t units, int64_t pixels, int64_t C, float eps, float momentum) {
     if (batches) ++*batches;
-    const double count = double(B) * double(pixels), unbiased = count / std::max(count - 1.0, 1.0);
+    const double count = double(pixels), unbiased = count / std::max(count - 1.0, 1.0);
     for (int64_t c = 0; c < C; ++c) {
         double first = 0, second = 0;
-        for (int64_t b = 0; b < B; ++b) first += sums[b * 2 * C + c], second += sums[(b * 2 + 1) * C + c];
+        for (int64_t b = 0; b < units; ++b) first += sums[b * 2 * C + c], second += sums[(b * 2 + 1) * C + c];
         const double offset = first / count;
         // Written so that NaN stays NaN: a run that diverged must be noticed.
         double variance = second / count - offset * offset;
@@ -72,13 +73,20 @@ void norm(const float* sums, const float* gamma, const float* beta, float* runni
     }
 }
 
-// p and q (2, C) of its backward pass, dy = a dh - p - q y (Ioffe & Szegedy, arXiv 1502.03167, section 3).
-void norm_backward(const float* norm, const float* d_beta, const float* d_gamma, float* out, int64_t count,
-                   int64_t C) {
-    const float *mean = norm, *rstd = norm + C, *a = norm + 2 * C;
+// Its backward pass (Ioffe & Szegedy, arXiv 1502.03167, section 3), (4, C): the gradients of gamma and beta, p and q. Two of
+// the `kinds` of sums (units, kinds, C) are, from the `first` on, those of dh and of dh (y - mean) over all pixels.
+void norm_backward(const float* rows, const float* sums, float* out, int64_t units, int64_t kinds, int64_t first,
+                   int64_t pixels, int64_t C) {
+    const Norm norm(rows, C);
+    const float count = float(pixels);
     for (int64_t c = 0; c < C; ++c) {
-        const float q = a[c] * rstd[c] * d_gamma[c] / count;
-        out[c] = a[c] * d_beta[c] / count - q * mean[c], out[C + c] = q;
+        float beta = 0, gamma = 0;
+        for (int64_t b = 0; b < units; ++b)
+            beta += sums[(b * kinds + first) * C + c], gamma += sums[(b * kinds + first + 1) * C + c];
+        gamma *= norm.rstd[c];
+        const float q = norm.a[c] * norm.rstd[c] * gamma / count;
+        out[c] = gamma, out[C + c] = beta;
+        out[2 * C + c] = norm.a[c] * beta / count - q * norm.mean[c], out[3 * C + c] = q;
     }
 }
 
@@ -110,15 +118,14 @@ void depthwise_block(const T* y, const float* a_C, const float* b_C, const float
 }
 
 template <class T>
-void depthwise(const T* y, const float* a, const float* b, const float* weight, const float* shift, T* out,
-               float* sums, Shape s) {
+void depthwise(const T* y, Norm norm, const float* weight, const float* shift, T* out, float* sums, Shape s) {
     for_blocks(s.B, s.C, [=](int64_t i, int64_t c, int vectors) {
         const T* p = y + i * s.H * s.W * s.C + c;
         T* q = out + i * s.Ho * s.Wo * s.C + c;
         float* m = sums + i * 2 * s.C + c;
         auto run = vectors == 2 ? (s.stride == 2 ? depthwise_block<T, 2, 2> : depthwise_block<T, 2, 1>)
                                 : (s.stride == 2 ? depthwise_block<T, 1, 2> : depthwise_block<T, 1, 1>);
-        run(p, a + c, b + c, weight + c, shift + c, q, m, s);
+        run(p, norm.a + c, norm.b + c, weight + c, shift + c, q, m, s);
     });
 }
 
@@ -140,46 +147,41 @@ void pooled_block(const T* y, const float* a_C, const float* b_C, float* means, 
 }
 
 template <class T>
-void pooled(const T* y, const float* a, const float* b, float* means, int64_t B, int64_t pixels, int64_t C) {
+void pooled(const T* y, Norm norm, float* means, int64_t B, int64_t pixels, int64_t C) {
     for_blocks(B, C, [=](int64_t i, int64_t c, int vectors) {
-        const T* p = y + i * pixels * C + c;
-        float* m = means + i * C + c;
-        vectors == 2 ? pooled_block<T, 2>(p, a + c, b + c, m, pixels, C) : pooled_block<T, 1>(p, a + c, b + c, m, pixels, C);
+        auto run = vectors == 2 ? pooled_block<T, 2> : pooled_block<T, 1>;
+        run(y + i * pixels * C + c, norm.a + c, norm.b + c, means + i * C + c, pixels, C);
     });
 }
 
 // out = gelu(a y + b) * gate, with gate (B, C).
 template <class T>
-void gated(const T* y, const float* a, const float* b, const float* gate, T* out, int64_t B, int64_t pixels,
-           int64_t C) {
+void gated(const T* y, Norm norm, const float* gate, T* out, int64_t B, int64_t pixels, int64_t C) {
 #pragma omp parallel for collapse(2) schedule(static)
     for (int64_t i = 0; i < B; ++i)
         for (int64_t n = 0; n < pixels; ++n) {
             const int64_t at = (i * pixels + n) * C;
             for (int64_t c = 0; c < C; c += V)
-                store(out + at + c, gelu(load(a + c) * load(y + at + c) + load(b + c)) * load(gate + i * C + c));
+                store(out + at + c, gelu(load(norm.a + c) * load(y + at + c) + load(norm.b + c)) * load(gate + i * C + c));
         }
 }
 
 // --- backward ---------------------------------------------------------------------------------------------------
 
-// sums (B, 5, C) over the pixels, with d the gradient of gelu(h) * gate, g' = gelu'(h), n = (y - mean) / sigma:
-// d gelu(h), d g', g', d g' n, g' n. All that the gate and the batch norm need comes from them, whatever the gate is.
+// sums (B, 5, C) over the pixels, with d the gradient of gelu(h) * gate, g' = gelu'(h), n = y - mean: d gelu(h), d g', g',
+// d g' n, g' n. All that the gate and the batch norm need comes from them, whatever the gate is.
 template <class T, int U>
-void gradient_sums_block(const T* d, const T* y, const float* a_C, const float* b_C, const float* mean_C,
-                         const float* rstd_C, float* sums, int64_t pixels, int64_t C) {
-    Vec a[U], b[U], mean[U], rstd[U], total[5][U] = {};
-    for (int u = 0; u < U; ++u) {
-        a[u] = load(a_C + u * V), b[u] = load(b_C + u * V);
-        mean[u] = load(mean_C + u * V), rstd[u] = load(rstd_C + u * V);
-    }
+void gradient_sums_block(const T* d, const T* y, const float* a_C, const float* b_C, const float* mean_C, float* sums,
+                         int64_t pixels, int64_t C) {
+    Vec a[U], b[U], mean[U], total[5][U] = {};
+    for (int u = 0; u < U; ++u) a[u] = load(a_C + u * V), b[u] = load(b_C + u * V), mean[u] = load(mean_C + u * V);
     for (int64_t start = 0; start < pixels; start += RUN) {
         Vec sum[5][U] = {};
         const int64_t end = std::min(pixels, start + RUN);
         for (int64_t i = start; i < end; ++i)
             for (int u = 0; u < U; ++u) {
                 const Vec yi = load(y + i * C + u * V), di = load(d + i * C + u * V);
-                const Vec n = (yi - mean[u]) * rstd[u];
+                const Vec n = yi - mean[u];
                 Vec value, slope;
                 gelu_both(a[u] * yi + b[u], value, slope);
                 sum[0][u] += di * value;
@@ -196,28 +198,26 @@ void gradient_sums_block(const T* d, const T* y, const float* a_C, const float* 
 }
 
 template <class T>
-void gradient_sums(const T* d, const T* y, const float* a, const float* b, const float* mean, const float* rstd,
-                   float* sums, int64_t B, int64_t pixels, int64_t C) {
+void gradient_sums(const T* d, const T* y, Norm norm, float* sums, int64_t B, int64_t pixels, int64_t C) {
     for_blocks(B, C, [=](int64_t i, int64_t c, int vectors) {
         const int64_t at = i * pixels * C + c;
         auto run = vectors == 2 ? gradient_sums_block<T, 2> : gradient_sums_block<T, 1>;
-        run(d + at, y + at, a + c, b + c, mean + c, rstd + c, sums + i * 5 * C + c, pixels, C);
+        run(d + at, y + at, norm.a + c, norm.b + c, norm.mean + c, sums + i * 5 * C + c, pixels, C);
     });
 }
 
-// What the backward pass of the depthwise convolution is given; each array (C) unless said otherwise.
+// What the backward pass of the depthwise convolution is given.
 template <class T>
 struct Gradient {
-    const T* d;           // (B, Ho, Wo, C), of gelu(h2) * gate
-    const T* y2;          // (B, Ho, Wo, C), output of the convolution
-    const T* y1;          // (B, H, W, C), before batch norm and GELU
-    const float *a2, *b2;         // h2 = a2 y2 + b2
-    const float *gate, *spread;   // (B, C): gradient of gelu(h2) is d gate + spread
-    const float *p, *q;           // gradient of y2 is a2 (gradient of h2) - p - q y2: batch norm's backward
-    const float *a1, *b1;         // h1 = a1 y1 + b1, gelu(h1) is the input of the convolution
-    const float *mean1, *weight;  // weight (9, C)
-    T* out;                       // (B, H, W, C): gradient of h1
-    float* sums;                  // (B, 11, C): gradient of the 9 weights, of h1, of h1 times (y1 - mean1)
+    const T* d;   // (B, Ho, Wo, C), of gelu(h2) * gate; without a gate, of h2
+    const T* y2;  // (B, Ho, Wo, C), output of the convolution
+    const T* y1;  // (B, H, W, C), before batch norm and GELU; gelu(h1) is the input of the convolution
+    Norm norm2, norm1;
+    const float *gate, *spread;  // (B, C): the gradient of gelu(h2) is d gate + spread; or none
+    NormBackward back2;
+    const float* weight;  // (9, C)
+    T* out;               // (B, H, W, C): gradient of h1
+    float* sums;          // (B, 11, C): gradient of the 9 weights, of h1, of h1 times (y1 - mean1)
 };
 
 template <class T, int U, int S>
@@ -239,14 +239,20 @@ void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t imag
     auto make_row = [&](int64_t ho, float* to) {
         for (int u = 0; u < U; ++u) {
             const int64_t k = c + u * V;
-            const Vec a = load(g.a2 + k), b = load(g.b2 + k), p = load(g.p + k), q = load(g.q + k);
-            const Vec gate = load(g.gate + image * s.C + k), spread = load(g.spread + image * s.C + k);
+            const Vec a = load(g.norm2.a + k), b = load(g.norm2.b + k);
+            const Vec p = load(g.back2.p + k), q = load(g.back2.q + k);
+            const bool gated = g.gate != nullptr;
+            const Vec gate = gated ? load(g.gate + image * s.C + k) : Vec{};
+            const Vec spread = gated ? load(g.spread + image * s.C + k) : Vec{};
             for (int64_t wo = 0; wo < s.Wo; ++wo) {
                 const int64_t at = (ho * s.Wo + wo) * s.C + u * V;
                 const Vec y = load(y20 + at);
-                Vec value, gradient;
-                gelu_both(a * y + b, value, gradient);
-                gradient *= load(d0 + at) * gate + spread;
+                Vec value, gradient = load(d0 + at);
+                if (gated) {
+                    const Vec d = gradient;
+                    gelu_both(a * y + b, value, gradient);
+                    gradient *= d * gate + spread;
+                }
                 store(to + (wo * U + u) * V, a * gradient - p - q * y);
             }
         }
@@ -255,7 +261,7 @@ void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t imag
     Rows<U, decltype(make_row)> rows(row_memory, s.Ho, s.Wo, s.circular, make_row);  // of the gradient of y2
     for (int64_t h = 0; h < s.H; ++h) {
         for (int u = 0; u < U; ++u) {
-            const Vec a = load(g.a1 + c + u * V), b = load(g.b1 + c + u * V);
+            const Vec a = load(g.norm1.a + c + u * V), b = load(g.norm1.b + c + u * V);
             for (int64_t w = 0; w < s.W; ++w) {
                 Vec value, gradient;
                 gelu_both(a * load(y10 + (h * s.W + w) * s.C + u * V) + b, value, gradient);
@@ -308,7 +314,7 @@ void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t imag
             }
         }
         for (int u = 0; u < U; ++u) {
-            const Vec mean = load(g.mean1 + c + u * V);
+            const Vec mean = load(g.norm1.mean + c + u * V);
             Vec one = {}, two = {};
             for (int64_t w = 0; w < s.W; ++w) {
                 const int64_t at = (h * s.W + w) * s.C + u * V, in = ((w + 1) * U + u) * V;
@@ -328,6 +334,16 @@ void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t imag
     }
 }
 
+// The gradient of the weights as torch has them, (C, 9).
+void kernel_gradient(const float* sums, float* out, int64_t B, int64_t C) {
+    for (int64_t c = 0; c < C; ++c)
+        for (int64_t t = 0; t < 9; ++t) {
+            float sum = 0;
+            for (int64_t b = 0; b < B; ++b) sum += sums[(b * 11 + t) * C + c];
+            out[c * 9 + t] = sum;
+        }
+}
+
 template <class T>
 void depthwise_backward(const Gradient<T>& g, const Shape& s) {
     for_blocks(s.B, s.C, [&](int64_t image, int64_t c, int vectors) {
@@ -339,12 +355,12 @@ void depthwise_backward(const Gradient<T>& g, const Shape& s) {
 
 // In place: d <- a d - p - q y, batch norm's backward.
 template <class T>
-void normalized_backward(T* d, const T* y, const float* a, const float* p, const float* q, int64_t rows, int64_t C) {
+void normalized_backward(T* d, const T* y, Norm norm, NormBackward back, int64_t rows, int64_t C) {
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < rows; ++i)
         for (int64_t c = 0; c < C; c += V) {
             T* const at = d + i * C + c;
-            store(at, load(a + c) * load(at) - load(p + c) - load(q + c) * load(y + i * C + c));
+            store(at, load(norm.a + c) * load(at) - load(back.p + c) - load(back.q + c) * load(y + i * C + c));
         }
 }
 
@@ -386,21 +402,21 @@ void narrow_sums(const float* x, const D* d, const float* shift, float* sums, in
 }
 
 template <class T>
-void narrow_apply(const float* x, const float* a, const float* b, T* out, int64_t rows, int64_t C) {
+void narrow_apply(const float* x, Norm norm, T* out, int64_t rows, int64_t C) {
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < rows; ++i)
 #pragma omp simd
-        for (int64_t c = 0; c < C; ++c) from_float(a[c] * x[i * C + c] + b[c], out + i * C + c);
+        for (int64_t c = 0; c < C; ++c) from_float(norm.a[c] * x[i * C + c] + norm.b[c], out + i * C + c);
 }
 
 // out = a d - p - q x: batch norm's backward.
 template <class T>
-void narrow_backward(const T* d, const float* x, const float* a, const float* p, const float* q, float* out,
-                     int64_t rows, int64_t C) {
+void narrow_backward(const T* d, const float* x, Norm norm, NormBackward back, float* out, int64_t rows, int64_t C) {
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < rows; ++i)
 #pragma omp simd
-        for (int64_t c = 0; c < C; ++c) out[i * C + c] = a[c] * to_float(d[i * C + c]) - p[c] - q[c] * x[i * C + c];
+        for (int64_t c = 0; c < C; ++c)
+            out[i * C + c] = norm.a[c] * to_float(d[i * C + c]) - back.p[c] - back.q[c] * x[i * C + c];
 }
 
 }  // namespace
@@ -409,62 +425,63 @@ void narrow_backward(const T* d, const float* x, const float* a, const float* p,
     void moments_##NAME(const T* x, const float* shift, float* sums, int64_t B, int64_t pixels, int64_t C) {          \
         moments(x, shift, sums, B, pixels, C);                                                                        \
     }                                                                                                                 \
-    void depthwise_##NAME(const T* y, const float* a, const float* b, const float* weight, const float* shift,        \
-                          T* out, float* sums, int64_t B, int64_t H, int64_t W, int64_t C, int64_t stride,            \
+    void depthwise_##NAME(const T* y, const float* rows, const float* weight, const float* shift, T* out,             \
+                          float* sums, int64_t B, int64_t H, int64_t W, int64_t C, int64_t stride,                    \
                           int64_t circular) {                                                                         \
-        depthwise(y, a, b, weight, shift, out, sums, Shape{B, H, W, C, stride, circular != 0});                       \
+        depthwise(y, Norm(rows, C), weight, shift, out, sums, Shape{B, H, W, C, stride, circular != 0});              \
     }                                                                                                                 \
-    void norm_##NAME(const float* sums, const float* gamma, const float* beta, float* running_mean,                   \
-                     float* running_var, int64_t* batches, float* out, int64_t B, int64_t pixels, int64_t C,          \
-                     float eps, float momentum) {                                                                     \
-        norm(sums, gamma, beta, running_mean, running_var, batches, out, B, pixels, C, eps, momentum);                \
+    void pooled_##NAME(const T* y, const float* rows, float* means, int64_t B, int64_t pixels, int64_t C) {           \
+        pooled(y, Norm(rows, C), means, B, pixels, C);                                                                \
     }                                                                                                                 \
-    void norm_backward_##NAME(const float* made, const float* d_beta, const float* d_gamma, float* out,               \
-                              int64_t count, int64_t C) {                                                             \
-        norm_backward(made, d_beta, d_gamma, out, count, C);                                                          \
+    void gated_##NAME(const T* y, const float* rows, const float* gate, T* out, int64_t B, int64_t pixels,            \
+                      int64_t C) {                                                                                    \
+        gated(y, Norm(rows, C), gate, out, B, pixels, C);                                                             \
     }                                                                                                                 \
-    void pooled_##NAME(const T* y, const float* a, const float* b, float* means, int64_t B, int64_t pixels,           \
-                       int64_t C) {                                                                                   \
-        pooled(y, a, b, means, B, pixels, C);                                                                         \
+    void gradient_sums_##NAME(const T* d, const T* y, const float* rows, float* sums, int64_t B, int64_t pixels,      \
+                              int64_t C) {                                                                            \
+        gradient_sums(d, y, Norm(rows, C), sums, B, pixels, C);                                                       \
     }                                                                                                                 \
-    void gated_##NAME(const T* y, const float* a, const float* b, const float* gate, T* out, int64_t B,               \
-                      int64_t pixels, int64_t C) {                                                                    \
-        gated(y, a, b, gate, out, B, pixels, C);                                                                      \
-    }                                                                                                                 \
-    void gradient_sums_##NAME(const T* d, const T* y, const float* a, const float* b, const float* mean,              \
-                              const float* rstd, float* sums, int64_t B, int64_t pixels, int64_t C) {                 \
-        gradient_sums(d, y, a, b, mean, rstd, sums, B, pixels, C);                                                    \
-    }                                                                                                                 \
-    void depthwise_backward_##NAME(const T* d, const T* y2, const T* y1, const float* a2, const float* b2,            \
-                                   const float* gate, const float* spread, const float* p, const float* q,            \
-                                   const float* a1, const float* b1, const float* mean1, const float* weight, T* out, \
-                                   float* sums, int64_t B, int64_t H, int64_t W, int64_t C, int64_t stride,           \
+    void depthwise_backward_##NAME(const T* d, const T* y2, const T* y1, const float* rows2, const float* rows1,      \
+                                   const float* gate, const float* spread, const float* back2, const float* weight,   \
+                                   T* out, float* sums, int64_t B, int64_t H, int64_t W, int64_t C, int64_t stride,   \
                                    int64_t circular) {                                                                \
+        const NormBackward back(back2, C);                                                                            \
         depthwise_backward(                                                                                           \
-            Gradient<T>{d, y2, y1, a2, b2, gate, spread, p, q, a1, b1, mean1, weight, out, sums},                     \
+            Gradient<T>{d, y2, y1, Norm(rows2, C), Norm(rows1, C), gate, spread, back, weight, out, sums},            \
             Shape{B, H, W, C, stride, circular != 0});                                                                \
     }                                                                                                                 \
-    void normalized_backward_##NAME(T* d, const T* y, const float* a, const float* p, const float* q, int64_t rows,   \
+    void normalized_backward_##NAME(T* d, const T* y, const float* rows, const float* back, int64_t pixels,           \
                                     int64_t C) {                                                                      \
-        normalized_backward(d, y, a, p, q, rows, C);                                                                  \
-    }                                                                                                                 \
-    void narrow_moments_##NAME(const float* x, const float* shift, float* sums, int64_t B, int64_t pixels,            \
-                               int64_t C) {                                                                           \
-        narrow_sums<T>(x, nullptr, shift, sums, B, pixels, C);                                                        \
+        normalized_backward(d, y, Norm(rows, C), NormBackward(back, C), pixels, C);                                   \
     }                                                                                                                 \
     void narrow_gradient_sums_##NAME(const float* x, const T* d, const float* shift, float* sums, int64_t B,          \
                                      int64_t pixels, int64_t C) {                                                     \
         narrow_sums(x, d, shift, sums, B, pixels, C);                                                                 \
     }                                                                                                                 \
-    void narrow_apply_##NAME(const float* x, const float* a, const float* b, T* out, int64_t rows, int64_t C) {       \
-        narrow_apply(x, a, b, out, rows, C);                                                                          \
+    void narrow_apply_##NAME(const float* x, const float* rows, T* out, int64_t pixels, int64_t C) {                  \
+        narrow_apply(x, Norm(rows, C), out, pixels, C);                                                               \
     }                                                                                                                 \
-    void narrow_backward_##NAME(const T* d, const float* x, const float* a, const float* p, const float* q,           \
-                                float* out, int64_t rows, int64_t C) {                                                \
-        narrow_backward(d, x, a, p, q, out, rows, C);                                                                 \
+    void narrow_backward_##NAME(const T* d, const float* x, const float* rows, const float* back, float* out,         \
+                                int64_t pixels, int64_t C) {                                                          \
+        narrow_backward(d, x, Norm(rows, C), NormBackward(back, C), out, pixels, C);                                  \
     }
 
 extern "C" {
 KERNELS(float, float32)
 KERNELS(BFloat16, bfloat16)
+
+// Of float32 alone: what is narrow.
+
+void norm_float32(const float* sums, const float* gamma, const float* beta, float* running_mean, float* running_var,
+                  int64_t* batches, float* rows, int64_t units, int64_t pixels, int64_t C, float eps, float momentum) {
+    norm(sums, gamma, beta, running_mean, running_var, batches, rows, units, pixels, C, eps, momentum);
+}
+void norm_backward_float32(const float* rows, const float* sums, float* back, int64_t units, int64_t kinds, int64_t first,
+                           int64_t pixels, int64_t C) {
+    norm_backward(rows, sums, back, units, kinds, first, pixels, C);
+}
+void kernel_gradient_float32(const float* sums, float* out, int64_t B, int64_t C) { kernel_gradient(sums, out, B, C); }
+void narrow_moments_float32(const float* x, const float* shift, float* sums, int64_t B, int64_t pixels, int64_t C) {
+    narrow_sums<float>(x, nullptr, shift, sums, B, pixels, C);
+}
 }

@@ -2,8 +2,8 @@
 
 A training step of small networks is bound by memory, not by arithmetic: in eager torch every batch norm, GELU and
 depthwise convolution reads and writes the wide maps again. Here each pass over a wide map does all that can be done to
-it in one go (`native/mbconv.cpp`); the matrix products stay torch's. Under bf16 autocast wide maps are kept in
-bfloat16, narrow ones and all sums in float32.
+it in one go (`native/mbconv.cpp`), and in float32 that goes for the matrix products too (`native/products.cpp`). Under
+bf16 autocast wide maps are kept in bfloat16, narrow ones and all sums in float32, and the products are torch's.
 
 Attention over few tokens works on one head of one image at a time, so that its scores never leave the cache
 (`native/attention.cpp`).
@@ -18,7 +18,7 @@ D channels of a head, E = 3D. T is the type of wide maps.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,12 @@ from astroformer.network.attention import RelativeAttention, SqueezeExcitation
 from astroformer.network.blocks import MBConv
 
 _LANES = 16  # channels that a kernel works on at once
+_TILE = 64  # pixels that a kernel multiplies at once
+_BLOCK = 32  # columns that a product is made of at once, at most: two vectors of 16
 _GROUPS = 8  # of images, whose gradients of the position bias are added up apart: the same for any number of threads
+
+_NARROW = Kernels("mbconv", torch.float32)  # what is float32 in any case
+_PRODUCTS = Kernels("products", torch.float32)
 
 
 def fuse(network: nn.Module) -> int:
@@ -63,7 +68,7 @@ def unfuse(network: nn.Module) -> None:
 
 def why_not_fused() -> str | None:
     """Why there is no fused path on this machine, as half a sentence; None where there is."""
-    for name in ("mbconv", "attention"):
+    for name in ("mbconv", "products", "attention"):
         if library(name) is None:
             return why_not(name)
     return None
@@ -116,32 +121,48 @@ class FusedMBConv(MBConv):
                 *(self.project.weight, self.project.bias),
             )
             y_BOHW = _Branch.apply(x_BCHW, self, dtype, *weights)
-        return self.shortcut(x_BCHW) + self.drop(y_BOHW)
+        around_BCHW, project = self.shortcut.pool(x_BCHW), self.shortcut.project
+        if isinstance(project, nn.Conv2d):  # 1 x 1: a product, which costs less to start than a convolution
+            around_BHWO = F.linear(around_BCHW.permute(0, 2, 3, 1), project.weight.flatten(1), project.bias)
+            around_BCHW = around_BHWO.permute(0, 3, 1, 2)
+        return around_BCHW + self.drop(y_BOHW)
 
 
-class _Norm(NamedTuple):
-    """A batch norm on this batch: h = a y + b, with a = gamma rstd and b = beta - mean a; (C,), the rows of `made`."""
+def _norm(layer: nn.BatchNorm2d, sums_U2C: Tensor, pixels: int) -> Tensor:
+    """(4, C): a batch norm on this batch, as the kernels take it, and its running statistics brought up to date.
 
-    made_4C: Tensor
-    mean: Tensor
-    rstd: Tensor
-    a: Tensor
-    b: Tensor
-
-
-def _norm(call: Kernels, layer: nn.BatchNorm2d, sums_B2C: Tensor, pixels: int) -> _Norm:
-    """Statistics from the sums of y - running mean and of its square, and the running ones brought up to date."""
-    batch, _, channels = sums_B2C.shape
+    Args:
+        sums_U2C: of y - running mean and of its square, over the pixels of each image or unit.
+        pixels: of all.
+    """
+    units, _, channels = sums_U2C.shape
     assert layer.momentum is not None
     eps, momentum = float(layer.eps), float(layer.momentum)  # a whole number would be passed as one
-    made_4C = torch.empty(4, channels)
-    call("norm", sums_B2C, layer.weight, layer.bias, layer.running_mean, layer.running_var,
-         layer.num_batches_tracked, made_4C, batch, pixels, channels, eps, momentum)  # fmt: skip
-    return _Norm(made_4C, *made_4C.unbind(0))
+    norm_4C = torch.empty(4, channels)
+    _NARROW("norm", sums_U2C, layer.weight, layer.bias, layer.running_mean, layer.running_var,
+            layer.num_batches_tracked, norm_4C, units, pixels, channels, eps, momentum)  # fmt: skip
+    return norm_4C
+
+
+def _norm_backward(norm_4C: Tensor, sums_UkC: Tensor, pixels: int, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """What the kernels take for its backward pass, and the gradients of its weight and bias.
+
+    Args:
+        sums_UkC: of the gradient dh of what it made, and of dh (y - mean), at `first` and after it.
+        pixels: of all.
+    """
+    units, kinds, channels = sums_UkC.shape
+    back_4C = torch.empty(4, channels)
+    _NARROW("norm_backward", norm_4C, sums_UkC, back_4C, units, kinds, first, pixels, channels)
+    return back_4C, back_4C[0], back_4C[1]
 
 
 class _Branch(torch.autograd.Function):
-    """The residual branch of an MBConv block in training: (B, I, H, W) to (B, O, Ho, Wo), float32, channels last."""
+    """The residual branch of an MBConv block in training: (B, I, H, W) to (B, O, Ho, Wo), float32, channels last.
+
+    In float32 the two products are made tile by tile together with the passes around them (`native/products.cpp`). In
+    bfloat16 they are torch's, which knows the processor's instructions for them.
+    """
 
     @staticmethod
     def forward(ctx: Any, x_BIHW: Tensor, block: MBConv, dtype: torch.dtype, *weights: Tensor | None) -> Tensor:
@@ -150,142 +171,163 @@ class _Branch(torch.autograd.Function):
         stride = block.depthwise.stride[0]
         out_height, out_width = -(-height // stride), -(-width // stride)
         middle, outer = expand.shape[0], project.shape[0]
-        pixels, out_pixels = height * width, out_height * out_width
+        pixels, out_pixels = batch * height * width, batch * out_height * out_width
         x_RI = x_BIHW.permute(0, 2, 3, 1).reshape(-1, inner)
-        call = Kernels("mbconv", dtype)
-        sums = torch.empty
+        call, new, own = Kernels("mbconv", dtype), torch.empty, dtype == torch.float32
 
         # Moments are taken about the running mean, a guess at the mean of this batch.
-        sums_B2I = sums(batch, 2, inner)
-        call("narrow_moments", x_RI, block.norm.running_mean, sums_B2I, batch, pixels, inner)
-        norm0 = _norm(call, block.norm, sums_B2I, pixels)
-        n_RI = torch.empty(batch * pixels, inner, dtype=dtype)
-        call("narrow_apply", x_RI, norm0.a, norm0.b, n_RI, batch * pixels, inner)
+        sums_B2I = new(batch, 2, inner)
+        _NARROW("narrow_moments", x_RI, block.norm.running_mean, sums_B2I, batch, height * width, inner)
+        norm0 = _norm(block.norm, sums_B2I, pixels)
 
-        expand_MI, project_OM = expand.view(middle, inner).to(dtype), project.view(outer, middle).to(dtype)
-        y1_RM = n_RI @ expand_MI.t()
-        sums_B2M = sums(batch, 2, middle)
-        call("moments", y1_RM, block.expand_norm.running_mean, sums_B2M, batch, pixels, middle)
-        norm1 = _norm(call, block.expand_norm, sums_B2M, pixels)
+        y1_RM = new(pixels, middle, dtype=dtype)
+        shift_M = block.expand_norm.running_mean
+        n_RI = expand_MI = None
+        if own:
+            unit = _unit(height * width)
+            sums_U2M = new(-(-pixels // unit), 2, middle)
+            _PRODUCTS("expand", x_RI, norm0, expand, shift_M, y1_RM, sums_U2M, pixels, unit, inner, middle)
+        else:
+            n_RI, sums_U2M = new(pixels, inner, dtype=dtype), new(batch, 2, middle)
+            call("narrow_apply", x_RI, norm0, n_RI, pixels, inner)
+            expand_MI = expand.view(middle, inner).to(dtype)
+            torch.mm(n_RI, expand_MI.t(), out=y1_RM)
+            call("moments", y1_RM, shift_M, sums_U2M, batch, height * width, middle)
+        norm1 = _norm(block.expand_norm, sums_U2M, pixels)
 
         kernel_9M = depthwise.view(middle, 9).t().contiguous()
-        y2_QM = torch.empty(batch * out_pixels, middle, dtype=dtype)
+        y2_QM, sums_B2M = new(out_pixels, middle, dtype=dtype), new(batch, 2, middle)
         shift_M = block.depthwise_norm.running_mean
-        sums_B2M = sums(batch, 2, middle)
         shape = (batch, height, width, middle, stride, block.depthwise.padding_mode == "circular")
-        call("depthwise", y1_RM, norm1.a, norm1.b, kernel_9M, shift_M, y2_QM, sums_B2M, *shape)
-        norm2 = _norm(call, block.depthwise_norm, sums_B2M, out_pixels)
+        call("depthwise", y1_RM, norm1, kernel_9M, shift_M, y2_QM, sums_B2M, *shape)
+        norm2 = _norm(block.depthwise_norm, sums_B2M, out_pixels)
 
         gate = block.attention
+        pooled_BM = hidden_Bh = gate_BM = None
         if isinstance(gate, SqueezeExcitation):
             assert gate.reduce.bias is not None
             assert gate.restore.bias is not None
-            pooled_BM = torch.empty(batch, middle)
-            call("pooled", y2_QM, norm2.a, norm2.b, pooled_BM, batch, out_pixels, middle)
+            pooled_BM = new(batch, middle)
+            call("pooled", y2_QM, norm2, pooled_BM, batch, out_pixels // batch, middle)
             hidden_Bh = F.linear(pooled_BM, gate.reduce.weight.flatten(1), gate.reduce.bias)
             gate_BM = F.linear(F.silu(hidden_Bh), gate.restore.weight.flatten(1), gate.restore.bias).sigmoid_()
-        else:
-            pooled_BM = hidden_Bh = torch.empty(0)
+        elif not own:
             gate_BM = torch.ones(batch, middle)
-        z_QM = torch.empty_like(y2_QM)
-        call("gated", y2_QM, norm2.a, norm2.b, gate_BM, z_QM, batch, out_pixels, middle)
-        assert block.project.bias is not None
-        out_QO = torch.addmm(block.project.bias.to(dtype), z_QM, project_OM.t())
 
+        assert block.project.bias is not None
+        z_QM = project_OM = None
+        if own:
+            out_QO, unit = new(out_pixels, outer), _unit(out_pixels // batch, gate_BM)
+            _PRODUCTS("project", y2_QM, norm2, gate_BM, project, block.project.bias, out_QO,
+                      out_pixels, unit, middle, outer)  # fmt: skip
+        else:
+            z_QM = torch.empty_like(y2_QM)
+            call("gated", y2_QM, norm2, gate_BM, z_QM, batch, out_pixels // batch, middle)
+            project_OM = project.view(outer, middle).to(dtype)
+            out_QO = torch.addmm(block.project.bias.to(dtype), z_QM, project_OM.t()).float()
+
+        maps = x_RI, n_RI, y1_RM, y2_QM, z_QM
+        norms = norm0, norm1, norm2
         ctx.save_for_backward(
-            x_RI,
-            n_RI,
-            y1_RM,
-            y2_QM,
-            z_QM,
-            expand_MI,
-            project_OM,
-            norm0.made_4C,
-            norm1.made_4C,
-            norm2.made_4C,
-            pooled_BM,
-            hidden_Bh,
-            gate_BM,
-            *weights,
-        )
+            *maps, expand_MI, kernel_9M, project_OM, *norms, pooled_BM, hidden_Bh, gate_BM, *weights
+        )  # fmt: skip
         ctx.shape, ctx.out_pixels, ctx.dtype = shape, out_pixels, dtype
-        return out_QO.float().view(batch, out_height, out_width, outer).permute(0, 3, 1, 2)
+        return out_QO.view(batch, out_height, out_width, outer).permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_BOHW: Tensor) -> tuple[Tensor | None, ...]:
-        x_RI, n_RI, y1_RM, y2_QM, z_QM, expand_MI, project_OM, *rest = ctx.saved_tensors
-        norm0, norm1, norm2 = (_Norm(made_4C, *made_4C.unbind(0)) for made_4C in rest[:3])
-        pooled_BM, hidden_Bh, gate_BM, *weights = rest[3:]
+        x_RI, n_RI, y1_RM, y2_QM, z_QM, expand_MI, kernel_9M, project_OM, norm0, norm1, norm2, *rest = ctx.saved_tensors
+        pooled_BM, hidden_Bh, gate_BM, *weights = rest
         _, _, expand, _, _, depthwise, _, _, reduce, _, restore, _, project, _ = weights
         batch, height, width, middle, *_ = ctx.shape
-        pixels, out_pixels, dtype = height * width, ctx.out_pixels, ctx.dtype
+        pixels, out_pixels, dtype = batch * height * width, ctx.out_pixels, ctx.dtype
         inner, outer = expand.shape[1], project.shape[0]
-        call = Kernels("mbconv", dtype)
+        call, new, own = Kernels("mbconv", dtype), torch.empty, dtype == torch.float32
 
         with torch.autocast("cpu", enabled=False):
             d_QO = d_BOHW.permute(0, 2, 3, 1).reshape(-1, outer)
             d_project_bias = d_QO.sum(0)
-            d_QO = d_QO.to(dtype)
-            d_project_OM = (d_QO.t() @ z_QM).float()
-            dz_QM = d_QO @ project_OM
-
-            sums_B5M = torch.empty(batch, 5, middle)
-            call("gradient_sums", dz_QM, y2_QM, norm2.a, norm2.b, norm2.mean, norm2.rstd, sums_B5M,
-                 batch, out_pixels, middle)  # fmt: skip
-            d_gate_BM, dz_slope_BM, slope_BM, dz_slope_n_BM, slope_n_BM = sums_B5M.unbind(1)
-            if reduce is None:
-                spread_BM = torch.zeros_like(gate_BM)
-                d_reduce = d_reduce_bias = d_restore = d_restore_bias = None
+            dz_QM = torch.empty_like(y2_QM)
+            if own:
+                unit = _unit(out_pixels // batch, gate_BM)
+                sums_UkM = new(-(-out_pixels // unit), 2 if gate_BM is None else 5, middle)
+                groups = min(len(sums_UkM), torch.get_num_threads())  # of units, each with gradients of its own
+                d_weight = new(groups, outer, _padded(middle))
+                _PRODUCTS("project_backward", d_QO, y2_QM, norm2, gate_BM, project, dz_QM, sums_UkM, d_weight,
+                     out_pixels, unit, middle, outer, groups)  # fmt: skip
+                d_project_OM = _added_up(d_weight)[:, :middle]
             else:
-                # Gate = sigmoid(restore(silu(reduce(pooled)))), backwards.
-                d_restored_BM = d_gate_BM * gate_BM * (1 - gate_BM)
-                sigmoid_Bh = hidden_Bh.sigmoid()
-                d_restore, d_restore_bias = d_restored_BM.t() @ (hidden_Bh * sigmoid_Bh), d_restored_BM.sum(0)
-                d_hidden_Bh = d_restored_BM @ restore.flatten(1)
-                d_hidden_Bh *= sigmoid_Bh * (1 + hidden_Bh * (1 - sigmoid_Bh))
-                d_reduce, d_reduce_bias = d_hidden_Bh.t() @ pooled_BM, d_hidden_Bh.sum(0)
-                spread_BM = (d_hidden_Bh @ reduce.flatten(1)) / out_pixels
-                d_reduce, d_restore = d_reduce.view_as(reduce), d_restore.view_as(restore)
-            d_beta2_M = (gate_BM * dz_slope_BM + spread_BM * slope_BM).sum(0)
-            d_gamma2_M = (gate_BM * dz_slope_n_BM + spread_BM * slope_n_BM).sum(0)
+                d_QO, sums_UkM = d_QO.to(dtype), new(batch, 5, middle)
+                d_project_OM = (d_QO.t() @ z_QM).float()
+                torch.mm(d_QO, project_OM, out=dz_QM)
+                call("gradient_sums", dz_QM, y2_QM, norm2, sums_UkM, batch, out_pixels // batch, middle)
 
-            p_M, q_M = _pq(call, norm2, d_beta2_M, d_gamma2_M, batch * out_pixels)
-            kernel_9M = depthwise.view(middle, 9).t().contiguous()
-            dh_RM = torch.empty_like(y1_RM)
-            sums_BkM = torch.empty(batch, 11, middle)
-            call("depthwise_backward", dz_QM, y2_QM, y1_RM, norm2.a, norm2.b, gate_BM, spread_BM, p_M, q_M,
-                 norm1.a, norm1.b, norm1.mean, kernel_9M, dh_RM, sums_BkM, *ctx.shape)  # fmt: skip
-            sums_kM = sums_BkM.sum(0)
-            d_depthwise = sums_kM[:9].t().reshape(depthwise.shape)
-            d_beta1_M, d_gamma1_M = sums_kM[9], sums_kM[10] * norm1.rstd
+            spread_BM = d_reduce = d_reduce_bias = d_restore = d_restore_bias = None
+            if gate_BM is not None:
+                d_gate_BM, dz_slope_BM, slope_BM, dz_slope_n_BM, slope_n_BM = sums_UkM.unbind(1)
+                spread_BM = torch.zeros_like(gate_BM)
+                if reduce is not None:
+                    # Gate = sigmoid(restore(silu(reduce(pooled)))), backwards.
+                    d_restored_BM = d_gate_BM * gate_BM * (1 - gate_BM)
+                    sigmoid_Bh = hidden_Bh.sigmoid()
+                    d_restore, d_restore_bias = d_restored_BM.t() @ (hidden_Bh * sigmoid_Bh), d_restored_BM.sum(0)
+                    d_hidden_Bh = d_restored_BM @ restore.flatten(1)
+                    d_hidden_Bh *= sigmoid_Bh * (1 + hidden_Bh * (1 - sigmoid_Bh))
+                    d_reduce, d_reduce_bias = d_hidden_Bh.t() @ pooled_BM, d_hidden_Bh.sum(0)
+                    torch.div(d_hidden_Bh @ reduce.flatten(1), out_pixels // batch, out=spread_BM)
+                    d_reduce, d_restore = d_reduce.view_as(reduce), d_restore.view_as(restore)
+                dh_BM = gate_BM * dz_slope_BM + spread_BM * slope_BM
+                dh_n_BM = gate_BM * dz_slope_n_BM + spread_BM * slope_n_BM
+                sums_UkM = torch.stack([dh_BM, dh_n_BM], 1)
 
-            p_M, q_M = _pq(call, norm1, d_beta1_M, d_gamma1_M, batch * pixels)
-            call("normalized_backward", dh_RM, y1_RM, norm1.a, p_M, q_M, batch * pixels, middle)
-            d_expand_MI = (dh_RM.t() @ n_RI).float()
-            dn_RI = dh_RM @ expand_MI
+            back2, d_gamma2_M, d_beta2_M = _norm_backward(norm2, sums_UkM, out_pixels)
+            dh_RM, sums_BkM = torch.empty_like(y1_RM), new(batch, 11, middle)
+            call("depthwise_backward", dz_QM, y2_QM, y1_RM, norm2, norm1, gate_BM, spread_BM, back2, kernel_9M,
+                 dh_RM, sums_BkM, *ctx.shape)  # fmt: skip
+            d_depthwise = torch.empty_like(depthwise, memory_format=torch.contiguous_format)
+            _NARROW("kernel_gradient", sums_BkM, d_depthwise, batch, middle)
 
-            sums_B2I = torch.empty(batch, 2, inner)
-            call("narrow_gradient_sums", x_RI, dn_RI, norm0.mean, sums_B2I, batch, pixels, inner)
-            sums_2I = sums_B2I.sum(0)
-            d_beta0_I, d_gamma0_I = sums_2I[0], sums_2I[1] * norm0.rstd
-            p_I, q_I = _pq(call, norm0, d_beta0_I, d_gamma0_I, batch * pixels)
+            back1, d_gamma1_M, d_beta1_M = _norm_backward(norm1, sums_BkM, pixels, first=9)
+            dn_RI = new(pixels, inner, dtype=dtype)
+            if own:
+                unit = _unit(height * width)
+                sums_U2I = new(-(-pixels // unit), 2, inner)
+                groups = min(len(sums_U2I), torch.get_num_threads())
+                d_weight = new(groups, middle, _padded(inner))
+                _PRODUCTS("expand_backward", dh_RM, y1_RM, norm1, back1, x_RI, norm0, expand, dn_RI, sums_U2I, d_weight,
+                     pixels, unit, inner, middle, groups)  # fmt: skip
+                d_expand_MI = _added_up(d_weight)[:, :inner]
+            else:
+                call("normalized_backward", dh_RM, y1_RM, norm1, back1, pixels, middle)
+                d_expand_MI = (dh_RM.t() @ n_RI).float()
+                torch.mm(dh_RM, expand_MI, out=dn_RI)
+                sums_U2I = new(batch, 2, inner)
+                call("narrow_gradient_sums", x_RI, dn_RI, norm0, sums_U2I, batch, height * width, inner)
+            back0, d_gamma0_I, d_beta0_I = _norm_backward(norm0, sums_U2I, pixels)
             dx_RI = torch.empty_like(x_RI)
-            call("narrow_backward", dn_RI, x_RI, norm0.a, p_I, q_I, dx_RI, batch * pixels, inner)
+            call("narrow_backward", dn_RI, x_RI, norm0, back0, dx_RI, pixels, inner)
         return (
             *(dx_RI.view(batch, height, width, inner).permute(0, 3, 1, 2), None, None),
-            *(d_gamma0_I, d_beta0_I, d_expand_MI.view_as(expand), d_gamma1_M, d_beta1_M, d_depthwise),
+            *(d_gamma0_I, d_beta0_I, d_expand_MI.reshape(expand.shape), d_gamma1_M, d_beta1_M, d_depthwise),
             *(d_gamma2_M, d_beta2_M, d_reduce, d_reduce_bias, d_restore, d_restore_bias),
-            *(d_project_OM.view_as(project), d_project_bias),
+            *(d_project_OM.reshape(project.shape), d_project_bias),
         )
 
 
-def _pq(call: Kernels, norm: _Norm, d_beta_C: Tensor, d_gamma_C: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """p and q of batch norm's backward pass, dy = a dh - p - q y."""
-    pq_2C = torch.empty(2, len(d_beta_C))
-    call("norm_backward", norm.made_4C, d_beta_C, d_gamma_C, pq_2C, count, len(d_beta_C))
-    p_C, q_C = pq_2C.unbind(0)
-    return p_C, q_C
+def _unit(pixels: int, gate_BM: Tensor | None = None) -> int:
+    """Pixels whose sums are kept apart, of images of so many: those of an image if it has a gate of its own, else some
+    images where one would be too little to multiply at once."""
+    return pixels if gate_BM is not None else pixels * max(1, _TILE // pixels)
+
+
+def _added_up(parts_GMN: Tensor) -> Tensor:
+    return parts_GMN[0] if len(parts_GMN) == 1 else parts_GMN.sum(0)
+
+
+def _padded(channels: int) -> int:
+    """Channels of a row of the gradients that the kernels make of a product's weights: whole blocks."""
+    return -(-channels // _BLOCK) * _BLOCK
 
 
 class FusedRelativeAttention(RelativeAttention):
