@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from astroformer import native
-from astroformer.network import VARIANTS, Astroformer, create_network
+from astroformer.network import VARIANTS, Astroformer, Tie, create_network
 from astroformer.training.fused import FusedMBConv, FusedRelativeAttention, fuse, unfuse, why_not_fused
 from circular import made_circular
 
@@ -29,6 +29,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "two Transformer stages": {"layout": "CCTT"},
     "every stride 2": {"strides": (2, 2, 2, 2, 2)},
     "odd widths": {"widths": (20, 36, 44, 48), "stem_width": 7},
+    "mirror": {"group": "mirror"},
+    "mirror, odd widths": {"group": "mirror", "widths": (20, 36, 44, 48), "stem_width": 6},
+    "d4": {"group": "d4"},
+    "d4, all convolutions without a gate": {"group": "d4", "layout": "CCCC", "channel_attention": "none"},
 }
 
 
@@ -38,7 +42,15 @@ def network(seed: int = 0, **settings: Any) -> Astroformer:
     with torch.no_grad():
         for parameter in made.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
+    tie(made, list(made.parameters()))
     return made.to(memory_format=torch.channels_last)
+
+
+def tie(made: nn.Module, tensors: list[Tensor]) -> None:
+    """Along the orbits of the network's group, if it has one."""
+    assert isinstance(made, Astroformer)
+    if made.config.group != "none":
+        Tie(made, made.config.group).tie(tensors)
 
 
 def pass_through(made: nn.Module, x_BCHW: Tensor, *, bf16: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -50,6 +62,7 @@ def pass_through(made: nn.Module, x_BCHW: Tensor, *, bf16: bool = False) -> tupl
     (logits_BK * direction_BK).sum().backward()
     gradients = [p.grad.double() for p in made.parameters() if p.grad is not None]
     assert len(gradients) == len(list(made.parameters()))
+    tie(made, gradients)  # as training does: the fused pass gives means over a part of the group
     return logits_BK.detach().double(), gradients, [b.double() for b in made.buffers()]
 
 
@@ -204,16 +217,18 @@ for dtype in (torch.float32, torch.bfloat16):
     call("narrow_gradient_sums", x, d, shift, new(B, 2, C), B, H * W, C)
     if dtype == torch.float32:
         call("narrow_moments", x, shift, new(B, 2, C), B, H * W, C)
-        N, products = 20, Kernels("products", dtype)
+        N, products, some = 16, Kernels("products", dtype), torch.empty(16 * C)  # gradients of weights depend on them
         narrow, narrow_norm = torch.randn(B, H, W, N), torch.rand(4, N)
         w_CN, w_NC = torch.randn(C, N), torch.randn(N, C)
-        products("expand", narrow, narrow_norm, w_CN, shift, new(B, H, W, C), new(B, 2, C), B * H * W, H * W, N, C)
-        for some in (gate, None):
-            products("project", y2, norm, some, w_NC, torch.rand(N), new(B, H, W, N), B * H * W, H * W, C, N)
-            products("project_backward", narrow, y2, norm, some, w_NC, new(B, H, W, C),
-                     new(B, 2 if some is None else 5, C), new(3, N, 64), B * H * W, H * W, C, N, 3)
-        products("expand_backward", d, y1, norm, back, narrow, narrow_norm, w_CN, new(B, H, W, N), new(B, 2, N),
-                 new(3, C, 32), B * H * W, H * W, N, C, 3)
+        for mirrors in (1, 2, 4):
+            of = B * H * W, H * W
+            products("expand", narrow, narrow_norm, w_CN, shift, new(B, H, W, C), new(B, 2, C), *of, N, C, mirrors)
+            for gates in (gate, None):
+                products("project", y2, norm, gates, w_NC, torch.rand(N), new(B, H, W, N), *of, C, N, mirrors)
+                products("project_backward", narrow, y2, norm, gates, w_NC, new(B, H, W, C),
+                         new(B, 2 if gates is None else 5, C), some, *of, C, N, mirrors)
+            products("expand_backward", d, y1, norm, back, narrow, narrow_norm, w_CN, new(B, H, W, N), new(B, 2, N),
+                     some, *of, N, C, mirrors)
     call = Kernels("attention", dtype)
     qkv, bias, dy = torch.randn(B, L, N, 3 * D).to(dtype), torch.randn(N, L, L), torch.randn(B, L, N * D).to(dtype)
     call("forward", qkv, bias, new(B, L, N * D, of=dtype), 0.25, B, L, N, D)

@@ -73,8 +73,8 @@ void norm(const float* sums, const float* gamma, const float* beta, float* runni
     }
 }
 
-// Its backward pass (Ioffe & Szegedy, arXiv 1502.03167, section 3), (4, C): the gradients of gamma and beta, p and q. Two of
-// the `kinds` of sums (units, kinds, C) are, from the `first` on, those of dh and of dh (y - mean) over all pixels.
+// Its backward pass (Ioffe & Szegedy, arXiv 1502.03167, section 3), (4, C): the gradients of gamma and beta, p and q.
+// Two of the `kinds` of sums (units, kinds, C) are, from the `first` on, those of dh and of dh (y - mean) over all pixels.
 void norm_backward(const float* rows, const float* sums, float* out, int64_t units, int64_t kinds, int64_t first,
                    int64_t pixels, int64_t C) {
     const Norm norm(rows, C);
@@ -162,14 +162,15 @@ void gated(const T* y, Norm norm, const float* gate, T* out, int64_t B, int64_t 
         for (int64_t n = 0; n < pixels; ++n) {
             const int64_t at = (i * pixels + n) * C;
             for (int64_t c = 0; c < C; c += V)
-                store(out + at + c, gelu(load(norm.a + c) * load(y + at + c) + load(norm.b + c)) * load(gate + i * C + c));
+                store(out + at + c,
+                      gelu(load(norm.a + c) * load(y + at + c) + load(norm.b + c)) * load(gate + i * C + c));
         }
 }
 
 // --- backward ---------------------------------------------------------------------------------------------------
 
-// sums (B, 5, C) over the pixels, with d the gradient of gelu(h) * gate, g' = gelu'(h), n = y - mean: d gelu(h), d g', g',
-// d g' n, g' n. All that the gate and the batch norm need comes from them, whatever the gate is.
+// sums (B, 5, C) over the pixels, with d the gradient of gelu(h) * gate, g' = gelu'(h), n = y - mean: d gelu(h), d g',
+// g', d g' n, g' n. All that the gate and the batch norm need comes from them, whatever the gate is.
 template <class T, int U>
 void gradient_sums_block(const T* d, const T* y, const float* a_C, const float* b_C, const float* mean_C, float* sums,
                          int64_t pixels, int64_t C) {
@@ -476,8 +477,8 @@ void norm_float32(const float* sums, const float* gamma, const float* beta, floa
                   int64_t* batches, float* rows, int64_t units, int64_t pixels, int64_t C, float eps, float momentum) {
     norm(sums, gamma, beta, running_mean, running_var, batches, rows, units, pixels, C, eps, momentum);
 }
-void norm_backward_float32(const float* rows, const float* sums, float* back, int64_t units, int64_t kinds, int64_t first,
-                           int64_t pixels, int64_t C) {
+void norm_backward_float32(const float* rows, const float* sums, float* back, int64_t units, int64_t kinds,
+                           int64_t first, int64_t pixels, int64_t C) {
     norm_backward(rows, sums, back, units, kinds, first, pixels, C);
 }
 void kernel_gradient_float32(const float* sums, float* out, int64_t B, int64_t C) { kernel_gradient(sums, out, B, C); }

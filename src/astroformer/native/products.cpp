@@ -1,13 +1,18 @@
 // The two matrix products of an MBConv block in a training step, float32, tile by tile with the passes before and after
 // them: what is multiplied is made on the way, and what comes of it is used while it is in the cache.
 //
-// Maps are (pixels, C) in memory, those of all images one after the other. I, M and O are the channels of the block's input,
-// of its wide maps, a multiple of 16, and of its output.
+// Maps are (pixels, C) in memory, those of all images one after the other. I, M and O are the channels of the block's
+// input, of its wide maps, a multiple of 16, and of its output. K, as in product.h, is 1, or how many flips and half
+// turns the weights commute with.
 //
 // Pixels come in units of so many, the last may have fewer: those of an image where there is a gate, whose sums are kept
-// apart, else of some small images or of a large one. Sums are of a unit's pixels, (units, k, C).
+// apart, else of some small images or of a large one. Sums are of a unit's pixels, (units, k, C). Gradients of weights
+// are added up in as many parts as there are threads, so their last bits depend on that number.
+
+#include <omp.h>
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "norm.h"
@@ -17,12 +22,15 @@ namespace {
 
 constexpr int64_t TILE = 64;  // pixels of a unit that are worked on at once
 
-// Rows of a tile, a little longer than a map's: else columns of wide maps would all fall into few lines of the cache.
+// Rows of channels in planes. They are a little longer than they need be: else columns of wide maps would all fall into
+// few lines of the cache.
+template <int K>
 class Tile {
   public:
-    explicit Tile(int64_t channels) : row(padded(channels) + PANEL), memory(TILE * row / V) {}
-    float* operator[](int64_t i) { return (float*)memory.data() + i * row; }
-    const int64_t row;
+    explicit Tile(int64_t channels) : plane(padded(channels / K)), row(K * plane + 2 * V), memory(TILE * row / V) {}
+    // Channel c of row i, in plane 0.
+    float* at(int64_t i, int64_t c = 0) { return (float*)memory.data() + i * row + c / K; }
+    const int64_t plane, row;
 
   private:
     std::vector<Vec> memory;
@@ -60,27 +68,72 @@ class Sums {
 
 inline void accumulate(float* sum, Vec x) { store(sum, load(sum) + x); }
 
-// y (pixels, M) = (a x + b) times the transpose of weight (M, I), and its moments as above.
+// Channels of row i of a tile: `vector(c)` or `one(c)` makes them, a vector at a time as far as they go.
+template <int K, class Vectors, class Floats>
+void put(Tile<K>& to, int64_t i, int64_t C, Vectors vector, Floats one) {
+    int64_t c = 0;
+    for (; c + K * V <= C; c += K * V) {
+        Vec x[K];
+        for (int k = 0; k < K; ++k) x[k] = vector(c + k * V);
+        Lanes<K>::put(x, to.at(i, c), to.plane);
+    }
+    if constexpr (K > 1)
+        for (; c < C; c += V) Lanes<K>::put(vector(c), to.at(i, c), to.plane);
+    for (; c < C; ++c) *to.at(i, c) = one(c);
+}
+
+// Gives them to `vector(c, x)` or `one(c, x)`.
+template <int K, class Vectors, class Floats>
+void take(Tile<K>& from, int64_t i, int64_t C, Vectors vector, Floats one) {
+    int64_t c = 0;
+    for (; c + K * V <= C; c += K * V) {
+        Vec x[K];
+        Lanes<K>::take(from.at(i, c), from.plane, x);
+        for (int k = 0; k < K; ++k) vector(c + k * V, x[k]);
+    }
+    if constexpr (K > 1)
+        for (; c < C; c += V) vector(c, Lanes<K>::take(from.at(i, c), from.plane));
+    for (; c < C; ++c) one(c, *from.at(i, c));
+}
+
+constexpr auto WIDE = [](auto...) { return 0.0f; };  // for what is left of wide maps: nothing
+
+template <int K>
+void normalize(const float* x, Norm norm, Tile<K>& to, int64_t i, int64_t C) {
+    put(
+        to, i, C, [=](int64_t c) { return load(norm.a + c) * load(x + c) + load(norm.b + c); },
+        [=](int64_t c) { return norm.a[c] * x[c] + norm.b[c]; });
+}
+
+template <int K>
+void multiply(const Factor<K>& factor, Tile<K>& a, int64_t rows, Tile<K>& c) {
+    factor.multiply(a.at(0), a.row, a.plane, rows, c.at(0), c.row, c.plane);
+}
+
+// y (pixels, M) = (a x + b) times the transpose of weight (M, I), and its moments as in mbconv.cpp.
+template <int K>
 void expand(const float* x, Norm norm, const float* weight, const float* shift, float* y, float* sums, Units units,
             int64_t I, int64_t M) {
-    const Panels panels(weight, 1, I, I, M);
+    const Factor<K> factor(weight, 1, I, I, M);
 #pragma omp parallel
     {
-        Tile n(I), made(M);
+        Tile<K> n(I), made(M);
 #pragma omp for schedule(static)
         for (int64_t which = 0; which < units.count; ++which) {
             Sums sum(sums + which * 2 * M, 2, M);
             units.for_tiles(which, [&](int64_t first, int64_t rows) {
-                for (int64_t i = 0; i < rows; ++i)
-                    for (int64_t c = 0; c < I; ++c) n[i][c] = norm.a[c] * x[(first + i) * I + c] + norm.b[c];
-                panels.multiply(n[0], n.row, rows, made[0], made.row);
-                for (int64_t i = 0; i < rows; ++i)
-                    for (int64_t c = 0; c < M; c += V) {
-                        const Vec value = load(made[i] + c), d = value - load(shift + c);
-                        store(y + (first + i) * M + c, value);
+                for (int64_t i = 0; i < rows; ++i) normalize(x + (first + i) * I, norm, n, i, I);
+                multiply(factor, n, rows, made);
+                for (int64_t i = 0; i < rows; ++i) {
+                    float* const to = y + (first + i) * M;
+                    const auto keep = [&](int64_t c, Vec value) {
+                        const Vec d = value - load(shift + c);
+                        store(to + c, value);
                         accumulate(sum[0] + c, d);
                         accumulate(sum[1] + c, d * d);
-                    }
+                    };
+                    take(made, i, M, keep, WIDE);
+                }
                 sum.add();
             });
         }
@@ -88,56 +141,74 @@ void expand(const float* x, Norm norm, const float* weight, const float* shift, 
 }
 
 // out (pixels, O) = gelu(a y + b) (times gate (units, M), if there is one) times the transpose of weight (O, M) + bias.
+template <int K>
 void project(const float* y, Norm norm, const float* gate, const float* weight, const float* bias, float* out,
              Units units, int64_t M, int64_t O) {
-    const Panels panels(weight, 1, M, M, O);
+    const Factor<K> factor(weight, 1, M, M, O);
 #pragma omp parallel
     {
-        Tile z(M), made(O);
+        Tile<K> z(M), made(O);
 #pragma omp for schedule(static)
         for (int64_t which = 0; which < units.count; ++which)
             units.for_tiles(which, [&](int64_t first, int64_t rows) {
-                for (int64_t i = 0; i < rows; ++i)
-                    for (int64_t c = 0; c < M; c += V) {
-                        const Vec value = gelu(load(norm.a + c) * load(y + (first + i) * M + c) + load(norm.b + c));
-                        store(z[i] + c, gate ? value * load(gate + which * M + c) : value);
-                    }
-                panels.multiply(z[0], z.row, rows, made[0], made.row);
-                for (int64_t i = 0; i < rows; ++i)
-                    for (int64_t c = 0; c < O; ++c) out[(first + i) * O + c] = made[i][c] + bias[c];
+                for (int64_t i = 0; i < rows; ++i) {
+                    const float* const from = y + (first + i) * M;
+                    const auto make = [&](int64_t c) {
+                        const Vec value = gelu(load(norm.a + c) * load(from + c) + load(norm.b + c));
+                        return gate ? value * load(gate + which * M + c) : value;
+                    };
+                    put(z, i, M, make, WIDE);
+                }
+                multiply(factor, z, rows, made);
+                for (int64_t i = 0; i < rows; ++i) {
+                    float* const to = out + (first + i) * O;
+                    take(
+                        made, i, O, [=](int64_t c, Vec x) { store(to + c, x + load(bias + c)); },
+                        [=](int64_t c, float x) { to[c] = x + bias[c]; });
+                }
             });
     }
 }
 
-// The first unit of one of so many groups.
-inline int64_t first_of(int64_t group, int64_t groups, Units units) { return group * units.count / groups; }
+// Runs `unit(part, which)` for all units, those of a part by one thread and in their order.
+template <class Work>
+void for_parts(int64_t part, int64_t parts, Units units, Work unit) {
+    for (int64_t which = part * units.count / parts; which < (part + 1) * units.count / parts; ++which) unit(which);
+}
 
-// The backward pass of `project`, d_out (pixels, O) being the gradient of its result: that of the weights, added up for
-// each group of units, (groups, O, padded M), and
+inline int64_t parts_of(Units units) { return std::min<int64_t>(units.count, omp_get_max_threads()); }
+
+// The backward pass of `project`, d_out (pixels, O) being the gradient of its result: that of the weights, (O, M), and
 // - without a gate d (pixels, M) is the gradient of h = a y + b, and the two sums are its own and that times y - mean;
-// - with one d is the gradient of gelu(h) * gate, and the sums are the five of `gradient_sums`.
-template <bool GATED>
+// - with one d is the gradient of gelu(h) * gate, and the sums are the five of `gradient_sums` in mbconv.cpp.
+template <int K, bool GATED>
 void project_backward(const float* d_out, const float* y, Norm norm, const float* gate, const float* weight, float* d,
-                      float* sums, float* d_weight, Units units, int64_t M, int64_t O, int64_t groups) {
-    constexpr int KINDS = GATED ? 5 : 2;
-    const Panels panels(weight, M, 1, O, M);
-    const int64_t size = padded(M);
+                      float* sums, float* d_weight, Units units, int64_t M, int64_t O) {
+    constexpr int SUMS = GATED ? 5 : 2;
+    const Factor<K> factor(weight, M, 1, O, M);
+    const int64_t parts = parts_of(units);
+    FactorGradient<K> gradient(O, M, parts);
 #pragma omp parallel
     {
-        Tile z(M), dz(M);
+        Tile<K> z(M), dz(M), d_made(O);
 #pragma omp for schedule(static)
-        for (int64_t group = 0; group < groups; ++group) {
-            bool add = false;
-            for (int64_t which = first_of(group, groups, units); which < first_of(group + 1, groups, units); ++which) {
-                Sums sum(sums + which * KINDS * M, KINDS, M);
+        for (int64_t part = 0; part < parts; ++part)
+            for_parts(part, parts, units, [&](int64_t which) {
+                Sums sum(sums + which * SUMS * M, SUMS, M);
                 units.for_tiles(which, [&](int64_t first, int64_t rows) {
-                    panels.multiply(d_out + first * O, O, rows, dz[0], dz.row);
-                    for (int64_t i = 0; i < rows; ++i)
-                        for (int64_t c = 0; c < M; c += V) {
-                            const Vec yi = load(y + (first + i) * M + c), n = yi - load(norm.mean + c);
-                            const Vec di = load(dz[i] + c);
+                    for (int64_t i = 0; i < rows; ++i) {
+                        const float* const from = d_out + (first + i) * O;
+                        const auto copy = [=](int64_t c) { return load(from + c); };
+                        put(d_made, i, O, copy, [=](int64_t c) { return from[c]; });
+                    }
+                    multiply(factor, d_made, rows, dz);
+                    for (int64_t i = 0; i < rows; ++i) {
+                        const float* const yi = y + (first + i) * M;
+                        float* const to = d + (first + i) * M;
+                        const auto back = [&](int64_t c, Vec di) {
+                            const Vec yc = load(yi + c), n = yc - load(norm.mean + c);
                             Vec value, slope;
-                            gelu_both(load(norm.a + c) * yi + load(norm.b + c), value, slope);
+                            gelu_both(load(norm.a + c) * yc + load(norm.b + c), value, slope);
                             const Vec dh = di * slope;
                             if (GATED) {
                                 accumulate(sum[0] + c, di * value);
@@ -150,81 +221,111 @@ void project_backward(const float* d_out, const float* y, Norm norm, const float
                                 accumulate(sum[0] + c, dh);
                                 accumulate(sum[1] + c, dh * n);
                             }
-                            store(z[i] + c, value);
-                            store(d + (first + i) * M + c, GATED ? di : dh);
+                            store(to + c, GATED ? di : dh);
+                            return value;
+                        };
+                        for (int64_t c = 0; c < M; c += K * V) {
+                            Vec x[K];
+                            Lanes<K>::take(dz.at(i, c), dz.plane, x);
+                            for (int k = 0; k < K; ++k) x[k] = back(c + k * V, x[k]);
+                            Lanes<K>::put(x, z.at(i, c), z.plane);
                         }
+                    }
                     sum.add();
-                    transposed_product(d_out + first * O, O, O, z[0], z.row, M, d_weight + group * O * size, size, rows,
-                                       add);
-                    add = true;
+                    gradient.add(part, d_made.at(0), d_made.row, d_made.plane, z.at(0), z.row, z.plane, rows);
                 });
-            }
-        }
+            });
     }
+    gradient.write(d_weight, M, 1);
 }
 
-// The backward pass of `expand`, dh (pixels, M) being the gradient of the normalized y: that of its weights, added up for
-// each group of units, (groups, M, padded I), that of n = a x + b (pixels, I), and its sums as `narrow_sums` has them.
+// The backward pass of `expand`, dh (pixels, M) being the gradient of the normalized y: that of its weights, (M, I),
+// that of n = a x + b (pixels, I), and its sums as `narrow_sums` has them.
+template <int K>
 void expand_backward(const float* dh, const float* y, Norm norm1, NormBackward back1, const float* x, Norm norm0,
-                     const float* weight, float* dn, float* sums, float* d_weight, Units units, int64_t I, int64_t M,
-                     int64_t groups) {
-    const Panels panels(weight, I, 1, M, I);
-    const int64_t size = padded(I);
+                     const float* weight, float* dn, float* sums, float* d_weight, Units units, int64_t I, int64_t M) {
+    const Factor<K> factor(weight, I, 1, M, I);
+    const int64_t parts = parts_of(units);
+    FactorGradient<K> gradient(I, M, parts);
 #pragma omp parallel
     {
-        Tile n(I), dy(M), made(I);
+        Tile<K> n(I), dy(M), made(I);
 #pragma omp for schedule(static)
-        for (int64_t group = 0; group < groups; ++group) {
-            bool add = false;
-            for (int64_t which = first_of(group, groups, units); which < first_of(group + 1, groups, units); ++which) {
+        for (int64_t part = 0; part < parts; ++part)
+            for_parts(part, parts, units, [&](int64_t which) {
                 Sums sum(sums + which * 2 * I, 2, I);
                 units.for_tiles(which, [&](int64_t first, int64_t rows) {
                     for (int64_t i = 0; i < rows; ++i) {
-                        for (int64_t c = 0; c < I; ++c) n[i][c] = norm0.a[c] * x[(first + i) * I + c] + norm0.b[c];
-                        for (int64_t c = 0; c < M; c += V) {
-                            const int64_t at = (first + i) * M + c;
-                            const Vec correction = load(back1.p + c) + load(back1.q + c) * load(y + at);
-                            store(dy[i] + c, load(norm1.a + c) * load(dh + at) - correction);
-                        }
+                        normalize(x + (first + i) * I, norm0, n, i, I);
+                        const int64_t at = (first + i) * M;
+                        const auto make = [=](int64_t c) {
+                            const Vec correction = load(back1.p + c) + load(back1.q + c) * load(y + at + c);
+                            return load(norm1.a + c) * load(dh + at + c) - correction;
+                        };
+                        put(dy, i, M, make, WIDE);
                     }
-                    transposed_product(dy[0], dy.row, M, n[0], n.row, I, d_weight + group * M * size, size, rows, add);
-                    add = true;
-                    panels.multiply(dy[0], dy.row, rows, made[0], made.row);
-                    for (int64_t i = 0; i < rows; ++i)
-                        for (int64_t c = 0; c < I; ++c) {
-                            const float g = made[i][c];
-                            dn[(first + i) * I + c] = g;
-                            sum[0][c] += g;
-                            sum[1][c] += g * (x[(first + i) * I + c] - norm0.mean[c]);
-                        }
+                    gradient.add(part, n.at(0), n.row, n.plane, dy.at(0), dy.row, dy.plane, rows);
+                    multiply(factor, dy, rows, made);
+                    for (int64_t i = 0; i < rows; ++i) {
+                        const float* const xi = x + (first + i) * I;
+                        float* const to = dn + (first + i) * I;
+                        take(
+                            made, i, I,
+                            [&](int64_t c, Vec g) {
+                                store(to + c, g);
+                                accumulate(sum[0] + c, g);
+                                accumulate(sum[1] + c, g * (load(xi + c) - load(norm0.mean + c)));
+                            },
+                            [&](int64_t c, float g) {
+                                to[c] = g;
+                                sum[0][c] += g;
+                                sum[1][c] += g * (xi[c] - norm0.mean[c]);
+                            });
+                    }
                     sum.add();
                 });
-            }
-        }
+            });
     }
+    gradient.write(d_weight, 1, I);
+}
+
+// Calls `work` with the K of so many flips and half turns, if these channels suit it.
+template <class Work>
+void with(int64_t mirrors, int64_t narrow, int64_t wide, Work work) {
+    if (mirrors == 4 && Lanes<4>::suit(narrow, wide)) return work(std::integral_constant<int, 4>());
+    if (mirrors == 2 && Lanes<2>::suit(narrow, wide)) return work(std::integral_constant<int, 2>());
+    work(std::integral_constant<int, 1>());
 }
 
 }  // namespace
 
 extern "C" {
 void expand_float32(const float* x, const float* rows, const float* weight, const float* shift, float* y, float* sums,
-                    int64_t pixels, int64_t unit, int64_t I, int64_t M) {
-    expand(x, Norm(rows, I), weight, shift, y, sums, Units{pixels, unit}, I, M);
+                    int64_t pixels, int64_t unit, int64_t I, int64_t M, int64_t mirrors) {
+    with(mirrors, I, M, [&](auto K) {
+        expand<K>(x, Norm(rows, I), weight, shift, y, sums, Units{pixels, unit}, I, M);
+    });
 }
 void project_float32(const float* y, const float* rows, const float* gate, const float* weight, const float* bias,
-                     float* out, int64_t pixels, int64_t unit, int64_t M, int64_t O) {
-    project(y, Norm(rows, M), gate, weight, bias, out, Units{pixels, unit}, M, O);
+                     float* out, int64_t pixels, int64_t unit, int64_t M, int64_t O, int64_t mirrors) {
+    with(mirrors, O, M, [&](auto K) {
+        project<K>(y, Norm(rows, M), gate, weight, bias, out, Units{pixels, unit}, M, O);
+    });
 }
 void project_backward_float32(const float* d_out, const float* y, const float* rows, const float* gate,
                               const float* weight, float* d, float* sums, float* d_weight, int64_t pixels, int64_t unit,
-                              int64_t M, int64_t O, int64_t groups) {
-    const auto run = gate ? project_backward<true> : project_backward<false>;
-    run(d_out, y, Norm(rows, M), gate, weight, d, sums, d_weight, Units{pixels, unit}, M, O, groups);
+                              int64_t M, int64_t O, int64_t mirrors) {
+    with(mirrors, O, M, [&](auto K) {
+        const auto run = gate ? project_backward<K, true> : project_backward<K, false>;
+        run(d_out, y, Norm(rows, M), gate, weight, d, sums, d_weight, Units{pixels, unit}, M, O);
+    });
 }
 void expand_backward_float32(const float* dh, const float* y, const float* rows1, const float* back1, const float* x,
                              const float* rows0, const float* weight, float* dn, float* sums, float* d_weight,
-                             int64_t pixels, int64_t unit, int64_t I, int64_t M, int64_t groups) {
-    expand_backward(dh, y, Norm(rows1, M), NormBackward(back1, M), x, Norm(rows0, I), weight, dn, sums, d_weight,
-                    Units{pixels, unit}, I, M, groups);
+                             int64_t pixels, int64_t unit, int64_t I, int64_t M, int64_t mirrors) {
+    with(mirrors, I, M, [&](auto K) {
+        expand_backward<K>(dh, y, Norm(rows1, M), NormBackward(back1, M), x, Norm(rows0, I), weight, dn, sums, d_weight,
+                           Units{pixels, unit}, I, M);
+    });
 }
 }

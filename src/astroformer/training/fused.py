@@ -26,12 +26,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from astroformer.native import Kernels, library, why_not
+from astroformer.network import AstroformerConfig
 from astroformer.network.attention import RelativeAttention, SqueezeExcitation
 from astroformer.network.blocks import MBConv
 
 _LANES = 16  # channels that a kernel works on at once
 _TILE = 64  # pixels that a kernel multiplies at once
-_BLOCK = 32  # columns that a product is made of at once, at most: two vectors of 16
+_MIRRORS = {"none": 1, "mirror": 2, "d4": 4}  # flips and half turns: those of a group that commute with each other
 _GROUPS = 8  # of images, whose gradients of the position bias are added up apart: the same for any number of threads
 
 _NARROW = Kernels("mbconv", torch.float32)  # what is float32 in any case
@@ -41,15 +42,20 @@ _PRODUCTS = Kernels("products", torch.float32)
 def fuse(network: nn.Module) -> int:
     """Gives the blocks of `network` their fused passes where these apply; says how many have one.
 
+    Weights that are tied along the orbits of the network's group must be so (`network/group.py`), and stay so.
+
     Blocks with CBAM and heads whose width is no multiple of 16 keep the plain pass, as do all where there are no
     native kernels, on other devices than the CPU and in evaluation.
     """
     if why_not_fused() is not None:
         return 0
     count = 0
+    config = getattr(network, "config", None)
+    mirrors = _MIRRORS[config.group] if isinstance(config, AstroformerConfig) else 1
     for block in network.modules():
         if type(block) is MBConv and _applies(block):
             block.__class__ = FusedMBConv  # unlike a replaced forward method, that survives copies of the network
+            block.mirrors = mirrors  # type: ignore[assignment]
             count += 1
         elif type(block) is RelativeAttention and block.head_width % _LANES == 0:
             block.__class__ = FusedRelativeAttention
@@ -61,6 +67,7 @@ def unfuse(network: nn.Module) -> None:
     """The inverse of `fuse`."""
     for block in network.modules():
         if type(block) is FusedMBConv:
+            del block.mirrors
             block.__class__ = MBConv  # type: ignore[assignment]
         elif type(block) is FusedRelativeAttention:
             block.__class__ = RelativeAttention  # type: ignore[assignment]
@@ -100,7 +107,14 @@ def _plain(module: nn.Module, x: Tensor, weight: Tensor) -> bool:
 
 
 class FusedMBConv(MBConv):
-    """`MBConv` with the written-out training pass."""
+    """`MBConv` with the written-out training pass.
+
+    Attributes:
+        mirrors: how many of the flips and half turns the weights of the two products commute with: 1, 2 or 4. They are
+            taken at their word, and the gradients of these weights are means over them.
+    """
+
+    mirrors = 1
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         dtype = _wide_type()
@@ -165,7 +179,7 @@ class _Branch(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x_BIHW: Tensor, block: MBConv, dtype: torch.dtype, *weights: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x_BIHW: Tensor, block: FusedMBConv, dtype: torch.dtype, *weights: Tensor | None) -> Tensor:
         expand, depthwise, project = (layer.weight for layer in (block.expand, block.depthwise, block.project))
         batch, inner, height, width = x_BIHW.shape
         stride = block.depthwise.stride[0]
@@ -186,7 +200,9 @@ class _Branch(torch.autograd.Function):
         if own:
             unit = _unit(height * width)
             sums_U2M = new(-(-pixels // unit), 2, middle)
-            _PRODUCTS("expand", x_RI, norm0, expand, shift_M, y1_RM, sums_U2M, pixels, unit, inner, middle)
+            _PRODUCTS(
+                "expand", x_RI, norm0, expand, shift_M, y1_RM, sums_U2M, pixels, unit, inner, middle, block.mirrors
+            )
         else:
             n_RI, sums_U2M = new(pixels, inner, dtype=dtype), new(batch, 2, middle)
             call("narrow_apply", x_RI, norm0, n_RI, pixels, inner)
@@ -219,7 +235,7 @@ class _Branch(torch.autograd.Function):
         if own:
             out_QO, unit = new(out_pixels, outer), _unit(out_pixels // batch, gate_BM)
             _PRODUCTS("project", y2_QM, norm2, gate_BM, project, block.project.bias, out_QO,
-                      out_pixels, unit, middle, outer)  # fmt: skip
+                      out_pixels, unit, middle, outer, block.mirrors)  # fmt: skip
         else:
             z_QM = torch.empty_like(y2_QM)
             call("gated", y2_QM, norm2, gate_BM, z_QM, batch, out_pixels // batch, middle)
@@ -231,7 +247,7 @@ class _Branch(torch.autograd.Function):
         ctx.save_for_backward(
             *maps, expand_MI, kernel_9M, project_OM, *norms, pooled_BM, hidden_Bh, gate_BM, *weights
         )  # fmt: skip
-        ctx.shape, ctx.out_pixels, ctx.dtype = shape, out_pixels, dtype
+        ctx.shape, ctx.out_pixels, ctx.dtype, ctx.mirrors = shape, out_pixels, dtype, block.mirrors
         return out_QO.view(batch, out_height, out_width, outer).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -252,11 +268,9 @@ class _Branch(torch.autograd.Function):
             if own:
                 unit = _unit(out_pixels // batch, gate_BM)
                 sums_UkM = new(-(-out_pixels // unit), 2 if gate_BM is None else 5, middle)
-                groups = min(len(sums_UkM), torch.get_num_threads())  # of units, each with gradients of its own
-                d_weight = new(groups, outer, _padded(middle))
-                _PRODUCTS("project_backward", d_QO, y2_QM, norm2, gate_BM, project, dz_QM, sums_UkM, d_weight,
-                     out_pixels, unit, middle, outer, groups)  # fmt: skip
-                d_project_OM = _added_up(d_weight)[:, :middle]
+                d_project_OM = new(outer, middle)
+                _PRODUCTS("project_backward", d_QO, y2_QM, norm2, gate_BM, project, dz_QM, sums_UkM, d_project_OM,
+                          out_pixels, unit, middle, outer, ctx.mirrors)  # fmt: skip
             else:
                 d_QO, sums_UkM = d_QO.to(dtype), new(batch, 5, middle)
                 d_project_OM = (d_QO.t() @ z_QM).float()
@@ -293,11 +307,9 @@ class _Branch(torch.autograd.Function):
             if own:
                 unit = _unit(height * width)
                 sums_U2I = new(-(-pixels // unit), 2, inner)
-                groups = min(len(sums_U2I), torch.get_num_threads())
-                d_weight = new(groups, middle, _padded(inner))
-                _PRODUCTS("expand_backward", dh_RM, y1_RM, norm1, back1, x_RI, norm0, expand, dn_RI, sums_U2I, d_weight,
-                     pixels, unit, inner, middle, groups)  # fmt: skip
-                d_expand_MI = _added_up(d_weight)[:, :inner]
+                d_expand_MI = new(middle, inner)
+                _PRODUCTS("expand_backward", dh_RM, y1_RM, norm1, back1, x_RI, norm0, expand, dn_RI, sums_U2I,
+                          d_expand_MI, pixels, unit, inner, middle, ctx.mirrors)  # fmt: skip
             else:
                 call("normalized_backward", dh_RM, y1_RM, norm1, back1, pixels, middle)
                 d_expand_MI = (dh_RM.t() @ n_RI).float()
@@ -319,15 +331,6 @@ def _unit(pixels: int, gate_BM: Tensor | None = None) -> int:
     """Pixels whose sums are kept apart, of images of so many: those of an image if it has a gate of its own, else some
     images where one would be too little to multiply at once."""
     return pixels if gate_BM is not None else pixels * max(1, _TILE // pixels)
-
-
-def _added_up(parts_GMN: Tensor) -> Tensor:
-    return parts_GMN[0] if len(parts_GMN) == 1 else parts_GMN.sum(0)
-
-
-def _padded(channels: int) -> int:
-    """Channels of a row of the gradients that the kernels make of a product's weights: whole blocks."""
-    return -(-channels // _BLOCK) * _BLOCK
 
 
 class FusedRelativeAttention(RelativeAttention):
