@@ -386,8 +386,9 @@ def jobs_of(arguments: argparse.Namespace, rows: list[Row]) -> list[Job]:
         kind, split = ("tune", 0) if arguments.tune else ("run", cell.split(seed))
         if arguments.develop:
             kind, limit = "develop", SETS[cell.data].develop
-            if limit is None or (split + 1) * cell.images > limit[0]:
+            if limit is None or cell.images > limit[0]:
                 continue  # no images are left to choose by
+            split = cell.split(seed, limit[0])
         if not arguments.tune:
             names = [chosen_setting(rows, cell, model, names)]
         arms = list(study.arms.values()) if study and model == OURS else arguments.words or [""]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import csv
 from collections.abc import Callable
 from dataclasses import replace
@@ -367,6 +368,28 @@ def test_tied_weights_stay_tied_and_first_images_fit_the_group(tmp_path: Path, o
     with torch.no_grad():
         logits, turned = fit.network(x), fit.network(x.rot90(1, (2, 3)))
     torch.testing.assert_close(turned, logits, rtol=0, atol=1e-4 * logits.abs().max().item())
+
+
+def test_weights_that_are_not_tied_yet_are_before_the_first_step(tmp_path: Path) -> None:
+    """The fused step takes tied weights at their word: it must not see others, where the plain one would."""
+    store = squares(8, tmp_path, size=33)
+    torch.manual_seed(0)
+    network = create_network(
+        "astroformer_atto", num_classes=2, in_chans=1, img_size=33, group="d4", layout="CCCC", channel_attention="none"
+    )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    words: dict[str, Any] = {"epochs": 1, "progressive": 0.0, "ema": 0.0}
+    fits = [
+        make_loop(copy.deepcopy(network), store, recipe(**words, speed=speed)).fit().network
+        for speed in ("plain", "fused")
+    ]
+    x_BCHW = torch.rand(3, 1, 33, 33)
+    with torch.no_grad():
+        plain, fused, turned = fits[0](x_BCHW), fits[1](x_BCHW), fits[1](x_BCHW.rot90(1, (2, 3)))
+    torch.testing.assert_close(fused, plain, rtol=0, atol=1e-3 * plain.abs().max().item())
+    torch.testing.assert_close(turned, fused, rtol=0, atol=1e-4 * fused.abs().max().item())
 
 
 def squares(n: int, cache: Path, size: int = 48) -> ImageStore:

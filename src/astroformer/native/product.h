@@ -3,9 +3,9 @@
 //
 // All is for a K: 1 for any matrix; 2 or 4 for one that commutes with K flips and half turns of the image, whose
 // channels come in groups, one for each element of the whole group of flips and turns (network/group.py). The K commute
-// with each other, so with their characters, x^(chi) = sum over k of chi(k) x(k), such a matrix falls into K matrices of
-// a Kth of the channels each way, and a product is a Kth of the multiplications. Rows of channels are kept as K planes
-// then, one for each chi (`Lanes::put`).
+// with each other, so with their characters, x^(chi) = sum over k of chi(k) x(k), such a matrix falls into K matrices,
+// of a Kth of the channels each way, and a product is a Kth of the multiplications (Bokman, Nordstrom & Kahl, arXiv
+// 2502.05169, for the mirror). Rows of channels are kept as K planes then, one for each chi (`Lanes::put`).
 
 #pragma once
 
@@ -98,9 +98,9 @@ struct Lanes {
         return K == 1 || (V % GROUP == 0 && narrow % V == 0 && wide % (K * V) == 0);
     }
 
-    // The lane that comes to a place. The elements of d4 are (quarter turns, flipped), in the order of network/group.py:
-    // 0 to 3, then 0 to 3 flipped. Those of the K are no turn, a half turn, a flip and both; multiplied by one quarter
-    // turn they are the other kind of a group.
+    // The lane that comes to a place. The elements of d4 are (quarter turns, flipped), in the order of
+    // network/group.py: 0 to 3, then 0 to 3 flipped. Those of the K are no turn, a half turn, a flip and both;
+    // multiplied by one quarter turn they are the other kind of a group.
     static constexpr int lane(int place) {
         constexpr int D4[8] = {0, 2, 4, 6, 1, 3, 7, 5};
         const int j = place % KINDS, k = place / KINDS, own = GROUP / K;

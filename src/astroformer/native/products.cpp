@@ -5,9 +5,9 @@
 // input, of its wide maps, a multiple of 16, and of its output. K, as in product.h, is 1, or how many flips and half
 // turns the weights commute with.
 //
-// Pixels come in units of so many, the last may have fewer: those of an image where there is a gate, whose sums are kept
-// apart, else of some small images or of a large one. Sums are of a unit's pixels, (units, k, C). Gradients of weights
-// are added up in as many parts as there are threads, so their last bits depend on that number.
+// Pixels come in units of so many, the last may have fewer: those of an image where there is a gate, whose sums are
+// kept apart, else of some small images or of a large one. Sums are of a unit's pixels, (units, k, C). Gradients of
+// weights are added up in as many parts as there are threads, so their last bits depend on that number.
 
 #include <omp.h>
 

@@ -47,7 +47,7 @@ class AstroformerConfig:
         mlp_ratio: hidden over outer width in the MLP of Transformer blocks.
         group: under which flips and turns of the image its maps transform (`group.py`): `d4`, quarter turns and
             flips, `mirror`, the swap of left and right, or `none`. Channels then come in groups of 8 or 2, and weights
-            are equal along the orbits of the group, at the same cost.
+            are equal along the orbits of the group, at the same cost or less.
         equivariance: what makes the network commute with integer circular shifts, exactly: `frame`, the image
             is moved to where its frame was, as far as that shows, in eval mode (`framing.py`; `Frame.fit` learns it);
             `centre`, what

@@ -216,6 +216,12 @@ class Loop:
                 raise UserError(f"checkpointing: {kind} has no blocks to compute again; set it to false.")
             enable()
         network = network.to(device).to(memory_format=torch.channels_last)
+        config = getattr(network, "config", None)
+        self._config = config if isinstance(config, AstroformerConfig) else None
+        group = "none" if self._config is None else self._config.group
+        self.tie = None if group == "none" else Tie(network, group)
+        if self.tie is not None:
+            self.tie.start(network)  # nothing new to one that is tied, and its steps need that
         self.average = AveragedNetwork(network, decay=0.0) if recipe.ema else None
         if recipe.speed == "fused" and not fuse(network) and (reason := why_not_fused()):
             self.reporter.say(f"speed: plain, not fused as the recipe says: {reason}")  # resumed on another machine
@@ -229,10 +235,6 @@ class Loop:
             momentum=recipe.momentum,
         )
         self.plain = network
-        config = getattr(network, "config", None)
-        self._config = config if isinstance(config, AstroformerConfig) else None
-        group = "none" if self._config is None else self._config.group
-        self.tie = None if group == "none" else Tie(network, group)
         self._parameters = list(network.parameters())  # to find them takes longer than to clip them
         # Both are where they belong; to place them, accelerate imports torch's distributed tensors: half a second.
         self.network, self.optimizer = accelerator.prepare(network, optimizer, device_placement=[False, False])

@@ -40,7 +40,7 @@ _DEFAULT_MINUTES = 10.0
 _FEW = 5000
 _FEW_WORDS = {"layout": "CCCC", "channel_attention": "none"}
 # Up to so many the network's weights are tied under the flips and turns of the augmentation: at 500 that gains much or
-# costs nothing, at 5,000 it loses (docs/experiments.md).
+# costs nothing, at 1,000 and 2,000 nothing, at 5,000 it loses (docs/experiments.md).
 _VERY_FEW = 1000
 _WORTHWHILE = 1.3  # times as fast bfloat16 products have to be
 
