@@ -73,7 +73,11 @@ void for_panels(int64_t columns, Work block) {
 // Vectors of lanes that a Map names, constants, so that the compiler finds the instruction.
 template <class Map, int... L>
 Vec chosen(Vec a, Vec b, std::integer_sequence<int, L...>) {
+#ifdef __clang__
+    return __builtin_shufflevector(a, b, Map::of(L)...);
+#else
     return __builtin_shuffle(a, b, Ints{Map::of(L)...});
+#endif
 }
 template <class Map>
 Vec chosen(Vec a, Vec b) {
