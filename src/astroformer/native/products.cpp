@@ -96,7 +96,7 @@ void take(Tile<K>& from, int64_t i, int64_t C, Vectors vector, Floats one) {
     for (; c < C; ++c) one(c, *from.at(i, c));
 }
 
-constexpr auto WIDE = [](auto...) { return 0.0f; };  // for what is left of wide maps: nothing
+constexpr auto NONE_LEFT = [](auto...) { return 0.0f; };  // wide maps are whole vectors
 
 template <int K>
 void normalize(const float* x, Norm norm, Tile<K>& to, int64_t i, int64_t C) {
@@ -132,7 +132,7 @@ void expand(const float* x, Norm norm, const float* weight, const float* shift, 
                         accumulate(sum[0] + c, d);
                         accumulate(sum[1] + c, d * d);
                     };
-                    take(made, i, M, keep, WIDE);
+                    take(made, i, M, keep, NONE_LEFT);
                 }
                 sum.add();
             });
@@ -157,7 +157,7 @@ void project(const float* y, Norm norm, const float* gate, const float* weight, 
                         const Vec value = gelu(load(norm.a + c) * load(from + c) + load(norm.b + c));
                         return gate ? value * load(gate + which * M + c) : value;
                     };
-                    put(z, i, M, make, WIDE);
+                    put(z, i, M, make, NONE_LEFT);
                 }
                 multiply(factor, z, rows, made);
                 for (int64_t i = 0; i < rows; ++i) {
@@ -262,7 +262,7 @@ void expand_backward(const float* dh, const float* y, Norm norm1, NormBackward b
                             const Vec correction = load(back1.p + c) + load(back1.q + c) * load(y + at + c);
                             return load(norm1.a + c) * load(dh + at + c) - correction;
                         };
-                        put(dy, i, M, make, WIDE);
+                        put(dy, i, M, make, NONE_LEFT);
                     }
                     gradient.add(part, n.at(0), n.row, n.plane, dy.at(0), dy.row, dy.plane, rows);
                     multiply(factor, dy, rows, made);
