@@ -248,6 +248,24 @@ def test_the_kernels_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> N
         assert all(torch.equal(a, b) for a, b in zip(made[0], other, strict=True))
 
 
+def test_tied_weights_take_the_smaller_products() -> None:
+    """They read one column of each orbit alone; so of weights that are not tied they make something else."""
+    made = network(group="mirror")
+    fuse(made)
+    assert {block.mirrors for block in made.modules() if isinstance(block, FusedMBConv)} == {2}
+    x_RI, norm_4I = torch.randn(64, 16), torch.rand(4, 16)
+    untied_MI, shift_M = torch.randn(64, 16), torch.zeros(64)
+    tied_MI = (untied_MI + untied_MI.view(32, 2, 8, 2).flip(1, 3).reshape(64, 16)) / 2
+    for weight_MI, same in ((tied_MI, True), (untied_MI, False)):
+        outs = []
+        for mirrors in (1, 2):
+            outs.append(torch.empty(64, 64))
+            native.Kernels("products", torch.float32)(
+                "expand", x_RI, norm_4I, weight_MI, shift_M, outs[-1], torch.empty(1, 2, 64), 64, 64, 16, 64, mirrors
+            )
+        assert torch.allclose(outs[0], outs[1], atol=1e-4) == same
+
+
 @pytest.mark.parametrize("settings", [SETTINGS["as it is"], SETTINGS["no gate"]])
 def test_more_threads_than_there_is_work_for_give_the_same(settings: dict[str, Any]) -> None:
     """They add the gradients of a product's weights up in groups, as many as there are threads."""
