@@ -79,12 +79,13 @@ def measure_of(row: Row) -> str:
     return f"{length_of(row)} a run" + (f" on {place}" if place else "")
 
 
-def grouped(rows: list[Row], kind: str) -> dict[tuple[str, str], list[Row]]:
-    """Rows by (cell, `measure_of`), cells in the order of the grid."""
-    groups: dict[tuple[str, str], list[Row]] = {}
+def grouped(rows: list[Row], kind: str) -> dict[tuple[str, str, int], list[Row]]:
+    """Rows by (cell, `measure_of`, images measured on), cells in the order of the grid."""
+    groups: dict[tuple[str, str, int], list[Row]] = {}
     for row in rows:
         if row["kind"] == kind:
-            groups.setdefault((str(Cell(row["data"], row["per_class"])), measure_of(row)), []).append(row)
+            cell = str(Cell(row["data"], row["per_class"]))
+            groups.setdefault((cell, measure_of(row), row["images"]["test"]), []).append(row)
     order = list(CELLS)
     return dict(sorted(groups.items(), key=lambda g: (order.index(g[0][0]) if g[0][0] in order else 99, g[0][1])))
 
@@ -93,10 +94,9 @@ def table(rows: list[Row], kind: str = "run") -> str:
     """Every cell and length as Markdown: mean ± sd (95 % interval); n seeds; differences paired by seed."""
     parts = []
     images = "test images" if kind == "run" else "images to choose by"
-    for (cell, measure), some in grouped(rows, kind).items():
+    for (cell, measure, test), some in grouped(rows, kind).items():
         arms = arms_of(some)
         best = next((arm for arm in arms if arm[0] != OURS), None)
-        test = some[0]["images"]["test"]
         lines = [
             f"**{cell}**, {measure}, {test:,} {images}",
             "",
@@ -151,7 +151,7 @@ def against_table(rows: list[Row], words: str) -> str:
     scores = (("balanced_accuracy", 100, 1), ("balanced_accuracy_views", 100, 1), ("nll", 1, 3), ("ece", 100, 1))
     for kind in ("develop", "run"):
         images = "" if kind == "run" else " (to choose by)"
-        for (cell, measure), some in grouped([row for row in rows if row["model"] == OURS], kind).items():
+        for (cell, measure, _), some in grouped([row for row in rows if row["model"] == OURS], kind).items():
             arms = arms_of(some)
             first = next((arm for arm in arms if arm[2] == words and arm[3] == 1), None)
             for arm, by_seed in arms.items() if first is not None and len(arms) > 1 else ():
@@ -187,7 +187,7 @@ def tune_table(rows: list[Row]) -> str:
         "| data | length | network | setting | balanced accuracy, % | NLL | n | |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for (cell, measure), some in grouped(rows, "tune").items():
+    for (cell, measure, _), some in grouped(rows, "tune").items():
         for model in dict.fromkeys(row["model"] for row in some):
             names = list(dict.fromkeys(row["setting"] for row in some if row["model"] == model))
             taken = chosen_setting(some, CELLS[cell], model, names) if cell in CELLS else ""
@@ -270,7 +270,7 @@ def _figure(panels: int, columns: int, height: float) -> tuple[Any, list[Any]]:
 
 def _main_cells(rows: list[Row]) -> dict[str, list[Row]]:
     """The rows of the cells of tier 1; where there are none, of the first four others."""
-    cells = {cell: some for (cell, _), some in grouped(rows, "run").items()}
+    cells = {cell: some for (cell, *_), some in grouped(rows, "run").items()}
     main = {cell: some for cell, some in cells.items() if CELLS.get(cell) in CELLS_1}
     return main or dict(list(cells.items())[:4])
 
@@ -312,7 +312,7 @@ def _name_lines(axis: Any, title: str, names: list[str]) -> None:
 
 def _draw_study(rows: list[Row], study: Study, measure: str) -> Any:
     """A panel a cell: balanced accuracy of each seed of each arm, their mean and its 95 % interval."""
-    cells = {cell: some for (cell, _), some in grouped(rows, "run").items()}
+    cells = {cell: some for (cell, *_), some in grouped(rows, "run").items()}
     named = {words: name for name, words in study.arms.items()}
     figure, axes = _figure(len(cells), 3, 1.1 + 0.3 * len(named))
     for axis, (cell, some) in zip(axes, cells.items(), strict=True):
