@@ -25,8 +25,8 @@ Row = dict[str, Any]
 class DataSet:
     """Sources as `open_source` knows them (`{a}` and `{b}` bound the images a class), the kind of image, and how many
     images a class there are to train on. A source with `named` is downloaded, others lie in the data folder. `develop`
-    bounds the images a class of the source to train on that recipes are chosen by, in splits that end before them. (Rows of
-    before 2026-11-26 have 100 a class of CIFAR-10; tables keep them apart.)"""
+    bounds the images a class of the source to train on that recipes are chosen by, in splits that end before them (of
+    CIFAR-10 they were 100 a class once, and tables keep those rows apart)."""
 
     train: str
     test: str

@@ -146,7 +146,8 @@ def test_every_kind_of_source_end_to_end(run, tmp_path: Path, kind: str, channel
 
 def test_settings_come_from_recipe_and_options_and_end_up_in_the_run_folder(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "r.yaml").write_text("minutes: 3\nbatch_size: 16\naugment:\n  preset: photo\n  noise: 0.02\n")
-    words = (*TINY, "--recipe", "r.yaml", "--clip", "none", "--augment.policy", "randaugment", "--quiet")
+    words = (*TINY, "--recipe", "r.yaml", "--clip", "none", "--augment.policy", "randaugment")
+    words += ("--augment.mix-probability=0.25", "--quiet")
     said = run("train", "mock-galaxies:40", *words, "--out", "run")
     assert said.status == 0, said.err
     assert said.err == ""  # quiet
@@ -154,6 +155,7 @@ def test_settings_come_from_recipe_and_options_and_end_up_in_the_run_folder(run,
     assert (recipe.epochs, recipe.minutes, recipe.batch_size, recipe.clip) == (1, None, 16, None)
     assert (recipe.augment.noise, recipe.augment.flip_vertical) == (0.02, 0)
     assert (recipe.augment.policy, recipe.augment.policy_epochs) == ("randaugment", 0)  # asked for, so applied
+    assert (recipe.augment.cutmix, recipe.augment.mix_probability, recipe.augment.mix_epochs) == (1, 0.25, 0)
     again = run("train", "mock-galaxies:40", *TINY, "--out", "run")
     assert "run folder 'run' is not empty" in again.refusal()
 

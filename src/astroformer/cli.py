@@ -642,11 +642,9 @@ def _starting_recipe(rest: list[str], given: set[str]) -> Recipe:
         recipe = recipe.model_copy(update={"epochs": None})
     if "epochs" in given and "minutes" not in given:
         recipe = recipe.model_copy(update={"minutes": None})
-    # A policy that is asked for is applied; that of a preset asks how long the run is.
-    named = {word.partition("=")[0].replace("_", "-") for word in rest}
-    if "--augment.policy" in named and "--augment.policy-epochs" not in named:
-        recipe = recipe.model_copy(update={"augment": recipe.augment.model_copy(update={"policy_epochs": 0})})
-    return recipe
+    named = (word.partition("=")[0].replace("-", "_").partition("__augment.") for word in rest)
+    augment = recipe.augment.asked_for([name for before, flag, name in named if flag and not before])
+    return recipe.model_copy(update={"augment": augment})
 
 
 if __name__ == "__main__":

@@ -465,14 +465,18 @@ def test_erasing_changes_the_rectangle_alone(fill: str) -> None:
 # -- policies
 
 
-def test_without_its_policy_an_augmenter_does_all_else() -> None:
+def test_a_short_run_has_neither_policy_nor_mixing_and_all_else() -> None:
     x_BCHW = torch.randint(0, 256, (6, 3, 12, 12), dtype=torch.uint8)
     index_B = torch.arange(6)
     plain = augmenter(policy="none", noise=0.1, size=(12, 12))
-    without = augmenter(policy="trivialaugment", noise=0.1, size=(12, 12)).without_policy
-    assert torch.equal(without.transform(x_BCHW, index_B, 3), plain.transform(x_BCHW, index_B, 3))
-    assert plain.without_policy is plain
-    assert without.without_policy is without
+    long = augmenter(policy="trivialaugment", policy_epochs=9, cutmix=1.0, mix_epochs=20, noise=0.1, size=(12, 12))
+    short = long.at_length(8.9)
+    assert torch.equal(short.transform(x_BCHW, index_B, 3), plain.transform(x_BCHW, index_B, 3))
+    assert not torch.equal(long.at_length(9).transform(x_BCHW, index_B, 3), plain.transform(x_BCHW, index_B, 3))
+    assert [long.at_length(epochs).mixes for epochs in (9, 19.9, 20)] == [False, False, True]
+    assert long.at_length(20) is long
+    assert long.at_length(1) is short
+    assert plain.at_length(0) is plain
 
 
 @pytest.mark.parametrize(("policy", "count"), [("randaugment", 15), ("trivialaugment", 14)])

@@ -398,13 +398,17 @@ def squares(n: int, cache: Path, size: int = 48) -> ImageStore:
 
 
 @pytest.mark.parametrize(("epochs", "applied"), [(4, False), (5, True), (9, True)])
-def test_a_policy_waits_for_a_run_that_is_long_enough(tmp_path: Path, epochs: int, applied: bool) -> None:
-    policy = {"policy": "trivialaugment", "policy_epochs": 5}
+@pytest.mark.parametrize(
+    ("strong", "least"), [({"policy": "trivialaugment"}, "policy_epochs"), ({"mixup": 0.5}, "mix_epochs")]
+)
+def test_a_policy_and_mixing_wait_for_a_run_that_is_long_enough(
+    tmp_path: Path, strong: dict[str, Any], least: str, epochs: int, applied: bool
+) -> None:
     network, plain, always = Small(2), Small(2), Small(2)
     store = squares(8, tmp_path, size=16)
-    make_loop(network, store, recipe(epochs=epochs, augment=policy)).fit()
+    make_loop(network, store, recipe(epochs=epochs, augment={**strong, least: 5})).fit()
     make_loop(plain, store, recipe(epochs=epochs, augment={})).fit()
-    make_loop(always, store, recipe(epochs=epochs, augment={"policy": "trivialaugment"})).fit()
+    make_loop(always, store, recipe(epochs=epochs, augment=strong)).fit()
     same_as = always if applied else plain
     assert all(torch.equal(x, y) for x, y in zip(network.seen, same_as.seen, strict=True))
     assert not torch.equal(plain.seen[0], always.seen[0])
@@ -596,7 +600,9 @@ def test_by_the_clock_a_run_foresees_its_length_though_small_images_go_faster(
 ) -> None:
     network, chosen = Small(2), []
     monkeypatch.setattr(
-        Loop, "_choose_policy", lambda loop, progress: chosen.append(loop._length(progress) / loop.steps_per_epoch)
+        Loop,
+        "_choose_augmentation",
+        lambda loop, progress: chosen.append(loop._length(progress) / loop.steps_per_epoch),
     )
 
     def tick(calls: int) -> None:
@@ -611,7 +617,7 @@ def test_by_the_clock_a_run_foresees_its_length_though_small_images_go_faster(
 
 
 def test_by_the_clock_a_policy_is_taken_up_when_the_run_will_be_long_enough(tmp_path: Path, clock: list[float]) -> None:
-    policy = {"policy": "trivialaugment", "policy_epochs": 5}
+    policy = {"policy": "trivialaugment", "policy_epochs": 5, "mixup": 0.5, "mix_epochs": 5}
     for seconds, applied in ((2.0, False), (1.0, True)):  # a step of 32 seconds, four an epoch
         network, plain = Small(2), Small(2)
         ticking(network, clock, seconds)
@@ -625,7 +631,8 @@ def test_by_the_clock_a_policy_is_taken_up_when_the_run_will_be_long_enough(tmp_
         alike = [torch.equal(x, y) for x, y in zip(network.seen, plain.seen, strict=False)]
         assert all(alike[:4])
         assert all(alike[4:]) != applied
-        assert said == ["trivialaugment: on, since the run has some 8 epochs"] * applied
+        names = ("trivialaugment", "mixing of images")
+        assert said == [f"{name}: on, since the run has some 8 epochs" for name in names if applied]
 
 
 def test_a_resumed_run_counts_the_time_that_had_passed(tmp_path: Path, clock: list[float]) -> None:

@@ -98,12 +98,17 @@ def test_presets_and_words_that_change_them() -> None:
     assert load_recipe("photo").augment == PRESETS["photo"]
 
 
-def test_a_policy_that_is_asked_for_is_applied_however_short_the_run() -> None:
+def test_a_policy_and_mixing_that_are_asked_for_are_applied_however_short_the_run() -> None:
     for name in ("sky", "photo"):
         assert make_recipe({"augment": name}).augment.policy_epochs > 0
         assert make_recipe({"augment": {"preset": name, "policy": "trivialaugment"}}).augment.policy_epochs == 0
     asked = {"preset": "sky", "policy": "randaugment", "policy_epochs": 9}
     assert make_recipe({"augment": asked}).augment.policy_epochs == 9
+    photo = PRESETS["photo"]
+    assert photo.mix_epochs > photo.policy_epochs
+    for word in ("mixup", "cutmix", "mix_probability", "mix_switch"):
+        asked = make_recipe({"augment": {"preset": "photo", word: 0.25}}).augment.model_dump()
+        assert asked == {**photo.model_dump(), word: 0.25, "mix_epochs": 0}
 
 
 @pytest.mark.parametrize(

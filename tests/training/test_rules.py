@@ -165,6 +165,27 @@ def test_a_gpu_gets_a_larger_network_and_image(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has_bf16=has_bf16: has_bf16)
         recipe = decide(make_recipe({"crop": 1.0, "augment": "none"}), images_of(noise(9, 200, 200, 1)))[0]
         assert (recipe.image_size, recipe.model, recipe.precision) == (128, "astroformer_nano", precision)
+        assert recipe.network.strides is None
+
+
+def test_on_a_gpu_small_images_keep_fine_maps_and_small_steps_are_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+
+    def made(side: int, device: str = "cuda", **settings: Any) -> tuple[Any, str]:
+        monkeypatch.setattr(rules, "pick_device", lambda name: device)
+        recipe = make_recipe({"crop": 1.0, "augment": "photo", "speed": "plain", **settings})
+        decided = decide(recipe, images_of(noise(9, side, side, 3)))[0]
+        return decided.network.strides, decided.precision
+
+    fine = (1, 2, 2, 1, 1)
+    assert made(28) == made(32) == made(47) == (fine, "no")
+    assert made(48) == (None, "no")
+    assert made(200) == (None, "bf16")
+    assert made(200, image_size=32) == (fine, "no")
+    assert made(32, batch_size=128) == (fine, "bf16")
+    assert made(32, precision="bf16", network={"strides": [2, 2, 2, 2, 2]}) == ((2, 2, 2, 2, 2), "bf16")
+    assert made(32, model="astroformer_nano") == (None, "bf16")
+    assert made(32, device="cpu")[0] is None
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])

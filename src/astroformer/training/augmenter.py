@@ -12,7 +12,6 @@ operations of the policy, K classes.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -57,13 +56,14 @@ class Augmenter:
             seed=seed,
         )
         self._native = NativeBatch(settings, self._mixer, seed=seed, size=size)
+        self._shorter: dict[Augment, Augmenter] = {settings: self}
 
-    @functools.cached_property
-    def without_policy(self) -> Augmenter:
-        """All that this one does but its policy's operations."""
-        if self.settings.policy == "none":
-            return self
-        return Augmenter(self.settings.model_copy(update={"policy": "none"}), seed=self.seed, size=self.size)
+    def at_length(self, epochs: float) -> Augmenter:
+        """Of a run of so many epochs (`Augment.at_length`); the same one each time."""
+        settings = self.settings.at_length(epochs)
+        if settings not in self._shorter:
+            self._shorter[settings] = Augmenter(settings, seed=self.seed, size=self.size)
+        return self._shorter[settings]
 
     @property
     def mixes(self) -> bool:

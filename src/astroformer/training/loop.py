@@ -252,7 +252,7 @@ class Loop:
         self.steps_per_epoch = count_steps(len(train), recipe.batch)
         self.state = State()
         self._progress = 0.0  # at the step being made
-        self._policy = False  # whether this epoch's images go through the policy
+        self._expected_epochs = 0.0  # of the whole run; as many as it ever seemed to have
         self._plan = np.empty(0, np.int64), np.zeros(1, np.int64)  # of the epoch: its ring, and where steps begin
         self._ready: _Ready | None = None  # images of this step and of some that come, on a GPU
         self._readies = device.type == "cuda" and not isinstance(self.stored, Streamed) and recipe.parts == 1
@@ -306,7 +306,7 @@ class Loop:
         labels_N = torch.from_numpy(self.train.labels)
         progress = self.progress()  # read once a step: the clock must not end the run between two decisions
         while True:
-            self._choose_policy(progress)
+            self._choose_augmentation(progress)
             ring = self._ring()
             bounds = np.linspace(0, len(self.train), self.steps_per_epoch + 1).round().astype(int)
             self._plan, self._ready = (ring, bounds), None
@@ -472,19 +472,23 @@ class Loop:
         decay = math.exp(-1.0 / max(self.recipe.ema * self._length(progress), 1e-6))
         return min(decay, (1 + updates) / (10 + updates))
 
-    def _choose_policy(self, progress: float) -> None:
-        """Takes up the policy, for good, once the run is seen to be long enough: by the clock nobody knows before."""
-        augment, epochs = self.recipe.augment, self._length(progress) / self.steps_per_epoch
-        if self._policy or epochs < augment.policy_epochs:
+    def _choose_augmentation(self, progress: float) -> None:
+        """Takes up the policy and mixing, for good, once the run is seen to be long enough for them: by the clock
+        nobody knows before."""
+        before, epochs = self._expected_epochs, self._length(progress) / self.steps_per_epoch
+        if epochs <= before:
             return
-        self._policy = True
-        if augment.policy != "none" and augment.policy_epochs:
-            self.reporter.say(f"{augment.policy}: on, since the run has some {epochs:.0f} epochs")
+        self._expected_epochs = epochs
+        augment = self.recipe.augment
+        mixing = "mixing of images" if self.augmenter.mixes else "none"
+        for name, least in ((augment.policy, augment.policy_epochs), (mixing, augment.mix_epochs)):
+            if name != "none" and before < least <= epochs:
+                self.reporter.say(f"{name}: on, since the run has some {epochs:.0f} epochs")
 
     def _augmenter_now(self) -> Augmenter:
         early = self._progress < self.recipe.progressive
         augmenter = self.small_augmenter if early and self.small_augmenter else self.augmenter
-        return augmenter if self._policy else augmenter.without_policy
+        return augmenter.at_length(self._expected_epochs)
 
     def _batch_of_step(self, keys: np.ndarray[Any, Any], labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """`_batch` of all images of this step.

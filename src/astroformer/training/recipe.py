@@ -199,8 +199,7 @@ class Recipe(BaseModel):
             rest = {k: v for k, v in value.items() if k != "preset"}
             if value["preset"] not in PRESETS:
                 raise unknown_name("augmentation preset", value["preset"], PRESETS)
-            anyway = {"policy_epochs": 0} if "policy" in rest else {}  # a policy that is asked for is applied
-            return {**PRESETS[value["preset"]].model_dump(), **anyway, **rest}
+            return {**PRESETS[value["preset"]].asked_for(rest).model_dump(), **rest}
         return value
 
     @model_validator(mode="after")

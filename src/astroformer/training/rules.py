@@ -42,6 +42,11 @@ _FEW_WORDS = {"layout": "CCCC", "channel_attention": "none"}
 # Up to so many the network's weights are tied under the flips and turns of the augmentation: at 500 that gains much or
 # costs nothing, at 1,000 and 2,000 nothing, at 5,000 it loses (docs/experiments.md).
 _VERY_FEW = 1000
+# On a GPU a small map costs as much as a larger one: images of fewer px a side keep their size in the stem and the last
+# two stages, and steps of nano on fewer px are made in float32, as bfloat16 adds operations (docs/experiments.md).
+_SMALL_IMAGE = 48
+_FINE_STRIDES = (1, 2, 2, 1, 1)
+_SMALL_STEP = 2**17
 _WORTHWHILE = 1.3  # times as fast bfloat16 products have to be
 
 
@@ -57,14 +62,16 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8 (of
       the product of the strides, for an equivariant network that needs such sizes); with a group one more than a
       multiple of that product, such as 57, so that the network has its symmetry exactly, but never below 32.
-    - model: atto on a CPU; on a GPU nano. Where nothing of the network is asked for, up to 5,000 images are learned by
-      convolutions alone, without channel attention, and up to 1,000 with weights that are tied under the flips and
-      turns of the augmentation (`network.group`); more by the paper's C-C-C-T.
+    - model: atto on a CPU; on a GPU nano, and of images of less than 48 px a side with strides 1, 2, 2, 1, 1. Where
+      nothing of the network is asked for, up to 5,000 images are learned by convolutions alone, without channel
+      attention, and up to 1,000 with weights that are tied under the flips and turns of the augmentation
+      (`network.group`); more by the paper's C-C-C-T.
     - symmetry of the answers: that of the augmentation. Where it turns by quarters and flips, the mean over turned and
       mirrored views (shift+d4); where it swaps left and right, over the image and its mirror image (shift+mirror); no
       mean where the network answers alike of all of them.
     - speed and precision: fused kernels on a CPU that can have them, in bfloat16 where its matrix products are at least
-      1.3 times as fast; on a GPU steps recorded as CUDA graphs, in bfloat16.
+      1.3 times as fast; on a GPU steps recorded as CUDA graphs, in bfloat16, but those of nano by default in
+      float32 where a batch has less than 2^17 px (8 images of 128 px, 128 of 32 px).
     - batch size: a 64th of the images, at least 16 and at most 64.
     - learning rate: sgd 0.05, muon 2e-3, adamw 4e-3 for atto, for batches of 64 and more; below as the root of the
       batch size (Malladi et al., arXiv 2205.10287); of adamw falling as 1 / width of S4 for wider networks, as the best
@@ -106,6 +113,9 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
                 f"the images vary in the central {settings['crop']:.0%} of each side: cropped to it (--crop 1 to keep "
                 "all)"
             )
+    side = float(np.median([seen.side for seen in sample]))
+    kept = side * (settings.get("crop") or recipe.crop or 1.0)
+    size = recipe.image_size
     model, network = recipe.model, recipe.network
     if model == "auto":
         model = settings["model"] = "astroformer_atto" if device == "cpu" else "astroformer_nano"
@@ -120,12 +130,13 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
             if len(images) <= _VERY_FEW and free and group != "none":
                 network = network.model_copy(update={"group": group})
                 said.append(f"weights: tied so that maps {_FOLLOW[group]} with the image (--network.group none: free)")
+        shown = kept if size is None else size if isinstance(size, int) else min(size)
+        if device == "cuda" and network.strides is None and shown < _SMALL_IMAGE:
+            network = network.model_copy(update={"strides": _FINE_STRIDES})
+            said.append(f"images of {shown:.0f} px: maps kept fine (--network.strides 2 2 2 2 2 for the usual ones)")
     config = dataclasses.replace(VARIANTS[model], **network.words())
-    size = recipe.image_size
     if size is None:
         multiple = math.lcm(8, config.size_multiple)
-        side = float(np.median([seen.side for seen in sample]))
-        kept = side * (settings.get("crop") or recipe.crop or 1.0)
         largest = 64 if device == "cpu" else 128
         size = max(32, int(min(kept, largest)) // multiple * multiple)
         if config.group != "none":
@@ -155,7 +166,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         rate = LEARNING_RATES[recipe.optimizer] * math.sqrt(min(1.0, batch_size / _BATCH))
         width = config.widths[-1]
         settings["learning_rate"] = rate * _NARROW / width if recipe.optimizer == "adamw" else rate
-    step, sentence = _step(recipe, device)
+    pixels = batch_size * (size**2 if isinstance(size, int) else math.prod(size))
+    step, sentence = _step(recipe, device, small=recipe.model == "auto" and pixels < _SMALL_STEP)
     settings |= step
     if "auto" in (recipe.speed, recipe.precision):
         said.append(sentence)
@@ -191,8 +203,9 @@ def _symmetry(wanted: str, own: str, views: int) -> tuple[str, str | None]:
     return "shift+d4", f"answers: averaged over {views} turned and mirrored views of an image ({alone})"
 
 
-def _step(recipe: Recipe, device: str) -> tuple[dict[str, str], str]:
-    """How a training step is computed, `speed` and `precision`, and the line that says so.
+def _step(recipe: Recipe, device: str, *, small: bool) -> tuple[dict[str, str], str]:
+    """How a training step is computed, `speed` and `precision`, and the line that says so; a `small` one is bound by
+    the number of its operations.
 
     What is chosen follows from what the machine has, and on a CPU from how fast it was measured to multiply bfloat16
     matrices: both rates in turn, the best of each, so that load falls on both. The decided recipe keeps the choice; two
@@ -211,7 +224,7 @@ def _step(recipe: Recipe, device: str) -> tuple[dict[str, str], str]:
         speed = "fused" if reason is None else "plain" if ungraphed is not None else "graph"
     why = f" ({reason})" if device == "cpu" and recipe.speed == "auto" and reason is not None else ""
     if precision == "auto" and device == "cuda":
-        precision = "bf16" if torch.cuda.is_bf16_supported() else "no"
+        precision = "bf16" if torch.cuda.is_bf16_supported() and not small else "no"
     elif precision == "auto":
         rates = matrix_rates()
         gain = rates.bfloat16 / rates.float32

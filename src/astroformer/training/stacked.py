@@ -67,7 +67,8 @@ class Stack(Loop):
         self.members, self.recipe, self.train = members, first.recipe, first.train
         self.run_folder, self.reporter, self.stop = first.run_folder, first.reporter, first.stop
         self.accelerator, self.steps_per_epoch = first.accelerator, first.steps_per_epoch
-        self.augmenter, self.small_augmenter, self._policy = first.augmenter, first.small_augmenter, False
+        self.augmenter, self.small_augmenter = first.augmenter, first.small_augmenter
+        self._expected_epochs = 0.0
         self.tie = first.tie
         self.state = copy.deepcopy(first.state)
         self.errors: dict[int, UserError] = {}
@@ -162,7 +163,7 @@ class Stack(Loop):
                 setattr(member.state, name, getattr(state, name))
             for group, own in zip(self.optimizer.param_groups, member.optimizer.param_groups, strict=True):
                 own["lr"], own["weight_decay"] = group["lr"], group["weight_decay"]
-            member._started, member._policy = self._started, self._policy
+            member._started, member._expected_epochs = self._started, self._expected_epochs
             member._window = getattr(member, "_window", self._window)
 
     def _each(self, do: Callable[[Loop], None]) -> None:
