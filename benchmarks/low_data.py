@@ -10,11 +10,11 @@
     python benchmarks/low_data.py --table --plots                      # from the rows that are there
     python benchmarks/low_data.py --against "network.layout=CCCT"      # each pair of our arms: differences, intervals
 
-A run is a process with one thread that trains one network on n images a class for so many minutes (or epochs, or
-training FLOPs), to the end of its schedule, and is then asked once about test images, which chose nothing. `--together`
-runs go on side by side: one a core, or as many as are asked for on a GPU. Minutes are wall-clock, so the machine should
-do nothing else; a row's `cpu_share` says how much of a core it had. One row a run is appended to `low_data.jsonl`; rows
-that are there are not run again, so the same command resumes.
+A run is a process with one thread (or `--threads`) that trains one network on n images a class for so many minutes (or
+epochs, or training FLOPs), to the end of its schedule, and is then asked once about test images, which chose nothing.
+`--together` runs go on side by side: as many as the cores have threads for, or as are asked for on a GPU. Minutes are
+wall-clock, so the machine should do nothing else; a row's `cpu_share` says how much of a core it had. One row a run is
+appended to `low_data.jsonl`; rows that are there are not run again, so the same command resumes.
 
 - **Minutes** are worth what the processor is, so a row of minutes counts for its processor alone (and for its share of
   a GPU): on another one the run is due again, and each has its own table. Epochs and FLOPs are the same everywhere.
@@ -52,8 +52,10 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
@@ -279,15 +281,15 @@ def code_version() -> dict[str, Any]:
 # Many runs -----------------------------------------------------------------------------------------------------------
 
 
-def run_apart(job: Job, data: Path, device: str, symmetry_images: int) -> Row:
-    """`run` in a fresh process with one thread.
+def run_apart(job: Job, data: Path, device: str, symmetry_images: int, threads: int = 1) -> Row:
+    """`run` in a fresh process with so many threads.
 
     Raises:
         RuntimeError: it ended without a row; with the end of what it said.
     """
     command = [sys.executable, __file__, str(data), "--device", device, "--symmetry-images", str(symmetry_images)]
     command += ["--one", json.dumps(asdict(job))]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
         raise RuntimeError(f"{job}: status {done.returncode}: {done.stderr.strip()[-1500:]}")
@@ -457,7 +459,8 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[asking(add_help=False)])
     parser.add_argument("data", type=Path, nargs="?", help="folder with galaxy-zoo2, cifar10, mirabest, tiny-imagenet")
     parser.add_argument("--plan", type=Path, help="file whose lines ask for runs in words such as these; all as one")
-    parser.add_argument("--together", type=int, default=os.cpu_count(), help="runs side by side, one thread each")
+    parser.add_argument("--together", type=int, help="runs side by side; default by the cores")
+    parser.add_argument("--threads", type=int, default=1, help="of a run on a CPU")
     parser.add_argument("--minutes-total", type=float, help="begin no run after so many minutes")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--symmetry-images", type=int, default=SYMMETRY_IMAGES, help="for S-Cons; 0: not measured")
@@ -489,11 +492,15 @@ def main() -> None:
         jobs = planned(arguments.plan, rows) if arguments.plan else jobs_of(arguments, rows)
         check(jobs, arguments.data, arguments.device)
 
-        on_gpu = pick_device(arguments.device) == "cuda"
-        start = Workers(arguments.together) if on_gpu else run_apart
-        place = processor(arguments.device)
-        if on_gpu and arguments.together > 1:
-            place += f", shared by {arguments.together} runs"
+        place, threads = processor(arguments.device), arguments.threads
+        together = arguments.together or max(1, (os.cpu_count() or 1) // threads)
+        start: Callable[[Job, Path, str, int], Row]
+        if pick_device(arguments.device) == "cuda":
+            start = Workers(together)
+            place += f", shared by {together} runs" if together > 1 else ""
+        else:
+            start = partial(run_apart, threads=threads)
+            place += f", {threads} threads" if threads > 1 else ""
 
         def one(job: Job) -> Row:
             return start(job, arguments.data, arguments.device, arguments.symmetry_images)
@@ -502,7 +509,7 @@ def main() -> None:
             jobs,
             arguments.rows,
             one,
-            together=arguments.together,
+            together=together,
             processor=place,
             minutes_total=arguments.minutes_total,
         )

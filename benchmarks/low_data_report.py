@@ -17,7 +17,7 @@ from low_data_studies import STUDIES, Study, arm_name
 from peers import OURS
 from precision import T_95
 
-_WHOLE_CORE = 0.9  # share of a core; with less, other programs took a part of a run's minutes
+_WHOLE_CORE = 0.9  # share of a thread's core; with less, other programs took a part of a run's minutes
 
 # Tables --------------------------------------------------------------------------------------------------------------
 
@@ -129,9 +129,12 @@ def table(rows: list[Row], kind: str = "run") -> str:
                 "–" if best is None or arm == best else difference(100 * differences(by_seed, arms[best])),
             ]
             lines.append(f"| {' | '.join(cells)} |")
-        starved = sum(row["cpu_share"] < _WHOLE_CORE for row in some)
+        starved = sum(row["cpu_share"] < _WHOLE_CORE * row["threads"] for row in some)
         if starved and some[0]["minutes"] is not None:
-            lines += ["", f"{starved} of {len(some)} runs had less than {_WHOLE_CORE:.0%} of a core for their minutes."]
+            lines += [
+                "",
+                f"{starved} of {len(some)} runs had less than {_WHOLE_CORE:.0%} of a core a thread for their minutes.",
+            ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 

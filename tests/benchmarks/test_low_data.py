@@ -174,6 +174,7 @@ def made_row(job: Any, accuracy: float = 0.5, **changes: Any) -> dict[str, Any]:
         "epochs_done": 30,
         "s_cons": 0.9,
         "cpu_share": 1.0,
+        "threads": 1,
         "processor": "P",
         "images": {"train": 50, "test": 224},
         **changes,
@@ -258,7 +259,7 @@ def test_images_to_choose_by_are_in_no_split_and_no_test(tmp_path: Path) -> None
     job = made_job(kind="develop", data="CIFAR-10 (JPEG)", per_class=50, split=1)
     train, images = low_data.source_of(job, tmp_path)
     assert (train, images) == tuple(
-        str(tmp_path / "cifar10" / f"train.npz@per-class={part}") for part in ("50:100", "4500:4600")
+        str(tmp_path / "cifar10" / f"train.npz@per-class={part}") for part in ("50:100", "4500:5000")
     )
     for some in low_data_grid.SETS.values():
         if some.develop is not None and some.test.split("@")[0] in some.train:  # they share a source
@@ -348,9 +349,13 @@ def test_lengths_and_words_stay_apart_and_a_starved_run_is_said() -> None:
     rows.append(made_row(made_job(minutes=None, flops=1e15), 0.9))
     rows.append(made_row(made_job(words="optimizer=muon"), 0.7, cpu_share=0.4))
     rows.append(made_row(made_job(), 0.2, processor="Q"))
+    rows.append(made_row(made_job(), 0.2, processor="R", threads=2, cpu_share=1.7))
+    rows.append(made_row(made_job(), 0.1, images={"train": 50, "test": 9}))
     text = low_data_report.table(rows)
     assert "5 minutes a run on P, 224" in text
     assert "5 minutes a run on Q, 224" in text
+    assert "1 of 1 runs had less than 90% of a core" in text.partition("a run on R")[2]
+    assert "5 minutes a run on P, 9 test images" in text
     assert "**MiraBest, 25 a class**, 1e+15 FLOPs a run" in text
     assert "| astroformer (optimizer=muon) |" in text
     assert "1 of 8 runs had less than 90% of a core" in text

@@ -42,10 +42,9 @@ _FEW_WORDS = {"layout": "CCCC", "channel_attention": "none"}
 # Up to so many the network's weights are tied under the flips and turns of the augmentation: at 500 that gains much or
 # costs nothing, at 1,000 and 2,000 nothing, at 5,000 it loses (docs/experiments.md).
 _VERY_FEW = 1000
-# On a GPU a small map costs as much as a larger one: images of fewer px a side keep their size in the stem and the last
-# two stages, and steps of nano on fewer px are made in float32, as bfloat16 adds operations (docs/experiments.md).
+# On a GPU a small map costs as much as a larger one: images of fewer px a side keep their size in the stem, and
+# steps of nano on fewer px are made in float32, as bfloat16 adds operations (docs/experiments.md).
 _SMALL_IMAGE = 48
-_FINE_STRIDES = (1, 2, 2, 1, 1)
 _SMALL_STEP = 2**17
 _WORTHWHILE = 1.3  # times as fast bfloat16 products have to be
 
@@ -62,8 +61,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8 (of
       the product of the strides, for an equivariant network that needs such sizes); with a group one more than a
       multiple of that product, such as 57, so that the network has its symmetry exactly, but never below 32.
-    - model: atto on a CPU; on a GPU nano, and of images of less than 48 px a side with strides 1, 2, 2, 1, 1. Where
-      nothing of the network is asked for, up to 5,000 images are learned by convolutions alone, without channel
+    - model: atto on a CPU; on a GPU nano, and of images of less than 48 px a side with a stride of 1 in the stem.
+      Where nothing of the network is asked for, up to 5,000 images are learned by convolutions alone, without channel
       attention, and up to 1,000 with weights that are tied under the flips and turns of the augmentation
       (`network.group`); more by the paper's C-C-C-T.
     - symmetry of the answers: that of the augmentation. Where it turns by quarters and flips, the mean over turned and
@@ -132,8 +131,10 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
                 said.append(f"weights: tied so that maps {_FOLLOW[group]} with the image (--network.group none: free)")
         shown = kept if size is None else size if isinstance(size, int) else min(size)
         if device == "cuda" and network.strides is None and shown < _SMALL_IMAGE:
-            network = network.model_copy(update={"strides": _FINE_STRIDES})
-            said.append(f"images of {shown:.0f} px: maps kept fine (--network.strides 2 2 2 2 2 for the usual ones)")
+            usual = VARIANTS[model].strides
+            network = network.model_copy(update={"strides": (1, *usual[1:])})
+            words = " ".join(map(str, usual))
+            said.append(f"images of {shown:.0f} px: maps twice as fine (--network.strides {words} for the usual ones)")
     config = dataclasses.replace(VARIANTS[model], **network.words())
     if size is None:
         multiple = math.lcm(8, config.size_multiple)
