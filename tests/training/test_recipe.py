@@ -105,7 +105,7 @@ def test_a_policy_and_mixing_that_are_asked_for_are_applied_however_short_the_ru
     asked = {"preset": "sky", "policy": "randaugment", "policy_epochs": 9}
     assert make_recipe({"augment": asked}).augment.policy_epochs == 9
     photo = PRESETS["photo"]
-    assert photo.mix_epochs > photo.policy_epochs
+    assert photo.mix_epochs > 0
     for word in ("mixup", "cutmix", "mix_probability", "mix_switch"):
         asked = make_recipe({"augment": {"preset": "photo", word: 0.25}}).augment.model_dump()
         assert asked == {**photo.model_dump(), word: 0.25, "mix_epochs": 0}
