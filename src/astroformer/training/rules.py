@@ -42,9 +42,12 @@ _FEW_WORDS = {"layout": "CCCC", "channel_attention": "none"}
 # Up to so many the network's weights are tied under the flips and turns of the augmentation: at 500 that gains much or
 # costs nothing, at 1,000 and 2,000 nothing, at 5,000 it loses (docs/experiments.md).
 _VERY_FEW = 1000
-# On a GPU a small map costs as much as a larger one: images of fewer px a side keep their size in the stem, and
-# steps of nano on fewer px are made in float32, as bfloat16 adds operations (docs/experiments.md).
+# Images of fewer px a side keep their size in the stem, so that the last map has as many places as that of larger
+# ones: on a GPU, where that costs little, and on a CPU in runs of so many seconds an image by the clock. 500
+# photographs gain by it in 15 minutes (1.8 s), and are not known to in 5 (docs/experiments.md).
 _SMALL_IMAGE = 48
+_SECONDS_AN_IMAGE = 1.5
+# On a GPU steps of nano on fewer px are made in float32, as bfloat16 adds operations.
 _SMALL_STEP = 2**17
 _WORTHWHILE = 1.3  # times as fast bfloat16 products have to be
 
@@ -61,10 +64,10 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8 (of
       the product of the strides, for an equivariant network that needs such sizes); with a group one more than a
       multiple of that product, such as 57, so that the network has its symmetry exactly, but never below 32.
-    - model: atto on a CPU; on a GPU nano, and of images of less than 48 px a side with a stride of 1 in the stem.
-      Where nothing of the network is asked for, up to 5,000 images are learned by convolutions alone, without channel
-      attention, and up to 1,000 with weights that are tied under the flips and turns of the augmentation
-      (`network.group`); more by the paper's C-C-C-T.
+    - model: atto on a CPU, nano on a GPU. With a stride of 1 in the stem for images of less than 48 px a side, on a CPU
+      in runs of at least 1.5 s an image by the clock. Where nothing of the network is asked for, up to 5,000 images are
+      learned by convolutions alone, without channel attention, and up to 1,000 with weights that are tied under the
+      flips and turns of the augmentation (`network.group`); more by the paper's C-C-C-T.
     - symmetry of the answers: that of the augmentation. Where it turns by quarters and flips, the mean over turned and
       mirrored views (shift+d4); where it swaps left and right, over the image and its mirror image (shift+mirror); no
       mean where the network answers alike of all of them.
@@ -130,7 +133,9 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
                 network = network.model_copy(update={"group": group})
                 said.append(f"weights: tied so that maps {_FOLLOW[group]} with the image (--network.group none: free)")
         shown = kept if size is None else size if isinstance(size, int) else min(size)
-        if device == "cuda" and network.strides is None and shown < _SMALL_IMAGE:
+        minutes = settings.get("minutes") or recipe.minutes or 0.0
+        worthwhile = device == "cuda" or 60 * minutes / len(images) >= _SECONDS_AN_IMAGE
+        if worthwhile and network.strides is None and shown < _SMALL_IMAGE:
             usual = VARIANTS[model].strides
             network = network.model_copy(update={"strides": (1, *usual[1:])})
             words = " ".join(map(str, usual))
