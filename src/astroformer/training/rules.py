@@ -42,11 +42,12 @@ _FEW_WORDS = {"layout": "CCCC", "channel_attention": "none"}
 # Up to so many the network's weights are tied under the flips and turns of the augmentation: at 500 that gains much or
 # costs nothing, at 1,000 and 2,000 nothing, at 5,000 it loses (docs/experiments.md).
 _VERY_FEW = 1000
-# Images of fewer px a side keep their size in the stem, so that the last map has as many places as that of larger
-# ones: on a GPU, where that costs little, and on a CPU in runs of so many seconds an image by the clock. 500
-# photographs gain by it in 15 minutes (1.8 s), and are not known to in 5 (docs/experiments.md).
+# Images of fewer px a side are halved in S1, S2 and S3 instead of the stem, S1 and S2: the first maps are twice as fine
+# and the last as they were. A step takes 1.7 times as long on a CPU, where that pays in runs of so many seconds an
+# image by the clock: 500 photographs gain by it in 13 minutes, and are not known to in 5 (docs/experiments.md).
 _SMALL_IMAGE = 48
-_SECONDS_AN_IMAGE = 1.5
+_FINE_STRIDES = (1, 2, 2, 2, 1)
+_SECONDS_AN_IMAGE = 1.0
 # On a GPU steps of nano on fewer px are made in float32, as bfloat16 adds operations.
 _SMALL_STEP = 2**17
 _WORTHWHILE = 1.3  # times as fast bfloat16 products have to be
@@ -64,8 +65,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     - image size: the side in px of what the crop keeps, at most 64 on a CPU and 128 on a GPU, in steps of 8 (of
       the product of the strides, for an equivariant network that needs such sizes); with a group one more than a
       multiple of that product, such as 57, so that the network has its symmetry exactly, but never below 32.
-    - model: atto on a CPU, nano on a GPU. With a stride of 1 in the stem for images of less than 48 px a side, on a CPU
-      in runs of at least 1.5 s an image by the clock. Where nothing of the network is asked for, up to 5,000 images are
+    - model: atto on a CPU, nano on a GPU. With strides of 1, 2, 2, 2, 1 for images of less than 48 px a side, on a CPU
+      in runs of at least 1 s an image by the clock. Where nothing of the network is asked for, up to 5,000 images are
       learned by convolutions alone, without channel attention, and up to 1,000 with weights that are tied under the
       flips and turns of the augmentation (`network.group`); more by the paper's C-C-C-T.
     - symmetry of the answers: that of the augmentation. Where it turns by quarters and flips, the mean over turned and
@@ -136,10 +137,9 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         minutes = settings.get("minutes") or recipe.minutes or 0.0
         worthwhile = device == "cuda" or 60 * minutes / len(images) >= _SECONDS_AN_IMAGE
         if worthwhile and network.strides is None and shown < _SMALL_IMAGE:
-            usual = VARIANTS[model].strides
-            network = network.model_copy(update={"strides": (1, *usual[1:])})
-            words = " ".join(map(str, usual))
-            said.append(f"images of {shown:.0f} px: maps twice as fine (--network.strides {words} for the usual ones)")
+            network = network.model_copy(update={"strides": _FINE_STRIDES})
+            usual = " ".join(map(str, VARIANTS[model].strides))
+            said.append(f"images of {shown:.0f} px: halved late (--network.strides {usual} for the usual maps)")
     config = dataclasses.replace(VARIANTS[model], **network.words())
     if size is None:
         multiple = math.lcm(8, config.size_multiple)
