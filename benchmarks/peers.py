@@ -530,9 +530,8 @@ def trained(
         "epochs": fit.state.epoch,
         "images_seen": fit.state.images,
         "minutes_taken": round(fit.state.elapsed / 60, 4),
-        "cpu_share": round(
-            cpu_seconds / max(fit.state.elapsed, 1e-9), 3
-        ),  # of one core; below the threads: others took the cores
+        # Of one core. Below the number of threads others took the cores.
+        "cpu_share": round(cpu_seconds / max(fit.state.elapsed, 1e-9), 3),
         "image_size": list(size),
         "crop": preprocessing.crop,
         "threads": torch.get_num_threads(),

@@ -512,6 +512,12 @@ def test_a_plan_is_the_runs_of_its_lines_in_one(
     words = ["--rows", rows, "--symmetry-images", 0, "--device", "cpu", "--together", 2]
     command(monkeypatch, data, "--plan", plan, *words)
     assert {low_data_grid.job_of(row) for row in low_data_grid.read_rows(rows)} == set(made)
+    assert {row["threads"] for row in low_data_grid.read_rows(rows)} == {1}
+    by_clock = ("--minutes", 0.01, "--seeds", 1, "--sets", "MiraBest, 25 a class", "--models", "astroformer")
+    command(monkeypatch, data, *by_clock, "--threads", 2, *words)
+    last = low_data_grid.read_rows(rows)[-1]
+    assert last["threads"] == 2
+    assert last["processor"].endswith(", 2 threads")
     plan.write_text("--epochs 1\n--epoch 1 --modles astroformer\n")
     with pytest.raises(SystemExit):
         command(monkeypatch, data, "--plan", plan, *words)
