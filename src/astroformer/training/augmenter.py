@@ -56,14 +56,15 @@ class Augmenter:
             seed=seed,
         )
         self._native = NativeBatch(settings, self._mixer, seed=seed, size=size)
-        self._shorter: dict[Augment, Augmenter] = {settings: self}
+        self._shorter: dict[tuple[bool, bool], Augmenter] = {(True, True): self}
 
     def at_length(self, epochs: float) -> Augmenter:
         """Of a run of so many epochs (`Augment.at_length`); the same one each time."""
-        settings = self.settings.at_length(epochs)
-        if settings not in self._shorter:
-            self._shorter[settings] = Augmenter(settings, seed=self.seed, size=self.size)
-        return self._shorter[settings]
+        # Asked at every step: to compare two numbers takes less than to make settings.
+        long = epochs >= self.settings.policy_epochs, epochs >= self.settings.mix_epochs
+        if long not in self._shorter:
+            self._shorter[long] = Augmenter(self.settings.at_length(epochs), seed=self.seed, size=self.size)
+        return self._shorter[long]
 
     @property
     def mixes(self) -> bool:
