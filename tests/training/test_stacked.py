@@ -62,7 +62,7 @@ def loop(seed: int, store: ImageStore, run: RunFolder | None = None, group: str 
         "progressive": 0.5,
         "class_weights": "auto",
         "evaluations": 2,
-        "augment": {"mixup": 0.4, "erasing": 0.5, "brightness": 0.2},
+        "augment": {"mixup": 0.4, "mix_epochs": 2, "erasing": 0.5, "brightness": 0.2},
         "seed": seed,
         **changes,
     }
