@@ -168,6 +168,12 @@ class Recipe(BaseModel):
         return self.batch_size
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """`image_size` of a decided recipe, height and width in px."""
+        assert self.image_size is not None, "the recipe is not decided"
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
     def parts(self) -> int:
         """Parts that a process computes its share of a batch in."""
         return self.accumulate or 1

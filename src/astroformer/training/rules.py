@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -19,12 +19,12 @@ from astroformer.classifier import pick_device
 from astroformer.errors import UserError
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.sources import LabelledImages
-from astroformer.network import VARIANTS
+from astroformer.network import VARIANTS, AstroformerConfig
 from astroformer.system import matrix_rates, usable_cores
 from astroformer.training.augment import Augment
 from astroformer.training.fused import why_not_fused
 from astroformer.training.graphed import why_not_graphed
-from astroformer.training.recipe import Recipe, make_recipe
+from astroformer.training.recipe import NetworkSettings, Recipe, make_recipe
 
 # A sample is enough for shapes, channels and where the frames vary; it costs about half a second.
 _SAMPLE = 256
@@ -51,6 +51,7 @@ _SECONDS_AN_IMAGE = 1.0
 # On a GPU steps of nano on fewer px are made in float32, as bfloat16 adds operations.
 _SMALL_STEP = 2**17
 _WORTHWHILE = 1.3  # times as fast bfloat16 products have to be
+_Settled: TypeAlias = tuple[dict[str, Any], list[str]]  # settings that were open, and what is said of them
 
 
 def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
@@ -86,6 +87,32 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
             given where none are averaged.
     """
     device = pick_device(recipe.device)
+    sample = _sample(images, device)
+    side = float(np.median([seen.side for seen in sample]))
+    decided, said = recipe, []
+
+    def settle(settings: dict[str, Any], sentences: list[str]) -> None:
+        nonlocal decided
+        decided = decided.model_copy(update=settings)
+        said.extend(sentences)
+
+    if recipe.epochs is None and recipe.minutes is None:
+        length = f"{_DEFAULT_MINUTES:g} minutes (--minutes or --epochs to change)"
+        settle({"minutes": _DEFAULT_MINUTES}, [length])
+    settle(*_preprocessing(decided, sample))
+    settle(*_network(decided, len(images), side, device))
+    settle(*_pace(decided, len(images)))
+    settle(*_step(decided, device, by_default=recipe.model == "auto"))
+    # Checked as a whole once more: what was decided may not go with what was given.
+    return make_recipe(decided.model_dump()), said
+
+
+def _sample(images: LabelledImages, device: str) -> list[_Seen]:
+    """What the rules see of some of the images.
+
+    Raises:
+        UserError: none of them can be read.
+    """
 
     def see(i: int) -> _Seen | None:
         try:
@@ -100,47 +127,35 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
         sample = [seen for seen in pool.map(see, chosen) if seen is not None]
     if not sample:
         raise UserError(f"none of the images of '{images.source}' can be read.")
+    return sample
+
+
+def _preprocessing(recipe: Recipe, sample: list[_Seen]) -> _Settled:
+    """Channels, storage and crop."""
     settings: dict[str, Any] = {}
     said: list[str] = []
-    if recipe.epochs is None and recipe.minutes is None:
-        settings["minutes"] = _DEFAULT_MINUTES
-        said.append(f"{_DEFAULT_MINUTES:g} minutes (--minutes or --epochs to change)")
     if recipe.channels is None:
         settings["channels"] = _channels(sample)
     if recipe.storage is None:
         settings["storage"] = "uint8" if all(seen.dtype == np.uint8 for seen in sample) else "float16"
     if recipe.crop is None:
-        settings["crop"] = measure_crop([seen.reduced_HW for seen in sample])
-        if settings["crop"] < 1:
-            said.append(
-                f"the images vary in the central {settings['crop']:.0%} of each side: cropped to it (--crop 1 to keep "
-                "all)"
-            )
-    side = float(np.median([seen.side for seen in sample]))
-    kept = side * (settings.get("crop") or recipe.crop or 1.0)
-    size = recipe.image_size
-    model, network = recipe.model, recipe.network
+        crop = settings["crop"] = measure_crop([seen.reduced_HW for seen in sample])
+        if crop < 1:
+            said.append(f"the images vary in the central {crop:.0%} of each side: cropped to it (--crop 1 to keep all)")
+    return settings, said
+
+
+def _network(recipe: Recipe, images: int, side: float, device: str) -> _Settled:
+    """Model, what the rules change of it, image size, and the symmetry of the answers, for so many images of `side` px,
+    which the crop has yet to take its share of."""
+    said: list[str] = []
+    kept = side * (recipe.crop or 1.0)
+    model, network, size = recipe.model, recipe.network, recipe.image_size
     if model == "auto":
-        model = settings["model"] = "astroformer_atto" if device == "cpu" else "astroformer_nano"
-        if len(images) <= _FEW and (network.layout, network.channel_attention, network.relative_bias) == (None,) * 3:
-            network = network.model_copy(update=_FEW_WORDS)
-            said.append(
-                f"{len(images):,} images: convolutions in all stages, without channel attention (--network.layout CCCT "
-                "for the paper's network)"
-            )
-            group = _invariance(recipe.augment)
-            free = network.group is None and network.widths is None and network.equivariance not in ("anchor", "input")
-            if len(images) <= _VERY_FEW and free and group != "none":
-                network = network.model_copy(update={"group": group})
-                said.append(f"weights: tied so that maps {_FOLLOW[group]} with the image (--network.group none: free)")
+        model = "astroformer_atto" if device == "cpu" else "astroformer_nano"
         shown = kept if size is None else size if isinstance(size, int) else min(size)
-        minutes = settings.get("minutes") or recipe.minutes or 0.0
-        worthwhile = device == "cuda" or 60 * minutes / len(images) >= _SECONDS_AN_IMAGE
-        if worthwhile and network.strides is None and shown < _SMALL_IMAGE:
-            network = network.model_copy(update={"strides": _FINE_STRIDES})
-            usual = " ".join(map(str, VARIANTS[model].strides))
-            said.append(f"images of {shown:.0f} px: halved late (--network.strides {usual} for the usual maps)")
-    config = dataclasses.replace(VARIANTS[model], **network.words())
+        network, said = _small_data_network(recipe, model, images, shown, device)
+    config = _config(model, network)
     if size is None:
         multiple = math.lcm(8, config.size_multiple)
         largest = 64 if device == "cpu" else 128
@@ -150,7 +165,6 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
             limit = int(min(kept + (config.group == "d4"), largest))
             exact = (limit - 1) // config.total_stride * config.total_stride + 1
             size = exact if exact >= 32 else size
-        settings["image_size"] = size
     if network.symmetry is None:
         own = config.exact_group((size, size) if isinstance(size, int) else size)
         own = own if network.views is None else "none"  # who gives their number wants them
@@ -162,23 +176,50 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
             f"network.views is {network.views}, but with symmetry '{network.symmetry}' no turned views are averaged; "
             "set network.symmetry to shift+d4 or leave views out."
         )
-    settings["network"] = network.model_dump()
+    return {"model": model, "network": network, "image_size": size}, said
+
+
+def _small_data_network(
+    recipe: Recipe, model: str, images: int, side: float, device: str
+) -> tuple[NetworkSettings, list[str]]:
+    """What the rules change of `model`, which nobody asked for, where images are few or small (`side` px)."""
+    network, said = recipe.network, []
+    if images <= _FEW and (network.layout, network.channel_attention, network.relative_bias) == (None,) * 3:
+        network = network.model_copy(update=_FEW_WORDS)
+        said.append(
+            f"{images:,} images: convolutions in all stages, without channel attention (--network.layout CCCT for the "
+            "paper's network)"
+        )
+        group = _invariance(recipe.augment)
+        free = network.group is None and network.widths is None and network.equivariance not in ("anchor", "input")
+        if images <= _VERY_FEW and free and group != "none":
+            network = network.model_copy(update={"group": group})
+            said.append(f"weights: tied so that maps {_FOLLOW[group]} with the image (--network.group none: free)")
+    worthwhile = device == "cuda" or 60 * (recipe.minutes or 0.0) / images >= _SECONDS_AN_IMAGE
+    if worthwhile and network.strides is None and side < _SMALL_IMAGE:
+        network = network.model_copy(update={"strides": _FINE_STRIDES})
+        usual = " ".join(map(str, VARIANTS[model].strides))
+        said.append(f"images of {side:.0f} px: halved late (--network.strides {usual} for the usual maps)")
+    return network, said
+
+
+def _config(model: str, network: NetworkSettings) -> AstroformerConfig:
+    return dataclasses.replace(VARIANTS[model], **network.words())
+
+
+def _pace(recipe: Recipe, images: int) -> _Settled:
+    """Batch size and learning rate."""
+    settings: dict[str, Any] = {}
     batch_size = recipe.batch_size
     if batch_size is None:
-        batch_size = min(max(round(len(images) / 64), 16), _BATCH)
+        batch_size = min(max(round(images / 64), 16), _BATCH)
         # Never fewer than the parts that were asked for.
         batch_size = settings["batch_size"] = max(batch_size, recipe.parts)
     if recipe.learning_rate is None:
         rate = LEARNING_RATES[recipe.optimizer] * math.sqrt(min(1.0, batch_size / _BATCH))
-        width = config.widths[-1]
+        width = _config(recipe.model, recipe.network).widths[-1]
         settings["learning_rate"] = rate * _NARROW / width if recipe.optimizer == "adamw" else rate
-    pixels = batch_size * (size**2 if isinstance(size, int) else math.prod(size))
-    step, sentence = _step(recipe, device, small=recipe.model == "auto" and pixels < _SMALL_STEP)
-    settings |= step
-    if "auto" in (recipe.speed, recipe.precision):
-        said.append(sentence)
-    # Checked as a whole once more: what was decided may not go with what was given.
-    return make_recipe({**recipe.model_dump(), **settings}), said
+    return settings, []
 
 
 _FOLLOW = {"d4": "turn and flip", "mirror": "flip left to right"}
@@ -209,9 +250,9 @@ def _symmetry(wanted: str, own: str, views: int) -> tuple[str, str | None]:
     return "shift+d4", f"answers: averaged over {views} turned and mirrored views of an image ({alone})"
 
 
-def _step(recipe: Recipe, device: str, *, small: bool) -> tuple[dict[str, str], str]:
-    """How a training step is computed, `speed` and `precision`, and the line that says so; a `small` one is bound by
-    the number of its operations.
+def _step(recipe: Recipe, device: str, *, by_default: bool) -> _Settled:
+    """How a training step is computed, `speed` and `precision`; on a GPU a small one of the network that is there
+    `by_default` is bound by the number of its operations.
 
     What is chosen follows from what the machine has, and on a CPU from how fast it was measured to multiply bfloat16
     matrices: both rates in turn, the best of each, so that load falls on both. The decided recipe keeps the choice; two
@@ -230,6 +271,7 @@ def _step(recipe: Recipe, device: str, *, small: bool) -> tuple[dict[str, str], 
         speed = "fused" if reason is None else "plain" if ungraphed is not None else "graph"
     why = f" ({reason})" if device == "cpu" and recipe.speed == "auto" and reason is not None else ""
     if precision == "auto" and device == "cuda":
+        small = by_default and recipe.batch * math.prod(recipe.sides) < _SMALL_STEP
         precision = "bf16" if torch.cuda.is_bf16_supported() and not small else "no"
     elif precision == "auto":
         rates = matrix_rates()
@@ -238,7 +280,8 @@ def _step(recipe: Recipe, device: str, *, small: bool) -> tuple[dict[str, str], 
         precision = "bf16" if speed == "fused" and gain > _WORTHWHILE else "no"
         why = why or f" (this CPU multiplies bfloat16 matrices {gain:.2g} times as fast as float32)"
     name = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision]
-    return {"speed": speed, "precision": precision}, f"speed: {speed} training steps in {name}{why}"
+    said = [f"speed: {speed} training steps in {name}{why}"] if "auto" in (recipe.speed, recipe.precision) else []
+    return {"speed": speed, "precision": precision}, said
 
 
 class _Seen(NamedTuple):

@@ -448,13 +448,12 @@ def _inherit(recipe: Recipe, initial: Classifier) -> Recipe:
 
 def preprocessing_of(recipe: Recipe) -> Preprocessing:
     """The part of the preprocessing that decoding depends on; mean and deviation follow from the decoded store."""
-    size, crop, channels, storage = recipe.image_size, recipe.crop, recipe.channels, recipe.storage
-    assert size is not None, "the recipe is not decided"
+    crop, channels, storage = recipe.crop, recipe.channels, recipe.storage
     assert crop is not None, "the recipe is not decided"
     assert channels is not None, "the recipe is not decided"
     assert storage is not None, "the recipe is not decided"
     return Preprocessing(
-        image_size=(size, size) if isinstance(size, int) else size,
+        image_size=recipe.sides,
         channels=channels,
         crop=crop,
         fit=recipe.fit,
