@@ -26,9 +26,12 @@ class Study:
         return (OURS, *self.peers)
 
 
-def _widths(*widths: int, layout: str | None = None) -> str:
-    words = "" if layout is None else f"network.layout={layout} "
-    return f"{words}network.widths=[{','.join(map(str, widths))}]"
+# What long runs alone have, and arms of equal FLOPs have runs of 145 to 165 epochs of the same images.
+_AT_ANY_LENGTH = "augment.policy=none augment.mix_probability=0"
+
+
+def _widths(layout: str, *widths: int) -> str:
+    return f"network.layout={layout} network.widths=[{','.join(map(str, widths))}] {_AT_ANY_LENGTH}"
 
 
 TRAINING_FLOPS = 1e13  # of a run: with atto 260 epochs of 250 images of 64 px
@@ -39,23 +42,23 @@ STUDIES = {
     "layouts": Study(
         "Which stages should be convolutions (C) and which Transformers (T)?",
         {
-            "CCCT": "network.layout=CCCT",
-            "CCCC, equal parameters": _widths(32, 48, 84, 100, layout="CCCC"),
-            "CCTT, equal parameters": _widths(24, 36, 80, 96, layout="CCTT"),
-            "CTTT, equal parameters": _widths(28, 32, 80, 96, layout="CTTT"),
-            "CCCC, equal MACs": _widths(36, 52, 88, 108, layout="CCCC"),
-            "CCTT, equal MACs": _widths(28, 40, 80, 80, layout="CCTT"),
-            "CTTT, equal MACs": _widths(24, 48, 64, 96, layout="CTTT"),
-            "TTTT, equal parameters": _widths(32, 64, 64, 96, layout="TTTT"),
+            "CCCT": f"network.layout=CCCT {_AT_ANY_LENGTH}",
+            "CCCC, equal parameters": _widths("CCCC", 32, 48, 84, 100),
+            "CCTT, equal parameters": _widths("CCTT", 24, 36, 80, 96),
+            "CTTT, equal parameters": _widths("CTTT", 28, 32, 80, 96),
+            "CCCC, equal MACs": _widths("CCCC", 36, 52, 88, 108),
+            "CCTT, equal MACs": _widths("CCTT", 28, 40, 80, 80),
+            "CTTT, equal MACs": _widths("CTTT", 24, 48, 64, 96),
+            "TTTT, equal parameters": _widths("TTTT", 32, 64, 64, 96),
         },
     ),
     "parts": Study(
         "What are the position bias and the attention of channels worth?",
         {
-            "CCCT": "network.layout=CCCT",
-            "no relative bias": "network.relative_bias=false",
-            "no channel attention": "network.channel_attention=none",
-            "CBAM": "network.channel_attention=cbam",
+            "CCCT": f"network.layout=CCCT {_AT_ANY_LENGTH}",
+            "no relative bias": f"network.relative_bias=false {_AT_ANY_LENGTH}",
+            "no channel attention": f"network.channel_attention=none {_AT_ANY_LENGTH}",
+            "CBAM": f"network.channel_attention=cbam {_AT_ANY_LENGTH}",
         },
     ),
     "scale": Study(
