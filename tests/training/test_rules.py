@@ -189,16 +189,26 @@ def test_on_a_gpu_small_images_keep_fine_maps_and_small_steps_are_in_float32(mon
 
 
 @pytest.mark.parametrize(
-    ("n", "minutes", "fine"), [(600, 10, True), (601, 10, False), (600, None, True), (13, 0.2, False)]
+    ("n", "minutes", "late"),
+    [
+        (600, 10, (1, 2, 2, 2, 1)),
+        (600, None, (1, 2, 2, 2, 1)),
+        (601, 10, (2, 1, 2, 2, 1)),
+        (600, 5, (2, 1, 2, 2, 1)),
+        (601, 5, None),
+        (25, 0.2, None),
+    ],
 )
-def test_on_a_cpu_small_images_keep_fine_maps_in_long_runs(n: int, minutes: float | None, fine: bool) -> None:
+def test_on_a_cpu_small_images_are_halved_late_in_long_runs(
+    n: int, minutes: float | None, late: tuple[int, ...] | None
+) -> None:
     def strides(side: int, **settings: Any) -> Any:
         one = noise(1, side, side, 3)[0]
         many = LabelledImages("test", ["x"] * n, np.zeros(n, int), ("a", "b"), lambda i: one)
         settings = {"device": "cpu", "minutes": minutes, "speed": "plain", **settings}
         return decide(make_recipe(settings), many)[0].network.strides
 
-    assert strides(32) == ((1, 2, 2, 2, 1) if fine else None)
+    assert strides(32) == late
     assert strides(48) is None
     assert strides(32, network={"strides": [2, 2, 2, 1, 1]}) == (2, 2, 2, 1, 1)
     assert strides(32, model="astroformer_atto") is None

@@ -43,11 +43,10 @@ _FEW_WORDS = {"layout": "CCCC", "channel_attention": "none"}
 # costs nothing, at 1,000 and 2,000 nothing, at 5,000 it loses (docs/experiments.md).
 _VERY_FEW = 1000
 # Images of fewer px a side are halved in S1, S2 and S3 instead of the stem, S1 and S2: the first maps are twice as fine
-# and the last as they were. A step takes 1.7 times as long on a CPU, where that pays in runs of so many seconds an
-# image by the clock: 500 photographs gain by it in 13 minutes, and are not known to in 5 (docs/experiments.md).
+# and the last as they were. A step takes 1.7 times as long on a CPU, 1.4 times where the stem halves and S1 does not:
+# either pays in runs of so many seconds an image by the clock (docs/experiments.md).
 _SMALL_IMAGE = 48
-_FINE_STRIDES = (1, 2, 2, 2, 1)
-_SECONDS_AN_IMAGE = 1.0
+_LATE_STRIDES = ((1.0, (1, 2, 2, 2, 1)), (0.5, (2, 1, 2, 2, 1)))
 # On a GPU steps of nano on fewer px are made in float32, as bfloat16 adds operations.
 _SMALL_STEP = 2**17
 _WORTHWHILE = 1.3  # times as fast bfloat16 products have to be
@@ -67,9 +66,10 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
       the product of the strides, for an equivariant network that needs such sizes); with a group one more than a
       multiple of that product, such as 57, so that the network has its symmetry exactly, but never below 32.
     - model: atto on a CPU, nano on a GPU. With strides of 1, 2, 2, 2, 1 for images of less than 48 px a side, on a CPU
-      in runs of at least 1 s an image by the clock. Where nothing of the network is asked for, up to 5,000 images are
-      learned by convolutions alone, without channel attention, and up to 1,000 with weights that are tied under the
-      flips and turns of the augmentation (`network.group`); more by the paper's C-C-C-T.
+      in runs of at least 1 s an image by the clock, and of 2, 1, 2, 2, 1 in runs of at least half a second. Where
+      nothing of the network is asked for, up to 5,000 images are learned by convolutions alone, without channel
+      attention, and up to 1,000 with weights that are tied under the flips and turns of the augmentation
+      (`network.group`); more by the paper's C-C-C-T.
     - symmetry of the answers: that of the augmentation. Where it turns by quarters and flips, the mean over turned and
       mirrored views (shift+d4); where it swaps left and right, over the image and its mirror image (shift+mirror); no
       mean where the network answers alike of all of them.
@@ -195,9 +195,10 @@ def _small_data_network(
         if images <= _VERY_FEW and free and group != "none":
             network = network.model_copy(update={"group": group})
             said.append(f"weights: tied so that maps {_FOLLOW[group]} with the image (--network.group none: free)")
-    worthwhile = device == "cuda" or 60 * (recipe.minutes or 0.0) / images >= _SECONDS_AN_IMAGE
-    if worthwhile and network.strides is None and side < _SMALL_IMAGE:
-        network = network.model_copy(update={"strides": _FINE_STRIDES})
+    seconds = math.inf if device == "cuda" else 60 * (recipe.minutes or 0.0) / images
+    late = next((strides for least, strides in _LATE_STRIDES if seconds >= least), None)
+    if late is not None and network.strides is None and side < _SMALL_IMAGE:
+        network = network.model_copy(update={"strides": late})
         usual = " ".join(map(str, VARIANTS[model].strides))
         said.append(f"images of {side:.0f} px: halved late (--network.strides {usual} for the usual maps)")
     return network, said
