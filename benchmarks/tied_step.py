@@ -24,6 +24,7 @@ from astroformer.allocator import keep_freed_memory
 from astroformer.network import VARIANTS, Astroformer, Tie
 from astroformer.training.fused import fuse, why_not_fused
 from astroformer.training.optimizer import create_optimizer
+from astroformer.training.update import FusedUpdate
 from peers import processor
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -39,19 +40,15 @@ def stepper(size: int, group: str) -> Callable[[], float]:
     network.to(memory_format=torch.channels_last).train()
     fuse(network)
     tie = None if group == "none" else Tie(network, group)
-    parameters = list(network.parameters())
     optimizer = create_optimizer(network, "adamw", learning_rate=1e-3, weight_decay=0.1, momentum=0.9)
+    update = FusedUpdate(network, optimizer, clip=1.0, tie=tie)
     x_BCHW = torch.randn(_BATCH, 3, size, size).contiguous(memory_format=torch.channels_last)
     y_B = torch.randint(0, 10, (_BATCH,))
 
     def step() -> float:
         started = time.perf_counter()
         F.cross_entropy(network(x_BCHW), y_B, label_smoothing=0.1).backward()
-        if tie is not None:
-            tie.tie([p.grad for p in parameters if p.grad is not None])
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        update()
         return 1e3 * (time.perf_counter() - started)
 
     return step

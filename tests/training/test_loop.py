@@ -28,6 +28,7 @@ from astroformer.training import loop as loop_module
 from astroformer.training import optimizer as optimizer_module
 from astroformer.training.augment import PRESETS
 from astroformer.training.checkpoint import load_checkpoint
+from astroformer.training.fused import why_not_fused
 from astroformer.training.loop import Fit, Loop, class_weights, count_steps, draw_keys, epoch_order, predict_store
 from astroformer.training.optimizer import cosine_with_warmup, decay_by_length
 from astroformer.training.progress import Reporter
@@ -360,7 +361,9 @@ def test_tied_weights_stay_tied_and_first_images_fit_the_group(tmp_path: Path, o
     sizes: list[int] = []
     network.stem.register_forward_pre_hook(lambda stem, given: sizes.append(given[0].shape[-1]))
     words = {"epochs": 2, "progressive": 0.5, "accumulate": 2, "ema": 0.3, "optimizer": optimizer, "speed": speed}
-    fit = make_loop(network, store, recipe(**words)).fit()
+    loop = make_loop(network, store, recipe(**words))
+    assert (loop.update is not None) == (speed == "fused" and optimizer == "adamw" and why_not_fused() is None)
+    fit = loop.fit()
     assert sizes[:6] == [41] * 6  # three quarters of 57 are 43
     assert set(sizes[6:]) == {57}
     assert (fit.network.head.classifier.weight - start).abs().max() > 1e-4

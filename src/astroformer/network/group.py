@@ -22,6 +22,7 @@ Legend: G elements of the group, N weights of the network, O orbits, K networks.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -45,24 +46,30 @@ class Tie:
         group: of its config, mirror or d4.
 
     Attributes:
+        order: of the group, G.
         free: number of orbits O, the weights that the network has of its own.
+        members: of each parameter, (G, its orbits): where the entries of its orbits are, once it is flattened.
     """
 
     def __init__(self, network: nn.Module, group: str) -> None:
-        self._order = len(_ELEMENTS[group])
+        self.order = len(_ELEMENTS[group])
         self._sizes: list[int] = []
         self.free = 0
-        members, orbits = [], []
+        self.members: list[Tensor] = []
+        orbits = []
         device = next(network.parameters()).device
         for parameter, kinds in _parameters(network):
             moved_GN = [moved.flatten() for moved in _moved_entries(parameter.shape, kinds, group)]
             first_N = functools.reduce(torch.minimum, moved_GN)  # of the orbit, which it is known by
             is_first_N = first_N == moved_GN[0]
-            members.append(torch.stack([moved_N[is_first_N] for moved_N in moved_GN]) + sum(self._sizes))
+            self.members.append(torch.stack([moved_N[is_first_N] for moved_N in moved_GN]))
             orbits.append((is_first_N.cumsum(0, dtype=torch.int32) - 1)[first_N] + self.free)
             self._sizes.append(parameter.numel())
             self.free += int(is_first_N.sum())
-        self._members = torch.cat(members, 1).flatten().to(device)  # G times O places
+        starts = itertools.accumulate(self._sizes, initial=0)
+        places = [members + start for members, start in zip(self.members, starts, strict=False)]
+        # G times O places in all of them, one after the other.
+        self._members = torch.cat(places, 1).flatten().to(device)
         self._orbit_N = torch.cat(orbits).to(device)
 
     @torch.no_grad()
@@ -89,14 +96,14 @@ class Tie:
             if isinstance(layer, nn.BatchNorm2d):
                 for kept in (layer.running_mean, layer.running_var):
                     assert kept is not None
-                    groups = kept.view(-1, self._order)
+                    groups = kept.view(-1, self.order)
                     groups.copy_(groups.mean(1, keepdim=True).expand_as(groups))
 
     def _values(self, tensors: Sequence[Tensor]) -> Tensor:
         """(K, G, O): the entries of each orbit; one that is shorter than the group comes several times."""
         networks = tensors[0].numel() // self._sizes[0]
         flat = torch.cat([tensor.reshape(networks, -1) for tensor in tensors], 1)
-        return flat.index_select(1, self._members).unflatten(1, (self._order, -1))
+        return flat.index_select(1, self._members).unflatten(1, (self.order, -1))
 
     def _write(self, tensors: Sequence[Tensor], value_KO: Tensor) -> None:
         pieces = value_KO.index_select(1, self._orbit_N).split(self._sizes, 1)

@@ -75,7 +75,7 @@ def unfuse(network: nn.Module) -> None:
 
 def why_not_fused() -> str | None:
     """Why there is no fused path on this machine, as half a sentence; None where there is."""
-    for name in ("mbconv", "products", "attention"):
+    for name in ("mbconv", "products", "attention", "update"):
         if library(name) is None:
             return why_not(name)
     return None

@@ -42,6 +42,7 @@ from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe
 from astroformer.training.resident import Streamed, resident, to_device
 from astroformer.training.run import RunFolder
+from astroformer.training.update import FusedUpdate, why_no_fused_update
 
 _SAMPLING_STREAM = 7_001  # keeps the draws of balanced sampling apart from those of the augmentation
 _SMALL = 0.75  # of each side, while a run is on smaller images
@@ -238,6 +239,9 @@ class Loop:
         self._parameters = list(network.parameters())  # to find them takes longer than to clip them
         # Both are where they belong; to place them, accelerate imports torch's distributed tensors: half a second.
         self.network, self.optimizer = accelerator.prepare(network, optimizer, device_placement=[False, False])
+        self.update = None
+        if recipe.speed == "fused" and accelerator.scaler is None and why_no_fused_update(network, optimizer) is None:
+            self.update = FusedUpdate(network, optimizer, clip=recipe.clip, tie=self.tie)
         if recipe.speed == "compiled":
             # Dynamic sizes, since a progressive run has two and the last batch may differ: one compilation for all.
             self.network = torch.compile(self.network, dynamic=True)
@@ -414,14 +418,8 @@ class Loop:
                 logits_BK = self.network(x_BCHW)
                 loss = training_loss(logits_BK, y_BK, self.class_weights, recipe.label_smoothing)
                 accelerator.backward(loss * share)
-                if accelerator.sync_gradients and self.tie is not None:
-                    self.tie.tie([p.grad for p in self._parameters if p.grad is not None])
-                if accelerator.sync_gradients and recipe.clip is not None:
-                    accelerator.unscale_gradients()
-                    # accelerate's own looks whether there are distributed tensors, and imports them for that.
-                    nn.utils.clip_grad_norm_(self._parameters, recipe.clip)
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
+                if accelerator.sync_gradients:  # the last part of the batch
+                    self._update()
             detached = loss.detach()
             self.loss_sum += detached.double() * (share * images / parts)
             bad = (self.bad_step < 0) & ~torch.isfinite(detached)
@@ -431,6 +429,20 @@ class Loop:
         if self.average:
             self.average.decay = self._decay(progress)
             self.average.update(self.plain)
+
+    def _update(self) -> None:
+        """What follows the backward pass, and drops the gradients."""
+        if self.update is not None:
+            self.update()
+            return
+        if self.tie is not None:
+            self.tie.tie([p.grad for p in self._parameters if p.grad is not None])
+        if self.recipe.clip is not None:
+            self.accelerator.unscale_gradients()
+            # accelerate's own looks whether there are distributed tensors, and imports them for that.
+            nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _count(self, images: int, counted: int) -> None:
         """A step is made on so many `images`, `counted` of them in the sum of losses of this process."""
