@@ -33,6 +33,9 @@ appended to `low_data.jsonl`; rows that are there are not run again, so the same
   that a recipe can be chosen by them; rows marked `develop`, tables apart.
 - **Ensembles** (`--members K`, of ours): K networks with seeds of their own on the same images, each for a K-th of the
   length, answer with the mean of their probabilities; costs and sizes are those of all. Tables keep them apart.
+- **Distilled** (`--distil`, of ours): one network more learns what the member or members answer, as
+  `astroformer.distil` does, and is the one that is asked; each has an equal part of the length, costs of training are
+  those of all.
 - **Views**: scores with the logits averaged over the eight quarter turns and flips (sky), or over the image and its
   mirror image (photographs), stand beside those of the images alone. (What a recipe says of them, `network.symmetry`,
   is not what is trained, and has no effect here.)
@@ -181,8 +184,8 @@ def recipe_words(job: Job, device: str, member: int = 0) -> dict[str, Any]:
     setting = next(s for s in settings_of(job.model) if s.name == job.setting)
     seed = job.seed + 1000 * member  # no seed of another run
     base: dict[str, Any] = {"augment": {"preset": SETS[job.data].recipe}, "seed": seed, "device": device}
-    minutes = None if job.minutes is None else job.minutes / job.members
-    epochs = None if job.epochs is None else job.epochs // job.members
+    minutes = None if job.minutes is None else job.minutes / job.networks
+    epochs = None if job.epochs is None else job.epochs // job.networks
     base |= {"evaluations": 1, "minutes": minutes, "epochs": epochs}
     peer = PEERS.get(job.model)
     if peer is not None:
@@ -212,7 +215,7 @@ def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMME
         train, test = train.subset(fitted), train.subset(held_out)
     else:
         test = open_source(test_source, classes=train.classes)
-    flops = None if job.flops is None else job.flops / job.members
+    flops = None if job.flops is None else job.flops / job.networks
     members = [
         trained(job.model, make_recipe(recipe_words(job, device, k)), train, test, flops=flops)
         for k in range(job.members)
@@ -221,6 +224,10 @@ def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMME
     classifier, labels_N = made.classifier, made.valid.labels
     if job.members > 1:
         classifier = Classifier.ensemble([member.classifier for member in members])
+    if job.distilled:
+        words = merged(recipe_words(job, device, job.members), {"label_smoothing": 0.0})  # as `astroformer.distil`
+        made = trained(job.model, make_recipe(words), train, test, flops=flops, teacher=classifier)
+        members, classifier = [*members, made], made.classifier
     views = [
         np.concatenate([classifier.probabilities(np.ascontiguousarray(part)) for part in _parts(view)])
         for view in views_of(made.valid.take(np.arange(len(labels_N))), SETS[job.data].recipe)[1:]
@@ -241,8 +248,9 @@ def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMME
         )
         s_cons = None if report.s_cons is None else round(report.s_cons.value, 6)
     rows = [member.row for member in members]
-    together = {name: sum(row[name] for row in rows) for name in ("parameters", "macs", "training_flops",
-                                                                  "images_seen", "minutes_taken")}  # fmt: skip
+    asked = rows[-1:] if job.distilled else rows
+    together = {name: sum(row[name] for row in rows) for name in ("training_flops", "images_seen", "minutes_taken")}
+    together |= {name: sum(row[name] for row in asked) for name in ("parameters", "macs")}
     row = {**made.row, **together, "cpu_share": min(row["cpu_share"] for row in rows), **asdict(job)}
     seconds = 60 * row["minutes_taken"]
     return {
@@ -254,7 +262,7 @@ def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMME
         "views": 1 + len(views),
         "s_cons": s_cons,
         "images_per_second": round(row["images_seen"] / max(seconds, 1e-9), 1),
-        "recipe": made.recipe.model_dump(mode="json"),
+        "recipe": members[0].recipe.model_dump(mode="json"),
         "code": code,
     }
 
@@ -399,7 +407,12 @@ def jobs_of(arguments: argparse.Namespace, rows: list[Row]) -> list[Job]:
                 words = " ".join(words.split())
                 members = arguments.members if model == OURS else 1
                 made.append(
-                    Job(kind, cell.data, cell.per_class, split, model, name, words, seed, **length, members=members)
+                    Job(
+                        *(kind, cell.data, cell.per_class, split, model, name, words, seed),
+                        **length,
+                        members=members,
+                        distilled=arguments.distil and model == OURS,
+                    )
                 )
     return made
 
@@ -422,8 +435,10 @@ def check(jobs: list[Job], data: Path, device: str) -> None:
         sys.exit("astroformer is on the path but not installed, and models say its version: pip install --no-deps .")
     for words in dict.fromkeys((job.model, job.setting, job.words) for job in jobs):
         job = next(job for job in jobs if (job.model, job.setting, job.words) == words)
-        if job.members < 1 or (job.epochs or job.members) < job.members:
-            sys.exit(f"--members {job.members} can't be: it is at least 1, and at most as many as there are --epochs.")
+        if job.members < 1 or (job.epochs or job.networks) < job.networks:
+            sys.exit(
+                f"--members {job.members} can't be: it is at least 1, and no network has less than one of --epochs."
+            )
         try:
             make_recipe(recipe_words(job, device))
         except ValueError as error:
@@ -447,6 +462,7 @@ def asking(**settings: Any) -> argparse.ArgumentParser:
     parser.add_argument("--words", action="append", help='changes to the recipe, "name=value …"; again for another arm')
     parser.add_argument("--study", choices=STUDIES, help="; ".join(f"{k}: {v.question}" for k, v in STUDIES.items()))
     parser.add_argument("--members", type=int, default=1, help="networks of ours a run, which share its length")
+    parser.add_argument("--distil", action="store_true", help="ours: one more learns what they answer, and is asked")
     parser.add_argument("--seeds", type=int, help="default 3, in tuning 1")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help="a run, wall-clock of one thread; default 5")

@@ -132,6 +132,12 @@ class Job:
     epochs: int | None = None
     flops: float | None = None
     members: int = 1  # of an ensemble, which share the length
+    distilled: bool = False  # one network more, which shares it too, learns what the members answer, and is asked
+
+    @property
+    def networks(self) -> int:
+        """That are trained, for equal parts of the length."""
+        return self.members + self.distilled
 
     @property
     def cell(self) -> Cell:
@@ -144,6 +150,7 @@ class Job:
     def __str__(self) -> str:
         name = f"{self.model} ({self.setting}{'; ' + self.words if self.words else ''})"
         name += f", {self.members} members" if self.members > 1 else ""
+        name += ", distilled" if self.distilled else ""
         return f"{self.kind}: {self.cell}, {name}, seed {self.seed}, {self.length}"
 
 
@@ -159,7 +166,8 @@ def place_of(row: Row) -> str | None:
 
 
 def job_of(row: Row) -> Job:
-    return Job(**{name: row[name] for name in Job.__dataclass_fields__})
+    """Rows of before have no `distilled`."""
+    return Job(**{name: row[name] for name in Job.__dataclass_fields__ if name in row})
 
 
 def grid(tier: int, cells: list[Cell], models: list[str], seeds: int) -> list[tuple[Cell, str, int]]:

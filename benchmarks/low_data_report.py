@@ -39,21 +39,23 @@ def shown(values: np.ndarray, digits: int = 1) -> str:
     )
 
 
-Arm = tuple[str, str, str, int]  # model, setting, words, members
+Arm = tuple[str, str, str, int, bool]  # model, setting, words, members, distilled
 
 
 def arms_of(rows: list[Row]) -> dict[Arm, dict[int, Row]]:
     """The rows of one cell and length by arm and seed, best mean balanced accuracy first."""
     arms: dict[Arm, dict[int, Row]] = {}
     for row in rows:
-        arms.setdefault((row["model"], row["setting"], row["words"], row["members"]), {})[row["seed"]] = row
+        arm = (row["model"], row["setting"], row["words"], row["members"], row.get("distilled", False))
+        arms.setdefault(arm, {})[row["seed"]] = row
     return dict(sorted(arms.items(), key=lambda arm: -mean_of(list(arm[1].values()), "balanced_accuracy")))
 
 
 def name_of(arm: Arm) -> str:
-    model, setting, words, members = arm
+    model, setting, words, members, distilled = arm
     words = arm_name(words) or words
-    several = f"ensemble of {members}" if members > 1 else ""
+    several = "one network" if members == 1 else f"ensemble of {members}"
+    several = f"distilled from {several}" if distilled else several if members > 1 else ""
     inside = "; ".join(part for part in ("" if setting == "default" else setting, words, several) if part)
     return model + (f" ({inside})" if inside else "")
 
@@ -156,7 +158,7 @@ def against_table(rows: list[Row], words: str) -> str:
         images = "" if kind == "run" else " (to choose by)"
         for (cell, measure, _), some in grouped([row for row in rows if row["model"] == OURS], kind).items():
             arms = arms_of(some)
-            first = next((arm for arm in arms if arm[2] == words and arm[3] == 1), None)
+            first = next((arm for arm in arms if arm[2:] == (words, 1, False)), None)
             for arm, by_seed in arms.items() if first is not None and len(arms) > 1 else ():
                 found = list(by_seed.values())
                 cells = [f"{cell}{images}", measure, name_of(arm)]
@@ -215,9 +217,11 @@ def plots(rows: list[Row], folder: Path) -> list[Path]:
     """Draws what the rows allow: scores and costs in the cells of tier 1, scores against images a class, and studies.
 
     Each length, and each processor that minutes were spent on, has its own pictures. Outside of studies, rows with
-    changed words and of ensembles are left out, and of a network with several settings the best in the cell is shown.
+    changed words, of ensembles and of what was distilled are left out, and of a network with several settings the best
+    in the cell is shown.
     """
     plain = [row for row in rows if row["kind"] == "run" and not row["words"] and row["members"] == 1]
+    plain = [row for row in plain if not row.get("distilled")]
     made = []
     for measure in dict.fromkeys(map(measure_of, plain)):
         some = [row for row in plain if measure_of(row) == measure]

@@ -477,6 +477,7 @@ def trained(
     valid_images: LabelledImages,
     *,
     flops: float | None = None,
+    teacher: Classifier | None = None,
 ) -> Trained:
     """Trains once, from the store that all networks share.
 
@@ -488,6 +489,7 @@ def trained(
         recipe: what it leaves open is decided from the training images.
         train_images, valid_images: of the same classes; the second choose nothing.
         flops: length of the run, in training FLOPs; the recipe's own length is then not used.
+        teacher: of the same images, whose answers are learned in place of labels.
     """
     with Reporter() as reporter:
         if flops is not None:
@@ -511,7 +513,8 @@ def trained(
         accelerator = Accelerator(cpu=on_cpu, mixed_precision=recipe.precision)
         # A single evaluation comes after the last step, on the clock, and nobody asks for it: an image will do.
         watched = valid.subset(np.arange(1)) if recipe.evaluations == 1 else valid
-        loop = Loop(module, train, watched, preprocessing, recipe, accelerator=accelerator, reporter=reporter)
+        given: Any = {"accelerator": accelerator, "reporter": reporter, "teacher": teacher}
+        loop = Loop(module, train, watched, preprocessing, recipe, **given)
         if flops is not None:
             recipe = loop.recipe = recipe.model_copy(update={"epochs": _epochs(loop, flops, module)})
         make_batch = loop._batch_of_step  # a recorded step calls no hooks of the network

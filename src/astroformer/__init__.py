@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from astroformer.images.sources import LabelledImages, open_source
     from astroformer.metrics import Evaluation, evaluate
     from astroformer.network import Astroformer, AstroformerConfig
+    from astroformer.training.distil import distil
     from astroformer.training.ensemble import train_ensemble
     from astroformer.training.recipe import Recipe
     from astroformer.training.train import resume, train
@@ -41,6 +42,7 @@ __all__ = [
     "Recipe",
     "UserError",
     "create_model",
+    "distil",
     "evaluate",
     "load",
     "open_source",
@@ -61,6 +63,7 @@ _PLACES = {
     "Predictions": "classifier",
     "Recipe": "training.recipe",
     "create_model": "weights.timm_registry",
+    "distil": "training.distil",
     "evaluate": "metrics",
     "load": "classifier",
     "open_source": "images.sources",

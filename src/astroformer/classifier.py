@@ -43,6 +43,7 @@ from astroformer.system import matrix_rates, usable_cores
 PRECISIONS = ("float32", "bfloat16", "auto")
 _TASK = 16  # images that a thread decodes and classifies in one go on a CPU: enough to fill the matrix products
 _WORKERS = 8  # of more threads Python's lock would make some wait; on larger CPUs each computes with several
+_ANSWERED = 256  # images a forward pass where answers are targets: a GPU is given thousands at once
 # Of the model folder; raised when an older package could no longer read it rightly. A folder of one network is written
 # as format 1 still, that of an ensemble as 2.
 FORMAT = 2
@@ -128,6 +129,14 @@ class Classifier:
         x_BCHW = self.preprocessing.normalize(torch.as_tensor(np.asarray(stored_BCHW)).to(self.device))
         # The softmax in float64 keeps p(class) of confident predictions from rounding to 0 and 1.
         return torch.softmax(network(x_BCHW).double(), dim=1).cpu().numpy()
+
+    def answers(self, x_BCHW: Tensor) -> Tensor:
+        """(B, K) float32 probabilities of images that are normalised already, on the network's device, where they
+        stay: targets that another network may learn."""
+        with torch.inference_mode():
+            network = self._asked()
+            parts = [torch.softmax(network(x).float(), dim=1) for x in x_BCHW.split(_ANSWERED)]
+        return torch.cat(parts)  # outside of the mode: a backward pass may keep it
 
     def _asked(self) -> Callable[[Tensor], Tensor]:
         """What is asked for logits: the fast path of our own networks, made anew when their weights have changed."""

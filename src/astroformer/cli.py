@@ -76,6 +76,9 @@ class Train:
     """run folder, of one run, of several or of an ensemble, to continue as it was"""
     init_from: Path | None = None
     """model folder whose weights start this run"""
+    distil: Path | None = None
+    """folder of a finished run, above all of an ensemble: one network learns what its model answers, on the same images
+    and split, for as long as a member (or for the --epochs or --minutes given)"""
     strict: bool = False
     """make an unreadable file an error instead of leaving it out"""
     cache: Path | None = None
@@ -87,14 +90,11 @@ class Train:
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
     def run(self, given: set[str]) -> None:
-        if self.resume is not None:
-            extra = given - {"resume", "quiet", "debug", "no-quiet", "no-debug"}
-            if extra or self.source is not None:
-                what = f"--{min(extra)}" if extra else f"the source '{self.source}'"
-                raise UserError(
-                    f"--resume continues a run as it was, with its own source and settings; leave out {what}."
-                )
-        elif self.source is None:
+        self._check_alone(given)
+        if self.distil is not None:
+            self._distil(given)
+            return
+        if self.resume is None and self.source is None:
             raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or a set by name.")
         self._check_ensemble(given)
         with _first_imports():
@@ -142,6 +142,32 @@ class Train:
             with Reporter(quiet=self.quiet) as reporter:
                 trained = train(self.source, self.settings, reporter=reporter, **options)
             self._tell(trained)
+
+    def _check_alone(self, given: set[str]) -> None:
+        """--resume and --distil bring source and settings with them."""
+        said = {"quiet", "debug", "no-quiet", "no-debug"}
+        ways = {
+            "resume": ("continues a run as it was, with its own source and settings", said),
+            "distil": (
+                "learns from a run by its images, split and settings (but --out, --epochs, --minutes, --seed)",
+                said | {"out", "epochs", "minutes", "seed"},
+            ),
+        }
+        for word, (does, own) in ways.items():
+            extra = given - own - {word}
+            if getattr(self, word) is not None and (extra or self.source is not None):
+                what = f"--{min(extra)}" if extra else f"the source '{self.source}'"
+                raise UserError(f"--{word} {does}; leave out {what}.")
+
+    def _distil(self, given: set[str]) -> None:
+        assert self.distil is not None
+        with _first_imports():
+            from astroformer.training.distil import distil
+            from astroformer.training.progress import Reporter
+
+        words = {name: getattr(self.settings, name) for name in ("epochs", "minutes", "seed") if name in given}
+        with Reporter(quiet=self.quiet) as reporter:
+            self._tell(distil(self.distil, out=self.out, reporter=reporter, **words))
 
     def _check_ensemble(self, given: set[str]) -> None:
         if self.ensemble is None:

@@ -494,6 +494,34 @@ def test_an_ensemble_shares_the_length_and_stands_apart(data: Path, monkeypatch:
         command(monkeypatch, data, "--models", "astroformer", "--epochs", 3, "--members", 5, "--rows", data / "none")
 
 
+def test_a_distilled_network_learns_the_answers_and_is_asked(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "speed=plain precision=no"
+    job = made_job(minutes=None, epochs=3, members=2, distilled=True, words=words)
+    row = low_data.run(job, data, "cpu", 0)
+    single = low_data.run(dataclasses.replace(job, epochs=1, members=1, distilled=False), data, "cpu", 0)
+    assert low_data_grid.job_of(row) == job
+    assert low_data_grid.job_of({k: v for k, v in single.items() if k != "distilled"}).distilled is False
+    assert row["images_seen"] == 150 == 3 * single["images_seen"]
+    assert row["training_flops"] == 3 * single["training_flops"]
+    assert (row["parameters"], row["macs"]) == (single["parameters"], single["macs"])
+    assert row["recipe"]["label_smoothing"] == 0.1  # of the members
+    images = [low_data.open_source(source) for source in low_data.source_of(job, data)]
+    members = [
+        peers.trained("astroformer", make_recipe(low_data.recipe_words(job, "cpu", k)), *images) for k in range(3)
+    ]
+    teacher = low_data.Classifier.ensemble([m.classifier for m in members[:2]])
+    student_words = {**low_data.recipe_words(job, "cpu", 2), "label_smoothing": 0.0}
+    student = peers.trained("astroformer", make_recipe(student_words), *images, teacher=teacher)
+    expected = low_data.scores_of(student.valid.labels, low_data.predict_store(student.classifier, student.valid))
+    assert {name: row[name] for name in expected} == pytest.approx(expected, abs=2e-5)
+    text = low_data_report.table([row, {**row, "members": 1}, {**row, "distilled": False}])
+    assert "| astroformer (speed=plain precision=no; distilled from ensemble of 2) |" in text
+    assert "| astroformer (speed=plain precision=no; distilled from one network) |" in text
+    assert "| astroformer (speed=plain precision=no; ensemble of 2) |" in text
+    with pytest.raises(SystemExit, match="--members 1 can't be"):
+        command(monkeypatch, data, "--models", "astroformer", "--epochs", 1, "--distil", "--rows", data / "none")
+
+
 def test_a_plan_is_the_runs_of_its_lines_in_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

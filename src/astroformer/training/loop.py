@@ -196,11 +196,17 @@ class Loop:
         *,
         accelerator: Accelerator,
         run: RunFolder | None = None,
+        teacher: Classifier | None = None,
         reporter: Reporter | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """`recipe` must be decided (see `rules.decide`). Without a `run` nothing is written; `stop` is asked at
-        every step whether to save and raise `Interrupted`."""
+        every step whether to save and raise `Interrupted`. With a `teacher` of the same preprocessing and classes the
+        targets are its answers, in place of labels.
+
+        Raises:
+            UserError: the network can't do what the recipe says; or the teacher's preprocessing or classes differ.
+        """
         self.recipe, self.train, self.valid, self.run_folder = recipe, train, valid, run
         self.preprocessing = preprocessing
         self.reporter = reporter or Reporter(quiet=True)
@@ -235,6 +241,9 @@ class Loop:
             weight_decay=recipe.weight_decay or 0.0,  # by the length of the run: from the first step on
             momentum=recipe.momentum,
         )
+        if teacher is not None and (teacher.preprocessing, teacher.classes) != (preprocessing, train.classes):
+            raise UserError("the model to learn from has another preprocessing or other classes than this run.")
+        self.teacher = None if teacher is None else teacher.to(device)
         self.plain = network
         self._parameters = list(network.parameters())  # to find them takes longer than to clip them
         # Both are where they belong; to place them, accelerate imports torch's distributed tensors: half a second.
@@ -522,7 +531,8 @@ class Loop:
         return ready.x_NCHW[some], ready.y_NK[some]
 
     def _batch(self, keys: np.ndarray[Any, Any], labels_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Augmented, mixed and normalised images (B, C, H, W) and soft targets (B, K) of `keys[:-1]`."""
+        """Augmented, mixed and normalised images (B, C, H, W) and soft targets (B, K) of `keys[:-1]`: what was mixed of
+        their labels, or what the teacher answers of them."""
         device = self.accelerator.device
         augmenter = self._augmenter_now()
         keys = np.ascontiguousarray(keys if augmenter.mixes else keys[:-1])
@@ -532,7 +542,7 @@ class Loop:
         following = bounds[self.state.step + 1 : self.state.step + 3]
         if isinstance(self.stored, Streamed) and len(following) == 2:  # parts of a batch are not foreseen
             self.stored.prefetch(ring[following[0] : following[1] + augmenter.mixes] % len(labels_N))
-        return augmenter.batch(
+        x_BCHW, y_BK = augmenter.batch(
             stored_MCHW,
             row_B,
             to_device(keys, device),
@@ -541,6 +551,7 @@ class Loop:
             classes=len(self.train.classes),
             preprocessing=self.preprocessing,
         )
+        return x_BCHW, y_BK if self.teacher is None else self.teacher.answers(x_BCHW)
 
     def _look(self) -> None:
         """Waits for the device, stops on a non-finite loss, and tells how far the run is."""

@@ -49,7 +49,7 @@ from astroformer.training.memory import decide_parts
 from astroformer.training.progress import Reporter, trackers
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
-from astroformer.training.run import RunFolder
+from astroformer.training.run import RunFolder, read_json
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,37 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """A model whose answers a run learns in place of labels (`training/distil.py`)."""
+
+    model: Path
+    sha256: str  # of its weights
+    classifier: Classifier
+
+    @classmethod
+    def of(cls, model: str | Path) -> Teacher:
+        """That of a model folder. Raises `UserError` where none can be loaded from it."""
+        path = Path(model).absolute()
+        classifier = Classifier.load(path)
+        return cls(path, read_json(path / "config.json")["weights_sha256"], classifier)
+
+    def record(self) -> dict[str, str]:
+        """As `run.json` keeps it."""
+        return {"model": str(self.model), "weights_sha256": self.sha256}
+
+    @classmethod
+    def from_record(cls, record: dict[str, str]) -> Teacher:
+        """That of `record`. Raises `UserError` where it is no more, or is another one by now."""
+        teacher = cls.of(record["model"])
+        if teacher.record() != record:
+            raise UserError(
+                f"the model '{teacher.model}' has other weights than when this run began to learn from it; bring the "
+                "old one back, or start a new run."
+            )
+        return teacher
+
+
+@dataclass(frozen=True)
 class Setup:
     """All that a run starts from, new or resumed."""
 
@@ -74,6 +105,7 @@ class Setup:
     valid: ImageStore
     preprocessing: Preprocessing
     network: Astroformer
+    teacher: Teacher | None = None
 
 
 def train(
@@ -274,7 +306,10 @@ def reopen(run: str | Path, reporter: Reporter, *, finished: bool = False) -> Se
         network = _starting_network(recipe, preprocessing, images.classes, initial)
         if initial is None:
             _learn_frame(network, stores[0], preprocessing)
-    return Setup(folder, recipe, record, *stores, preprocessing, network)
+    # Runs of before know of no teacher; of a finished one nobody asks for it.
+    given = None if finished else record.get("teacher")
+    teacher = None if given is None else Teacher.from_record(given)
+    return Setup(folder, recipe, record, *stores, preprocessing, network, teacher)
 
 
 def _fit(setup: Setup, reporter: Reporter) -> Trained:
@@ -336,6 +371,7 @@ def create_loop(setup: Setup, accelerator: Accelerator, reporter: Reporter, stop
         setup.recipe,
         accelerator=accelerator,
         run=setup.run,
+        teacher=None if setup.teacher is None else setup.teacher.classifier,
         reporter=reporter,
         stop=stop,
     )
@@ -355,11 +391,12 @@ def finish(setup: Setup, fit: Fit, steps_per_epoch: int, *, write: bool = True) 
     else:
         held_out = f"{recipe.valid_fraction:.0%} held out of each class"
     epochs = fit.state.epoch + fit.state.step / steps_per_epoch
+    taught = f", on the answers of '{setup.teacher.model.parent.name}'" if setup.teacher else ""
     classifier.info = {
         "name": recipe.model,
         "parameters": f"{count_parameters(setup.network):,}",
         "training": f"{len(setup.train):,} images of '{Path(record['source']).name}', {epochs:.3g} epochs, "
-        f"{fit.state.elapsed / 60:.1f} minutes, seed {recipe.seed}",
+        f"{fit.state.elapsed / 60:.1f} minutes, seed {recipe.seed}{taught}",
         "validation": held_out,
         "metrics": {"n": validation.n, **{k: v.to_dict() for k, v in validation.metrics.items()}},
     }
