@@ -207,7 +207,7 @@ def test_what_can_not_be_learned_from_is_refused(trained: TrainedEnsemble, cache
         (["S", "--distil", "R"], "leave out the source 'S'"),
         (["--distil", "R", "--model", "astroformer_nano"], "leave out --model"),
         (["--distil", "R", "--resume", "R"], "leave out --"),
-        (["--distil", "nowhere"], "no run folder"),
+        (["--distil", "nowhere"], "'nowhere' is no run folder (no recipe.yaml in it); give that of"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,7 +57,9 @@ def distil(
         if not is_ensemble(run):
             raise UserError(f"'{run}' holds several runs and no model of all; distil one of them, or an ensemble.")
         members = [run / name for name in read_json(run / "runs.json")["runs"]]
-    first, model = RunFolder.open(members[0]), run / "model"
+    first, model = RunFolder(members[0]), run / "model"
+    if not (first.path / "recipe.yaml").is_file():
+        raise UserError(f"'{run}' is no run folder (no recipe.yaml in it); give that of a finished run or ensemble.")
     if not (model / "config.json").is_file():
         raise UserError(f"'{run}' has no model to learn from yet; finish it first: astroformer train --resume {run}.")
     teacher = Teacher.of(model)
