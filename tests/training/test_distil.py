@@ -193,8 +193,10 @@ def test_what_can_not_be_learned_from_is_refused(trained: TrainedEnsemble, cache
         distil(run, out=out)
     with pytest.raises(UserError, match="no run folder"):
         distil(tmp_path, out=out)
-    with pytest.raises(UserError, match="both given"):
+    with pytest.raises(UserError, match="exclude each other"):
         distil(trained.run, out=out, epochs=1, minutes=1.0)
+    with pytest.raises(UserError, match="epochs"):
+        distil(trained.run, out=out, epochs=0)
     several = train_many(SOURCE, [recipe(seed=s) for s in (0, 1)], out=tmp_path / "several", cache=cache)
     with pytest.raises(UserError, match="several runs"):
         distil(several.group, out=out)

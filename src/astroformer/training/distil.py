@@ -12,10 +12,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from astroformer.errors import UserError
 from astroformer.training.many import is_ensemble, is_group
 from astroformer.training.progress import Reporter
+from astroformer.training.recipe import make_recipe
 from astroformer.training.run import RunFolder, read_json
 from astroformer.training.train import Teacher, Trained, reopen, resume
 
@@ -44,12 +46,10 @@ def distil(
         seed: in place of the next one.
 
     Raises:
-        UserError: `run` holds no finished model; its images have changed; both lengths are given.
+        UserError: `run` holds no finished model; its images have changed; the length can't be.
         Interrupted: as `train`; `resume` goes on.
     """
     reporter, run = reporter or Reporter(quiet=True), Path(run)
-    if epochs is not None and minutes is not None:
-        raise UserError(f"epochs ({epochs}) and minutes ({minutes:g}) are both given; one is the length of a run.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a model is distilled in one process; start it without torchrun.")
     members = [run]
@@ -64,8 +64,11 @@ def distil(
         raise UserError(f"'{run}' has no model to learn from yet; finish it first: astroformer train --resume {run}.")
     teacher = Teacher.of(model)
     recipe = first.read_recipe()
-    changes = {"seed": recipe.seed + len(members) if seed is None else seed, "split_seed": recipe.images_seed}
-    length = {"epochs": epochs, "minutes": minutes} if (epochs, minutes) != (None, None) else {}
+    changes: dict[str, Any] = {"split_seed": recipe.images_seed, "label_smoothing": 0.0}
+    changes["seed"] = recipe.seed + len(members) if seed is None else seed
+    if (epochs, minutes) != (None, None):
+        changes |= {"epochs": epochs, "minutes": minutes}
+    changed = make_recipe({**recipe.model_dump(), **changes})
     record = first.read_record()
     sentence = f"learns what the model of '{run}' answers ({_networks(len(members))}), in place of labels"
     record |= {"init_from": None, "teacher": teacher.record(), "decisions": [*record["decisions"], sentence]}
@@ -75,7 +78,7 @@ def distil(
     if (left_out := first.path / "left_out.csv").exists():
         shutil.copy(left_out, made.path)
     made.write_record(record)
-    made.write_recipe(recipe.model_copy(update={**changes, **length, "label_smoothing": 0.0}))
+    made.write_recipe(changed)
     reporter.say(sentence)
     return resume(made.path, reporter=reporter)
 
