@@ -137,7 +137,11 @@ def test_many_images_are_answered_in_parts(teacher: Classifier, monkeypatch: pyt
     x_BCHW = torch.randn(7, 3, 32, 32)
     whole = teacher.answers(x_BCHW)
     monkeypatch.setattr(astroformer.classifier, "_ANSWERED", 3)
+    sizes: list[int] = []
+    ask = teacher._asked()
+    monkeypatch.setattr(teacher, "_asked", lambda: lambda x: (sizes.append(len(x)), ask(x))[1])
     torch.testing.assert_close(teacher.answers(x_BCHW), whole, rtol=0, atol=1e-6)
+    assert sizes == [3, 3, 1]
 
 
 def test_a_teacher_of_other_images_is_refused(teacher: Classifier, tmp_path: Path) -> None:

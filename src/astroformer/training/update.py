@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from astroformer.native import Kernels, why_not
+from astroformer.native import Kernels, library, why_not
 from astroformer.network import Tie
 
 _KERNELS = Kernels("update", torch.float32)
@@ -26,7 +26,7 @@ def why_no_fused_update(network: nn.Module, optimizer: torch.optim.Optimizer) ->
         return "of optimizers only AdamW has a kernel"
     if not all(_known(parameter) for parameter in network.parameters()):
         return "weights are not all float32, dense and on the CPU"
-    return why_not("update")
+    return why_not("update") if library("update") is None else None
 
 
 def _known(tensor: Tensor) -> bool:
