@@ -235,7 +235,9 @@ def plots(rows: list[Row], folder: Path) -> list[Path]:
         for measure in dict.fromkeys(measure_of(row) for row in answers if row["flops"] is not None):
             some = [row for row in answers if measure_of(row) == measure]
             if len({row["words"] for row in some}) > 2:
-                made.append(_saved(_draw_study(some, study, measure), folder, name, measure))
+                beside = [row for row in plain if row["model"] in study.peers and measure_of(row) == measure]
+                draw = _draw_scale if study.peers else _draw_study
+                made.append(_saved(draw(some + beside, study, measure), folder, name, measure))
     return made
 
 
@@ -334,6 +336,38 @@ def _draw_study(rows: list[Row], study: Study, measure: str) -> Any:
     return figure
 
 
+def _draw_scale(rows: list[Row], study: Study, measure: str) -> Any:
+    """Two panels a cell: balanced accuracy against parameters, and against multiply-accumulates of an image; the arms
+    of ours joined, peers apart. Cells in which none of our arms was run are left out."""
+    cells = {cell: some for (cell, *_), some in grouped(rows, "run").items()}
+    cells = {cell: some for cell, some in cells.items() if any(row["model"] == OURS for row in some)}
+    named = {words: name for name, words in study.arms.items()}
+    figure, axes = _figure(2 * len(cells), 2, 3.3)
+    for i, (cell, some) in enumerate(cells.items()):
+        peers = _best_arms([row for row in some if row["model"] != OURS])
+        ours = {name: [row for row in some if row["words"] == words] for words, name in named.items()}
+        ours = {name: found for name, found in ours.items() if found}
+        for axis, field, label in (
+            (axes[2 * i], "parameters", "million parameters"),
+            (axes[2 * i + 1], "macs", "million multiply-accumulates an image"),
+        ):
+            points = [
+                (name, found[0][field] / 1e6, 100 * np.array([row["balanced_accuracy"] for row in found]))
+                for name, found in (*ours.items(), *peers.items())
+            ]
+            line = points[: len(ours)]
+            axis.plot([at for _, at, _ in line], [v.mean() for _, _, v in line], color=_COLOURS[OURS], linewidth=1.5)
+            for place, (name, at, values) in enumerate(points):
+                colour = _COLOURS[OURS] if place < len(ours) else _COLOURS.get(name, "#444444")
+                axis.errorbar(at, values.mean(), yerr=_reach(values), color=colour, fmt="o", markersize=5, capsize=2,
+                              markerfacecolor=colour if len(values) > 2 else "white")  # fmt: skip
+                axis.annotate(name, (at, values.mean()), (5, 4), textcoords="offset points", fontsize=7.5, color=colour)
+            _log_scale(axis, label, cell)
+    explained = "95 % intervals over seeds; the line: our network, wider and deeper"
+    figure.suptitle(f"{study.question}\n{measure}; {explained}", fontsize=9, color="#555555")
+    return figure
+
+
 def _draw_sizes(rows: list[Row], measure: str) -> Any:
     """A panel a data set that has several sizes: balanced accuracy against images a class."""
     sets: dict[str, dict[int, dict[str, list[Row]]]] = {}
@@ -375,8 +409,6 @@ def _draw_sizes(rows: list[Row], measure: str) -> Any:
 
 def _draw_cost(rows: list[Row], measure: str) -> Any:
     """A row of panels a cell: balanced accuracy against parameters, and against what training computed."""
-    from matplotlib.ticker import LogLocator
-
     cells = _main_cells(rows)
     figure, axes = _figure(2 * len(cells), 2, 2.7)
     handles: dict[str, Any] = {}
@@ -392,16 +424,23 @@ def _draw_cost(rows: list[Row], measure: str) -> Any:
                 handles[model] = axis.errorbar(
                     at, values.mean(), yerr=_reach(values), color=_COLOURS.get(model, "#444444"), fmt="o",
                     markersize=8 if model == OURS else 5, capsize=2)  # fmt: skip
-            axis.set_xscale("log")
-            axis.margins(x=0.12, y=0.12)
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
-            axis.minorticks_off()
-            axis.set_xlabel(label, fontsize=9)
-            axis.set_ylabel("balanced accuracy, %", fontsize=9)
-            axis.set_title(cell, fontsize=10, loc="left")
+            _log_scale(axis, label, cell)
     _legend(figure, handles, measure)
     return figure
+
+
+def _log_scale(axis: Any, label: str, cell: str) -> None:
+    """Balanced accuracy of a cell against something that networks differ in by its ratio."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_xscale("log")
+    axis.margins(x=0.12, y=0.12)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
+    axis.minorticks_off()
+    axis.set_xlabel(label, fontsize=9)
+    axis.set_ylabel("balanced accuracy, %", fontsize=9)
+    axis.set_title(cell, fontsize=10, loc="left")
 
 
 def _in_order(models: Any) -> list[str]:

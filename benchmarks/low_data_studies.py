@@ -64,10 +64,10 @@ STUDIES = {
     "scale": Study(
         "How does accuracy grow with parameters and FLOPs?",
         {
-            "atto / 2": "network.layout=CCCT network.widths=[16,24,40,48]",
-            "CCCT": "network.layout=CCCT",  # atto
-            "pico": "model=astroformer_pico",
-            "nano": "model=astroformer_nano",
+            "atto / 2": _widths("CCCT", 16, 24, 40, 48),
+            "atto": f"network.layout=CCCT {_AT_ANY_LENGTH}",
+            "pico": f"model=astroformer_pico {_AT_ANY_LENGTH}",
+            "nano": f"model=astroformer_nano {_AT_ANY_LENGTH}",
         },
         peers=("ResNet-18", "WRN-16-2", "WRN-16-4", "CCT-4/3x2", "CCT-7/3x1", "CoAtNet", "ConvNeXt-atto"),
     ),

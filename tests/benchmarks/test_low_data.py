@@ -411,6 +411,11 @@ def test_plots_are_drawn(tmp_path: Path) -> None:
     made += low_data_report.plots(rows, tmp_path)
     assert made[-1].name == "low-data-layouts-4e12-FLOPs.png"
     assert low_data_report.plots(rows[:6], tmp_path) == []  # two arms are a pair and no study
+    arms = list(low_data_studies.STUDIES["scale"].arms.values())
+    rows = [made_row(made_job(words=words, minutes=None, flops=4e12), 0.5) for words in arms]
+    peer = made_row(made_job(model="ResNet-18", setting="AdamW 1e-3", minutes=None, flops=4e12), 0.4, macs=1_000_000)
+    made += [path for path in low_data_report.plots([*rows, peer], tmp_path) if "scale" in path.name]
+    assert made[-1].name == "low-data-scale-4e12-FLOPs.png"
     assert all(path.stat().st_size > 10_000 for path in made)
 
 
