@@ -65,7 +65,7 @@ STUDIES = {
         "How does accuracy grow with parameters and FLOPs?",
         {
             "atto / 2": _widths("CCCT", 16, 24, 40, 48),
-            "atto": f"network.layout=CCCT {_AT_ANY_LENGTH}",
+            "atto": f"model=astroformer_atto {_AT_ANY_LENGTH}",
             "pico": f"model=astroformer_pico {_AT_ANY_LENGTH}",
             "nano": f"model=astroformer_nano {_AT_ANY_LENGTH}",
         },
