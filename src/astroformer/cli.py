@@ -211,6 +211,8 @@ class Train:
             m = trained.validation.metrics[name]
             print(f"validation {words:<18}{m.value:6.1%}   (95 % interval {m.low:.1%} to {m.high:.1%}, n = {n:,})")
         print(f"try next: astroformer predict {trained.model} IMAGES --out predictions.csv")
+        if isinstance(trained, TrainedEnsemble):
+            print(f"      or: astroformer train --distil {trained.run}   (one network of its answers, faster to ask)")
         print(f"model: {trained.model}")
 
 
