@@ -377,7 +377,7 @@ def _draw_sizes(rows: list[Row], measure: str) -> Any:
     sets = {name: by_size for name, by_size in sets.items() if len(by_size) > 1}
     if not sets:
         return None
-    figure, axes = _figure(len(sets), 2, 3.3)
+    figure, axes = _figure(len(sets), 3, 3.3)
     handles: dict[str, Any] = {}
     for axis, (name, by_size) in zip(axes, sets.items(), strict=True):
         sizes = sorted(by_size)
