@@ -361,7 +361,11 @@ def _draw_scale(rows: list[Row], study: Study, measure: str) -> Any:
                 colour = _COLOURS[OURS] if place < len(ours) else _COLOURS.get(name, "#444444")
                 axis.errorbar(at, values.mean(), yerr=_reach(values), color=colour, fmt="o", markersize=5, capsize=2,
                               markerfacecolor=colour if len(values) > 2 else "white")  # fmt: skip
-                axis.annotate(name, (at, values.mean()), (5, 4), textcoords="offset points", fontsize=7.5, color=colour)
+                # Ours above to the right; peers below, to either side by turns, so that neighbours don't overlap.
+                left = place >= len(ours) and place % 2 == 0
+                axis.annotate(name, (at, values.mean()), (-5 if left else 5, 4 if place < len(ours) else -10),
+                              textcoords="offset points", ha="right" if left else "left", fontsize=7.5,
+                              color=colour)  # fmt: skip
             _log_scale(axis, label, cell)
     explained = "95 % intervals over seeds; the line: our network, wider and deeper"
     figure.suptitle(f"{study.question}\n{measure}; {explained}", fontsize=9, color="#555555")
@@ -435,7 +439,8 @@ def _log_scale(axis: Any, label: str, cell: str) -> None:
 
     axis.set_xscale("log")
     axis.margins(x=0.12, y=0.12)
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
     axis.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
     axis.minorticks_off()
     axis.set_xlabel(label, fontsize=9)
