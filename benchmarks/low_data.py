@@ -502,6 +502,8 @@ def main() -> None:
             sys.exit(f"a plan says what is asked for; leave --{', --'.join(beside)} out, or write it into the plan.")
         if arguments.data is None or not arguments.plan.is_file():
             sys.exit("--plan takes a file that is there, and the folder of the data before it.")
+    if arguments.data is not None and (arguments.table or arguments.against is not None):
+        sys.exit("--table and --against print rows that are there; leave the data out, with which runs are begun.")
     failures: list[str] = []
     if arguments.data is not None:
         rows = read_rows(arguments.rows)

@@ -343,6 +343,7 @@ def _draw_scale(rows: list[Row], study: Study, measure: str) -> Any:
     cells = {cell: some for cell, some in cells.items() if any(row["model"] == OURS for row in some)}
     named = {words: name for name, words in study.arms.items()}
     figure, axes = _figure(2 * len(cells), 2, 3.3)
+    handles: dict[str, Any] = {}
     for i, (cell, some) in enumerate(cells.items()):
         peers = _best_arms([row for row in some if row["model"] != OURS])
         ours = {name: [row for row in some if row["words"] == words] for words, name in named.items()}
@@ -351,24 +352,22 @@ def _draw_scale(rows: list[Row], study: Study, measure: str) -> Any:
             (axes[2 * i], "parameters", "million parameters"),
             (axes[2 * i + 1], "macs", "million multiply-accumulates an image"),
         ):
-            points = [
-                (name, found[0][field] / 1e6, 100 * np.array([row["balanced_accuracy"] for row in found]))
-                for name, found in (*ours.items(), *peers.items())
-            ]
-            line = points[: len(ours)]
-            axis.plot([at for _, at, _ in line], [v.mean() for _, _, v in line], color=_COLOURS[OURS], linewidth=1.5)
-            for place, (name, at, values) in enumerate(points):
-                colour = _COLOURS[OURS] if place < len(ours) else _COLOURS.get(name, "#444444")
-                axis.errorbar(at, values.mean(), yerr=_reach(values), color=colour, fmt="o", markersize=5, capsize=2,
-                              markerfacecolor=colour if len(values) > 2 else "white")  # fmt: skip
-                # Ours above to the right; peers below, to either side by turns, so that neighbours don't overlap.
-                left = place >= len(ours) and place % 2 == 0
-                axis.annotate(name, (at, values.mean()), (-5 if left else 5, 4 if place < len(ours) else -10),
-                              textcoords="offset points", ha="right" if left else "left", fontsize=7.5,
-                              color=colour)  # fmt: skip
+            means = [100 * mean_of(found, "balanced_accuracy") for found in ours.values()]
+            axis.plot([found[0][field] / 1e6 for found in ours.values()], means, color=_COLOURS[OURS], linewidth=1.5)
+            for name, found in (*ours.items(), *peers.items()):
+                at, values = found[0][field] / 1e6, 100 * np.array([row["balanced_accuracy"] for row in found])
+                colour = _COLOURS[OURS] if name in ours else _COLOURS.get(name, "#444444")
+                drawn = axis.errorbar(at, values.mean(), yerr=_reach(values), color=colour, fmt="o", markersize=5,
+                                      capsize=2, markerfacecolor=colour if len(values) > 2 else "white")  # fmt: skip
+                handles[OURS if name in ours else name] = drawn
+                if name in ours:
+                    axis.annotate(
+                        name, (at, values.mean()), (5, 4), textcoords="offset points", fontsize=8, color=colour
+                    )
             _log_scale(axis, label, cell)
-    explained = "95 % intervals over seeds; the line: our network, wider and deeper"
+    explained = "means with 95 % intervals, hollow: of fewer than three seeds; the line: our network at several sizes"
     figure.suptitle(f"{study.question}\n{measure}; {explained}", fontsize=9, color="#555555")
+    _legend(figure, handles, "")
     return figure
 
 

@@ -594,5 +594,8 @@ def test_a_worker_stays_and_runs_one_job_after_the_other(data: Path, monkeypatch
 def test_what_cannot_be_is_said_at_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"setting 'learning_rat'.*learning_rate"):
         command(monkeypatch, data, "--words", "learning_rat=1", "--rows", tmp_path / "rows.jsonl")
+    for words in (["--table"], ["--against", "network.group=none"]):
+        with pytest.raises(SystemExit, match="leave the data out"):
+            command(monkeypatch, data, *words, "--rows", tmp_path / "rows.jsonl")
     with pytest.raises(SystemExit, match="which MiraBest is read from"):
         command(monkeypatch, tmp_path, "--sets", "MiraBest, all", "--rows", tmp_path / "rows.jsonl")
