@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,20 @@ def test_one_network_on_the_split_of_the_ensemble(
     assert (other.model / "model.safetensors").read_bytes() != (again.model / "model.safetensors").read_bytes()
 
 
-def store_of(labels_N: np.ndarray, cache: Path) -> tuple[ImageStore, Preprocessing]:
-    images = np.random.default_rng(0).integers(0, 256, (len(labels_N), 32, 32, 3)).astype(np.uint8)
+def preprocessing_of(size: int = 32) -> Preprocessing:
+    return Preprocessing(image_size=(size, size), channels=3, crop=1.0, fit="crop", dtype="uint8")
+
+
+def store_of(labels_N: np.ndarray, cache: Path, size: int) -> tuple[ImageStore, Preprocessing]:
+    images = np.random.default_rng(0).integers(0, 256, (len(labels_N), size, size, 3)).astype(np.uint8)
     files = [str(i) for i in range(len(images))]
-    preprocessing = Preprocessing(image_size=(32, 32), channels=3, crop=1.0, fit="crop", dtype="uint8")
+    preprocessing = preprocessing_of(size)
     source = LabelledImages("noise", files, labels_N, ("a", "b", "c"), lambda i: images[i])
     return ImageStore.build(source, preprocessing, cache=cache), preprocessing
 
 
 def loop_of(labels_N: np.ndarray, cache: Path, teacher: Classifier | None, **changes: Any) -> Loop:
-    store, preprocessing = store_of(labels_N, cache)
+    store, preprocessing = store_of(labels_N, cache, changes.get("image_size", 32))
     torch.manual_seed(1)
     network = create_network("astroformer_atto", num_classes=3, img_size=32)
     words = {"learning_rate": 1e-3, "accumulate": 1, "channels": 3, "storage": "uint8", "augment": {"mixup": 0.3}}
@@ -100,8 +105,7 @@ def loop_of(labels_N: np.ndarray, cache: Path, teacher: Classifier | None, **cha
 def teacher() -> Classifier:
     torch.manual_seed(0)
     networks = [create_network("astroformer_atto", num_classes=3, img_size=32).eval() for _ in range(2)]
-    preprocessing = Preprocessing(image_size=(32, 32), channels=3, crop=1.0, fit="crop", dtype="uint8")
-    return Classifier.ensemble([Classifier(n, preprocessing, ("a", "b", "c")) for n in networks])
+    return Classifier.ensemble([Classifier(n, preprocessing_of(), ("a", "b", "c")) for n in networks])
 
 
 def test_targets_are_the_answers_to_the_batch_that_is_learned(teacher: Classifier, tmp_path: Path) -> None:
@@ -131,6 +135,44 @@ def test_labels_have_no_part_in_it(teacher: Classifier, tmp_path: Path) -> None:
     ]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[1], weights[2])
+
+
+def test_batches_made_beside_the_steps_are_those_made_between_them(teacher: Classifier, tmp_path: Path) -> None:
+    teacher.preprocessing = preprocessing_of(44)
+    threads = torch.get_num_threads()
+    makers: list[set[int]] = []
+    sizes: list[list[int]] = []
+    weights = []
+    for some in (2, 1):  # one thread has no other beside it
+        torch.set_num_threads(some)
+        # Six steps, the last two of images of 44 px, not 32: the fifth is not what was foreseen.
+        loop = loop_of(np.arange(22) % 3, tmp_path, teacher, epochs=2, image_size=44, progressive=0.6)
+        makers.append(set())
+        sizes.append([])
+        make = loop._batch
+
+        def batch(*of: Any, make: Any = make) -> tuple[Tensor, Tensor]:
+            x_BCHW, y_BK = make(*of)
+            makers[-1].add(threading.get_ident())
+            sizes[-1].append(x_BCHW.shape[-1])
+            return x_BCHW, y_BK
+
+        loop._batch = batch  # type: ignore[method-assign]
+        weights.append(loop.fit().network.head.classifier.weight)
+        assert torch.get_num_threads() == some
+    torch.set_num_threads(threads)
+    assert threading.get_ident() not in makers[0]
+    assert makers[1] == {threading.get_ident()}
+    assert sizes == [[32, 32, 32, 32, 32, 44, 44], [32, 32, 32, 32, 44, 44]]
+    assert torch.equal(weights[0], weights[1])
+
+
+def test_the_teacher_is_asked_in_the_precision_of_the_run(teacher: Classifier, tmp_path: Path) -> None:
+    for precision, expected in (("no", "float32"), ("bf16", "bfloat16")):
+        loop = loop_of(np.arange(12) % 3, tmp_path, teacher, precision=precision)
+        assert loop.teacher is not None
+        assert loop.teacher.precision == expected
+    assert teacher.precision == "float32"
 
 
 def test_many_images_are_answered_in_parts(teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
 from astroformer.network import AstroformerConfig, Tie
 from astroformer.randomness import permutation, uniforms
+from astroformer.training.ahead import Ahead
 from astroformer.training.augmenter import Augmenter
 from astroformer.training.averaging import AveragedNetwork
 from astroformer.training.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
@@ -183,6 +184,14 @@ class _Ready(NamedTuple):
     y_NK: Tensor
 
 
+class _Shown(NamedTuple):
+    """All that the batch of a step of the epoch that is planned follows from."""
+
+    epoch: int
+    step: int
+    augmenter: Augmenter
+
+
 class Loop:
     """One run of `recipe` on `network`, from its first step or from a checkpoint, to its end."""
 
@@ -243,7 +252,9 @@ class Loop:
         )
         if teacher is not None and (teacher.preprocessing, teacher.classes) != (preprocessing, train.classes):
             raise UserError("the model to learn from has another preprocessing or other classes than this run.")
-        self.teacher = None if teacher is None else teacher.to(device)
+        # Asked in the precision that the network is trained in.
+        precision = "bfloat16" if recipe.precision == "bf16" else "float32"
+        self.teacher = None if teacher is None else replace(teacher.to(device), precision=precision)
         self.plain = network
         self._parameters = list(network.parameters())  # to find them takes longer than to clip them
         # Both are where they belong; to place them, accelerate imports torch's distributed tensors: half a second.
@@ -268,6 +279,7 @@ class Loop:
         self._expected_epochs = 0.0  # of the whole run; as many as it ever seemed to have
         self._plan = np.empty(0, np.int64), np.zeros(1, np.int64)  # of the epoch: its ring, and where steps begin
         self._ready: _Ready | None = None  # images of this step and of some that come, on a GPU
+        self._ahead: Ahead[_Shown, tuple[Tensor, Tensor]] | None = None  # on a CPU, where a teacher is asked
         self._readies = device.type == "cuda" and not isinstance(self.stored, Streamed) and recipe.parts == 1
         # The step of the epoch with the first non-finite loss, on the device, so that nothing waits for it.
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
@@ -310,6 +322,13 @@ class Loop:
             UserError: the loss became non-finite.
             Interrupted: `stop` said so; the state is saved.
         """
+        alone = self.accelerator.num_processes == self.recipe.parts == 1
+        if self.teacher is None or self.accelerator.device.type != "cpu" or not alone or torch.get_num_threads() == 1:
+            return self._fit()
+        with Ahead(self._batch_of) as self._ahead:
+            return self._fit()
+
+    def _fit(self) -> Fit:
         state, recipe = self.state, self.recipe
         self._started = time.monotonic() - state.elapsed
         self._saved = time.monotonic()
@@ -515,8 +534,15 @@ class Loop:
         """`_batch` of all images of this step.
 
         On a GPU those of some steps to come are made with them: what an image becomes does not depend on its batch, and
-        the hundreds of small operations take as long for one batch as for several.
+        the hundreds of small operations take as long for one batch as for several. On a CPU with a teacher another
+        thread makes the next one while this one is learned.
         """
+        if self._ahead is not None:
+            epoch, step, augmenter = self.state.epoch, self.state.step, self._augmenter_now()
+            more = step + 1 < self.steps_per_epoch
+            return self._ahead.take(
+                _Shown(epoch, step, augmenter), _Shown(epoch, step + 1, augmenter) if more else None
+            )
         if not self._readies:
             return self._batch(keys, labels_N)
         (ring, bounds), step, augmenter = self._plan, self.state.step, self._augmenter_now()
@@ -530,23 +556,31 @@ class Loop:
         some = slice(first - ready.first, last - ready.first)
         return ready.x_NCHW[some], ready.y_NK[some]
 
-    def _batch(self, keys: np.ndarray[Any, Any], labels_N: Tensor) -> tuple[Tensor, Tensor]:
+    def _batch_of(self, shown: _Shown) -> tuple[Tensor, Tensor]:
+        """`_batch` of a step of the epoch that is planned, whatever step is being made."""
+        ring, bounds = self._plan
+        first, last = bounds[shown.step : shown.step + 2]
+        return self._batch(ring[first : last + 1], torch.from_numpy(self.train.labels), shown)
+
+    def _batch(
+        self, keys: np.ndarray[Any, Any], labels_N: Tensor, shown: _Shown | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Augmented, mixed and normalised images (B, C, H, W) and soft targets (B, K) of `keys[:-1]`: what was mixed of
-        their labels, or what the teacher answers of them."""
+        their labels, or what the teacher answers of them. They are of the step being made unless another is given."""
         device = self.accelerator.device
-        augmenter = self._augmenter_now()
+        epoch, step, augmenter = shown or _Shown(self.state.epoch, self.state.step, self._augmenter_now())
         keys = np.ascontiguousarray(keys if augmenter.mixes else keys[:-1])
         taken = keys % len(labels_N)
         stored_MCHW, row_B = self.stored(taken)
         ring, bounds = self._plan
-        following = bounds[self.state.step + 1 : self.state.step + 3]
+        following = bounds[step + 1 : step + 3]
         if isinstance(self.stored, Streamed) and len(following) == 2:  # parts of a batch are not foreseen
             self.stored.prefetch(ring[following[0] : following[1] + augmenter.mixes] % len(labels_N))
         x_BCHW, y_BK = augmenter.batch(
             stored_MCHW,
             row_B,
             to_device(keys, device),
-            self.state.epoch,
+            epoch,
             to_device(labels_N[taken], device),
             classes=len(self.train.classes),
             preprocessing=self.preprocessing,

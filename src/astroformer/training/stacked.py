@@ -134,7 +134,7 @@ class Stack(Loop):
             Interrupted: `stop` said so; the state of each is saved.
         """
         try:
-            self.fit()
+            self._fit()
         except UserError:
             if len(self.errors) < len(self.members):
                 raise
