@@ -4,8 +4,8 @@
     python benchmarks/distil_product.py --table
 
 `astroformer train SOURCE --ensemble 2`, then `astroformer train --distil RUN`, each in a fresh process with half of the
-minutes, on the whole machine: the members train side by side, their pupil with all cores. What is timed is the clock of
-the two processes, with all they do beside training. Settings were chosen on the `develop` images of `low_data_grid.py`,
+minutes, on the whole machine: the members train side by side, their pupil with all cores. `minutes_taken` is the clock of
+each process, with all that it does beside training. Settings were chosen on the `develop` images of `low_data_grid.py`,
 which are those validated on here; the test images chose nothing. One row a split, in `distil_product.jsonl`.
 """
 
@@ -31,7 +31,7 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 CELL = Cell("CIFAR-10 (JPEG)", 50)
 WORDS = "--network.strides 1 2 2 2 1"
 ENSEMBLE, PUPIL = "the ensemble of two", "one network of its answers"
-STARTS = 0.2  # minutes a command has for starting, the last evaluation and saving
+STARTS = 0.2  # minutes that a command does not train for: it starts, asks the validation images and saves
 
 
 def command(*words: str) -> float:
