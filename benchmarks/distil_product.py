@@ -3,10 +3,11 @@
     python benchmarks/distil_product.py ../shared/data
     python benchmarks/distil_product.py --table
 
-`astroformer train SOURCE --ensemble 2`, then `astroformer train --distil RUN`, each in a fresh process with half of the
-minutes, on the whole machine: the members train side by side, their pupil with all cores. `minutes_taken` is the clock of
-each process, with all that it does beside training. Settings were chosen on the `develop` images of `low_data_grid.py`,
-which are those validated on here; the test images chose nothing. One row a split, in `distil_product.jsonl`.
+`astroformer train SOURCE --ensemble 2`, then `astroformer train --distil RUN`, each in a fresh process with half of
+the minutes, on the whole machine: the members train side by side, their pupil with all cores. `minutes_taken` is the
+clock of each process, with all that it does beside training. Settings were chosen on the `develop` images of
+`low_data_grid.py`, which are those validated on here; the test images chose nothing. One row a split, in
+`distil_product.jsonl`.
 """
 
 from __future__ import annotations
