@@ -105,11 +105,17 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0, help="of the two commands together")
     parser.add_argument("--table", action="store_true", help="only print the table of the rows that are there")
     arguments = parser.parse_args()
+    if (arguments.data is None) != arguments.table:
+        parser.error("give the folder of the data, to train, or --table, to see what is there.")
+    place = processor("auto")
+    done = {(row["split"], row["minutes"], row["processor"]) for row in read_rows(RESULTS)}
     for split in [] if arguments.table else range(3):
-        if any((row["split"], row["minutes"]) == (split, arguments.minutes) for row in read_rows(RESULTS)):
-            continue
-        append_row(RESULTS, measure(arguments.data, split, arguments.minutes))
-    print(table([row for row in read_rows(RESULTS) if row["minutes"] == arguments.minutes]))
+        if (split, arguments.minutes, place) not in done:
+            append_row(RESULTS, measure(arguments.data, split, arguments.minutes))
+    rows = [row for row in read_rows(RESULTS) if row["minutes"] == arguments.minutes]
+    for place in dict.fromkeys(row["processor"] for row in rows):  # whose minutes are worth what it is
+        print(f"{arguments.minutes:g} minutes on {place}:\n")
+        print(table([row for row in rows if row["processor"] == place]))
 
 
 if __name__ == "__main__":

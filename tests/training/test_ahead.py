@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from astroformer.training.ahead import Ahead
 
 
 @pytest.fixture
-def four_threads() -> object:
+def four_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     yield
@@ -59,7 +60,7 @@ def test_an_error_is_raised_where_the_batch_is_taken() -> None:
         assert ahead.take(2, None) == 2
 
 
-def test_each_side_has_half_of_the_threads_until_it_is_left(four_threads: object) -> None:
+def test_each_side_has_half_of_the_threads_until_it_is_left(four_threads: None) -> None:
     with Ahead(lambda _: torch.get_num_threads()) as ahead:
         assert torch.get_num_threads() == 2
         assert ahead.take(0, None) == 2

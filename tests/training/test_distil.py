@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +138,17 @@ def test_labels_have_no_part_in_it(teacher: Classifier, tmp_path: Path) -> None:
     assert not torch.equal(weights[1], weights[2])
 
 
-def test_batches_made_beside_the_steps_are_those_made_between_them(teacher: Classifier, tmp_path: Path) -> None:
-    teacher.preprocessing = preprocessing_of(44)
+@pytest.fixture
+def threads_as_before() -> Iterator[None]:
     threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_batches_made_beside_the_steps_are_those_made_between_them(
+    teacher: Classifier, tmp_path: Path, threads_as_before: None
+) -> None:
+    teacher.preprocessing = preprocessing_of(44)
     makers: list[set[int]] = []
     sizes: list[list[int]] = []
     weights = []
@@ -160,7 +169,6 @@ def test_batches_made_beside_the_steps_are_those_made_between_them(teacher: Clas
         loop._batch = batch  # type: ignore[method-assign]
         weights.append(loop.fit().network.head.classifier.weight)
         assert torch.get_num_threads() == some
-    torch.set_num_threads(threads)
     assert threading.get_ident() not in makers[0]
     assert makers[1] == {threading.get_ident()}
     assert sizes == [[32, 32, 32, 32, 32, 44, 44], [32, 32, 32, 32, 44, 44]]
