@@ -4,12 +4,12 @@
     python benchmarks/same_results.py e66d2f1 --only sky d4       # some of the cases
     python benchmarks/same_results.py e66d2f1 --speed             # first step, step, epoch and prediction, in turn
 
-The other commit is checked out as a git worktree in a temporary folder. Every run is a fresh process of the real command
-line with a fixed number of threads, a length in epochs and a given precision, so that both must decide alike. Old and new
-run side by side, one thread each; `--speed` runs them one after the other, in turn.
+The other commit is checked out as a git worktree in a temporary folder. Every run is a fresh process of the real
+command line with a fixed number of threads, a length in epochs and a given precision, so that both must decide alike.
+Old and new run side by side, one thread each; `--speed` runs them one after the other, in turn.
 
-Beside equal results it checks that this checkout reads what the other one wrote: its model folders, its run folders, and
-the checkpoint of a run that was killed.
+Beside equal results it checks that this checkout reads what the other one wrote: its model folders, its run folders,
+and the checkpoint of a run that was killed.
 """
 
 from __future__ import annotations
@@ -209,13 +209,15 @@ def compare(old: Tree, new: Tree, names: Sequence[str]) -> list[str]:
             if one_after_the_other:
                 runs = [old.train(name), new.train(name)]
             else:
-                runs = list(pool.map(lambda tree: tree.train(name), (old, new)))
+                runs = list(pool.map(Tree.train, (old, new), (name, name)))
             check(name, differences(*runs))
             model = models_of(runs[0])[0]
             asked = list(
                 pool.map(
-                    lambda pair: pair[0].predict(pair[1] / model, pair[1] / "predictions.csv"),
-                    zip((old, new), runs, strict=True),
+                    Tree.predict,
+                    (old, new),
+                    [run / model for run in runs],
+                    [run / "predictions.csv" for run in runs],
                 )
             )
             check(f"{name}, predictions", [] if asked[0] == asked[1] else ["predictions.csv"])
