@@ -114,7 +114,7 @@ def run(name: str, arm: str, seed: int, data: Path, out: Path) -> dict[str, Any]
 
 
 def _astroformer(*words: str) -> None:
-    program = "import sys; from astroformer.cli import main; sys.exit(main())"
+    program = "import sys; from astroformer.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", program, *words, "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:

@@ -27,7 +27,7 @@ from astroformer.allocator import keep_freed_memory
 from astroformer.fast_inference import FastInference
 from astroformer.network import create_network
 from astroformer.system import matrix_rates
-from astroformer.training.fused import fuse
+from astroformer.training.steps.fused import fuse
 
 RESULTS = Path(__file__).with_suffix(".json")
 CASES = (("astroformer_0", 224, 2), ("astroformer_atto", 64, 32))  # variant, px, images

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from astroformer.cache import default_cache
-from astroformer.classifier import versions
 from astroformer.images import ImageStore, measure_statistics, open_source
 from astroformer.network.framing import FRAME_IMAGES, Frame
+from astroformer.system import versions
 from astroformer.training.recipe import load_recipe
 from astroformer.training.rules import decide
 from astroformer.training.train import preprocessing_of

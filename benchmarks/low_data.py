@@ -69,11 +69,12 @@ import numpy as np
 import torch
 import yaml
 
-from astroformer.classifier import Classifier, pick_device
+from astroformer.classifier import Classifier
 from astroformer.evaluation.subjects import Subject, read_inputs
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
 from astroformer.images import holdout, open_source
 from astroformer.metrics import balanced_accuracy, nll_N
+from astroformer.system import pick_device
 from astroformer.training.loop import predict_store
 from astroformer.training.recipe import make_recipe
 from low_data_grid import (

@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from astroformer.classifier import versions
 from astroformer.images import ImageStore, LabelledImages, Preprocessing
 from astroformer.network import VARIANTS, create_network
+from astroformer.system import versions
 from astroformer.training.loop import Loop
 from astroformer.training.memory import GIB, footprint, free_memory
 from astroformer.training.recipe import Recipe

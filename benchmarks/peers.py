@@ -35,15 +35,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from astroformer.cache import default_cache
-from astroformer.classifier import Classifier, pick_device, versions
+from astroformer.classifier import Classifier
 from astroformer.images import ImageStore, LabelledImages, measure_statistics
 from astroformer.network import VARIANTS, count_parameters, create_network
-from astroformer.system import describe_system
-from astroformer.training.graphed import why_not_graphed
+from astroformer.progress import Reporter
+from astroformer.system import describe_system, pick_device, versions
 from astroformer.training.loop import Loop
-from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
+from astroformer.training.steps.graphed import why_not_graphed
 from astroformer.training.train import preprocessing_of
 from astroformer.weights import maxxvit_reference
 

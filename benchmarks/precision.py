@@ -45,7 +45,7 @@ def run(arm: str, seed: int, data: Path, epochs: int) -> dict[str, object]:
     """Trains in a fresh process, and reads the scores of the model folder."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        program = "import sys; from astroformer.cli import main; sys.exit(main())"
+        program = "import sys; from astroformer.cli.main import main; sys.exit(main())"
         command = [sys.executable, "-c", program, "train", str(data / "train"), "--valid", str(data / "valid")]
         command += ["--epochs", str(epochs), "--seed", str(seed), "--quiet", "--out", f"{folder}/run"]
         command += [*FIRST_WORDS, *ARMS[arm]]

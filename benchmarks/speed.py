@@ -323,7 +323,7 @@ def rows(plan: Plan, ceilings: dict[int, dict[str, float]]) -> dict[str, Measure
 
 
 def _astroformer() -> list[str]:
-    return [sys.executable, "-c", "import sys; from astroformer.cli import main; sys.exit(main())"]
+    return [sys.executable, "-c", "import sys; from astroformer.cli.main import main; sys.exit(main())"]
 
 
 def measure_ceilings(plan: Plan) -> dict[int, dict[str, float]]:
@@ -431,7 +431,7 @@ def main() -> None:
     if arguments.list:
         print("\n".join(chosen))
         return
-    from astroformer.classifier import versions
+    from astroformer.system import versions
 
     for name, measure in chosen.items():
         if name in read(out) and not arguments.again:

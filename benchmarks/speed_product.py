@@ -191,7 +191,7 @@ def first_step(words: list[str]) -> int:
         loop.progress = watched
 
     threading.Thread(target=watch, daemon=True).start()
-    from astroformer.cli import main as command
+    from astroformer.cli.main import main as command
 
     return command(["train", *words])
 

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from astroformer.allocator import keep_freed_memory
 from astroformer.network import VARIANTS, Astroformer, Tie
-from astroformer.training.fused import fuse, why_not_fused
-from astroformer.training.optimizer import create_optimizer
-from astroformer.training.update import FusedUpdate
+from astroformer.training.steps.fused import fuse, why_not_fused
+from astroformer.training.steps.optimizer import create_optimizer
+from astroformer.training.steps.update import FusedUpdate
 from peers import processor
 
 RESULTS = Path(__file__).with_suffix(".json")

@@ -22,11 +22,11 @@ import torch
 import astroformer
 from astroformer.allocator import keep_freed_memory
 from astroformer.cache import default_cache
-from astroformer.classifier import versions
 from astroformer.fast_inference import FastInference
 from astroformer.images import ImageStore, open_source
 from astroformer.metrics import evaluate
 from astroformer.network.config import VIEWS
+from astroformer.system import versions
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 BATCH = 64

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 import astroformer
-from astroformer.classifier import FORMAT, Classifier, pick_device
-from astroformer.cli import main
+from astroformer.classifier import FORMAT, Classifier
+from astroformer.cli.main import main
 from astroformer.errors import UserError
 from astroformer.images import open_source, read_image
 from astroformer.network import Astroformer
-from astroformer.system import MatrixRates
+from astroformer.system import MatrixRates, pick_device
 
 
 def paths_of(folder: Path) -> list[Path]:
@@ -116,7 +116,7 @@ def test_precision_is_a_choice(
     rough.precision = "float32"
     np.testing.assert_array_equal(rough.predict(galaxy_folder).probabilities_NK, exact)
     for rates, choice in (((100.0, 140.0), "float32"), ((100.0, 160.0), "bfloat16")):
-        monkeypatch.setattr("astroformer.classifier.matrix_rates", lambda rates=rates: MatrixRates(*rates))
+        monkeypatch.setattr("astroformer.system.matrix_rates", lambda rates=rates: MatrixRates(*rates))
         assert astroformer.load(model_folder, precision="auto").precision == choice
     with pytest.raises(UserError, match="unknown precision 'float16'"):
         astroformer.load(model_folder, precision="float16")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import astroformer
 from astroformer.classifier import Classifier
-from astroformer.cli import main
+from astroformer.cli.main import main
 from astroformer.errors import UserError
 from astroformer.network import Ensemble, create_network
 

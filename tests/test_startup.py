@@ -39,7 +39,7 @@ def imported(program: str, cwd: Path) -> set[str]:
     ],
 )
 def test_words_alone_are_answered_without_torch(words: list[str], status: int, tmp_path: Path) -> None:
-    assert imported(f"from astroformer.cli import main\nassert main({words}) == {status}", tmp_path) == set()
+    assert imported(f"from astroformer.cli.main import main\nassert main({words}) == {status}", tmp_path) == set()
 
 
 def test_importing_the_package_imports_none_of_them(tmp_path: Path) -> None:
@@ -48,12 +48,15 @@ def test_importing_the_package_imports_none_of_them(tmp_path: Path) -> None:
 
 def test_info_needs_torch_alone(tmp_path: Path) -> None:
     for words in (["info"], ["info", "astroformer_1"]):
-        assert imported(f"from astroformer.cli import main\nassert main({words}) == 0", tmp_path) <= {"torch", "numpy"}
+        assert imported(f"from astroformer.cli.main import main\nassert main({words}) == 0", tmp_path) <= {
+            "torch",
+            "numpy",
+        }
 
 
 def test_prediction_needs_torch_alone(model_folder: Path, galaxy_folder: Path, tmp_path: Path) -> None:
     words = ["predict", str(model_folder), str(galaxy_folder), "--out", "p.csv", "--quiet"]
-    got = imported(f"from astroformer.cli import main\nassert main({words}) == 0", tmp_path)
+    got = imported(f"from astroformer.cli.main import main\nassert main({words}) == 0", tmp_path)
     assert got == {"torch", "numpy"}
 
 
@@ -70,7 +73,7 @@ def test_the_first_steps_wait_for_none_of_the_rest(galaxy_folder: Path, tmp_path
         "--quiet",
     ]
     program = f"""
-from astroformer.cli import main
+from astroformer.cli.main import main
 from astroformer.training.loop import Interrupted, Loop
 progress = Loop.progress
 def after_two_steps(self):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from astroformer import native, system
-from astroformer.cli import main
+from astroformer.cli.main import main
 from astroformer.system import MatrixRates, describe_system, matrix_rates
 
 

@@ -70,7 +70,7 @@ _PLACES = {
     "resume": "training.train",
     "train": "training.train",
     "train_ensemble": "training.ensemble",
-    "train_many": "training.many",
+    "train_many": "training.study",
 }
 
 

@@ -12,12 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +36,8 @@ from astroformer.metrics import Evaluation, evaluate
 from astroformer.network import Astroformer, AstroformerConfig, Ensemble, count_parameters
 from astroformer.network.config import GROUPS
 from astroformer.network.framing import FRAME_IMAGES
-from astroformer.system import matrix_rates, usable_cores
+from astroformer.system import PRECISIONS, pick_device, pick_precision, usable_cores, versions
 
-PRECISIONS = ("float32", "bfloat16", "auto")
 _TASK = 16  # images that a thread decodes and classifies in one go on a CPU: enough to fill the matrix products
 _WORKERS = 8  # of more threads Python's lock would make some wait; on larger CPUs each computes with several
 _ANSWERED = 256  # images a forward pass where answers are targets: a GPU is given thousands at once
@@ -457,43 +454,6 @@ def load(
 ) -> Classifier:
     """The classifier that a model folder holds; `astroformer.load(path)`. See `Classifier.load`."""
     return Classifier.load(folder, device, precision=precision, symmetry=symmetry)
-
-
-def pick_device(name: str) -> str:
-    """ "cpu" or "cuda"; "auto" is CUDA when torch finds one.
-
-    Raises:
-        UserError: another name, or CUDA where there is none.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise unknown_name("device", name, ("auto", "cpu", "cuda"))
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device 'cuda' was asked for, but torch finds no CUDA device here; use 'cpu'.")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def pick_precision(name: str, device: str) -> str:
-    """ "float32" or "bfloat16"; "auto" is bfloat16 where `device` multiplies it at least 1.5 times as fast.
-
-    Raises:
-        UserError: another name.
-    """
-    if name not in PRECISIONS:
-        raise unknown_name("precision", name, PRECISIONS)
-    if name != "auto":
-        return name
-    if device == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    rates = matrix_rates()
-    return "bfloat16" if rates.bfloat16 > 1.5 * rates.float32 else "float32"
-
-
-def versions() -> dict[str, str]:
-    """The versions that a model or run was made with."""
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("astroformer", "torch", "timm", "accelerate", "numpy", "pillow")},
-    }
 
 
 def model_card(config: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What this machine is and can do: `astroformer info --system`, and what precision is chosen by."""
+"""What this machine is and can do: `astroformer info --system`, and how device and precision are picked."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ import torch
 
 from astroformer import native
 from astroformer.allocator import keep_freed_memory
+from astroformer.errors import UserError, unknown_name
+
+PRECISIONS = ("float32", "bfloat16", "auto")
 
 # Instruction sets that decide how fast a network runs, as the kernel of Linux spells them, and under which name we
 # show them. bf16: products of bfloat16 matrices; AMX: the same in a matrix unit.
@@ -62,6 +66,35 @@ def matrix_rates() -> MatrixRates:
     return MatrixRates(*(operations / best[dtype] / 1e9 for dtype in pairs))
 
 
+def pick_device(name: str) -> str:
+    """ "cpu" or "cuda"; "auto" is CUDA when torch finds one.
+
+    Raises:
+        UserError: another name, or CUDA where there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise unknown_name("device", name, ("auto", "cpu", "cuda"))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' was asked for, but torch finds no CUDA device here; use 'cpu'.")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def pick_precision(name: str, device: str) -> str:
+    """ "float32" or "bfloat16"; "auto" is bfloat16 where `device` multiplies it at least 1.5 times as fast.
+
+    Raises:
+        UserError: another name.
+    """
+    if name not in PRECISIONS:
+        raise unknown_name("precision", name, PRECISIONS)
+    if name != "auto":
+        return name
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    rates = matrix_rates()
+    return "bfloat16" if rates.bfloat16 > 1.5 * rates.float32 else "float32"
+
+
 def usable_cores() -> int:
     """Cores that this process may use, fewer than the machine's in a container."""
     try:
@@ -87,6 +120,14 @@ def memory_bytes() -> int | None:
     except OSError:
         return total
     return min(total, int(limit)) if limit.isdigit() else total
+
+
+def versions() -> dict[str, str]:
+    """The versions that a model or run was made with."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("astroformer", "torch", "timm", "accelerate", "numpy", "pillow")},
+    }
 
 
 def describe_system() -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from astroformer.cli import main
+from astroformer.cli.main import main
 from astroformer.errors import UserError
 from astroformer.images import named_sets
 from astroformer.images.named_sets import NAMED_SETS, FashionMnist, NamedSet
@@ -357,7 +357,7 @@ def test_plot_shows_an_image_a_class(served: Callable[..., NamedSet], tmp_path: 
 PROGRAM = """
 import json, sys
 from dataclasses import replace
-from astroformer.cli import main
+from astroformer.cli.main import main
 from astroformer.images.named_sets import NAMED_SETS
 url, size, sha256, commands = sys.argv[1:]
 declared = NAMED_SETS["cifar10"]

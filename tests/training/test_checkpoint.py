@@ -12,7 +12,7 @@ from torch import nn
 from astroformer.errors import UserError
 from astroformer.training import checkpoint
 from astroformer.training.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
-from astroformer.training.optimizer import create_optimizer
+from astroformer.training.steps.optimizer import create_optimizer
 
 STATE = {"epoch": 3, "elapsed": 0.1 + 0.2, "history": [{"loss": 1 / 3}, {"loss": 2.0}]}
 

@@ -17,19 +17,19 @@ from torch import Tensor
 
 import astroformer
 from astroformer.classifier import Classifier
-from astroformer.cli import main
+from astroformer.cli.main import main
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sources import LabelledImages
 from astroformer.images.store import ImageStore
 from astroformer.network import Ensemble, create_network
+from astroformer.progress import Reporter
 from astroformer.training.distil import distil
 from astroformer.training.ensemble import TrainedEnsemble, train_ensemble
 from astroformer.training.loop import Interrupted, Loop
-from astroformer.training.many import train_many
-from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.run import RunFolder
+from astroformer.training.study import train_many
 from astroformer.training.train import resume, train
 
 SOURCE = "mock-galaxies:40x32"

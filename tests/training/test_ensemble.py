@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 import astroformer
-from astroformer.cli import main
+from astroformer.cli.main import main
 from astroformer.errors import UserError
-from astroformer.training import many as many_module
+from astroformer.training import study as study_module
 from astroformer.training.ensemble import TrainedEnsemble, resume_ensemble, train_ensemble
 from astroformer.training.loop import Interrupted
-from astroformer.training.many import train_many
 from astroformer.training.recipe import Recipe, make_recipe
+from astroformer.training.study import train_many
 from astroformer.training.train import train
 
 SOURCE = "mock-galaxies:40x32"
@@ -123,7 +123,7 @@ def test_a_member_that_fails_leaves_no_model(
     def failing(folder: Path, **_: Any) -> None:
         raise UserError(f"{folder.name} can't go on.")
 
-    monkeypatch.setattr(many_module, "resume", failing)
+    monkeypatch.setattr(study_module, "resume", failing)
     assert main(["train", "--resume", str(run), "--quiet"]) == 2
     assert (
         f"1 of 2 members failed, seed-4: seed-4 can't go on; astroformer train --resume {run}"
@@ -139,7 +139,7 @@ def test_what_stops_a_member_stops_the_ensemble(run: Path, monkeypatch: pytest.M
     def stopped(*_: Any, **__: Any) -> None:
         raise Interrupted("this run alone", signal.SIGINT)
 
-    monkeypatch.setattr(many_module, "resume", stopped)
+    monkeypatch.setattr(study_module, "resume", stopped)
     with pytest.raises(Interrupted, match=rf"--resume {run}$"):
         resume_ensemble(run)
 

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from astroformer.augmentation.settings import PRESETS
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
@@ -24,16 +25,15 @@ from astroformer.images.sources import LabelledImages
 from astroformer.images.store import ImageStore
 from astroformer.metrics import nll_N
 from astroformer.network import create_network
+from astroformer.progress import Reporter
 from astroformer.training import loop as loop_module
-from astroformer.training import optimizer as optimizer_module
-from astroformer.training.augment import PRESETS
 from astroformer.training.checkpoint import load_checkpoint
-from astroformer.training.fused import why_not_fused
 from astroformer.training.loop import Fit, Loop, class_weights, count_steps, draw_keys, epoch_order, predict_store
-from astroformer.training.optimizer import cosine_with_warmup, decay_by_length
-from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.run import RunFolder
+from astroformer.training.steps import optimizer as optimizer_module
+from astroformer.training.steps.fused import why_not_fused
+from astroformer.training.steps.optimizer import cosine_with_warmup, decay_by_length
 
 SIZE = 8
 Array = np.ndarray[Any, Any]

@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from astroformer import cli
+from astroformer.cli import main as cli
 from astroformer.errors import UserError
 from astroformer.network import VARIANTS, create_network
 from astroformer.training import memory
 from astroformer.training import train as train_module
-from astroformer.training.fused import fuse, why_not_fused
 from astroformer.training.loop import predict_batch
 from astroformer.training.memory import GIB, Footprint, at_most, decide_parts, footprint, free_memory
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.run import RunFolder
+from astroformer.training.steps.fused import fuse, why_not_fused
 from astroformer.training.train import train
 
 CONFIG = dataclasses.replace(VARIANTS["astroformer_atto"], num_classes=10, img_size=(64, 64))

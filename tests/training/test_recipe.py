@@ -7,8 +7,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from astroformer.augmentation.settings import PRESETS, Augment
 from astroformer.errors import UserError
-from astroformer.training.augment import PRESETS, Augment
 from astroformer.training.recipe import BUILT_IN, NetworkSettings, Recipe, load_recipe, make_recipe
 
 # A value other than the default for every setting, so that nothing can be lost unnoticed.

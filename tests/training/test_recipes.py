@@ -14,12 +14,12 @@ import pytest
 import torch
 import yaml
 
+from astroformer.augmentation.settings import PRESETS
 from astroformer.images.mock_galaxies import mock_galaxies
 from astroformer.images.named_sets import NAMED_SETS
 from astroformer.images.sources import LabelledImages
 from astroformer.network import VARIANTS, create_network
 from astroformer.network.counting import WithoutValues
-from astroformer.training.augment import PRESETS
 from astroformer.training.recipe import Recipe, load_recipe
 from astroformer.training.rules import decide
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from astroformer.augmentation.augmenter import Augmenter
+from astroformer.augmentation.settings import PRESETS, Augment
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sources import open_source
 from astroformer.images.store import ImageStore
-from astroformer.training.augment import PRESETS, Augment
-from astroformer.training.augmenter import Augmenter
 from astroformer.training.resident import Streamed, resident
 
 CPU = torch.device("cpu")

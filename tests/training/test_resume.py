@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from astroformer import cli
+from astroformer.cli import main as cli
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sources import open_source
@@ -67,7 +67,7 @@ def where(run: Path) -> dict[str, Any]:
 
 _SIGNALLED = """
 import os, sys
-from astroformer import cli
+from astroformer.cli import main as cli
 from astroformer.training.loop import Loop
 number, after, step = int(sys.argv[1]), int(sys.argv[2]), Loop._step
 def signalled(self, *arguments):

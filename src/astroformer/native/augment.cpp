@@ -1,6 +1,6 @@
 // Augmented training batches: draws, geometry, values, mixing and normalisation in one pass an image.
 //
-// The plain version is training/augmenter.py, and what is drawn training/draws.py, mixing.py and randomness.py: the
+// The plain version is augmentation/augmenter.py, and what is drawn augmentation/draws.py, mixing.py and randomness.py: the
 // names here are theirs, and so is the order of everything. An image is worked on by one thread from its stored bytes
 // to its place in the batch, in buffers that stay in the cache, so the result depends on neither batch nor threads.
 //
@@ -22,7 +22,7 @@
 
 extern "C" {
 
-// Mirrored field by field in training/augment_native.py. Angles in radians; `_low` and `_span` are a range's lower end
+// Mirrored field by field in augmentation/native_batch.py. Angles in radians; `_low` and `_span` are a range's lower end
 // and length, of logarithms where the law is log-uniform.
 struct Plan {
     int64_t channels, stored_h, stored_w, height, width;  // of the stored images; of the results

@@ -1,6 +1,6 @@
 """`train_ensemble`: several networks trained on the same images, kept as one model.
 
-An ensemble is a group of runs (`training/many.py`) that differ in their seed alone and share the split, so that no
+An ensemble is a group of runs (`training/study.py`) that differ in their seed alone and share the split, so that no
 member has seen what the ensemble is validated on. Its folder is that of the group, and the members in it are ordinary
 runs; when all are done, `RUN/model` is made of them.
 """
@@ -14,8 +14,10 @@ from typing import Any
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.metrics import Evaluation, evaluate
+from astroformer.progress import Reporter
 from astroformer.training.loop import predict_batch, predict_store
-from astroformer.training.many import (
+from astroformer.training.recipe import Recipe
+from astroformer.training.study import (
     Together,
     TrainedMany,
     is_ensemble,
@@ -25,8 +27,6 @@ from astroformer.training.many import (
     summed_up,
     unfinished_runs,
 )
-from astroformer.training.progress import Reporter
-from astroformer.training.recipe import Recipe
 from astroformer.training.train import reopen
 
 

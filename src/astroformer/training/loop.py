@@ -24,26 +24,26 @@ from accelerate.utils import broadcast, reduce
 from torch import Tensor, nn
 
 from astroformer.allocator import keep_freed_memory
+from astroformer.augmentation.augmenter import Augmenter
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
 from astroformer.network import AstroformerConfig, Tie
+from astroformer.progress import Reporter
 from astroformer.randomness import permutation, uniforms
 from astroformer.training.ahead import Ahead
-from astroformer.training.augmenter import Augmenter
-from astroformer.training.averaging import AveragedNetwork
 from astroformer.training.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
-from astroformer.training.fused import fuse, unfuse, why_not_fused
-from astroformer.training.graphed import GraphedStep, Pace, why_not_graphed
 from astroformer.training.memory import PREDICT_BATCH
-from astroformer.training.optimizer import cosine_with_warmup, create_optimizer, decay_by_length
-from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe
 from astroformer.training.resident import Streamed, resident, to_device
 from astroformer.training.run import RunFolder
-from astroformer.training.update import FusedUpdate, why_no_fused_update
+from astroformer.training.steps.averaging import AveragedNetwork
+from astroformer.training.steps.fused import fuse, unfuse, why_not_fused
+from astroformer.training.steps.graphed import GraphedStep, Pace, why_not_graphed
+from astroformer.training.steps.optimizer import cosine_with_warmup, create_optimizer, decay_by_length
+from astroformer.training.steps.update import FusedUpdate, why_no_fused_update
 
 _SAMPLING_STREAM = 7_001  # keeps the draws of balanced sampling apart from those of the augmentation
 _SMALL = 0.75  # of each side, while a run is on smaller images

@@ -12,9 +12,9 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from astroformer.augmentation.settings import PRESETS, Augment
 from astroformer.errors import UserError, unknown_name
 from astroformer.network import VARIANTS
-from astroformer.training.augment import PRESETS, Augment
 
 
 class NetworkSettings(BaseModel):

@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from astroformer.allocator import keep_freed_memory
-from astroformer.classifier import pick_device
+from astroformer.augmentation.settings import Augment
 from astroformer.errors import UserError
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.sources import LabelledImages
 from astroformer.network import VARIANTS, AstroformerConfig
-from astroformer.system import matrix_rates, usable_cores
-from astroformer.training.augment import Augment
-from astroformer.training.fused import why_not_fused
-from astroformer.training.graphed import why_not_graphed
+from astroformer.system import matrix_rates, pick_device, usable_cores
 from astroformer.training.recipe import NetworkSettings, Recipe, make_recipe
+from astroformer.training.steps.fused import why_not_fused
+from astroformer.training.steps.graphed import why_not_graphed
 
 # A sample is enough for shapes, channels and where the frames vary; it costs about half a second.
 _SAMPLE = 256

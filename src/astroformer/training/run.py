@@ -25,8 +25,8 @@ from typing import Any
 import torch
 import yaml
 
-from astroformer.classifier import versions
 from astroformer.errors import UserError
+from astroformer.system import versions
 from astroformer.training.recipe import Recipe, make_recipe
 
 

@@ -26,11 +26,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from astroformer.errors import UserError
 from astroformer.network.blocks import StochasticDepth
+from astroformer.progress import Reporter
 from astroformer.training.checkpoint import load_checkpoint
 from astroformer.training.loop import Fit, Loop, seed_step, step_seed, training_loss
-from astroformer.training.optimizer import create_optimizer
-from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe
+from astroformer.training.steps.optimizer import create_optimizer
 from astroformer.training.train import Setup, create_accelerator, create_loop, describe, finish
 
 _SHARED = ("epoch", "step", "updates", "elapsed", "loss_images", "images", "evaluations", "evaluated")

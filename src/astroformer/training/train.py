@@ -17,8 +17,9 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import ProjectConfiguration, broadcast_object_list
 from numpy.typing import NDArray
 
+from astroformer.augmentation.settings import PRESETS
 from astroformer.cache import default_cache
-from astroformer.classifier import Classifier, pick_device
+from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.evaluation.pictures import plot_history
 from astroformer.images import (
@@ -43,10 +44,10 @@ from astroformer.network import (
     create_network,
 )
 from astroformer.network.framing import FRAME_IMAGES
-from astroformer.training.augment import PRESETS
+from astroformer.progress import Reporter, trackers
+from astroformer.system import pick_device
 from astroformer.training.loop import Fit, Interrupted, Loop, class_weights, predict_batch, predict_store
 from astroformer.training.memory import decide_parts
-from astroformer.training.progress import Reporter, trackers
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
 from astroformer.training.run import RunFolder, read_json

@@ -1,4 +1,4 @@
-"""One of several runs at once: `python -m astroformer.training.worker RUN THREADS`, started by `training/many.py`.
+"""One of several runs at once: `python -m astroformer.training.worker RUN THREADS`, started by `training/study.py`.
 
 It continues the run folder RUN with THREADS threads. What there is to say goes to stdout as a line of JSON each, what
 libraries print to stderr. It saves and stops when its stdin is closed, which happens also when its parent dies.
@@ -20,8 +20,8 @@ from typing import Any, TextIO
 import torch
 
 from astroformer.errors import UserError
+from astroformer.progress import Reporter
 from astroformer.training.loop import Interrupted
-from astroformer.training.progress import Reporter
 from astroformer.training.train import resume
 
 

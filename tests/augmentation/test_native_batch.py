@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from astroformer import native
+from astroformer.augmentation.augmenter import Augmenter
+from astroformer.augmentation.native_batch import NativeBatch, _kernel
+from astroformer.augmentation.settings import OPERATIONS, PRESETS, Augment
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.training.augment import OPERATIONS, PRESETS, Augment
-from astroformer.training.augment_native import NativeBatch, _kernel
-from astroformer.training.augmenter import Augmenter
 
 if native.why_not() is not None:
     pytest.skip(f"no native kernels: {native.why_not()}", allow_module_level=True)

@@ -22,13 +22,13 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms._functional_tensor import _gen_affine_grid
 
+from astroformer.augmentation import augmenter as plain
+from astroformer.augmentation import colour
+from astroformer.augmentation.augmenter import Augmenter
+from astroformer.augmentation.draws import Draw
+from astroformer.augmentation.geometry import sampling_matrix
+from astroformer.augmentation.settings import OPERATIONS, PRESETS, Augment
 from astroformer.errors import UserError
-from astroformer.training import augmenter as plain
-from astroformer.training import colour
-from astroformer.training.augment import OPERATIONS, PRESETS, Augment
-from astroformer.training.augmenter import Augmenter
-from astroformer.training.draws import Draw
-from astroformer.training.geometry import sampling_matrix
 
 OFF = PRESETS["none"]
 EVERYTHING = Augment(

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from astroformer.network import Tie
-from astroformer.training.averaging import AveragedNetwork
 from astroformer.training.recipe import Recipe
 from astroformer.training.resident import to_device
+from astroformer.training.steps.averaging import AveragedNetwork
 
 # Steps of a shape that are made one operation at a time before it is recorded: in them libraries choose their kernels
 # and take their memory, which can't be recorded.

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import astroformer
-from astroformer.cli import main
+from astroformer.augmentation.settings import Augment
+from astroformer.cli.main import main
 from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
-from astroformer.training.augment import Augment
 from astroformer.training.recipe import NetworkSettings
 
 TINY = ["--epochs", "1", "--image-size", "32", "--crop", "1"]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from astroformer import progress
 from astroformer.errors import UserError
-from astroformer.training import progress
-from astroformer.training.progress import Reporter, duration, trackers
+from astroformer.progress import Reporter, duration, trackers
 
 
 def reporter(terminal: bool) -> tuple[Reporter, io.StringIO]:

@@ -20,11 +20,11 @@ from astroformer.images.sources import LabelledImages
 from astroformer.images.store import ImageStore
 from astroformer.network import create_network
 from astroformer.training import loop as loop_module
-from astroformer.training.graphed import why_not_graphed
 from astroformer.training.loop import Loop
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.resident import Streamed
 from astroformer.training.rules import decide
+from astroformer.training.steps.graphed import why_not_graphed
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

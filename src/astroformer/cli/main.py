@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from astroformer.arguments import given_options, parse
+from astroformer.cli.arguments import given_options, parse
 from astroformer.errors import UserError, unknown_name
 from astroformer.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from astroformer.training.ensemble import TrainedEnsemble
-    from astroformer.training.many import TrainedMany
+    from astroformer.training.study import TrainedMany
     from astroformer.training.train import Trained
 
 
@@ -98,9 +98,9 @@ class Train:
             raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or a set by name.")
         self._check_ensemble(given)
         with _first_imports():
+            from astroformer.progress import Reporter
             from astroformer.training.ensemble import TrainedEnsemble, resume_ensemble, train_ensemble
-            from astroformer.training.many import is_ensemble, is_group, resume_many, seeds_and_folds, train_many
-            from astroformer.training.progress import Reporter
+            from astroformer.training.study import is_ensemble, is_group, resume_many, seeds_and_folds, train_many
             from astroformer.training.train import Trained, resume, train
 
         if self.source is None:
@@ -162,8 +162,8 @@ class Train:
     def _distil(self, given: set[str]) -> None:
         assert self.distil is not None
         with _first_imports():
+            from astroformer.progress import Reporter
             from astroformer.training.distil import distil
-            from astroformer.training.progress import Reporter
 
         words = {name: getattr(self.settings, name) for name in ("epochs", "minutes", "seed") if name in given}
         with Reporter(quiet=self.quiet) as reporter:
@@ -245,7 +245,7 @@ class Predict:
             from astroformer.classifier import load
             from astroformer.evaluation.tables import PredictionWriter
             from astroformer.images.sources import open_source
-            from astroformer.training.progress import Reporter
+            from astroformer.progress import Reporter
 
         classifier = load(self.model, self.device, precision=self.precision, symmetry=self.symmetry)
         failed = done = 0
@@ -297,7 +297,7 @@ class Evaluate:
             from astroformer.evaluation.pictures import plot_confusion
             from astroformer.evaluation.tables import PredictionWriter, confusion_text, metrics_text, write_metrics
             from astroformer.images.sources import open_source
-            from astroformer.training.progress import Reporter
+            from astroformer.progress import Reporter
 
         classifier = load(self.model, self.device, precision=self.precision, symmetry=self.symmetry)
         with Reporter(quiet=self.quiet) as reporter:
@@ -371,13 +371,13 @@ class Symmetry:
     """show tracebacks"""
 
     def run(self, given: set[str]) -> None:
-        from astroformer.classifier import pick_device
         from astroformer.evaluation.pictures import plot_symmetry
         from astroformer.evaluation.subjects import open_subject, read_inputs
         from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
         from astroformer.evaluation.tables import symmetry_text, write_symmetry
         from astroformer.network import Astroformer, Ensemble
-        from astroformer.training.progress import Reporter
+        from astroformer.progress import Reporter
+        from astroformer.system import pick_device
 
         settings = SymmetrySettings(
             seed=self.seed,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from astroformer.network import VARIANTS, create_network
-from astroformer.training.optimizer import (
+from astroformer.training.steps.optimizer import (
     LEAST_MEMORY,
     MEMORY,
     cosine_with_warmup,

@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from astroformer import cli
+from astroformer.cli import main as cli
 from astroformer.errors import UserError
-from astroformer.training import many as many_module
+from astroformer.training import study as study_module
 from astroformer.training.loop import Interrupted
-from astroformer.training.many import resume_many, seeds_and_folds, train_many
 from astroformer.training.recipe import Recipe, make_recipe
+from astroformer.training.study import resume_many, seeds_and_folds, train_many
 from astroformer.training.train import train
 
 SOURCE = "mock-galaxies:40x32"
@@ -62,7 +62,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests run with one thread; the workers are to be two at a time with one thread each."""
-    monkeypatch.setattr(many_module, "_cores", lambda: 2)
+    monkeypatch.setattr(study_module, "_cores", lambda: 2)
 
 
 def test_processes_give_the_bits_and_folders_of_the_runs_alone(
@@ -143,7 +143,7 @@ def test_one_that_fails_does_not_lose_the_others(
 
 def test_a_worker_that_dies_is_named(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        many_module._Worker, "_listen", lambda self, events: (self.kill(), events.put((self.name, "end", None)))
+        study_module._Worker, "_listen", lambda self, events: (self.kill(), events.put((self.name, "end", None)))
     )
     result = train_many(SOURCE, seeds_and_folds(recipe(), seeds=2), out=tmp_path / "group", cache=cache)
     assert result.errors == dict.fromkeys(["seed-0", "seed-1"], "its process was ended by SIGKILL (out of memory?)")
@@ -208,7 +208,7 @@ def test_in_turn_stops_as_a_whole(tmp_path: Path, cache: Path, monkeypatch: pyte
     def stopped(*_: Any, **__: Any) -> None:
         raise Interrupted("this run alone", signal.SIGTERM)
 
-    monkeypatch.setattr(many_module, "resume", stopped)
+    monkeypatch.setattr(study_module, "resume", stopped)
     recipes = seeds_and_folds(recipe(), seeds=2)
     with pytest.raises(Interrupted, match=rf"--resume {tmp_path / 'group'}$"):
         train_many(SOURCE, recipes, out=tmp_path / "group", cache=cache, together="in-turn")

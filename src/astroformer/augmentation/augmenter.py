@@ -4,7 +4,7 @@ What an image becomes depends on (seed, epoch, image, its pixels) alone: not on 
 before. All geometry is composed into one matrix per image and the image is resampled once; the order in effect is
 crop, flip, quarter turn, stretch and zoom, shear, rotation, shift, then the policy's geometric operations; after them
 brightness, contrast, saturation, hue, the policy's other operations, noise and erasing; then mixing with another image
-and normalisation. On the CPU `augment_native.py` does all of it in one pass an image, where it can.
+and normalisation. On the CPU `native_batch.py` does all of it in one pass an image, where it can.
 
 Shape letters: M stored images, B images, C channels, H and W pixels of the source, h and w of the result, N = h·w, P
 operations of the policy, K classes.
@@ -19,15 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from astroformer.augmentation import colour
+from astroformer.augmentation.draws import Draw, draw
+from astroformer.augmentation.geometry import antialiasing, sampling_grid, sampling_matrix, whole_places
+from astroformer.augmentation.mixing import Mixer, box_mask
+from astroformer.augmentation.native_batch import NativeBatch
+from astroformer.augmentation.settings import OPERATIONS, Augment, operations
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.randomness import Stream, normals
-from astroformer.training import colour
-from astroformer.training.augment import OPERATIONS, Augment, operations
-from astroformer.training.augment_native import NativeBatch
-from astroformer.training.draws import Draw, draw
-from astroformer.training.geometry import antialiasing, sampling_grid, sampling_matrix, whole_places
-from astroformer.training.mixing import Mixer, box_mask
 
 
 class Augmenter:
@@ -85,7 +85,7 @@ class Augmenter:
     ) -> tuple[Tensor, Tensor]:
         """What a training step takes: augmented, mixed and normalised images, and their soft targets.
 
-        On the CPU it is one pass an image in C++ (`augment_native.py`), read from the stored array itself, and equals
+        On the CPU it is one pass an image in C++ (`native_batch.py`), read from the stored array itself, and equals
         the plain program here within 2e-4 of the range of values; on other devices, for other types and without a
         compiler the plain program does it. On a GPU nothing in it waits for the device.
 

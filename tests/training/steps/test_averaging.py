@@ -4,7 +4,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from astroformer.training.averaging import AveragedNetwork
+from astroformer.training.steps.averaging import AveragedNetwork
 
 
 def test_equals_timms_average_to_the_bit() -> None:

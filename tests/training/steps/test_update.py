@@ -12,8 +12,8 @@ from torch import nn
 
 from astroformer.network import Astroformer, Tie, create_network
 from astroformer.training.checkpoint import restore_optimizer
-from astroformer.training.optimizer import create_optimizer
-from astroformer.training.update import FusedUpdate, why_no_fused_update
+from astroformer.training.steps.optimizer import create_optimizer
+from astroformer.training.steps.update import FusedUpdate, why_no_fused_update
 
 pytestmark = pytest.mark.skipif(
     why_no_fused_update(nn.Linear(1, 1), torch.optim.AdamW(nn.Linear(1, 1).parameters())) is not None,

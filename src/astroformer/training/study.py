@@ -37,11 +37,12 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from astroformer.classifier import Classifier, pick_device
+from astroformer.classifier import Classifier
 from astroformer.errors import UserError, unknown_name
+from astroformer.progress import Reporter
+from astroformer.system import pick_device
 from astroformer.training.loop import Interrupted
 from astroformer.training.memory import footprint, free_memory
-from astroformer.training.progress import Reporter
 from astroformer.training.recipe import Recipe
 from astroformer.training.run import RunFolder, read_json, write_json
 from astroformer.training.stacked import resume_stacked, why_not_stacked

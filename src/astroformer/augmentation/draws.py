@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from astroformer.augmentation.settings import OPERATIONS, Augment, operations
 from astroformer.randomness import Stream, uniforms
-from astroformer.training.augment import OPERATIONS, Augment, operations
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 from timm.data.mixup import Mixup, mixup_target
 
+from astroformer.augmentation.mixing import Beta, Mixer, box_mask
 from astroformer.randomness import uniforms
-from astroformer.training.mixing import Beta, Mixer, box_mask
 
 ALPHAS = [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.5, 4.0, 50.0]
 

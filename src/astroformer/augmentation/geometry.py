@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from astroformer.training.augment import GEOMETRIC, OPERATIONS, Augment, Policy
-from astroformer.training.draws import Draw
+from astroformer.augmentation.draws import Draw
+from astroformer.augmentation.settings import GEOMETRIC, OPERATIONS, Augment, Policy
 
 
 def sampling_matrix(drawn: Draw, source: tuple[int, int], policy: Policy) -> Tensor:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from astroformer import native
+from astroformer.augmentation.geometry import antialiasing
+from astroformer.augmentation.mixing import Beta, Mixer
+from astroformer.augmentation.settings import OPERATIONS, Augment, operations
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.training.augment import OPERATIONS, Augment, operations
-from astroformer.training.geometry import antialiasing
-from astroformer.training.mixing import Beta, Mixer
 
 _STORED = (torch.uint8, torch.float16, torch.float32)
 _BORDERS = ("reflect", "edge", "zero")
