@@ -7,7 +7,6 @@ either the old checkpoint or the new one, never half of one. No pickle is involv
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from astroformer.errors import UserError
+from astroformer.files import replacing
 
 
 def save_checkpoint(
@@ -32,12 +32,10 @@ def save_checkpoint(
             else:
                 scalars.setdefault(str(index), {})[name] = value
     header = {"state": state, "optimizer_scalars": scalars, "optimizer_groups": optimizer["param_groups"]}
-    unfinished = path.with_name(path.name + ".part")
     # safetensors keeps no memory format; the loader copies into tensors that have theirs.
-    save_file({k: t.detach().cpu().contiguous() for k, t in flat.items()}, unfinished, {"json": json.dumps(header)})
-    with unfinished.open("rb") as stream:
-        os.fsync(stream.fileno())
-    os.replace(unfinished, path)
+    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in flat.items()}
+    with replacing(path, durable=True) as part:
+        save_file(flat, part, {"json": json.dumps(header)})
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Any]:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from astroformer.errors import UserError
+from astroformer.files import read_json
 from astroformer.progress import Reporter
 from astroformer.training.recipe import make_recipe
-from astroformer.training.run import RunFolder, read_json
+from astroformer.training.run import RunFolder
 from astroformer.training.study import is_ensemble, is_group
 from astroformer.training.train import Teacher, Trained, reopen, resume
 

@@ -15,8 +15,6 @@ RUN/
 from __future__ import annotations
 
 import csv
-import json
-import os
 import platform
 import sys
 from pathlib import Path
@@ -26,6 +24,7 @@ import torch
 import yaml
 
 from astroformer.errors import UserError
+from astroformer.files import read_json, replacing, write_json
 from astroformer.system import versions
 from astroformer.training.recipe import Recipe, make_recipe
 
@@ -101,27 +100,7 @@ class RunFolder:
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """`history.csv`, whole, so that a resumed run leaves no doubled rows."""
-        unfinished = self.history.with_name("history.csv.part")
-        with unfinished.open("w", newline="", encoding="utf-8") as stream:
+        with replacing(self.history) as part, part.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [])
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(unfinished, self.history)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes `content` beside `path` and renames it over, so that `path` is never half written."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote. Raises `UserError` when the file is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, no UTF-8
-        raise UserError(f"'{path}' is damaged ({error}); bring it back from a copy, or start anew.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"'{path}' is damaged (it holds a {type(content).__name__}); bring it back, or start anew.")
-    return content

@@ -39,12 +39,13 @@ import torch
 
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError, unknown_name
+from astroformer.files import read_json, write_json
 from astroformer.progress import Reporter
 from astroformer.system import pick_device
 from astroformer.training.loop import Interrupted
 from astroformer.training.memory import footprint, free_memory
 from astroformer.training.recipe import Recipe
-from astroformer.training.run import RunFolder, read_json, write_json
+from astroformer.training.run import RunFolder
 from astroformer.training.stacked import resume_stacked, why_not_stacked
 from astroformer.training.train import Setup, prepare, reopen, resume, stop_requests
 

@@ -22,6 +22,7 @@ from astroformer.cache import default_cache
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.evaluation.pictures import plot_history
+from astroformer.files import read_json
 from astroformer.images import (
     ImageStore,
     LabelledImages,
@@ -50,7 +51,7 @@ from astroformer.training.loop import Fit, Interrupted, Loop, class_weights, pre
 from astroformer.training.memory import decide_parts
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
-from astroformer.training.run import RunFolder, read_json
+from astroformer.training.run import RunFolder
 
 
 @dataclass(frozen=True)
