@@ -74,7 +74,8 @@ def test_the_first_steps_wait_for_none_of_the_rest(galaxy_folder: Path, tmp_path
     ]
     program = f"""
 from astroformer.cli.main import main
-from astroformer.training.loop import Interrupted, Loop
+from astroformer.training.loop import Loop
+from astroformer.training.stopping import Interrupted
 progress = Loop.progress
 def after_two_steps(self):
     if self.state.updates == 2:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from astroformer.training.distil import distil
     from astroformer.training.ensemble import train_ensemble
     from astroformer.training.recipe import Recipe
+    from astroformer.training.single import train_network
+    from astroformer.training.study import train_many
     from astroformer.training.train import resume, train
     from astroformer.weights.timm_registry import create_model
 
@@ -50,6 +52,7 @@ __all__ = [
     "train",
     "train_ensemble",
     "train_many",
+    "train_network",
 ]
 
 # Where each name lies. They are imported when they are asked for: torch takes two seconds, timm as many again, and
@@ -71,6 +74,7 @@ _PLACES = {
     "train": "training.train",
     "train_ensemble": "training.ensemble",
     "train_many": "training.study",
+    "train_network": "training.single",
 }
 
 

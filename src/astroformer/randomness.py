@@ -33,6 +33,7 @@ class Stream(IntEnum):
     NOISE = 2
     ERASING = 3
     MIX = 4
+    SAMPLING = 7_001  # of images, where every class is drawn equally often
 
 
 def uniforms(seed: int, epoch: int, index_B: Tensor, stream: int, count: int) -> Tensor:

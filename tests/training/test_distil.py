@@ -24,11 +24,13 @@ from astroformer.images.sources import LabelledImages
 from astroformer.images.store import ImageStore
 from astroformer.network import Ensemble, create_network
 from astroformer.progress import Reporter
+from astroformer.training.batches import Batches
 from astroformer.training.distil import distil
 from astroformer.training.ensemble import TrainedEnsemble, train_ensemble
-from astroformer.training.loop import Interrupted, Loop
+from astroformer.training.loop import Loop
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.run import RunFolder
+from astroformer.training.stopping import Interrupted
 from astroformer.training.study import train_many
 from astroformer.training.train import resume, train
 
@@ -109,16 +111,19 @@ def teacher() -> Classifier:
     return Classifier.ensemble([Classifier(n, preprocessing_of(), ("a", "b", "c")) for n in networks])
 
 
-def test_targets_are_the_answers_to_the_batch_that_is_learned(teacher: Classifier, tmp_path: Path) -> None:
+def test_targets_are_the_answers_to_the_batch_that_is_learned(
+    teacher: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop = loop_of(np.arange(12) % 3, tmp_path, teacher)
     seen: list[tuple[Tensor, Tensor]] = []
-    make = loop._batch
+    take = Batches.take
 
-    def batch(*of: Any) -> tuple[Tensor, Tensor]:
-        seen.append(make(*of))
-        return seen[-1]
+    def noted(self: Batches, *of: Any) -> Any:
+        batch = take(self, *of)
+        seen.append((batch.x_BCHW, batch.y_BK))
+        return batch
 
-    loop._batch = batch  # type: ignore[method-assign]
+    monkeypatch.setattr(Batches, "take", noted)
     loop.fit()
     assert len(seen) == loop.steps_per_epoch
     for x_BCHW, y_BK in seen:
@@ -146,27 +151,27 @@ def threads_as_before() -> Iterator[None]:
 
 
 def test_batches_made_beside_the_steps_are_those_made_between_them(
-    teacher: Classifier, tmp_path: Path, threads_as_before: None
+    teacher: Classifier, tmp_path: Path, threads_as_before: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher.preprocessing = preprocessing_of(44)
     makers: list[set[int]] = []
     sizes: list[list[int]] = []
     weights = []
+    make = Batches._augmented
+
+    def noted(self: Batches, *of: Any) -> tuple[Tensor, Tensor]:
+        x_BCHW, y_BK = make(self, *of)
+        makers[-1].add(threading.get_ident())
+        sizes[-1].append(x_BCHW.shape[-1])
+        return x_BCHW, y_BK
+
+    monkeypatch.setattr(Batches, "_augmented", noted)
     for some in (2, 1):  # one thread has no other beside it
         torch.set_num_threads(some)
         # Six steps, the last two of images of 44 px, not 32: the fifth is not what was foreseen.
         loop = loop_of(np.arange(22) % 3, tmp_path, teacher, epochs=2, image_size=44, progressive=0.6)
         makers.append(set())
         sizes.append([])
-        make = loop._batch
-
-        def batch(*of: Any, make: Any = make) -> tuple[Tensor, Tensor]:
-            x_BCHW, y_BK = make(*of)
-            makers[-1].add(threading.get_ident())
-            sizes[-1].append(x_BCHW.shape[-1])
-            return x_BCHW, y_BK
-
-        loop._batch = batch  # type: ignore[method-assign]
         weights.append(loop.fit().network.head.classifier.weight)
         assert torch.get_num_threads() == some
     assert threading.get_ident() not in makers[0]
@@ -178,8 +183,8 @@ def test_batches_made_beside_the_steps_are_those_made_between_them(
 def test_the_teacher_is_asked_in_the_precision_of_the_run(teacher: Classifier, tmp_path: Path) -> None:
     for precision, expected in (("no", "float32"), ("bf16", "bfloat16")):
         loop = loop_of(np.arange(12) % 3, tmp_path, teacher, precision=precision)
-        assert loop.teacher is not None
-        assert loop.teacher.precision == expected
+        assert loop.batches.teacher is not None
+        assert loop.batches.teacher.precision == expected
     assert teacher.precision == "float32"
 
 
@@ -253,7 +258,7 @@ def test_what_can_not_be_learned_from_is_refused(trained: TrainedEnsemble, cache
         distil(trained.run, out=out, epochs=0)
     several = train_many(SOURCE, [recipe(seed=s) for s in (0, 1)], out=tmp_path / "several", cache=cache)
     with pytest.raises(UserError, match="several runs"):
-        distil(several.group, out=out)
+        distil(several.run, out=out)
     assert not out.exists()
 
 

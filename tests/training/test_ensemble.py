@@ -18,11 +18,11 @@ import astroformer
 from astroformer.cli.main import main
 from astroformer.errors import UserError
 from astroformer.training import study as study_module
-from astroformer.training.ensemble import TrainedEnsemble, resume_ensemble, train_ensemble
-from astroformer.training.loop import Interrupted
+from astroformer.training.ensemble import TrainedEnsemble, train_ensemble
 from astroformer.training.recipe import Recipe, make_recipe
+from astroformer.training.stopping import Interrupted
 from astroformer.training.study import train_many
-from astroformer.training.train import train
+from astroformer.training.train import resume, train
 
 SOURCE = "mock-galaxies:40x32"
 WORDS = ["--epochs", "1", "--batch-size", "8", "--image-size", "32", "--crop", "1", "--device", "cpu", "--quiet"]
@@ -90,12 +90,12 @@ def test_a_finished_member_is_not_trained_again(run: Path, trained: TrainedEnsem
     shutil.rmtree(run / "seed-4" / "model")
     (run / "seed-4" / "checkpoint.safetensors").unlink()
     before = {file: file.stat().st_mtime_ns for file in (run / "seed-3").rglob("*")}
-    result = resume_ensemble(run)
+    result = resume(run)
     assert {file: file.stat().st_mtime_ns for file in (run / "seed-3").rglob("*")} == before
     expected = (trained.model / "model.safetensors").read_bytes()
     assert (result.model / "model.safetensors").read_bytes() == expected
     with pytest.raises(UserError, match=f"ensemble '{run}' is finished, its model is {run / 'model'}"):
-        resume_ensemble(run)
+        resume(run)
 
 
 def test_the_model_alone_may_be_missing(run: Path, trained: TrainedEnsemble) -> None:
@@ -110,7 +110,7 @@ def test_a_member_of_another_split_is_refused(run: Path) -> None:
     split = run / "seed-4" / "splits" / "valid.csv"
     split.write_text("\n".join(split.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(UserError, match=r"member seed-4 of .* was trained on another split than seed-3"):
-        resume_ensemble(run)
+        resume(run)
     assert not (run / "model").exists()
 
 
@@ -120,10 +120,10 @@ def test_a_member_that_fails_leaves_no_model(
     shutil.rmtree(run / "model")
     shutil.rmtree(run / "seed-4" / "model")
 
-    def failing(folder: Path, **_: Any) -> None:
+    def failing(folder: Path, *_: Any) -> None:
         raise UserError(f"{folder.name} can't go on.")
 
-    monkeypatch.setattr(study_module, "resume", failing)
+    monkeypatch.setattr(study_module, "resume_run", failing)
     assert main(["train", "--resume", str(run), "--quiet"]) == 2
     assert (
         f"1 of 2 members failed, seed-4: seed-4 can't go on; astroformer train --resume {run}"
@@ -139,9 +139,9 @@ def test_what_stops_a_member_stops_the_ensemble(run: Path, monkeypatch: pytest.M
     def stopped(*_: Any, **__: Any) -> None:
         raise Interrupted("this run alone", signal.SIGINT)
 
-    monkeypatch.setattr(study_module, "resume", stopped)
+    monkeypatch.setattr(study_module, "resume_run", stopped)
     with pytest.raises(Interrupted, match=rf"--resume {run}$"):
-        resume_ensemble(run)
+        resume(run)
 
 
 def test_the_command_in_a_process_of_its_own(tmp_path: Path, cache: Path) -> None:
@@ -165,13 +165,6 @@ def test_the_command_in_a_process_of_its_own(tmp_path: Path, cache: Path) -> Non
     record = json.loads((tmp_path / "runs/mock-galaxies-1/runs.json").read_text())
     assert (record["together"], record["ensemble"]) == ("processes", True)
     assert astroformer.load(tmp_path / "runs/mock-galaxies-1").predict(np.zeros((32, 32, 3), np.uint8)).names[0]
-
-
-def test_stacked_too(tmp_path: Path, cache: Path) -> None:
-    settings = recipe(optimizer="sgd", learning_rate=1e-3, speed="plain", precision="no")
-    result = train_ensemble(SOURCE, settings, members=2, out=tmp_path / "run", cache=cache, together="stacked")
-    assert list(result.members.models) == ["seed-0", "seed-1"]
-    assert result.model.is_dir()
 
 
 @pytest.mark.parametrize(
@@ -213,6 +206,3 @@ def test_seeds_apart_keep_splits_of_their_own(tmp_path: Path, cache: Path) -> No
     splits = [(model.parent / "splits" / "valid.csv").read_bytes() for model in result.models.values()]
     assert splits[0] != splits[1]
     assert "ensemble" not in json.loads((tmp_path / "g" / "runs.json").read_text())
-    for folder in (tmp_path / "g", tmp_path):
-        with pytest.raises(UserError, match=rf"'{folder}' holds no ensemble"):
-            resume_ensemble(folder)

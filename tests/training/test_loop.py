@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 import csv
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,20 +19,29 @@ from astroformer.augmentation.settings import PRESETS
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
-from astroformer.images.preprocessing import Preprocessing, measure_statistics
+from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sources import LabelledImages
 from astroformer.images.store import ImageStore
 from astroformer.metrics import nll_N
 from astroformer.network import create_network
 from astroformer.progress import Reporter
 from astroformer.training import loop as loop_module
+from astroformer.training import pace as pace_module
+from astroformer.training import validation as validation_module
+from astroformer.training.batches import Batch, Batches
 from astroformer.training.checkpoint import load_checkpoint
-from astroformer.training.loop import Fit, Loop, class_weights, count_steps, draw_keys, epoch_order, predict_store
+from astroformer.training.loop import Fit, Loop
+from astroformer.training.objective import class_weights
+from astroformer.training.order import count_steps, draw_keys, epoch_order
+from astroformer.training.pace import cosine_with_warmup, decay_by_length
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.run import RunFolder
-from astroformer.training.steps import optimizer as optimizer_module
+from astroformer.training.single import train_network
 from astroformer.training.steps.fused import why_not_fused
-from astroformer.training.steps.optimizer import cosine_with_warmup, decay_by_length
+from astroformer.training.steps.plain import PlainStep
+from astroformer.training.steps.update import FusedUpdate
+from astroformer.training.stopping import Interrupted
+from astroformer.training.validation import predict_store
 
 SIZE = 8
 Array = np.ndarray[Any, Any]
@@ -121,10 +129,8 @@ def test_it_learns(tmp_path: Path) -> None:
     store = store_of(images[chosen], labels[chosen], CLASSES[:4], tmp_path)
     torch.manual_seed(0)
     network = create_network("astroformer_atto", num_classes=4, img_size=32)
-    loop = make_loop(network, store, recipe(epochs=14, batch_size=10, learning_rate=2e-3))
-    mean, std = measure_statistics(store.base, store.rows)
-    loop.preprocessing = replace(loop.preprocessing, mean=mean, std=std)
-    fit = loop.fit()
+    fit = train_network(network, store, store, recipe(epochs=14, batch_size=10, learning_rate=2e-3))
+    assert fit.seen == {(32, 32): fit.state.images}
     losses = [row["train_loss"] for row in fit.state.history]
     assert losses[-1] < 0.5 * losses[0]
     assert fit.state.history[-1]["valid_top1"] > 0.7  # on the images it was trained on; chance is 0.25
@@ -141,7 +147,7 @@ def test_every_optimizer_learns_shades(tmp_path: Path, optimizer: str) -> None:
 def test_decay_goes_by_the_length_of_the_run_unless_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(optimizer_module, "LEAST_MEMORY", 1)  # so that short runs differ
+    monkeypatch.setattr(pace_module, "LEAST_MEMORY", 1)  # so that short runs differ
     store = shades(24, tmp_path)
     for epochs, optimizer, given in ((5, "adamw", None), (10, "adamw", None), (5, "sgd", None), (5, "adamw", 0.3)):
         network = Small()
@@ -185,20 +191,21 @@ def test_every_image_is_used_once_an_epoch(tmp_path: Path, n: int, batch_size: i
     raw_NCHW = torch.from_numpy(store.array.copy()) / 255
     for epoch in range(3):
         seen_NCHW = torch.cat(network.seen[epoch * len(sizes) : (epoch + 1) * len(sizes)])
-        order = epoch_order(recipe(), store.labels, epoch)
+        order = epoch_order(0, epoch, store.labels)
         torch.testing.assert_close(seen_NCHW, raw_NCHW[order])
 
 
 def test_mixing_does_not_depend_on_the_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = shades(22, tmp_path)
     made: list[tuple[Tensor, Tensor]] = []
-    whole = Loop._batch
+    take = Batches.take
 
-    def recorded(self: Loop, *arguments: Any) -> tuple[Tensor, Tensor]:
-        made.append(whole(self, *arguments))
-        return made[-1]
+    def recorded(self: Batches, *arguments: Any) -> Batch:
+        batch = take(self, *arguments)
+        made.append((batch.x_BCHW, batch.y_BK))
+        return batch
 
-    monkeypatch.setattr(Loop, "_batch", recorded)
+    monkeypatch.setattr(Batches, "take", recorded)
     augment = PRESETS["sky"].model_copy(update={"mixup": 0.4, "cutmix": 1.0}).model_dump()
     results = []
     for batch_size, accumulate in ((22, 1), (4, 1), (7, 3)):
@@ -220,18 +227,18 @@ LABELS = np.array([0] * 60 + [1] * 30 + [2] * 10)
 def test_class_weights_even_out_the_classes() -> None:
     names = ("a", "b", "c")
     counts_K = np.bincount(LABELS)
-    assert class_weights(recipe(), LABELS, names) is None
-    auto_K = class_weights(recipe(class_weights="auto"), LABELS, names)
+    assert class_weights("none", LABELS, names) is None
+    auto_K = class_weights("auto", LABELS, names)
     assert auto_K is not None
     np.testing.assert_allclose(auto_K.numpy() * counts_K, [100 / 3] * 3, rtol=1e-6)
-    named_K = class_weights(recipe(class_weights={"b": 4.0}), LABELS, names)
+    named_K = class_weights({"b": 4.0}, LABELS, names)
     assert named_K is not None
     np.testing.assert_allclose(named_K / named_K[0], [1, 4, 1], rtol=1e-6)
     assert float((named_K.numpy() * counts_K).sum()) == pytest.approx(100, rel=1e-6)  # mean 1 over the images
     with pytest.raises(UserError, match="names 'd', which is no class; classes: a, b, c"):
-        class_weights(recipe(class_weights={"d": 4.0}), LABELS, names)
+        class_weights({"d": 4.0}, LABELS, names)
     with pytest.raises(UserError, match="weight above 0"):
-        class_weights(recipe(class_weights={"a": 0, "b": 0, "c": 0}), LABELS, names)
+        class_weights({"a": 0, "b": 0, "c": 0}, LABELS, names)
 
 
 def test_class_weights_enter_the_loss(tmp_path: Path) -> None:
@@ -239,7 +246,7 @@ def test_class_weights_enter_the_loss(tmp_path: Path) -> None:
     settings = recipe(epochs=1, batch_size=64, class_weights={"a": 5.0}, label_smoothing=0.1)
     network = Small()
     x_BCHW = torch.from_numpy(store.array.copy()) / 255
-    weights_K = class_weights(settings, store.labels, store.classes)
+    weights_K = class_weights(settings.class_weights, store.labels, store.classes)
     with torch.no_grad():
         losses_B = F.cross_entropy(
             network.eval()(x_BCHW),
@@ -253,8 +260,8 @@ def test_class_weights_enter_the_loss(tmp_path: Path) -> None:
 
 
 def test_balanced_sampling_draws_every_class_equally_often() -> None:
-    settings, epochs = recipe(balanced_sampling=True), 100
-    orders = np.stack([epoch_order(settings, LABELS, epoch) for epoch in range(epochs)])
+    epochs = 100
+    orders = np.stack([epoch_order(0, epoch, LABELS, balanced=True) for epoch in range(epochs)])
     drawn = orders.size
     share_K = np.bincount(LABELS[orders.ravel()]) / drawn
     np.testing.assert_allclose(share_K, 1 / 3, atol=4 * np.sqrt(2 / 9 / drawn))
@@ -262,17 +269,17 @@ def test_balanced_sampling_draws_every_class_equally_often() -> None:
     share_N = np.bincount(orders.ravel(), minlength=100) / drawn
     expected_N = 1 / 3 / np.bincount(LABELS)[LABELS]
     assert (abs(share_N - expected_N) < 5 * np.sqrt(expected_N / drawn)).all()
-    np.testing.assert_array_equal(orders[3], epoch_order(settings, LABELS, 3))
+    np.testing.assert_array_equal(orders[3], epoch_order(0, 3, LABELS, balanced=True))
     assert (orders[3] != orders[4]).any()
 
 
 def test_without_it_an_epoch_is_a_permutation() -> None:
-    orders = [epoch_order(recipe(), LABELS, epoch) for epoch in range(3)]
+    orders = [epoch_order(0, epoch, LABELS) for epoch in range(3)]
     for order in orders:
         np.testing.assert_array_equal(np.sort(order), np.arange(100))
         np.testing.assert_array_equal(draw_keys(order), order)
     assert (orders[0] != orders[1]).any()
-    assert (orders[0] != epoch_order(recipe(seed=1), LABELS, 0)).any()
+    assert (orders[0] != epoch_order(1, 0, LABELS)).any()
 
 
 def test_an_image_drawn_again_in_an_epoch_is_varied_anew(tmp_path: Path) -> None:
@@ -283,7 +290,7 @@ def test_an_image_drawn_again_in_an_epoch_is_varied_anew(tmp_path: Path) -> None
     network = Small()
     settings = recipe(epochs=1, batch_size=64, balanced_sampling=True, augment={"rotation": 180})
     make_loop(network, store, settings).fit()
-    order = epoch_order(settings, store.labels, 0)
+    order = epoch_order(0, 0, store.labels, balanced=True)
     assert len(set(order.tolist())) < len(order)
     assert len(torch.unique(network.seen[0], dim=0)) == len(order)
 
@@ -362,7 +369,9 @@ def test_tied_weights_stay_tied_and_first_images_fit_the_group(tmp_path: Path, o
     network.stem.register_forward_pre_hook(lambda stem, given: sizes.append(given[0].shape[-1]))
     words = {"epochs": 2, "progressive": 0.5, "accumulate": 2, "ema": 0.3, "optimizer": optimizer, "speed": speed}
     loop = make_loop(network, store, recipe(**words))
-    assert (loop.update is not None) == (speed == "fused" and optimizer == "adamw" and why_not_fused() is None)
+    assert isinstance(loop.step, PlainStep)
+    kernel = speed == "fused" and optimizer == "adamw" and why_not_fused() is None
+    assert isinstance(loop.step.update, FusedUpdate) == kernel
     fit = loop.fit()
     assert sizes[:6] == [41] * 6  # three quarters of 57 are 43
     assert set(sizes[6:]) == {57}
@@ -588,7 +597,7 @@ def test_the_last_row_is_about_the_final_weights_however_long_evaluating_takes(
         clock[0] += 10.0
         return predict_store(*arguments)
 
-    monkeypatch.setattr(loop_module, "predict_store", slow)
+    monkeypatch.setattr(validation_module, "predict_store", slow)
     for seconds in (0.9, 1.0, 1.7):
         network = Small()
         ticking(network, clock, seconds)
@@ -602,11 +611,7 @@ def test_by_the_clock_a_run_foresees_its_length_though_small_images_go_faster(
     tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, chosen = Small(2), []
-    monkeypatch.setattr(
-        Loop,
-        "_choose_augmentation",
-        lambda loop, progress: chosen.append(loop._length(progress) / loop.steps_per_epoch),
-    )
+    monkeypatch.setattr(Batches, "expect_epochs", lambda batches, epochs: chosen.append(epochs) or [])
 
     def tick(calls: int) -> None:
         clock[0] += network.seen[-1].shape[-1] ** 2 / 48**2  # seconds as pixels
@@ -642,7 +647,7 @@ def test_a_resumed_run_counts_the_time_that_had_passed(tmp_path: Path, clock: li
     run, store, settings = run_folder(tmp_path / "run"), shades(16, tmp_path), recipe(epochs=None, minutes=0.5)
     network = Small()
     ticking(network, clock, 1.0)
-    with pytest.raises(loop_module.Interrupted):
+    with pytest.raises(Interrupted):
         make_loop(network, store, settings, run=run, stop=lambda: len(network.seen) == 11).fit()
     clock[0] += 5000  # the pause does not count
     network = Small()

@@ -18,13 +18,13 @@ from astroformer.cli import main as cli
 from astroformer.errors import UserError
 from astroformer.network import VARIANTS, create_network
 from astroformer.training import memory
-from astroformer.training import train as train_module
-from astroformer.training.loop import predict_batch
+from astroformer.training import prepare as prepare_module
 from astroformer.training.memory import GIB, Footprint, at_most, decide_parts, footprint, free_memory
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.run import RunFolder
 from astroformer.training.steps.fused import fuse, why_not_fused
 from astroformer.training.train import train
+from astroformer.training.validation import predict_batch
 
 CONFIG = dataclasses.replace(VARIANTS["astroformer_atto"], num_classes=10, img_size=(64, 64))
 SIZE = (64, 64)
@@ -180,7 +180,7 @@ def test_too_little_memory_is_said_with_what_to_do(free: list[int | None]) -> No
 def test_the_parts_are_decided_once_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train_module, "decide_parts", lambda *_, **__: (3, "batches in 3 parts"))
+    monkeypatch.setattr(prepare_module, "decide_parts", lambda *_, **__: (3, "batches in 3 parts"))
     words = ["--epochs", "1", "--image-size", "32", "--crop", "1", "--device", "cpu"]
     words += ["--cache", str(tmp_path / "cache")]
     (tmp_path / "r.yaml").write_text("batch_size: 12\naccumulate: 2\n")

@@ -25,9 +25,10 @@ from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sources import open_source
 from astroformer.images.store import ImageStore
 from astroformer.network import create_network
-from astroformer.training.loop import Fit, Interrupted, Loop
+from astroformer.training.loop import Fit, Loop
 from astroformer.training.recipe import make_recipe
 from astroformer.training.run import RunFolder
+from astroformer.training.stopping import Interrupted
 from astroformer.training.train import resume, train
 
 STEPS = 8  # an epoch of the runs below
@@ -69,12 +70,12 @@ _SIGNALLED = """
 import os, sys
 from astroformer.cli import main as cli
 from astroformer.training.loop import Loop
-number, after, step = int(sys.argv[1]), int(sys.argv[2]), Loop._step
+number, after, step = int(sys.argv[1]), int(sys.argv[2]), Loop._make_step
 def signalled(self, *arguments):
     step(self, *arguments)
     if self.state.updates == after:
         os.kill(os.getpid(), number)
-Loop._step = signalled
+Loop._make_step = signalled
 sys.exit(cli.main(sys.argv[3:]))
 """
 
@@ -125,7 +126,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     number: int,
     status: int,
 ) -> None:
-    step, handler = Loop._step, signal.getsignal(number)
+    step, handler = Loop._make_step, signal.getsignal(number)
 
     def signalled(self: Loop, *arguments: Any) -> None:
         step(self, *arguments)
@@ -134,7 +135,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
 
     run = tmp_path / "stopped"
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_step", signalled)
+        patch.setattr(Loop, "_make_step", signalled)
         assert cli.main(words(run, cache)) == status
     said = capsys.readouterr().err
     assert said == f"stopped and saved; continue with: astroformer train --resume {run}\n"
@@ -204,7 +205,7 @@ def test_stops_at_any_step_change_no_bit(tmp_path: Path, optimizer: str) -> None
         part = loop(run, stop_after)
         if stop_after != 1:
             with torch.no_grad():  # what the checkpoint does not restore would show
-                for p in [*part.plain.parameters(), *part.averaged().parameters()]:
+                for p in [*part.network.parameters(), *part.averaged().parameters()]:
                     p.fill_(7.0)
             part.restore()
         if stop_after is None:

@@ -18,11 +18,14 @@ from safetensors.torch import load_file
 
 from astroformer.cli import main as cli
 from astroformer.errors import UserError
+from astroformer.progress import Reporter
+from astroformer.training import side_by_side
 from astroformer.training import study as study_module
-from astroformer.training.loop import Interrupted
 from astroformer.training.recipe import Recipe, make_recipe
-from astroformer.training.study import resume_many, seeds_and_folds, train_many
-from astroformer.training.train import train
+from astroformer.training.stopping import Interrupted
+from astroformer.training.study import Study, prepare_study, seeds_and_folds, train_many
+from astroformer.training.task import Task
+from astroformer.training.train import resume, train
 
 SOURCE = "mock-galaxies:40x32"
 WORDS = [
@@ -90,7 +93,7 @@ def test_processes_give_the_bits_and_folders_of_the_runs_alone(
         assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in alone.run.iterdir())
         assert alone.validation["top1"] == pytest.approx(scores[seed - 4])
     with pytest.raises(UserError, match=r"all runs of .* are finished"):
-        resume_many(group)
+        resume(group)
 
 
 def test_every_split_of_a_source_reads_one_store(tmp_path: Path) -> None:
@@ -107,24 +110,24 @@ def test_every_split_of_a_source_reads_one_store(tmp_path: Path) -> None:
     held_out = [
         line.split(",")[0]
         for name in result.models
-        for line in (result.group / name / "splits" / "valid.csv").read_text().splitlines()[1:]
+        for line in (result.run / name / "splits" / "valid.csv").read_text().splitlines()[1:]
     ]
     assert sorted(held_out) == sorted(set(held_out))
     assert len(held_out) == 40
 
 
-def test_a_stack_ends_near_the_runs_alone(tmp_path: Path, cache: Path) -> None:
-    plain = recipe(epochs=2, optimizer="sgd", learning_rate=1e-3, speed="plain", precision="no")
-    recipes = seeds_and_folds(plain, seeds=2)
-    stacked = train_many(SOURCE, recipes, out=tmp_path / "stacked", cache=cache, together="stacked")
-    alone = train_many(SOURCE, recipes, out=tmp_path / "turns", cache=cache, together="in-turn")
-    for name, model in stacked.models.items():
-        ours, theirs = weights(model.parent), weights(alone.models[name].parent)
-        for key in ours:
-            torch.testing.assert_close(ours[key], theirs[key], rtol=1e-4, atol=1e-5)
-    for ours, theirs in zip(stacked.summary["runs"], alone.summary["runs"], strict=True):
-        assert ours["nll"] == pytest.approx(theirs["nll"], abs=1e-4)
-    assert (stacked.models["seed-0"].parent / "checkpoint.safetensors").is_file()
+def test_a_study_that_was_begun_as_a_stack_goes_on_in_turn(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = prepare_study(
+        Task(SOURCE, cache=cache), [recipe(), recipe(seed=1)], out=tmp_path / "s", together="in-turn",
+        reporter=Reporter(quiet=True),
+    )  # fmt: skip
+    record = json.loads((study.folder / "runs.json").read_text())
+    (study.folder / "runs.json").write_text(json.dumps({**record, "together": "stacked"}))
+    assert cli.main(["train", "--resume", str(study.folder)]) == 0
+    assert "seed-1 (2 of 2)" in capsys.readouterr().err
+    assert not Study.open(study.folder).unfinished()
 
 
 def test_one_that_fails_does_not_lose_the_others(
@@ -134,8 +137,8 @@ def test_one_that_fails_does_not_lose_the_others(
     result = train_many(SOURCE, [recipe(), recipe(**bad)], out=tmp_path / "group", cache=cache)
     assert list(result.models) == ["seed-0"]
     assert "not finite" in result.errors["seed-1"]
-    assert result.summary["top1"]["n"] == 1
-    assert cli.main(["train", "--resume", str(result.group), "--quiet"]) == 2
+    assert result.validation["top1"].n == 1
+    assert cli.main(["train", "--resume", str(result.run), "--quiet"]) == 2
     said = capsys.readouterr()
     assert "1 of 2 runs failed (seed-1)" in said.err
     assert "failed: the loss is not finite" in said.out
@@ -143,11 +146,11 @@ def test_one_that_fails_does_not_lose_the_others(
 
 def test_a_worker_that_dies_is_named(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        study_module._Worker, "_listen", lambda self, events: (self.kill(), events.put((self.name, "end", None)))
+        side_by_side._Worker, "_listen", lambda self, events: (self.kill(), events.put((self.name, "end", None)))
     )
     result = train_many(SOURCE, seeds_and_folds(recipe(), seeds=2), out=tmp_path / "group", cache=cache)
     assert result.errors == dict.fromkeys(["seed-0", "seed-1"], "its process was ended by SIGKILL (out of memory?)")
-    assert "top1" not in result.summary
+    assert result.validation == {}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -180,7 +183,7 @@ def test_a_stopped_group_saves_and_goes_on_to_the_same_bits(tmp_path: Path, cach
         assert said == f"stopped and saved; continue with: astroformer train --resume {group}\n"
     assert not any((group / f"seed-{seed}" / "model").exists() for seed in (0, 1))
     if number == signal.SIGTERM:
-        result = resume_many(group)
+        result = resume(group)
         assert list(result.models) == ["seed-0", "seed-1"]
         settings = recipe(epochs=25, seed=1, evaluations=1)
         assert same(group / "seed-1", train(SOURCE, settings, out=tmp_path / "alone", cache=cache).run)
@@ -191,12 +194,13 @@ def test_what_cannot_be_done_is_said_before_the_work(tmp_path: Path, cache: Path
         seeds_and_folds(recipe(), all_folds=True)
     with pytest.raises(UserError, match="seeds is 0"):
         seeds_and_folds(recipe(), seeds=0)
-    with pytest.raises(UserError, match="Did you mean 'stacked'"):
-        train_many(SOURCE, [recipe()], together="stackd")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="can't be stacked: muon"):
-        train_many(SOURCE, [recipe(optimizer="muon")], together="stacked")
-    with pytest.raises(UserError, match="no group of runs"):
-        resume_many(tmp_path)
+    with pytest.raises(UserError, match="Did you mean 'processes'"):
+        train_many(SOURCE, [recipe()], together="proceses")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="stacked into one program any more"):
+        train_many(SOURCE, [recipe()], together="stacked")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="no study"):
+        Study.open(tmp_path)
+    assert cli.main(["train", SOURCE, "--seeds", "2", "--together", "stacked"]) == 2
     assert cli.main(["train", SOURCE, "--together", "stacked"]) == 2
     # What shows while the runs are prepared leaves no empty folder behind.
     with pytest.raises(UserError, match="'Spiral', which is no class"):
@@ -208,7 +212,7 @@ def test_in_turn_stops_as_a_whole(tmp_path: Path, cache: Path, monkeypatch: pyte
     def stopped(*_: Any, **__: Any) -> None:
         raise Interrupted("this run alone", signal.SIGTERM)
 
-    monkeypatch.setattr(study_module, "resume", stopped)
+    monkeypatch.setattr(study_module, "resume_run", stopped)
     recipes = seeds_and_folds(recipe(), seeds=2)
     with pytest.raises(Interrupted, match=rf"--resume {tmp_path / 'group'}$"):
         train_many(SOURCE, recipes, out=tmp_path / "group", cache=cache, together="in-turn")
@@ -218,4 +222,4 @@ def test_in_turn_stops_as_a_whole(tmp_path: Path, cache: Path, monkeypatch: pyte
 def test_a_damaged_record_is_told(tmp_path: Path, content: str | bytes) -> None:
     (tmp_path / "runs.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=r"runs.json' is damaged"):
-        resume_many(tmp_path)
+        resume(tmp_path)

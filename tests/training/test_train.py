@@ -23,11 +23,12 @@ from astroformer.errors import UserError
 from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.images.sources import open_source
 from astroformer.network import Astroformer
-from astroformer.training import train as train_module
+from astroformer.training import single as single_module
 from astroformer.training.recipe import Recipe, load_recipe, make_recipe
 from astroformer.training.rules import decide
 from astroformer.training.run import RunFolder
-from astroformer.training.train import Trained, train
+from astroformer.training.single import Trained
+from astroformer.training.train import train
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -285,12 +286,12 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
     """The weights that each run of the test started from."""
     seen: list[dict[str, torch.Tensor]] = []
 
-    class Noting(train_module.Loop):
+    class Noting(single_module.Loop):
         def fit(self) -> Any:
-            seen.append({k: v.clone() for k, v in self.plain.state_dict().items()})
+            seen.append({k: v.clone() for k, v in self.network.state_dict().items()})
             return super().fit()
 
-    monkeypatch.setattr(train_module, "Loop", Noting)
+    monkeypatch.setattr(single_module, "Loop", Noting)
     return seen
 
 

@@ -21,11 +21,12 @@ import tyro
 from astroformer.cli.arguments import given_options, parse
 from astroformer.errors import UserError, unknown_name
 from astroformer.training.recipe import Recipe, load_recipe
+from astroformer.training.task import TaskWords
 
 if TYPE_CHECKING:
     from astroformer.training.ensemble import TrainedEnsemble
-    from astroformer.training.study import TrainedMany
-    from astroformer.training.train import Trained
+    from astroformer.training.single import Trained
+    from astroformer.training.study import TrainedStudy
 
 
 @contextlib.contextmanager
@@ -69,9 +70,9 @@ class Train:
     ensemble: int | None = None
     """so many networks with the seeds from --seed on, on one split, kept as one model that answers with the mean of
     their probabilities; --minutes is the length of each, side by side on a CPU with a share of its cores"""
-    together: Literal["auto", "processes", "stacked", "in-turn"] = "auto"
-    """how several runs share the device: side by side as processes (auto on a CPU), as one stacked program (auto on a
-    GPU), or one after the other"""
+    together: Literal["auto", "processes", "in-turn", "stacked"] = "auto"
+    """how several runs share the device: side by side as processes (auto on a CPU), or one after the other (auto on a
+    GPU); stacked is no longer there"""
     resume: Path | None = None
     """run folder, of one run, of several or of an ensemble, to continue as it was"""
     init_from: Path | None = None
@@ -99,48 +100,43 @@ class Train:
         self._check_ensemble(given)
         with _first_imports():
             from astroformer.progress import Reporter
-            from astroformer.training.ensemble import TrainedEnsemble, resume_ensemble, train_ensemble
-            from astroformer.training.study import is_ensemble, is_group, resume_many, seeds_and_folds, train_many
-            from astroformer.training.train import Trained, resume, train
+            from astroformer.training.ensemble import train_ensemble
+            from astroformer.training.study import TrainedStudy, seeds_and_folds, train_many
+            from astroformer.training.train import resume, train
 
+        reporter = Reporter(quiet=self.quiet)
         if self.source is None:
             assert self.resume is not None
-            with Reporter(quiet=self.quiet) as reporter:
-                several = resume_ensemble if is_ensemble(self.resume) else resume_many
-                again = several if is_group(self.resume) else resume
-                result: Trained | TrainedMany | TrainedEnsemble = again(self.resume, reporter=reporter)
-            if isinstance(result, Trained | TrainedEnsemble):
-                self._tell(result)
+            with reporter:
+                result = resume(self.resume, reporter=reporter)
+            if isinstance(result, TrainedStudy):
+                self._tell_study(result)
             else:
-                self._tell_many(result)
+                self._tell(result)
             return
-        options: dict[str, Any] = {
+        task: TaskWords = {
             "valid": self.valid,
-            "out": self.out,
             "init_from": self.init_from,
             "strict": self.strict,
             "cache": self.cache,
         }
-        if self.ensemble is not None:
-            options["members"] = self.ensemble
-            with Reporter(quiet=self.quiet) as reporter:
-                ensemble = train_ensemble(
-                    self.source, self.settings, together=self.together, reporter=reporter, **options
-                )
-            self._tell(ensemble)
-            return
+        several: Any = {"out": self.out, "together": self.together, "reporter": reporter, **task}
         recipes = seeds_and_folds(self.settings, seeds=self.seeds, all_folds=self.all_folds)
-        if len(recipes) > 1:
-            with Reporter(quiet=self.quiet) as reporter:
-                many = train_many(self.source, recipes, together=self.together, reporter=reporter, **options)
-            self._tell_many(many)
+        if self.ensemble is not None:
+            with reporter:
+                ensemble = train_ensemble(self.source, self.settings, members=self.ensemble, **several)
+            self._tell(ensemble)
+        elif len(recipes) > 1:
+            with reporter:
+                study = train_many(self.source, recipes, **several)
+            self._tell_study(study)
         else:
             if self.together != "auto":
                 raise UserError(
                     f"--together {self.together} is for several runs; give --seeds, --all-folds or --ensemble with it."
                 )
-            with Reporter(quiet=self.quiet) as reporter:
-                trained = train(self.source, self.settings, reporter=reporter, **options)
+            with reporter:
+                trained = train(self.source, self.settings, out=self.out, reporter=reporter, **task)
             self._tell(trained)
 
     def _check_alone(self, given: set[str]) -> None:
@@ -187,13 +183,13 @@ class Train:
                 f"--ensemble {self.ensemble} can't be; give 2 members or more, or leave it out for a single network."
             )
 
-    def _tell_many(self, many: TrainedMany) -> None:
-        print(many.table())
-        print(f"summary: {many.group / 'summary.json'}")
-        if many.errors:
+    def _tell_study(self, study: TrainedStudy) -> None:
+        print(study.table())
+        print(f"summary: {study.run / 'summary.json'}")
+        if study.errors:
             raise UserError(
-                f"{len(many.errors)} of {len(many.errors) + len(many.models)} runs failed ({', '.join(many.errors)}); "
-                f"astroformer train --resume {many.group} tries them again."
+                f"{len(study.errors)} of {len(study.rows)} runs failed ({', '.join(study.errors)}); "
+                f"astroformer train --resume {study.run} tries them again."
             )
 
     def _tell(self, trained: Trained | TrainedEnsemble) -> None:
@@ -605,7 +601,7 @@ def main(argv: list[str] | None = None) -> int:
                 traceback.print_exc()
             print(f"error: '{error.filename or 'the output'}' can't be written: {error.strerror}.", file=sys.stderr)
             return 2
-        from astroformer.training.loop import Interrupted
+        from astroformer.training.stopping import Interrupted
 
         if isinstance(error, Interrupted):
             print(error, file=sys.stderr)

@@ -10,17 +10,17 @@ It is an ordinary run on the split of the one before, so that no validation imag
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from astroformer.errors import UserError
-from astroformer.files import read_json
 from astroformer.progress import Reporter
+from astroformer.training.prepare import reopen
 from astroformer.training.recipe import make_recipe
 from astroformer.training.run import RunFolder
-from astroformer.training.study import is_ensemble, is_group
-from astroformer.training.train import Teacher, Trained, reopen, resume
+from astroformer.training.single import Trained, resume_run
+from astroformer.training.study import Study
+from astroformer.training.teacher import Teacher
 
 
 def distil(
@@ -45,44 +45,44 @@ def distil(
         out: run folder, new or empty; default `runs/NAME-1`, `-2`, …
         epochs, minutes: length, in place of the run's (a member's).
         seed: in place of the next one.
+        reporter: what shows the progress.
 
     Raises:
         UserError: `run` holds no finished model; its images have changed; the length can't be.
         Interrupted: as `train`; `resume` goes on.
+
+    Example:
+        >>> import astroformer
+        >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
+        >>> teacher = astroformer.train("mock-galaxies:20x32", recipe)
+        >>> pupil = astroformer.distil(teacher.run)
+        >>> pupil.validation.n == teacher.validation.n
+        True
     """
     reporter, run = reporter or Reporter(quiet=True), Path(run)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a model is distilled in one process; start it without torchrun.")
     members = [run]
-    if is_group(run):
-        if not is_ensemble(run):
+    if Study.is_in(run):
+        study = Study.open(run)
+        if not study.ensemble:
             raise UserError(f"'{run}' holds several runs and no model of all; distil one of them, or an ensemble.")
-        members = [run / name for name in read_json(run / "runs.json")["runs"]]
-    first, model = RunFolder(members[0]), run / "model"
-    if not (first.path / "recipe.yaml").is_file():
+        members = [run / name for name in study.runs]
+    first = RunFolder(members[0])
+    if not first.has_recipe:
         raise UserError(f"'{run}' is no run folder (no recipe.yaml in it); give that of a finished run or ensemble.")
-    if not (model / "config.json").is_file():
+    if not RunFolder(run).finished:
         raise UserError(f"'{run}' has no model to learn from yet; finish it first: astroformer train --resume {run}.")
-    teacher = Teacher.of(model)
+    teacher = Teacher.of(run / "model")
     recipe = first.read_recipe()
     changes: dict[str, Any] = {"split_seed": recipe.images_seed, "label_smoothing": 0.0}
     changes["seed"] = recipe.seed + len(members) if seed is None else seed
     if (epochs, minutes) != (None, None):
         changes |= {"epochs": epochs, "minutes": minutes}
     changed = make_recipe({**recipe.model_dump(), **changes})
-    record = first.read_record()
-    sentence = f"learns what the model of '{run}' answers ({_networks(len(members))}), in place of labels"
-    record |= {"init_from": None, "teacher": teacher.record(), "decisions": [*record["decisions"], sentence]}
-    reopen(members[0], reporter, finished=True)  # that its images are there is known before there is a new folder
-    made = RunFolder.create(out, record["source"])
-    shutil.copytree(first.path / "splits", made.path / "splits")
-    if (left_out := first.path / "left_out.csv").exists():
-        shutil.copy(left_out, made.path)
-    made.write_record(record)
-    made.write_recipe(changed)
+    networks = "one network" if len(members) == 1 else f"an ensemble of {len(members)} networks"
+    sentence = f"learns what the model of '{run}' answers ({networks}), in place of labels"
+    reopen(first.path, reporter, finished=True)  # that its images are there is known before there is a new folder
+    made = first.successor(out, changed, teacher.record, sentence)
     reporter.say(sentence)
-    return resume(made.path, reporter=reporter)
-
-
-def _networks(count: int) -> str:
-    return "one network" if count == 1 else f"an ensemble of {count} networks"
+    return resume_run(made.path, reporter)

@@ -31,7 +31,6 @@ _SHARE = 0.7
 _STATES = {"adamw": 2, "sgd": 1, "muon": 2}
 _TENSORS = 12  # of a block's widest size that a step holds for it, at most; footprints have 2 to 9
 _WORKING = 4  # tensors of the largest size that are alive at once while a block computes or is differentiated
-PREDICT_BATCH = 128  # images of a forward pass over the validation images, when the memory allows it
 _LIBRARIES = 2**27  # bytes of kernels, caches and threads' arenas that the first step brings in
 GIB = 2**30
 

@@ -1,4 +1,5 @@
-"""One of several runs at once: `python -m astroformer.training.worker RUN THREADS`, started by `training/study.py`.
+"""One of several runs at once: `python -m astroformer.training.worker RUN THREADS`, started by
+`training/side_by_side.py`.
 
 It continues the run folder RUN with THREADS threads. What there is to say goes to stdout as a line of JSON each, what
 libraries print to stderr. It saves and stops when its stdin is closed, which happens also when its parent dies.
@@ -21,8 +22,8 @@ import torch
 
 from astroformer.errors import UserError
 from astroformer.progress import Reporter
-from astroformer.training.loop import Interrupted
-from astroformer.training.train import resume
+from astroformer.training.single import resume_run
+from astroformer.training.stopping import Interrupted
 
 
 class LineReporter(Reporter):
@@ -68,7 +69,7 @@ def main(run: str, threads: str) -> int:
     reporter = LineReporter(stream)
     try:
         threading.Thread(target=_stop_with_parent, daemon=True).start()
-        resume(run, reporter=reporter)
+        resume_run(run, reporter)
     except UserError as error:
         reporter.send("error", str(error))
         return 2

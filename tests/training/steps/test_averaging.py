@@ -10,15 +10,15 @@ from astroformer.training.steps.averaging import AveragedNetwork
 def test_equals_timms_average_to_the_bit() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
-    ours, theirs = AveragedNetwork(network, decay=0.0), ModelEmaV3(network, decay=0.0)
+    ours, theirs = AveragedNetwork(network), ModelEmaV3(network, decay=0.0)
     assert not ours.module.training
     for step in range(4):
         network(torch.randn(8, 2, 4, 4))
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter += torch.randn_like(parameter)
-        ours.decay = theirs.decay = 0.3 * step
-        ours.update(network)
+        theirs.decay = 0.3 * step
+        ours.update(network, 1.0 - theirs.decay)
         theirs.update(network)
     expected = theirs.module.state_dict()
     assert {k: v.tolist() for k, v in ours.module.state_dict().items()} == {k: v.tolist() for k, v in expected.items()}
@@ -28,11 +28,11 @@ def test_equals_timms_average_to_the_bit() -> None:
 
 def test_a_network_without_batch_norms_is_averaged_too() -> None:
     network = nn.Linear(3, 2)
-    average = AveragedNetwork(network, decay=0.25)
+    average = AveragedNetwork(network)
     before = network.weight.detach().clone()
     with torch.no_grad():
         network.weight += 1.0
-    average.update(network)
+    average.update(network, 0.75)
     torch.testing.assert_close(average.module.weight, before + 0.75)
     average.update(network, torch.tensor(0.5))
     torch.testing.assert_close(average.module.weight, before + 0.875)

@@ -19,12 +19,16 @@ from astroformer.images.preprocessing import Preprocessing, measure_statistics
 from astroformer.images.sources import LabelledImages
 from astroformer.images.store import ImageStore
 from astroformer.network import create_network
-from astroformer.training import loop as loop_module
+from astroformer.progress import Reporter
+from astroformer.training import batches as batches_module
+from astroformer.training.batches import Batches
 from astroformer.training.loop import Loop
+from astroformer.training.placed_images import Streamed
 from astroformer.training.recipe import Recipe, make_recipe
-from astroformer.training.resident import Streamed
 from astroformer.training.rules import decide
-from astroformer.training.steps.graphed import why_not_graphed
+from astroformer.training.steps import choose as choose_module
+from astroformer.training.steps.graphed import GraphedStep, why_not_graphed
+from astroformer.training.steps.plain import PlainStep
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -104,9 +108,9 @@ def test_the_recorded_operations_are_a_step_of_the_loop(
 ) -> None:
     plain = loop_of(recipe_of(speed="plain", **changes), tmp_path, precise=True)
     plain.fit()
-    monkeypatch.setattr(loop_module, "why_not_graphed", lambda *of: None)
+    monkeypatch.setattr(choose_module, "why_not_graphed", lambda *of: None)
     graphed = loop_of(recipe_of(speed="graph", **changes), tmp_path, precise=True)
-    assert graphed.graphed is not None
+    assert isinstance(graphed.step, GraphedStep)
     graphed.fit()
     start = weights_of(loop_of(recipe_of(), tmp_path, precise=True))
     moved = max(float((start[n] - w).abs().max()) for n, w in weights_of(plain).items() if n.endswith("weight"))
@@ -118,10 +122,10 @@ def test_the_recorded_operations_are_a_step_of_the_loop(
 
 
 def test_it_tells_where_the_loss_stopped_being_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "why_not_graphed", lambda *of: None)
+    monkeypatch.setattr(choose_module, "why_not_graphed", lambda *of: None)
     loop = loop_of(recipe_of(speed="graph"), tmp_path)
     with torch.no_grad():
-        loop.plain.head.classifier.bias.fill_(float("nan"))
+        loop.network.head.classifier.bias.fill_(float("nan"))
     with pytest.raises(UserError, match="not finite since epoch 0, step 0"):
         loop.fit()
 
@@ -135,26 +139,28 @@ def test_batches_made_ahead_are_those_made_one_by_one(
     recipe = recipe_of(epochs=2, image_size=44, progressive=0.6, augment=augment)
     batches: dict[bool, list[np.ndarray]] = {}
     made = {}
-    for ahead in (False, True):
-        monkeypatch.setattr(loop_module, "_READY_BYTES", 4 * 3 * 32 * 32 * 24)  # three of six steps
+    monkeypatch.setattr(batches_module, "_AT_ONCE_BYTES", 4 * 3 * 32 * 32 * 24)  # three of six steps
+    take, augmented = Batches.take, Batches._augmented
+    for at_once in (False, True):
         loop = loop_of(recipe, tmp_path)
-        loop._readies = ahead
-        batches[ahead], sizes = [], []
-        take, make = loop._batch_of_step, loop._batch
+        loop.batches._several_at_once = at_once
+        batches[at_once], sizes = [], []
 
-        def taken(*of: Any, take: Any = take, into: Any = batches[ahead]) -> Any:
-            x_BCHW, y_BK = take(*of)
-            into.append(np.concatenate([x_BCHW.flatten().numpy(), y_BK.flatten().numpy()]))
-            return x_BCHW, y_BK
+        def taken(self: Batches, *of: Any, into: Any = batches[at_once]) -> Any:
+            batch = take(self, *of)
+            into.append(np.concatenate([batch.x_BCHW.flatten().numpy(), batch.y_BK.flatten().numpy()]))
+            return batch
 
-        def counted(*of: Any, make: Any = make, into: Any = sizes) -> Any:
-            x_BCHW, y_BK = make(*of)
+        def counted(self: Batches, *of: Any, into: Any = sizes) -> Any:
+            x_BCHW, y_BK = augmented(self, *of)
             into.append(len(x_BCHW))
             return x_BCHW, y_BK
 
-        loop._batch_of_step, loop._batch = taken, counted
-        loop.fit()
-        made[ahead] = sizes
+        with monkeypatch.context() as patch:
+            patch.setattr(Batches, "take", taken)
+            patch.setattr(Batches, "_augmented", counted)
+            loop.fit()
+        made[at_once] = sizes
     assert len(batches[True]) == len(batches[False]) == 12
     for one, ahead in zip(batches[False], batches[True], strict=True):
         np.testing.assert_array_equal(one, ahead)
@@ -164,29 +170,24 @@ def test_batches_made_ahead_are_those_made_one_by_one(
 
 
 @pytest.mark.parametrize("mixing", [0.0, 0.5])
-def test_a_stored_set_that_is_streamed_is_foreseen(mixing: float, tmp_path: Path) -> None:
+def test_a_stored_set_that_is_streamed_is_foreseen(
+    mixing: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = recipe_of(epochs=2, augment={"mixup": mixing})
-    whole, streamed = loop_of(recipe, tmp_path), loop_of(recipe, tmp_path)
-    streamed.stored = Streamed(streamed.train, torch.device("cpu"))
-    foreseen: list[np.ndarray] = []
-    asked: list[np.ndarray] = []
-    prefetch, read = streamed.stored.prefetch, streamed.stored._read
-
-    def foresee(positions: np.ndarray) -> None:
-        foreseen.append(positions.copy())
-        prefetch(positions)
-
-    def take(positions: np.ndarray) -> Any:
-        asked.append(positions)
-        return read(positions)
-
-    streamed.stored.prefetch, streamed.stored._read = foresee, take  # type: ignore[method-assign]
+    whole = loop_of(recipe, tmp_path)
     whole.fit()
+    read: list[np.ndarray] = []
+
+    class Noted(Streamed):
+        def _read(self, positions: np.ndarray) -> Any:
+            read.append(positions)
+            return super()._read(positions)
+
+    monkeypatch.setattr(batches_module, "place_images", Noted)
+    streamed = loop_of(recipe, tmp_path)
     streamed.fit()
     assert_alike(weights_of(whole), weights_of(streamed), 0.0)
-    # Six steps an epoch, of which all but the first are foreseen, and none is read twice.
-    assert len(foreseen) == 10
-    assert len(asked) == 12
+    assert len(read) == 12  # six steps an epoch, and what was foreseen is not read twice
 
 
 def test_recording_is_refused_where_it_cannot_be() -> None:
@@ -200,11 +201,11 @@ def test_recording_is_refused_where_it_cannot_be() -> None:
         decide(recipe_of(speed="graph"), galaxies())
 
 
-def test_a_recipe_that_says_graph_goes_on_without(tmp_path: Path) -> None:
+def test_a_recipe_that_says_graph_goes_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
+    monkeypatch.setattr(Reporter, "say", lambda self, text: said.append(text))
     loop = loop_of(recipe_of(speed="graph", epochs=1), tmp_path)
-    loop.reporter.say = said.append
-    assert loop._recorder() is None
+    assert isinstance(loop.step, PlainStep)
     assert said == ["speed: plain, not graph as the recipe says: a step is recorded on CUDA alone"]
     loop.fit()
 
@@ -223,9 +224,9 @@ def test_a_recorded_run_is_a_plain_one(changes: dict[str, Any], depth: float, tm
         loop.fit()
         runs.append(loop)
     plain, graphed = runs
-    assert graphed.graphed is not None
+    assert isinstance(graphed.step, GraphedStep)
     # Of 44 px, the first half of the run is on smaller images; a shape met three times is not recorded yet.
-    assert len(graphed.graphed._graphs) >= 2
+    assert len(graphed.step._graphs) >= 2
     assert_alike(weights_of(plain), weights_of(graphed), 1e-5)
 
 
@@ -243,11 +244,11 @@ def test_a_recorded_run_in_bfloat16_learns_as_a_plain_one(tmp_path: Path) -> Non
 def test_records_are_dropped_when_the_weights_were_moved(tmp_path: Path) -> None:
     loop = loop_of(recipe_of(speed="graph", device="cuda"), tmp_path)
     loop.fit()
-    assert loop.graphed is not None
-    before = len(loop.graphed._graphs)
+    assert isinstance(loop.step, GraphedStep)
+    before = len(loop.step._graphs)
     with torch.no_grad():
-        for parameter in loop.plain.parameters():
+        for parameter in loop.network.parameters():
             parameter.data = parameter.data.clone()
-    loop.graphed.check()
+    loop.step.weights_were_used()
     assert before > 0
-    assert not loop.graphed._graphs
+    assert not loop.step._graphs

@@ -1,21 +1,12 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from astroformer.network import VARIANTS, create_network
-from astroformer.training.steps.optimizer import (
-    LEAST_MEMORY,
-    MEMORY,
-    cosine_with_warmup,
-    create_optimizer,
-    decay_by_length,
-    split_parameters,
-)
+from astroformer.training.steps.optimizer import create_optimizer, split_parameters
 
 OPTIMIZERS = {"adamw": 1e-2, "sgd": 0.1, "muon": 1e-2}
 
@@ -114,44 +105,3 @@ def test_momentum_reaches_sgd_and_muon() -> None:
     for name in ("sgd", "muon"):
         optimizer = create_optimizer(nn.Linear(3, 3), name, learning_rate=0.1, weight_decay=0, momentum=0.7)
         assert {group["momentum"] for group in optimizer.param_groups} == {0.7}
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("updates", [2000, 4000])
-def test_weights_forget_in_a_share_of_the_run(name: str, updates: int) -> None:
-    """With nothing that pushes back and at the peak rate, a run of any length leaves exp(-1 / MEMORY) of them."""
-    rate, momentum = 0.01, 0.9
-    layer = nn.Linear(3, 3)
-    before = layer.weight.detach().clone()
-    decay = decay_by_length(updates, learning_rate=rate, momentum=momentum if name == "sgd" else 0.0)
-    optimizer = create_optimizer(layer, name, learning_rate=rate, weight_decay=decay, momentum=momentum)
-    for _ in range(updates):
-        layer.weight.grad, layer.bias.grad = torch.zeros(3, 3), torch.zeros(3)
-        optimizer.step()
-    left = (layer.weight.detach() / before).mean().item()
-    assert left == pytest.approx(math.exp(-1 / MEMORY), rel=0.1)  # momentum begins at rest
-    short = decay_by_length(10, learning_rate=rate)
-    assert short == decay_by_length(100, learning_rate=rate) == 1 / (LEAST_MEMORY * rate)
-
-
-def test_schedule_rises_in_a_line_and_falls_in_a_cosine() -> None:
-    def factor(progress: float) -> float:
-        return cosine_with_warmup(progress, warmup=0.2, final=0.1)
-
-    for progress in (0.05, 0.1, 0.15):
-        assert factor(progress) == pytest.approx(progress / 0.2)
-    assert 0 < factor(0.0) < 0.01  # never quite 0: the first step does something
-    assert factor(0.2) == pytest.approx(1.0)
-    assert factor(0.6) == pytest.approx((1.0 + 0.1) / 2)
-    assert factor(0.4) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
-    assert factor(1.0) == pytest.approx(0.1)
-    assert factor(1.5) == pytest.approx(0.1)
-    values = [factor(k / 100) for k in range(101)]
-    assert values[:21] == sorted(values[:21])
-    assert values[20:] == sorted(values[20:], reverse=True)
-    assert max(values) <= 1
-
-
-def test_schedule_without_warmup_starts_at_the_peak() -> None:
-    assert cosine_with_warmup(0.0, warmup=0.0, final=0.0) == 1.0
-    assert cosine_with_warmup(1.0, warmup=0.0, final=0.0) == pytest.approx(0.0, abs=1e-12)

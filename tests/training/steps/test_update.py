@@ -38,7 +38,7 @@ def set_gradients(*networks: nn.Module, step: int) -> None:
 
 
 class Plain:
-    """A step as `Loop._update` makes it without the kernel."""
+    """An update by torch's own tools, independent of ours."""
 
     def __init__(self, network: nn.Module, clip: float | None, tie: Tie | None) -> None:
         self.parameters, self.clip, self.tie = list(network.parameters()), clip, tie
@@ -81,7 +81,7 @@ def test_equals_tie_clip_and_torchs_adamw(group: str, clip: float | None) -> Non
     optimizer = optimizer_of(other)
     fused = FusedUpdate(other, optimizer, clip=clip, tie=tie)
     for step in range(6):
-        for some in (plain.optimizer, optimizer):  # as `Loop._set_pace`
+        for some in (plain.optimizer, optimizer):  # as `set_pace`
             some.param_groups[0]["weight_decay"] = 0.1 * step
             for g in some.param_groups:
                 g["lr"] = 0.02 / (1 + step)

@@ -16,30 +16,28 @@ class AveragedNetwork:
 
     Attributes:
         module: the averaged network, in eval mode; at first a copy.
-        decay: what each update keeps of the old average.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: nn.Module) -> None:
         self.module = copy.deepcopy(network).eval()
-        self.decay = decay
         self._own = _Places(self.module)
         self._theirs: tuple[nn.Module, _Places] | None = None  # of the network that was last averaged
 
     @torch.no_grad()
-    def update(self, network: nn.Module, weight: torch.Tensor | None = None) -> None:
-        """average <- decay average + (1 - decay) network; whole numbers (batch counts) are those of `network`.
+    def update(self, network: nn.Module, weight: float | torch.Tensor) -> None:
+        """average <- (1 - weight) average + weight network; whole numbers (batch counts) are those of `network`.
 
         Args:
             network: of the same architecture.
-            weight: scalar on the device in place of 1 - decay, so that the host need not know it.
+            weight: share of the new weights; a scalar tensor on the device where the host need not know it.
         """
         if self._theirs is None or self._theirs[0] is not network:
             self._theirs = network, _Places(network)
         (averages, counts), (currents, current_counts) = self._own.tensors(), self._theirs[1].tensors()
         if counts:  # without batch norms there are none, and torch takes no empty list
             torch._foreach_copy_(counts, current_counts)
-        if weight is None:
-            torch._foreach_lerp_(averages, currents, weight=1.0 - self.decay)
+        if not isinstance(weight, torch.Tensor):
+            torch._foreach_lerp_(averages, currents, weight=weight)
             return
         steps = torch._foreach_sub(currents, averages)
         torch._foreach_mul_(steps, weight)

@@ -1,18 +1,13 @@
-"""Optimizers, which parameters decay, and the learning-rate schedule."""
+"""Optimizers, and which parameters decay."""
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
-
-# How long weights remember their updates, as a share of the run, and at least how many updates: docs/experiments.md.
-MEMORY = 0.3
-LEAST_MEMORY = 400
 
 
 def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -66,29 +61,3 @@ class _AdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         return inspect.unwrap(torch.optim.AdamW.step)(self, closure)
-
-
-def decay_by_length(updates: float, *, learning_rate: float, momentum: float = 0.0) -> float:
-    """The weight decay with which weights remember a share of `MEMORY` of a run of so many updates, but no fewer than
-    `LEAST_MEMORY` of them: in a shorter run decay would only pull at weights that have learned little yet.
-
-    With decoupled decay, weights are an average of the updates over the last 1 / (learning rate × decay) of them, and
-    that time as a share of the run is what carries over from one run to another (Wang & Aitchison, arXiv 2405.13698).
-
-    Args:
-        learning_rate: the peak.
-        momentum: of SGD, whose decay is part of the gradient, so that momentum multiplies it by 1 / (1 - momentum).
-    """
-    return (1.0 - momentum) / (max(MEMORY * updates, LEAST_MEMORY) * learning_rate)
-
-
-def cosine_with_warmup(progress: float, *, warmup: float, final: float) -> float:
-    """Factor on the learning rate at `progress` in [0, 1]: linear over the first `warmup`, then cosine to `final`.
-
-    Progress is a share of the whole run, counted in steps or read off the clock, so that one schedule serves
-    `--epochs` and `--minutes` (SGDR, Loshchilov & Hutter 2017, eq. 5, one cycle).
-    """
-    if progress < warmup:
-        return max(progress / warmup, 1e-3)
-    along = min(1.0, (progress - warmup) / max(1.0 - warmup, 1e-9))
-    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * along))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from astroformer.augmentation.settings import PRESETS, Augment
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sources import open_source
 from astroformer.images.store import ImageStore
-from astroformer.training.resident import Streamed, resident
+from astroformer.training.placed_images import Streamed, place_images
 
 CPU = torch.device("cpu")
 
@@ -27,29 +28,32 @@ def store(galaxy_folder: Path, tmp_path: Path) -> ImageStore:
 
 
 def test_the_memory_map_itself_is_used_on_a_cpu(store: ImageStore) -> None:
-    stored, rows = resident(store, CPU)(np.array([3, 19, 3]))
+    stored, rows = place_images(store, CPU)(np.array([3, 19, 3]))
     assert stored.data_ptr() == store.base.ctypes.data
     np.testing.assert_array_equal(stored[rows].numpy(), store.take([3, 19, 3]))
 
 
 def test_streamed_batches_are_those_asked_for_whatever_was_expected(store: ImageStore) -> None:
     streamed = Streamed(store, CPU)
-    for expected, asked in (([0, 1], [0, 1]), ([2, 3], [4, 5, 6]), (None, [4]), ([7, 8], [7, 8])):
-        if expected is not None:
-            positions = np.array(expected)
-            streamed.prefetch(positions)
-            positions[:] = 0  # the caller's array is the caller's
-        stored, rows = streamed(np.array(asked))
+    for asked, expected in (([0, 1], [2, 3]), ([4, 5, 6], None), ([4], [7, 8]), ([7, 8], None)):
+        stored, rows = streamed(np.array(asked), None if expected is None else np.array(expected))
         np.testing.assert_array_equal(stored[rows].numpy(), store.take(asked))
+    streamed.close()
 
 
-def test_streaming_reads_ahead(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streaming_reads_ahead_and_nothing_twice(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[list[int]] = []
+    take = ImageStore.take
+    monkeypatch.setattr(ImageStore, "take", lambda self, some: (read.append(list(some)), take(self, some))[1])
     streamed = Streamed(store, CPU)
-    streamed.prefetch(np.array([1, 2]))
-    assert streamed._ahead is not None
-    streamed._ahead[1].result()
-    monkeypatch.setattr(streamed, "_read", lambda *_: pytest.fail("read a second time"))
-    streamed(np.array([1, 2]))
+    streamed(np.array([1, 2]), np.array([3]))
+    deadline = time.monotonic() + 10
+    while len(read) < 2:  # nobody has asked for the second one yet
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    streamed(np.array([3]))
+    assert read == [[1, 2], [3]]
+    streamed.close()
 
 
 class NothingFromTheHost(TorchDispatchMode):

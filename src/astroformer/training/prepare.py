@@ -1,0 +1,356 @@
+"""What comes before the first step: `prepare` makes a run folder, `reopen` takes one up again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from numpy.typing import NDArray
+
+from astroformer.augmentation.settings import PRESETS
+from astroformer.classifier import Classifier
+from astroformer.errors import UserError
+from astroformer.images import (
+    ImageStore,
+    LabelledImages,
+    Preprocessing,
+    holdout,
+    kfold,
+    measure_statistics,
+    open_source,
+    read_split,
+    write_split,
+)
+from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, Ensemble, count_parameters, create_network
+from astroformer.network.framing import FRAME_IMAGES
+from astroformer.progress import Reporter, trackers
+from astroformer.system import pick_device
+from astroformer.training.memory import decide_parts
+from astroformer.training.objective import class_weights
+from astroformer.training.recipe import Recipe
+from astroformer.training.rules import decide
+from astroformer.training.run import Parts, RunFolder, RunRecord
+from astroformer.training.task import Task
+from astroformer.training.teacher import Teacher
+
+Found = TypeVar("Found")
+_SHOWN_FAILURES = 5  # files that can't be read and are named at once; all are in left_out.csv
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a run starts from, new or resumed."""
+
+    run: RunFolder
+    recipe: Recipe  # a decided one
+    record: RunRecord
+    train: ImageStore
+    valid: ImageStore
+    preprocessing: Preprocessing
+    network: Astroformer
+    teacher: Teacher | None = None
+
+
+class _Split(NamedTuple):
+    """The images of a run, and which of them are trained on and validated on."""
+
+    images: LabelledImages
+    valid_images: LabelledImages  # the same ones where none are given
+    train_rows: NDArray[np.int64]
+    valid_rows: NDArray[np.int64]
+
+
+def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Reporter) -> Setup:
+    """Decides, decodes and writes a run folder that `reopen` takes up.
+
+    Args:
+        task: what to train on.
+        recipe: settings; what it leaves open is decided.
+        out: run folder, new or empty; default `runs/NAME-1`, `-2`, …
+        reporter: what shows the progress.
+
+    Raises:
+        UserError: anything about the input that the user can mend. What is impossible is said before the work, and
+            before there is a run folder.
+    """
+    # 1. The images and their split.
+    trackers(recipe.track)  # a missing extra is said before the work, not after
+    split = _split(task, recipe, reporter)
+    train_images = split.images.subset(split.train_rows)
+    assert train_images.labels is not None
+
+    # 2. What the recipe leaves open, from the training images and the device.
+    initial = None
+    if task.init_from is not None:
+        initial = Classifier.load(task.init_from)
+        recipe = _inherited(recipe, initial)
+    recipe, decisions = decide(recipe, train_images)
+    class_weights(recipe.class_weights, train_images.labels, train_images.classes)
+    preprocessing = preprocessing_of(recipe)
+
+    # 3. The network as it starts, and in how many parts of a batch it fits the memory.
+    network = _starting_network(recipe, preprocessing, split.images.classes, initial)
+    answering_config(network, recipe).check_size(*preprocessing.image_size)
+    device = pick_device(recipe.device)
+    processes = PartialState(cpu=device == "cpu")  # one, unless torchrun started several
+    if not processes.is_main_process:
+        reporter = Reporter(quiet=True)
+    if recipe.accumulate is None:
+        found: list[tuple[int, str | None] | None] = [None]
+        if processes.is_main_process:
+            size, several = preprocessing.image_size, processes.num_processes
+            found = [decide_parts(recipe, network.config, size, device, processes=several)]
+        parts, sentence = _said_by_the_first(found, processes)
+        recipe = recipe.model_copy(update={"accumulate": parts})
+        decisions += [sentence] if sentence else []
+    storage = torch.uint8 if recipe.storage == "uint8" else torch.float16
+    without_effect = recipe.augment.without_effect(recipe.channels or 1, storage)
+    if without_effect and recipe.augment not in PRESETS.values():  # of what nobody asked for there is nothing to say
+        decisions.append(f"no meaning for these images, so without effect: {', '.join(without_effect)}")
+
+    # 4. The run folder, made by the first process.
+    made: list[str | None] = [None]
+    if processes.is_main_process:
+        made = [str(RunFolder.create(out, str(task.source)).path)]
+    run = RunFolder(_said_by_the_first(made, processes))
+    for sentence in decisions:
+        reporter.say(sentence)
+
+    # 5. The decoded images.
+    with processes.main_process_first():
+        train, valid = _decode(split, preprocessing, task, reporter)
+    failures = train.failures + valid.failures
+    for file, reason in failures[:_SHOWN_FAILURES]:
+        reporter.say(f"left out: {file}: {reason}")
+    if failures:
+        reporter.say(f"{len(failures)} files can't be read and are left out; all in {run.left_out}")
+
+    # 6. What is measured on the decoded training images.
+    if initial is not None:
+        mean, std = initial.preprocessing.mean, initial.preprocessing.std
+    else:
+        mean, std = measure_statistics(train.base, train.rows)
+    preprocessing = replace(preprocessing, mean=mean, std=std)
+    if initial is None:
+        _learn_frame(network, train, preprocessing)
+
+    # 7. The record.
+    record = RunRecord(
+        task=task.lasting(),
+        images=Parts(len(train), len(valid)),
+        content=Parts(train.folder.name, valid.folder.name),
+        left_out=len(failures),
+        data_sets=[about for about in _descriptions(split) if about],
+        ignored=split.images.ignored,
+        counts=split.images.counts(),
+        decisions=decisions,
+        parameters=count_parameters(network),
+        network=network.config,
+        preprocessing=preprocessing,
+    )
+    if processes.is_main_process:
+        run.write_left_out(failures)
+        write_split(run.splits / "train.csv", split.images, split.train_rows)
+        write_split(run.splits / "valid.csv", split.valid_images, split.valid_rows)
+        run.write_recipe(recipe)
+        run.write_record(record)
+    return Setup(run, recipe, record, train, valid, preprocessing, network)
+
+
+def reopen(path: str | Path, reporter: Reporter, *, finished: bool = False) -> Setup:
+    """What a run starts from, as its folder records it: an unfinished one or, with `finished`, any.
+
+    Raises:
+        UserError: `path` holds no run, or a finished one; a record is damaged; or the images have changed.
+    """
+    # 1. The records.
+    run = RunFolder.open(path)
+    recipe, record = run.read_recipe(), run.read_record()
+    task = record.task
+    if not finished and run.finished:
+        raise UserError(f"run '{path}' is finished, its model is {run.model}; a new run may start --init-from it.")
+
+    # 2. The images, which must be those that the run began with.
+    images = open_source(task.source, seed=recipe.images_seed, part="train", listener=reporter)
+    valid_images = images
+    if task.valid is not None:
+        valid_images = open_source(task.valid, classes=images.classes, seed=recipe.images_seed, listener=reporter)
+    split = _Split(
+        images,
+        valid_images,
+        read_split(run.splits / "train.csv", images),
+        read_split(run.splits / "valid.csv", valid_images),
+    )
+    processes = PartialState(cpu=pick_device(recipe.device) == "cpu")
+    if not processes.is_main_process:
+        reporter = Reporter(quiet=True)
+    with processes.main_process_first():
+        train, valid = _decode(split, record.preprocessing, task, reporter)
+    for part, store in (("train", train), ("valid", valid)):
+        # The name of a store is a hash of what its images contain.
+        began_with = getattr(record.images, part)
+        if store.folder.name != getattr(record.content, part) or len(store) != began_with:
+            source = task.valid if part == "valid" and task.valid is not None else task.source
+            raise UserError(
+                f"the images of '{source}' have changed since run '{path}' began with {began_with} readable ones to "
+                f"{part} on. Bring them back or start a new run."
+            )
+
+    # 3. The network, whose weights the checkpoint brings if there is one.
+    if run.checkpoint.is_file():
+        network = Astroformer(record.network)
+    else:
+        initial = None if task.init_from is None else Classifier.load(task.init_from)
+        network = _starting_network(recipe, record.preprocessing, images.classes, initial)
+        if initial is None:
+            _learn_frame(network, train, record.preprocessing)
+    # Of a finished run nobody asks the teacher.
+    teacher = None if finished or record.teacher is None else Teacher.from_record(record.teacher)
+    return Setup(run, recipe, record, train, valid, record.preprocessing, network, teacher)
+
+
+def preprocessing_of(recipe: Recipe) -> Preprocessing:
+    """The part of the preprocessing that decoding depends on; mean and deviation follow from the decoded store."""
+    crop, channels, storage = recipe.crop, recipe.channels, recipe.storage
+    assert crop is not None, "the recipe is not decided"
+    assert channels is not None, "the recipe is not decided"
+    assert storage is not None, "the recipe is not decided"
+    return Preprocessing(image_size=recipe.sides, channels=channels, crop=crop, fit=recipe.fit, dtype=storage)
+
+
+def answering_config(network: Astroformer, recipe: Recipe) -> AstroformerConfig:
+    """The config of a trained network, with the symmetry that the decided recipe gives its answers.
+
+    Whatever the symmetry of a model was that the run started from. (A run that began before the rules decided it goes
+    on with answers of the image alone.)
+    """
+    views = recipe.network.views or VARIANTS[recipe.model].views
+    return replace(network.config, symmetry=recipe.network.symmetry or "shift", views=views)
+
+
+def _split(task: Task, recipe: Recipe, reporter: Reporter) -> _Split:
+    """The images of a task, and those that are held out."""
+    images = open_source(task.source, seed=recipe.images_seed, part="train", listener=reporter)
+    if task.valid is not None:
+        if recipe.folds is not None:
+            raise UserError(f"folds ({recipe.folds}) hold images of the source out, --valid gives others; choose one.")
+        valid = open_source(task.valid, classes=images.classes, seed=recipe.images_seed, listener=reporter)
+        return _Split(images, valid, np.arange(len(images)), np.arange(len(valid)))
+    assert images.labels is not None
+    if recipe.folds is None:
+        rows = holdout(
+            images.labels, recipe.valid_fraction, recipe.images_seed, classes=images.classes, groups=images.groups
+        )
+    else:
+        folds = kfold(images.labels, recipe.folds, recipe.images_seed, classes=images.classes, groups=images.groups)
+        rows = folds[recipe.fold]
+    return _Split(images, images, *rows)
+
+
+def _descriptions(split: _Split) -> list[dict[str, object]]:
+    """What published sets say of themselves."""
+    both = [split.images.about]
+    return both if split.valid_images is split.images else [*both, split.valid_images.about]
+
+
+def _starting_network(
+    recipe: Recipe, preprocessing: Preprocessing, classes: tuple[str, ...], initial: Classifier | None
+) -> Astroformer:
+    """A fresh network, a function of the seed; or that of `initial`, with a fresh head if the classes differ.
+
+    It answers of an image alone (`NetworkSettings.words`).
+    """
+    torch.manual_seed(recipe.seed)
+    if initial is not None:
+        assert isinstance(initial.network, Astroformer)
+        network = initial.network
+        network.config = replace(network.config, symmetry="shift")
+        if classes != initial.classes:
+            network.reset_classifier(len(classes))
+        return network
+    return create_network(
+        recipe.model,
+        num_classes=len(classes),
+        in_chans=preprocessing.channels,
+        img_size=preprocessing.image_size,
+        **recipe.network.words(),
+    )
+
+
+def _learn_frame(network: Astroformer, store: ImageStore, preprocessing: Preprocessing) -> None:
+    """Where the frame of an image begins, from the images to train on, if the network asks for it."""
+    if network.config.equivariance == "frame":
+        some = np.unique(np.linspace(0, len(store) - 1, FRAME_IMAGES).astype(int))
+        network.frame.fit(preprocessing.normalize(torch.from_numpy(store.take(some))))
+
+
+def _inherited(recipe: Recipe, initial: Classifier) -> Recipe:
+    """The recipe with the network and, where it leaves them open, the preprocessing of a model to start from."""
+    if isinstance(initial.network, Ensemble):
+        raise UserError(
+            f"the model of --init-from is an ensemble of {len(initial.network.members)} networks, and a run starts "
+            "from one; give one of its members, which the run folder that made it keeps: RUN/seed-0/model."
+        )
+    assert isinstance(initial.network, Astroformer)
+    if recipe.model != "auto" or recipe.network.words() != Recipe().network.words():
+        raise UserError("--init-from brings its own network; give no model or network setting with it.")
+    name, same = initial.info.get("name"), initial.preprocessing
+    if name not in VARIANTS:
+        raise UserError(
+            f"config.json of the model of --init-from gives '{name}' as its name; one of {', '.join(VARIANTS)} is "
+            "needed."
+        )
+    if recipe.channels not in (None, same.channels):
+        raise UserError(f"channels is {recipe.channels}, but the model of --init-from has {same.channels}.")
+    inherited = {
+        "model": name,
+        "network": recipe.network.model_copy(update={"group": initial.network.config.group}),
+        "channels": same.channels,
+        "crop": recipe.crop or same.crop,
+        "image_size": recipe.image_size or same.image_size,
+        "fit": same.fit,
+        "storage": recipe.storage or same.dtype,
+    }
+    return recipe.model_copy(update=inherited)
+
+
+def _decode(
+    split: _Split, preprocessing: Preprocessing, task: Task, reporter: Reporter
+) -> tuple[ImageStore, ImageStore]:
+    """The images to train on and to validate on.
+
+    Where both come from one source they share one store, and so does every other split of it.
+    """
+    strict = task.strict
+
+    def build(some: LabelledImages, name: str) -> ImageStore:
+        def progress(done: int, total: int) -> None:
+            reporter.count(f"decoding {name}", done, total)
+
+        return ImageStore.build(some, preprocessing, cache=task.cache_folder, strict=strict, progress=progress)
+
+    images, valid_images, *rows = split
+    if valid_images is not images:
+        return (
+            build(images.subset(rows[0]), "training images"),
+            build(valid_images.subset(rows[1]), "validation images"),
+        )
+    # Of a resumed run the source may have more images by now than were split.
+    both = np.union1d(*rows)
+    used = images.subset(both)
+    whole = build(used, "images")
+    train, valid = (whole.part(used, np.searchsorted(both, part), strict=strict) for part in rows)
+    return train, valid
+
+
+def _said_by_the_first(found: list[Found | None], processes: PartialState) -> Found:
+    """What the first process found, on all of them."""
+    if processes.num_processes > 1:
+        broadcast_object_list(found)
+    assert found[0] is not None
+    return found[0]

@@ -1,0 +1,200 @@
+"""One run from its first step, or its checkpoint, to its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import ProjectConfiguration
+from torch import nn
+
+from astroformer.classifier import Classifier
+from astroformer.evaluation.pictures import plot_history
+from astroformer.images import ImageStore, Preprocessing, measure_statistics
+from astroformer.metrics import Evaluation, evaluate
+from astroformer.network import Astroformer, Tie, count_parameters
+from astroformer.progress import Reporter, trackers
+from astroformer.system import pick_device
+from astroformer.training.loop import Fit, Loop
+from astroformer.training.prepare import Setup, answering_config, reopen
+from astroformer.training.recipe import Recipe
+from astroformer.training.run import RunFolder
+from astroformer.training.stopping import Interrupted, stop_requests
+from astroformer.training.validation import predict_batch, predict_store
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run gives back.
+
+    Attributes:
+        run: the run folder.
+        model: its model folder.
+        validation: how well the model does on the validation images.
+        classifier: the model.
+        history: a row an evaluation on the way, as `history.csv` has them.
+    """
+
+    run: Path
+    model: Path
+    validation: Evaluation
+    classifier: Classifier
+    history: list[dict[str, float]]
+
+
+def train_network(
+    network: nn.Module,
+    train: ImageStore,
+    valid: ImageStore,
+    recipe: Recipe,
+    *,
+    preprocessing: Preprocessing | None = None,
+    teacher: Classifier | None = None,
+    run: RunFolder | None = None,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Fit:
+    """Trains any network in our loop: batches, augmentation, schedule and averaged weights as in every run.
+
+    Args:
+        network: maps images (B, C, H, W), normalised, to logits (B, K). It is trained in place.
+        train, valid: decoded images to train on and to validate on, of the same classes.
+        recipe: a decided one, see `rules.decide`.
+        preprocessing: of the stores, with mean and deviation; by default that of `train`, measured on its images.
+        teacher: of the same preprocessing and classes, whose answers are the targets in place of labels.
+        run: folder for checkpoint and history; a checkpoint in it is taken up. Without one nothing is written.
+        reporter: what shows the progress.
+        stop: asked at every step whether to save and raise `Interrupted`.
+
+    Raises:
+        UserError: the network can't do what the recipe says, the loss became non-finite, or a checkpoint is damaged.
+        Interrupted: `stop` said so; the state is saved.
+
+    Example:
+        >>> import torch
+        >>> from astroformer import Recipe
+        >>> from astroformer.training.rules import decide
+        >>> from astroformer.images import ImageStore, Preprocessing, open_source
+        >>> images = open_source("mock-galaxies:20x32")
+        >>> store = ImageStore.build(images, Preprocessing((32, 32), 3))
+        >>> recipe, _ = decide(Recipe(epochs=1, image_size=32, crop=1.0, device="cpu"), images)
+        >>> linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
+        >>> train_network(linear, store, store, recipe).state.images
+        20
+    """
+    reporter = reporter or Reporter(quiet=True)
+    if preprocessing is None:
+        mean, std = measure_statistics(train.base, train.rows)
+        preprocessing = replace(train.preprocessing, mean=mean, std=std)
+    accelerator = _accelerator(recipe, run)
+    try:
+        loop = Loop(
+            network,
+            train,
+            valid,
+            preprocessing,
+            recipe,
+            accelerator=accelerator,
+            run=run,
+            teacher=teacher,
+            reporter=reporter,
+            stop=stop,
+        )
+        if run is not None and run.checkpoint.is_file():
+            loop.restore()
+            reporter.say(f"resumed at epoch {loop.state.epoch}, step {loop.state.step}")
+        return loop.fit()
+    finally:
+        accelerator.end_training()
+
+
+def complete(setup: Setup, reporter: Reporter) -> Trained:
+    """Trains a prepared run to its end and writes its model folder.
+
+    Raises:
+        UserError: as `train_network`.
+        Interrupted: SIGINT or SIGTERM came; the state is saved in the run folder.
+    """
+    reporter.say(_description(setup))
+    with stop_requests() as stop:
+        try:
+            fit = train_network(
+                setup.network,
+                setup.train,
+                setup.valid,
+                setup.recipe,
+                preprocessing=setup.preprocessing,
+                teacher=None if setup.teacher is None else setup.teacher.classifier,
+                run=setup.run,
+                reporter=reporter,
+                stop=stop,
+            )
+        except Interrupted:
+            raise Interrupted.saved(setup.run.path, stop.number) from None
+    return _finish(setup, fit)
+
+
+def resume_run(run: str | Path, reporter: Reporter) -> Trained:
+    """Continues a single run at its last checkpoint. Raises as `reopen` and `complete`."""
+    return complete(reopen(run, reporter), reporter)
+
+
+def _description(setup: Setup) -> str:
+    """What is about to be trained."""
+    height, width = setup.preprocessing.image_size
+    group = setup.network.config.group
+    tied = "" if group == "none" else f" ({Tie(setup.network, group).free:,} free)"
+    return (
+        f"{setup.recipe.model}, {count_parameters(setup.network):,} parameters{tied}, {height} × {width} px, "
+        f"{len(setup.train.classes)} classes; {len(setup.train):,} images to train on, {len(setup.valid):,} to "
+        f"validate on, {pick_device(setup.recipe.device)}"
+    )
+
+
+def _accelerator(recipe: Recipe, run: RunFolder | None) -> Accelerator:
+    """The device, precision and processes of a run."""
+    on_cpu, folder = pick_device(recipe.device) == "cpu", None if run is None else str(run.path)
+    if PartialState(cpu=on_cpu).num_processes == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)  # else the first run's device and precision would stay
+        GradientState._reset_state()
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision=recipe.precision,
+        gradient_accumulation_steps=recipe.parts,
+        log_with=trackers(recipe.track),
+        project_config=ProjectConfiguration(project_dir=folder, logging_dir=folder),
+    )
+    if recipe.track != "none":
+        accelerator.init_trackers(recipe.track)
+    return accelerator
+
+
+def _finish(setup: Setup, fit: Fit) -> Trained:
+    """Measures a finished run on its validation images and, in the first process, writes its model folder."""
+    recipe, run, task, classes = setup.recipe, setup.run, setup.record.task, setup.train.classes
+    assert isinstance(fit.network, Astroformer)
+    fit.network.config = answering_config(fit.network, recipe)
+    classifier = Classifier(fit.network.cpu(), setup.preprocessing, classes)
+    validation = evaluate(setup.valid.labels, predict_store(classifier, setup.valid, predict_batch(recipe)), classes)
+    if task.valid is not None:
+        held_out = "given"
+    elif recipe.folds is not None:
+        held_out = f"fold {recipe.fold} of 0 to {recipe.folds - 1}, held out"
+    else:
+        held_out = f"{recipe.valid_fraction:.0%} held out of each class"
+    taught = f", on the answers of '{setup.teacher.run_name}'" if setup.teacher else ""
+    classifier.info = {
+        "name": recipe.model,
+        "parameters": f"{count_parameters(setup.network):,}",
+        "training": f"{len(setup.train):,} images of '{Path(task.source).name}', {fit.epochs:.3g} epochs, "
+        f"{fit.state.elapsed / 60:.1f} minutes, seed {recipe.seed}{taught}",
+        "validation": held_out,
+        "metrics": {"n": validation.n, **{k: v.to_dict() for k, v in validation.metrics.items()}},
+    }
+    if PartialState().is_main_process:
+        plot_history(fit.state.history, run.path / "history.png")
+        classifier.save(run.model)  # last: its presence says that the run is finished
+    return Trained(run.path, run.model, validation, classifier, fit.state.history)

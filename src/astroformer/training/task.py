@@ -1,0 +1,62 @@
+"""`Task`: the images of a run and what it starts from, as one value that goes from the door to the record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypedDict
+
+from astroformer.cache import default_cache
+
+
+class TaskWords(TypedDict, total=False):
+    """The words of a `Task` beside its source, as keywords of `train`, `train_many` and `train_ensemble`."""
+
+    valid: str | Path | None
+    init_from: str | Path | None
+    strict: bool
+    cache: str | Path | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to train on.
+
+    Attributes:
+        source: folder of class folders, `.npz`, catalog (CSV, Parquet) or named set; see `open_source`.
+        valid: validation source. Without it `recipe.valid_fraction` of each class, or one of `recipe.folds`, is held
+            out.
+        init_from: model folder whose weights start the run; it brings its network with it.
+        strict: make a file that can't be read an error instead of leaving it out.
+        cache: where decoded images are kept; default `default_cache()`.
+
+    Example:
+        >>> Task("galaxies/", strict=True).strict
+        True
+    """
+
+    source: str | Path
+    valid: str | Path | None = None
+    init_from: str | Path | None = None
+    strict: bool = False
+    cache: str | Path | None = None
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where decoded images are kept."""
+        return default_cache() if self.cache is None else Path(self.cache)
+
+    def lasting(self) -> Task:
+        """The same by absolute paths, so that a run can be resumed from another folder; a named set by its name."""
+        return replace(
+            self,
+            source=_lasting(self.source),
+            valid=None if self.valid is None else _lasting(self.valid),
+            init_from=None if self.init_from is None else _lasting(self.init_from),
+            cache=_lasting(self.cache_folder),
+        )
+
+
+def _lasting(source: str | Path) -> str:
+    exists = Path(source).exists() or Path(str(source).split("@")[0]).exists()
+    return str(Path(source).absolute()) if exists else str(source)

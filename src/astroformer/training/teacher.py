@@ -1,0 +1,47 @@
+"""`Teacher`: a model whose answers a run learns in place of labels (`distil.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from astroformer.classifier import Classifier
+from astroformer.errors import UserError
+from astroformer.files import read_json
+from astroformer.training.run import TeacherRecord
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model and where it lies.
+
+    Attributes:
+        record: its folder and the hash of its weights, as `run.json` keeps them.
+        classifier: that is asked.
+    """
+
+    record: TeacherRecord
+    classifier: Classifier
+
+    @classmethod
+    def of(cls, model: str | Path) -> Teacher:
+        """That of a model folder. Raises `UserError` where none can be loaded from it."""
+        path = Path(model).absolute()
+        classifier = Classifier.load(path)
+        return cls(TeacherRecord(str(path), read_json(path / "config.json")["weights_sha256"]), classifier)
+
+    @classmethod
+    def from_record(cls, record: TeacherRecord) -> Teacher:
+        """That of a run's record. Raises `UserError` where it is no more, or is another one by now."""
+        teacher = cls.of(record.model)
+        if teacher.record != record:
+            raise UserError(
+                f"the model '{record.model}' has other weights than when this run began to learn from it; bring the "
+                "old one back, or start a new run."
+            )
+        return teacher
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run that made the model."""
+        return Path(self.record.model).parent.name

@@ -1,0 +1,44 @@
+"""What a network answers of the validation images, on the way and at the end of a run.
+
+Legend: N images, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astroformer.classifier import Classifier
+from astroformer.images.store import ImageStore
+from astroformer.metrics import balanced_accuracy, nll_N
+from astroformer.training.recipe import Recipe
+
+PREDICT_BATCH = 128  # images of a forward pass, where the memory allows it
+
+
+def predict_batch(recipe: Recipe) -> int:
+    """Images a forward pass over the validation images: as many as fit where a part of a batch trains."""
+    return min(PREDICT_BATCH, 2 * math.ceil(recipe.batch / recipe.parts))
+
+
+def predict_store(classifier: Classifier, store: ImageStore, batch_size: int = PREDICT_BATCH) -> NDArray[Any]:
+    """(N, K) probabilities of a whole store through the one predict path."""
+    parts = [
+        classifier.probabilities(store.take(np.arange(start, min(start + batch_size, len(store)))))
+        for start in range(0, len(store), batch_size)
+    ]
+    return np.concatenate(parts)
+
+
+def scores(classifier: Classifier, store: ImageStore, batch_size: int) -> dict[str, float]:
+    """The scores of a row of the history."""
+    probabilities_NK = predict_store(classifier, store, batch_size)
+    predicted_N = probabilities_NK.argmax(1)
+    return {
+        "valid_top1": float((predicted_N == store.labels).mean()),
+        "valid_balanced_accuracy": balanced_accuracy(store.labels, predicted_N, len(store.classes)),
+        "valid_nll": float(nll_N(store.labels, probabilities_NK).mean()),
+    }
