@@ -13,7 +13,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -40,6 +40,7 @@ from astroformer.training.steps.choose import choose_step
 from astroformer.training.steps.optimizer import create_optimizer
 from astroformer.training.steps.step import Tally
 from astroformer.training.stopping import Interrupted
+from astroformer.training.teacher import ready_to_teach
 from astroformer.training.validation import predict_batch, scores
 
 _CHECK_EVERY = 20  # steps between two checks of the loss: each one waits for the device
@@ -158,7 +159,7 @@ class Loop:
             recipe,
             device,
             smaller=smaller,
-            teacher=None if teacher is None else self._asked(teacher),
+            teacher=None if teacher is None else ready_to_teach(teacher, preprocessing, train.classes, recipe, device),
             processes=Processes(accelerator.process_index, accelerator.num_processes, recipe.parts),
         )
 
@@ -208,13 +209,6 @@ class Loop:
     def averaged(self) -> nn.Module:
         """The network that is evaluated and saved: of averaged weights, or the one that is trained."""
         return self._average.module if self._average else self.network
-
-    def _asked(self, teacher: Classifier) -> Classifier:
-        """The teacher on the device, in the precision that the network is trained in."""
-        if (teacher.preprocessing, teacher.classes) != (self.preprocessing, self.train.classes):
-            raise UserError("the model to learn from has another preprocessing or other classes than this run.")
-        precision = "bfloat16" if self.recipe.precision == "bf16" else "float32"
-        return replace(teacher.to(self.accelerator.device), precision=precision)
 
     # -- the whole run -----------------------------------------------------------------------------------------------
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.files import read_json
+from astroformer.images.preprocessing import Preprocessing
+from astroformer.training.recipe import Recipe
 from astroformer.training.run import TeacherRecord
 
 
@@ -45,3 +49,16 @@ class Teacher:
     def run_name(self) -> str:
         """The name of the run that made the model."""
         return Path(self.record.model).parent.name
+
+
+def ready_to_teach(
+    classifier: Classifier, preprocessing: Preprocessing, classes: tuple[str, ...], recipe: Recipe, device: torch.device
+) -> Classifier:
+    """A classifier as a run asks it: on the device that trains, in the precision that the network is trained in.
+
+    Raises:
+        UserError: its preprocessing or classes are not those of the run.
+    """
+    if (classifier.preprocessing, classifier.classes) != (preprocessing, classes):
+        raise UserError("the model to learn from has another preprocessing or other classes than this run.")
+    return replace(classifier.to(device), precision="bfloat16" if recipe.precision == "bf16" else "float32")
