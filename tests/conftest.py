@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from astroformer.classifier import Classifier
-from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.images.preprocessing import Preprocessing
+from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.metrics import evaluate
 from astroformer.network import create_network
 

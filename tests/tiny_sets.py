@@ -1,4 +1,4 @@
-"""Small archives in the formats of the published data sets, and sets that fetch them from a loopback server."""
+"""Small pictures, small archives in the formats of the published sets, and sets that fetch them from a server."""
 
 from __future__ import annotations
 
@@ -6,16 +6,42 @@ import dataclasses
 import gzip
 import hashlib
 import io
+import pickle
 import struct
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from astroformer.images.named_sets import NAMED_SETS, NamedSet
+from astroformer.images.labelled import LabelledImages
+from astroformer.images.sets import NAMED_SETS, NamedSet
+from astroformer.images.sets.download import Resource
 from serving import Answer, Server
+
+
+def picture(value: int) -> np.ndarray:
+    return np.full((6, 8, 3), value, np.uint8)
+
+
+def write_picture(path: Path, value: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture(value)).save(path)
+    return path
+
+
+def save_npz(path: Path, **arrays: object) -> Path:
+    np.savez(path, **{k: np.asarray(v) for k, v in arrays.items()})  # type: ignore[arg-type]
+    return path
+
+
+def same_from_threads_and_pickled(images: LabelledImages) -> None:
+    again = pickle.loads(pickle.dumps(images.reader))
+    with ThreadPoolExecutor(4) as pool:
+        for i, read in enumerate(pool.map(images.read, range(len(images)))):
+            np.testing.assert_array_equal(read, again(i))
 
 
 def records(labels: np.ndarray, label_bytes: int = 1, seed: int = 0) -> bytes:
@@ -132,4 +158,11 @@ def serve(server: Server, name: str, *files: bytes, **answer: object) -> NamedSe
         sha256 = hashlib.sha256(data).hexdigest()
         words = {"urls": (server.url(path),), "size": len(data), "sha256": sha256, "exact": True}
         resources.append(dataclasses.replace(resource, **words))  # type: ignore[arg-type]
-    return dataclasses.replace(declared, resources=tuple(resources))
+    return with_resources(declared, *resources)
+
+
+def with_resources(declared: NamedSet, *resources: Resource) -> NamedSet:
+    """A declared set that consists of other files."""
+    kind = type(declared)
+    changed: NamedSet = type(kind.__name__, (kind,), {"resources": resources})()
+    return changed

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from astroformer.images.mock_galaxies import CLASSES, render
+from astroformer.images.sets.mock_galaxies import CLASSES, render
 
 ROWS = 2
 figure = Figure(figsize=(11, 2.75), layout="constrained", facecolor="white")

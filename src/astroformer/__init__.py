@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from importlib.metadata import version
 
     from astroformer.classifier import Classifier, Predictions, load
-    from astroformer.images.sources import LabelledImages, open_source
+    from astroformer.images.labelled import LabelledImages
+    from astroformer.images.sources import open_source
     from astroformer.metrics import Evaluation, evaluate
     from astroformer.network import Astroformer, AstroformerConfig
     from astroformer.training.distil import distil
@@ -62,7 +63,7 @@ _PLACES = {
     "AstroformerConfig": "network",
     "Classifier": "classifier",
     "Evaluation": "metrics",
-    "LabelledImages": "images.sources",
+    "LabelledImages": "images.labelled",
     "Predictions": "classifier",
     "Recipe": "training.recipe",
     "create_model": "weights.timm_registry",

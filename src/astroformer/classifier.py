@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from astroformer.allocator import keep_freed_memory
 from astroformer.errors import UserError, unknown_name
 from astroformer.fast_inference import fast_pass
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.reading import read_image
-from astroformer.images.sources import LabelledImages, open_source
+from astroformer.images.sources import open_source
 from astroformer.metrics import Evaluation, evaluate
 from astroformer.network import Astroformer, AstroformerConfig, Ensemble, count_parameters
 from astroformer.network.config import GROUPS

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
-from astroformer.images.sources import LabelledImages
+from astroformer.images.labelled import LabelledImages
+from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.network import VARIANTS, count_macs, count_parameters, create_network
 from astroformer.training.recipe import Recipe, make_recipe
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
+from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

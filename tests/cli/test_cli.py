@@ -16,7 +16,7 @@ from PIL import Image
 import astroformer
 from astroformer.augmentation.settings import Augment
 from astroformer.cli.main import main
-from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
+from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.training.recipe import NetworkSettings
 
 TINY = ["--epochs", "1", "--image-size", "32", "--crop", "1"]

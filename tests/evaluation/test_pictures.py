@@ -9,7 +9,7 @@ from PIL import Image
 
 from astroformer.evaluation.pictures import plot_confusion, plot_history, plot_symmetry
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
-from astroformer.images.mock_galaxies import CLASSES
+from astroformer.images.sets.mock_galaxies import CLASSES
 from astroformer.metrics import Evaluation, evaluate
 
 

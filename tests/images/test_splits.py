@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from astroformer.errors import UserError
-from astroformer.images.sources import LabelledImages
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.splits import holdout, kfold, read_split, write_split
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 from astroformer.cache import default_cache
 from astroformer.errors import UserError
 from astroformer.images import store
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.images.sources import LabelledImages, open_source
+from astroformer.images.sources import open_source
 from astroformer.images.store import ImageStore
 
 RNG = np.random.default_rng(3)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from astroformer.images.mock_galaxies import mock_galaxies
+from astroformer.images.sets.mock_galaxies import mock_galaxies
 from astroformer.network.framing import Canonicalize, Frame, centred
 
 

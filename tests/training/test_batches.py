@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.images.sources import LabelledImages
 from astroformer.images.store import ImageStore
 from astroformer.network import VARIANTS, AstroformerConfig
 from astroformer.training.batches import Batches, Processes, smaller_size

@@ -19,8 +19,8 @@ import astroformer
 from astroformer.classifier import Classifier
 from astroformer.cli.main import main
 from astroformer.errors import UserError
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.images.sources import LabelledImages
 from astroformer.images.store import ImageStore
 from astroformer.network import Ensemble, create_network
 from astroformer.progress import Reporter

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from astroformer.augmentation.settings import PRESETS
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
-from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.images.sources import LabelledImages
+from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.images.store import ImageStore
 from astroformer.metrics import nll_N
 from astroformer.network import create_network

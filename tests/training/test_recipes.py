@@ -15,9 +15,9 @@ import torch
 import yaml
 
 from astroformer.augmentation.settings import PRESETS
-from astroformer.images.mock_galaxies import mock_galaxies
-from astroformer.images.named_sets import NAMED_SETS
-from astroformer.images.sources import LabelledImages
+from astroformer.images.labelled import LabelledImages
+from astroformer.images.sets import NAMED_SETS
+from astroformer.images.sets.mock_galaxies import mock_galaxies
 from astroformer.network import VARIANTS, create_network
 from astroformer.network.counting import WithoutValues
 from astroformer.training.recipe import Recipe, load_recipe

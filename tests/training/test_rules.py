@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from astroformer.errors import UserError
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import UnreadableImage
-from astroformer.images.sources import LabelledImages, open_source
+from astroformer.images.sources import open_source
 from astroformer.system import MatrixRates
 from astroformer.training import rules
 from astroformer.training.recipe import Recipe, make_recipe

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from astroformer.classifier import load
 from astroformer.errors import UserError
-from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
+from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.images.sources import open_source
 from astroformer.network import Astroformer
 from astroformer.training import single as single_module

@@ -510,7 +510,7 @@ class Info:
 
     def _tell_data(self, given: set[str]) -> None:
         self._alone(given, "data", "lists the published data sets")
-        from astroformer.images.named_sets import NAMED_SETS
+        from astroformer.images.sets import NAMED_SETS
 
         rows = [declared.to_dict() for declared in NAMED_SETS.values()]
         if self.json:

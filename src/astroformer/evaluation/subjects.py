@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from astroformer.classifier import load
 from astroformer.errors import UserError, unknown_name
 from astroformer.evaluation.symmetry import frame_size
-from astroformer.images.download import Listener
-from astroformer.images.mock_galaxies import CLASSES
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.images.sources import LabelledImages, open_source
+from astroformer.images.sets.download import Listener
+from astroformer.images.sets.mock_galaxies import CLASSES
+from astroformer.images.sources import open_source
 from astroformer.network import VARIANTS, create_network
 from astroformer.randomness import permutation
 

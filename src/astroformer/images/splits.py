@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeGuard
@@ -12,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
-from astroformer.images.dealing import deal
-from astroformer.images.sources import LabelledImages
+from astroformer.files import replacing
+from astroformer.images.grouped_split import split_groups
+from astroformer.images.labelled import LabelledImages
 
 Indices = NDArray[np.int64]
 
@@ -30,7 +30,7 @@ def holdout(
 
     Every class has at least one image in each part. Otherwise the validation part has round(fraction · N)
     images, and of each class its share by largest remainder: within one image of fraction · n. With `groups`,
-    of which none is in both parts, shares are as near as `deal` comes.
+    of which none is in both parts, shares are as near as `split_groups` comes.
 
     Args:
         labels: (N,) whole numbers.
@@ -44,10 +44,10 @@ def holdout(
         raise UserError(f"the validation fraction is {fraction}; it lies between 0 and 1, for instance 0.2.")
     members = _members(labels, seed, need=2, what="a training and a validation part", classes=classes)
     counts = np.array([len(m) for m in members])
-    if _together(groups):
+    if _has_groups(groups):
         share_K = np.clip(fraction, 1 / counts, 1 - 1 / counts)
         shares_PK = np.stack([1 - share_K, share_K])
-        train, valid = _dealt(labels, groups, shares_PK, seed, "a training and a validation part", classes)
+        train, valid = _split_with_groups(labels, groups, shares_PK, seed, "a training and a validation part", classes)
         return train, valid
     quota = fraction * counts
     taken = np.clip(np.floor(quota).astype(np.int64), 1, counts - 1)
@@ -72,7 +72,7 @@ def kfold(
     """k splits into training and validation indices, each sorted; every image is validated on once.
 
     Folds differ by at most one image, in all and in each class. With `groups` (as in `holdout`) they are as
-    level as `deal` comes.
+    level as `split_groups` comes.
 
     Raises `UserError` if k < 2 or a class has fewer than k images, or than k groups.
     """
@@ -80,21 +80,22 @@ def kfold(
         raise UserError(f"{k} folds are asked for; there are 2 or more.")
     members = _members(labels, seed, need=k, what=f"{k} folds", classes=classes)
     everything = np.sort(np.concatenate(members))
-    if _together(groups):
-        parts = _dealt(labels, groups, np.full((k, len(members)), 1 / k), seed, f"{k} folds", classes)
+    if _has_groups(groups):
+        parts = _split_with_groups(labels, groups, np.full((k, len(members)), 1 / k), seed, f"{k} folds", classes)
         return [(np.setdiff1d(everything, fold, assume_unique=True), fold) for fold in parts]
-    # Dealing the classes out one after the other, like cards, keeps the folds level in each class and in all.
-    dealt = np.concatenate(members)
-    folds = [np.sort(dealt[fold::k]) for fold in range(k)]
+    # Image i of this list goes to fold i modulo k. The classes follow each other in it, so the folds are level in each
+    # class and in all.
+    shuffled = np.concatenate(members)
+    folds = [np.sort(shuffled[fold::k]) for fold in range(k)]
     return [(np.setdiff1d(everything, fold, assume_unique=True), fold) for fold in folds]
 
 
-def _together(groups: NDArray[np.integer] | None) -> TypeGuard[NDArray[np.integer]]:
+def _has_groups(groups: NDArray[np.integer] | None) -> TypeGuard[NDArray[np.integer]]:
     """Whether there are groups of more than one image."""
     return groups is not None and len(np.unique(groups)) < len(groups)
 
 
-def _dealt(
+def _split_with_groups(
     labels: NDArray[np.integer],
     groups: NDArray[np.integer],
     shares_PK: NDArray[np.floating],
@@ -104,7 +105,7 @@ def _dealt(
 ) -> list[Indices]:
     """The sorted indices of each part, no group in two of them, K classes that occur."""
     present, numbers = np.unique(labels, return_inverse=True)
-    part = deal(numbers, groups, shares_PK, np.random.default_rng(seed).permutation(len(numbers)))
+    part = split_groups(numbers, groups, shares_PK, np.random.default_rng(seed).permutation(len(numbers)))
     parts = [np.flatnonzero(part == p) for p in range(len(shares_PK))]
     for found in parts:
         lacking = np.setdiff1d(np.arange(len(present)), numbers[found])
@@ -143,13 +144,11 @@ def write_split(path: Path, images: LabelledImages, indices: Sequence[int] | Ind
     """Write one part of a split as CSV: `file`, and `label`, the class name (empty without labels)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("file", "label"))
         for i in indices:
             writer.writerow((images.files[i], "" if images.labels is None else images.classes[images.labels[i]]))
-    os.replace(part, path)
 
 
 def read_split(path: Path, images: LabelledImages) -> Indices:

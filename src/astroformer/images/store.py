@@ -26,9 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
+from astroformer.images.hashes import hash_text, new_hash
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.reading import Array, UnreadableImage
-from astroformer.images.sources import LabelledImages
 from astroformer.system import usable_cores
 
 _FORMAT = 1  # raise it when reading or preprocessing changes what it makes of the same file
@@ -155,7 +156,7 @@ class ImageStore:
         cache = Path(cache).expanduser()
         settings = {k: v for k, v in preprocessing.to_dict().items() if k not in ("mean", "std")}
         key_text = json.dumps([_FORMAT, images.fingerprint(cache), settings], sort_keys=True)
-        key = hashlib.blake2b(key_text.encode(), digest_size=16).hexdigest()
+        key = hash_text(key_text).hex()
         folder = cache / key
         entry = _open_entry(folder, key, len(images))
         reused = entry is not None
@@ -236,15 +237,11 @@ def _open_entry(folder: Path, key: str, n: int) -> tuple[NDArray[Any], list[tupl
         with path.open("rb") as file:
             if file.read(_HEADER_BYTES) != _header(dtype, shape):
                 return None
-            if size < _VERIFY_BELOW and hashlib.file_digest(file, _hasher).hexdigest() != meta["digest"]:
+            if size < _VERIFY_BELOW and hashlib.file_digest(file, new_hash).hexdigest() != meta["digest"]:
                 return None
         return np.load(path, mmap_mode="r"), failed
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         return None
-
-
-def _hasher() -> Any:
-    return hashlib.blake2b(digest_size=16)
 
 
 def _write_entry(
@@ -267,7 +264,7 @@ def _write_entry(
         if shutil.disk_usage(cache).free < needed:
             raise OSError(errno.ENOSPC, "no space left")
         failed: list[tuple[int, str]] = []
-        digest = _hasher()
+        digest = new_hash()
         with (part / "array.npy").open("wb") as file:
             file.write(bytes(_HEADER_BYTES))
             done = 0

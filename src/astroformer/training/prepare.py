@@ -19,6 +19,7 @@ from astroformer.images import (
     ImageStore,
     LabelledImages,
     Preprocessing,
+    SetRecord,
     holdout,
     kfold,
     measure_statistics,
@@ -252,7 +253,7 @@ def _split(task: Task, recipe: Recipe, reporter: Reporter) -> _Split:
     return _Split(images, images, *rows)
 
 
-def _descriptions(split: _Split) -> list[dict[str, object]]:
+def _descriptions(split: _Split) -> list[SetRecord]:
     """What published sets say of themselves."""
     both = [split.images.about]
     return both if split.valid_images is split.images else [*both, split.valid_images.about]

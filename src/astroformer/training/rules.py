@@ -17,8 +17,8 @@ from PIL import Image
 from astroformer.allocator import keep_freed_memory
 from astroformer.augmentation.settings import Augment
 from astroformer.errors import UserError
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import UnreadableImage
-from astroformer.images.sources import LabelledImages
 from astroformer.network import VARIANTS, AstroformerConfig
 from astroformer.system import matrix_rates, pick_device, usable_cores
 from astroformer.training.recipe import NetworkSettings, Recipe, make_recipe

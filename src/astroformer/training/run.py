@@ -29,6 +29,7 @@ import yaml
 
 from astroformer.errors import UserError
 from astroformer.files import read_json, replacing, write_json
+from astroformer.images.labelled import SetRecord
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.network import AstroformerConfig
 from astroformer.system import versions
@@ -77,7 +78,7 @@ class RunRecord:
     images: Parts[int]
     content: Parts[str]
     left_out: int
-    data_sets: list[dict[str, Any]]
+    data_sets: list[SetRecord]
     ignored: list[str]
     counts: dict[str, int]
     decisions: list[str]

@@ -14,9 +14,9 @@ from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
 
 from astroformer.errors import UserError
-from astroformer.images.mock_galaxies import CLASSES, mock_galaxies
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing, measure_statistics
-from astroformer.images.sources import LabelledImages
+from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.images.store import ImageStore
 from astroformer.network import create_network
 from astroformer.progress import Reporter

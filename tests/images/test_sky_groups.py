@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 
 from astroformer.errors import UserError
-from astroformer.images.dealing import deal
-from astroformer.images.named_sets import NAMED_SETS, sky_split
-from astroformer.images.sky import friends_of_friends
+from astroformer.images.sky_groups import friends_of_friends
 
 RNG = np.random.default_rng(3)
-# Galaxy10 DECaLS as its authors count it.
-COUNTS = (1081, 1853, 2645, 2027, 334, 2043, 1829, 2628, 1423, 1873)
 
 
 def separation(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
@@ -84,46 +80,3 @@ def test_the_same_place_the_link_itself_and_a_chain() -> None:
 def test_what_is_no_place(ra: float, dec: float, link: float, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         friends_of_friends(np.array([ra]), np.array([dec]), link)
-
-
-# The split of Galaxy10 DECaLS, on a made-up sky with its numbers
-
-
-def galaxy10_sky() -> tuple[np.ndarray, ...]:
-    labels = RNG.permutation(np.repeat(np.arange(10), COUNTS))
-    n = len(labels)
-    ra, dec = RNG.uniform(0, 360, n), np.degrees(np.arcsin(RNG.uniform(-0.3, 0.55, n)))
-    pairs = RNG.permutation(n)[:600].reshape(-1, 2)
-    ra[pairs[:, 1]], dec[pairs[:, 1]] = ra[pairs[:, 0]], np.clip(dec[pairs[:, 0]] + 30 / 3600, -90, 90)
-    return labels, ra, dec, friends_of_friends(ra, dec, 256 * 0.262)
-
-
-def test_galaxy10_split_parts_no_group_and_keeps_the_share_of_each_class() -> None:
-    labels, ra, dec, groups = galaxy10_sky()
-    parts = sky_split(labels, groups, ra, dec, 0.2)
-    assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(len(labels)))
-    assert not set(groups[parts["train"]]) & set(groups[parts["test"]])
-    assert np.abs(np.bincount(labels[parts["test"]]) - 0.2 * np.array(COUNTS)).max() <= 0.5
-    assert {name: len(part) for name, part in parts.items()} == NAMED_SETS["galaxy10-decals"].images
-    in_groups = np.flatnonzero(np.bincount(groups, minlength=len(labels))[groups] > 1)
-    assert abs(np.isin(in_groups, parts["test"]).mean() - 0.2) < 0.02  # not all the crowded ones in one part
-
-
-def test_galaxy10_split_follows_from_the_positions_alone() -> None:
-    labels, ra, dec, groups = galaxy10_sky()
-    shuffled = RNG.permutation(len(labels))
-    again = friends_of_friends(ra[shuffled], dec[shuffled], 256 * 0.262)
-    first = sky_split(labels, groups, ra, dec, 0.2)["test"]
-    second = shuffled[sky_split(labels[shuffled], again, ra[shuffled], dec[shuffled], 0.2)["test"]]
-    np.testing.assert_array_equal(first, np.sort(second))
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_deal_without_images_alone(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    groups = np.repeat(np.arange(60), rng.integers(1, 9, 60))
-    labels = rng.integers(0, 3, len(groups))
-    part = deal(labels, groups, (0.5, 0.3, 0.2), rng.permutation(len(groups)))
-    assert all(len(set(part[groups == group])) == 1 for group in range(60))
-    for share, p in ((0.5, 0), (0.3, 1), (0.2, 2)):
-        assert np.abs(np.bincount(labels[part == p]) / np.bincount(labels) - share).max() < 0.12

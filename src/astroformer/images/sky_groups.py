@@ -1,4 +1,4 @@
-"""Places on the sky: which images show the same patch of it."""
+"""Which images show the same patch of the sky, from their coordinates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def friends_of_friends(
         (N,) int64: for each place the lowest index in its group.
 
     Raises:
-        UserError: a coordinate or a link that is none.
+        UserError: a coordinate or a link is out of range.
     """
     ra, dec = np.asarray(ra_N, np.float64), np.asarray(dec_N, np.float64)
     link_N = np.broadcast_to(np.asarray(link, np.float64), ra.shape)
@@ -45,19 +45,39 @@ def friends_of_friends(
         return np.empty(0, np.int64)
     ra, dec = np.radians(ra), np.radians(dec)
     xyz_N3 = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
-    first, second = _near(xyz_N3, max(float(_chord(link_N.max())), _SMALLEST_CELL))
+    first, second = _pairs_within_a_cell(xyz_N3, max(float(_chord_of(link_N.max())), _SMALLEST_CELL))
     apart = np.linalg.norm(xyz_N3[first] - xyz_N3[second], axis=1)
-    linked = apart <= _chord((link_N[first] + link_N[second]) / 2)
-    return _components(len(ra), first[linked], second[linked])
+    linked = apart <= _chord_of((link_N[first] + link_N[second]) / 2)
+    return _lowest_connected(len(ra), first[linked], second[linked])
 
 
-def _chord(arcsec: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
-    # A billionth more, so that equality survives rounding.
+def group_overlapping_cutouts(
+    ra_N: NDArray[np.floating], dec_N: NDArray[np.floating], side_N: NDArray[np.floating]
+) -> NDArray[np.int64]:
+    """Groups of cutouts that show the same sky: centres lie within a cutout's side, or are linked through others.
+
+    A cutout whose place or side is not known stands alone.
+
+    Args:
+        ra_N, dec_N: (N,) right ascension and declination of the centres in degrees.
+        side_N: (N,) side of each cutout in arcsec.
+
+    Returns:
+        (N,) int64: for each cutout the lowest index in its group.
+    """
+    known = np.flatnonzero(np.isfinite(ra_N) & np.isfinite(dec_N) & np.isfinite(side_N) & (side_N > 0))
+    groups = np.arange(len(ra_N))
+    groups[known] = known[friends_of_friends(ra_N[known], dec_N[known], side_N[known])]
+    return groups
+
+
+def _chord_of(arcsec: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+    # A billionth more, so that an angle equal to the link still counts after rounding.
     return np.asarray(2 * np.sin(np.radians(arcsec / 3600) / 2) * (1 + 1e-9))
 
 
-def _near(xyz_N3: NDArray[np.float64], cell: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each pair in the same or in touching cells, once."""
+def _pairs_within_a_cell(xyz_N3: NDArray[np.float64], cell: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of each pair of places that lie in the same or in touching cells, once."""
     side = np.int64(2 / cell) + 4
     place_N3 = np.floor((xyz_N3 + 1) / cell).astype(np.int64) + 1
     number = (place_N3[:, 0] * side + place_N3[:, 1]) * side + place_N3[:, 2]
@@ -67,7 +87,7 @@ def _near(xyz_N3: NDArray[np.float64], cell: float) -> tuple[NDArray[np.int64], 
     for dx, dy, dz in product((-1, 0, 1), repeat=3):
         step = (dx * side + dy) * side + dz
         if step < 0:
-            continue  # seen from the other cell
+            continue  # these pairs are found from the other cell
         at = np.minimum(np.searchsorted(cells, number + step), len(cells) - 1)
         size = np.where(cells[at] == number + step, count[at], 0)
         first = np.repeat(np.arange(len(number)), size)
@@ -78,8 +98,8 @@ def _near(xyz_N3: NDArray[np.float64], cell: float) -> tuple[NDArray[np.int64], 
     return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
 
 
-def _components(n: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The lowest index that each of n points is connected with."""
+def _lowest_connected(n: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each of n points the lowest index that it is connected with, directly or through others."""
     lowest = np.arange(n)
     while True:
         before = lowest.copy()

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from astroformer.errors import UserError
-from astroformer.images import download
-from astroformer.images.download import Resource, fetch
+from astroformer.images.sets import download
+from astroformer.images.sets.download import Resource, fetch
 from serving import Answer, Server
 
 BODY = np.random.default_rng(0).integers(0, 256, 900_000, np.uint8).tobytes()

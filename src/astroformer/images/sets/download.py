@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from astroformer.errors import UserError
+from astroformer.files import replacing
 
 _TIMEOUT = 30.0  # seconds without a byte
 _ATTEMPTS = 3  # of one address in a row without a byte gained
@@ -33,7 +34,7 @@ _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses tha
 
 
 class Listener(Protocol):
-    """What shows a person how a download goes; `training.progress.Reporter` is one."""
+    """What shows a person how a download goes; `astroformer.progress.Reporter` is one."""
 
     def say(self, text: str) -> None: ...
 
@@ -86,9 +87,9 @@ def fetch(resource: Resource, folder: Path, listener: Listener | None = None) ->
         return path, known
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder, listener):
+        with _only_process_in(folder, listener):
             if path.is_file():
-                wrong, sha256 = _compare(path, resource)
+                wrong, sha256 = _check(path, resource)
                 if wrong:
                     raise UserError(f"'{path}' is another file: {wrong}. Remove it, to have it downloaded.")
             else:
@@ -97,7 +98,7 @@ def fetch(resource: Resource, folder: Path, listener: Listener | None = None) ->
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
-                f"the disk of '{folder}' is full: {resource.name} has {_gigabytes(resource.size)}. Free some space "
+                f"the disk of '{folder}' is full: {resource.name} has {_readable_size(resource.size)}. Free some space "
                 "(what has come in is kept), or set ASTROFORMER_CACHE to a folder on another disk."
             ) from None
         raise UserError(
@@ -117,7 +118,7 @@ def _download(resource: Resource, path: Path, listener: Listener | None) -> str:
                     part.unlink(missing_ok=True)
                 resumed = part.is_file() and part.stat().st_size > 0
                 _transfer(url, resource, part, listener)
-                wrong, sha256 = _compare(part, resource)
+                wrong, sha256 = _check(part, resource)
                 if not wrong:
                     os.replace(part, path)
                     _note(part).unlink(missing_ok=True)
@@ -219,7 +220,7 @@ def _read(answer: Any) -> bytes:
         block: bytes = answer.read(_BLOCK)
     except http.client.IncompleteRead as error:
         return error.partial  # what is missing is noticed by its length
-    except (OSError, http.client.HTTPException) as error:  # of the network: the disk's own come from elsewhere
+    except (OSError, http.client.HTTPException) as error:  # of the network: nothing here touches the disk
         raise _Broken(f"broke off ({getattr(error, 'strerror', None) or error})") from None
     return block
 
@@ -241,7 +242,7 @@ def _mark_of(part: Path, url: str) -> str | None:
 # Checks -----------------------------------------------------------------------------------------------------
 
 
-def _compare(path: Path, resource: Resource) -> tuple[str | None, str]:
+def _check(path: Path, resource: Resource) -> tuple[str | None, str]:
     """What is wrong with a file, None if nothing, and its SHA-256."""
     size = path.stat().st_size
     if resource.exact and size != resource.size:
@@ -276,14 +277,13 @@ def _remember(path: Path, sha256: str) -> None:
     except (OSError, ValueError):
         checked = {}
     checked[path.name] = [status.st_size, status.st_mtime_ns, sha256]
-    part = memory.with_name(".checked.json.part")
-    part.write_text(json.dumps(checked, indent=1), "utf-8")
-    os.replace(part, memory)
+    with replacing(memory) as part:
+        part.write_text(json.dumps(checked, indent=1), "utf-8")
 
 
 @contextmanager
-def _alone(folder: Path, listener: Listener | None) -> Iterator[None]:
-    """Only one process at a time is within it; the lock goes with the process that holds it."""
+def _only_process_in(folder: Path, listener: Listener | None) -> Iterator[None]:
+    """Lets one process at a time into its block; the lock ends with the process that holds it."""
     with (folder / ".lock").open("w") as file:
         if not _lock(file, wait=False):
             if listener is not None:
@@ -313,5 +313,5 @@ def _lock(file: IO[str], *, wait: bool) -> bool:
     return True
 
 
-def _gigabytes(size: int) -> str:
+def _readable_size(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

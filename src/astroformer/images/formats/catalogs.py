@@ -1,0 +1,133 @@
+"""Catalogs: tables in CSV, TSV or Parquet with a column of files and one of labels."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from astroformer.errors import UserError, unknown_name
+from astroformer.images.formats.folders import FileReader
+from astroformer.images.formats.format import Format
+from astroformer.images.labelled import LabelledImages
+from astroformer.images.names import encode_labels, refuse_duplicates, refuse_gaps, shortened
+
+FILE_COLUMNS = (
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "file_path",
+    "file_loc",
+    "path",
+    "image",
+    "image_path",
+)
+LABEL_COLUMNS = ("label", "labels", "label_name", "class", "class_name", "target", "category")
+CATALOG_EXTENSIONS = frozenset({".csv", ".tsv", ".parquet"})
+
+
+def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> LabelledImages:
+    columns = _column_names(path)
+    file_column = _column(path, columns, "file", FILE_COLUMNS, options.get("file"))
+    label_column = _column(path, columns, "label", LABEL_COLUMNS, options.get("label")) if labelled else None
+    table = _read_columns(path, [file_column] if label_column is None else [file_column, label_column])
+    files = table[file_column]
+    refuse_gaps(str(path), file_column, files)
+    refuse_duplicates(str(path), files)
+    paths = tuple(path.parent / Path(file).expanduser() for file in files)
+    if paths and not any(p.exists() for p in paths):
+        raise UserError(
+            f"'{path}': none of its {len(paths)} files exists; paths are relative to '{path.parent}'. The "
+            f"first: '{files[0]}'."
+        )
+    reader = FileReader(tuple(map(str, paths)))
+    if label_column is None:
+        return LabelledImages("", files, None, (), reader)
+    refuse_gaps(str(path), label_column, table[label_column])
+    labels, classes = encode_labels(table[label_column], None, str(path))
+    return LabelledImages("", files, labels, classes, reader)
+
+
+def _column(path: Path, columns: list[str], role: str, allowed: tuple[str, ...], asked: str | None) -> str:
+    if asked is not None:
+        if asked not in columns:
+            raise unknown_name(f"column in '{path}'", asked, columns)
+        return asked
+    repeated = [name for name, n in Counter(columns).items() if n > 1 and name.strip().lower() in allowed]
+    found = [name for name in columns if name.strip().lower() in allowed]
+    if len(found) == 1:
+        return found[0]
+    which = f"the columns {', '.join(found)} could all be the {role}" if found else f"no column is named for the {role}"
+    if repeated:
+        which = f"the column '{repeated[0]}' occurs twice"
+    raise UserError(
+        f"'{path}': {which} (one of {', '.join(allowed)}). It has: {', '.join(columns) or 'no columns'}. "
+        f"Say which with '{path}@{role}=COLUMN'."
+    )
+
+
+def _column_names(path: Path) -> list[str]:
+    if path.suffix.lower() == ".parquet":
+        return list(_parquet(path).schema_arrow.names)
+    return next(iter(_csv_rows(path)), [])
+
+
+def _read_columns(path: Path, wanted: list[str]) -> dict[str, list[str]]:
+    """The columns as text; a missing value is an empty string."""
+    if path.suffix.lower() == ".parquet":
+        table = _parquet(path).read(columns=wanted).to_pydict()
+        return {name: [_cell(path, name, value) for value in table[name]] for name in wanted}
+    rows = iter(_csv_rows(path))
+    header = next(rows)
+    columns: dict[str, list[str]] = {name: [] for name in wanted}
+    places = [(columns[name], header.index(name)) for name in wanted]
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise UserError(f"'{path}': row {number} has {len(row)} values, the header {len(header)}. Mend the row.")
+        for values, place in places:
+            values.append(row[place].strip())
+    return columns
+
+
+def _csv_rows(path: Path) -> Iterator[list[str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+            yield from (row for row in csv.reader(file, delimiter=delimiter, strict=True) if row)
+    except UnicodeDecodeError:
+        raise UserError(f"'{path}' is not UTF-8 text; save it as UTF-8.") from None
+    except csv.Error as error:
+        raise UserError(f"'{path}' is not read as a table: {error}.") from None
+
+
+def _parquet(path: Path) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowException as error:
+        raise UserError(f"'{path}' is not a Parquet file or is damaged ({error}).") from None
+
+
+def _cell(path: Path, column: str, value: Any) -> str:
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, float | list | dict | bytes):
+        raise UserError(
+            f"'{path}': the column '{column}' holds {type(value).__name__} values; names or whole numbers are needed."
+        )
+    return str(value).strip()
+
+
+CATALOG = Format(
+    f"a catalog ({shortened(CATALOG_EXTENSIONS)})",
+    lambda path: path.suffix.lower() in CATALOG_EXTENSIONS,
+    _open_catalog,
+    options=("file", "label"),
+)

@@ -1,0 +1,28 @@
+"""What a format is: which paths it takes, and how it opens them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from astroformer.images.labelled import LabelledImages
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file or folder that images are read from.
+
+    Attributes:
+        noun: what a sentence calls it, with its article: `an .npz`.
+        takes: whether a path, which exists, is of this format. It looks at names alone and reads nothing.
+        open: opens `(path, labelled, options)`. The images it returns have an empty `source`, which `open_source` fills
+            in. Without `labelled`, labels are not read and `labels` is None. It raises `UserError` if the file is not
+            what it should be, and may raise `OSError`.
+        options: words that may follow the path as `@word=value`; `options` has those that the user gave.
+    """
+
+    noun: str
+    takes: Callable[[Path], bool]
+    open: Callable[[Path, bool, Mapping[str, str]], LabelledImages]
+    options: tuple[str, ...] = ()

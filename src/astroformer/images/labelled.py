@@ -1,0 +1,146 @@
+"""Labelled images: how many there are, what they are called, and what reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol, TypedDict, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astroformer.images.hashes import hash_array, hash_text, new_hash
+from astroformer.images.reading import Array, UnreadableImage
+
+Reader = Callable[[int], Array]
+"""Decodes image i to `(H, W, C)`, as `read_image` does. It raises `UnreadableImage` if it can't."""
+
+
+@runtime_checkable
+class HashingReader(Protocol):
+    """A `Reader` that says what its images contain without decoding them."""
+
+    def __call__(self, i: int, /) -> Array: ...
+
+    def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterable[bytes]:
+        """One digest (see `hashes`) for each of these images, in their order.
+
+        Args:
+            cache: folder in which digests may be remembered.
+        """
+
+
+class SetRecord(TypedDict, total=False):
+    """What a run's record keeps of a published set."""
+
+    name: str
+    part: str
+    licence: str
+    citation: str
+    homepage: str
+    split: str
+    sha256: dict[str, str]
+    """The checksum of each file, by the file's name."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """N images, their labels and where they come from. Nothing is decoded until `read` is called.
+
+    Example:
+        >>> import numpy as np
+        >>> pixels = np.zeros((3, 32, 32, 1), np.uint8)
+        >>> images = LabelledImages("three", ["a", "b", "c"], np.array([0, 1, 1]), ("cat", "dog"), pixels.__getitem__)
+        >>> images.counts()
+        {'cat': 1, 'dog': 2}
+        >>> images.subset([2, 0]).files
+        ['c', 'a']
+        >>> images.read(1).shape
+        (32, 32, 1)
+
+    Attributes:
+        source: what the user named, for messages.
+        files: N names, each once: the path within the folder, the catalog's entry, or `FILE.npz#17`.
+        labels: (N,) int64, positions in `classes`; None if the images have no labels.
+        classes: class names in the order of the labels.
+        reader: decodes image i. Every reader of this package can be pickled and called from several threads, and is a
+            `HashingReader`.
+        ignored: files that were found and are no images, as `name (why)`.
+        groups: (N,) int64; images with the same number show the same thing, and a split never parts them. None where
+            each image stands alone.
+        about: of a published set: its name, part, licence, citation and checksums, for the record.
+    """
+
+    source: str
+    files: list[str]
+    labels: NDArray[np.int64] | None
+    classes: tuple[str, ...]
+    reader: Reader
+    ignored: list[str] = field(default_factory=list)
+    groups: NDArray[np.int64] | None = None
+    about: SetRecord = field(default_factory=lambda: SetRecord())
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, i: int) -> Array:
+        """Image i, `(H, W, C)`. Raises `UnreadableImage` if it cannot be decoded."""
+        return self.reader(i)
+
+    def subset(self, indices: Sequence[int] | NDArray[np.integer]) -> LabelledImages:
+        """The images at these positions, in this order. Classes stay, also those left without an image."""
+        chosen = np.asarray(indices, np.int64)
+        return replace(
+            self,
+            files=[self.files[i] for i in chosen],
+            labels=None if self.labels is None else self.labels[chosen],
+            reader=_Subset(self.reader, chosen),
+            groups=None if self.groups is None else self.groups[chosen],
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Images a class, in the order of `classes`; empty if there are no labels."""
+        if self.labels is None:
+            return {}
+        counted = np.bincount(self.labels, minlength=len(self.classes))
+        return {name: int(n) for name, n in zip(self.classes, counted, strict=True)}
+
+    def fingerprint(self, cache: Path | None = None) -> str:
+        """Hash of what the images contain, in their order; names, labels and times of change do not enter.
+
+        Image files are hashed whole. Hashes are kept in `cache` (a folder) and reused while a file stays as it is by
+        its inode, size and times of change. Images whose reader is no `HashingReader` are decoded and hashed.
+        """
+        total = new_hash()
+        total.update(f"{len(self)} images".encode())
+        for digest in _digests(self.reader, np.arange(len(self)), cache):
+            total.update(digest)
+        return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Subset:
+    """Reads some of another reader's images."""
+
+    reader: Reader
+    indices: NDArray[np.int64]
+
+    def __call__(self, i: int) -> Array:
+        return self.reader(int(self.indices[i]))
+
+    def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterable[bytes]:
+        return _digests(self.reader, self.indices[indices], cache)
+
+
+def _digests(reader: Reader, indices: NDArray[np.int64], cache: Path | None) -> Iterable[bytes]:
+    if isinstance(reader, HashingReader):
+        return reader.digests(indices, cache)
+    return (_digest_decoded(reader, int(i)) for i in indices)
+
+
+def _digest_decoded(reader: Reader, i: int) -> bytes:
+    try:
+        return hash_array(reader(i))
+    except UnreadableImage as error:
+        return hash_text(error.reason)
