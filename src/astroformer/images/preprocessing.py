@@ -116,9 +116,7 @@ class Preprocessing:
         return _as_float16(image_CHW)
 
     def normalize(self, x_BCHW: Tensor) -> Tensor:
-        """What the network sees: per channel `(x / 255 if x is uint8 - mean) / std`, float32, of the same
-        shape.
-        """
+        """What the network sees: `(x / 255 if x is uint8 - mean) / std` per channel, float32, of the same shape."""
         mean_C11, std_C11 = _per_channel(self.mean, x_BCHW.device), _per_channel(self.std, x_BCHW.device)
         scaled_BCHW = x_BCHW.float() / 255 if x_BCHW.dtype == torch.uint8 else x_BCHW.float()
         return (scaled_BCHW - mean_C11) / std_C11
@@ -144,9 +142,7 @@ class Preprocessing:
             raise UserError(f"the preprocessing has a value of the wrong kind: {error}.") from None
 
     def _cut(self, image: Array) -> Array:
-        """The central part of the frame, in whole pixels: `crop`, then the target's shape if `fit` says
-        so.
-        """
+        """The central part of the frame, in whole pixels: `crop`, then the target's shape if `fit` says so."""
         height, width = image.shape[:2]
         kept_h, kept_w = height * self.crop, width * self.crop
         if self.fit == "crop":
@@ -214,15 +210,14 @@ def _as_float16(image_CHW: Array) -> Array:
     low, high = float(image_CHW.min()), float(image_CHW.max())
     if not np.isfinite(half_CHW).all():
         raise UserError(
-            f"an image has values from {low:g} to {high:g}, and float16 ends at 65504; scale the images to "
-            f"about 0 to 1."
+            f"an image has values from {low:g} to {high:g}, and float16 ends at 65504; scale the images to about 0 to "
+            "1."
         )
     # Coarser steps than 8 bits give would be visible: errors beyond half of 1/255 of the range.
     if float(np.abs(half_CHW.astype(np.float32) - image_CHW).max()) > (high - low) / 510 and high > low:
         raise UserError(
-            f"an image has values from {low:g} to {high:g}, of which float16 keeps fewer than 8 bits; "
-            f"subtract the "
-            f"background and scale the images to about 0 to 1."
+            f"an image has values from {low:g} to {high:g}, of which float16 keeps fewer than 8 bits; subtract the "
+            "background and scale the images to about 0 to 1."
         )
     return half_CHW
 

@@ -1,9 +1,8 @@
 """Decode one image file to an array, exactly or not at all.
 
-JPEG, PNG, TIFF and WebP are decoded with Pillow. Pillow keeps 8 bits a sample as soon as an image has more
-than one channel, so two kinds of file take another way: PNG with 16 bits and several channels
-    (`_read_png16`),
-and TIFF with several channels of 16 bits or float or with more bands than Pillow keeps (`_read_tiff_bands`).
+JPEG, PNG, TIFF and WebP are decoded with Pillow. Pillow keeps 8 bits a sample as soon as an image has more than one
+channel, so two kinds of file are decoded in another way: PNG with 16 bits and several channels (`_read_png16`), and
+TIFF with several channels of 16 bits or float or with more bands than Pillow keeps (`_read_tiff_bands`).
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class UnreadableImage(UserError):
 
 
 class _Refused(Exception):
-    """A reason found while decoding; becomes an `UnreadableImage` where the file's name is known."""
+    """The reason why a file is not decoded. It becomes an `UnreadableImage` where the file's name is known."""
 
 
 def read_image(file: str | Path | bytes, *, name: str | None = None) -> Array:
@@ -192,8 +191,9 @@ def _as_array(image: Image.Image) -> Array:
 
 
 def _read_png16(image: ImageFile.ImageFile, data: bytes) -> Array:
-    """PNG of 16 bits with several channels, unloaded. Pillow unpacks one byte a sample: ask for both in
-    turn.
+    """The pixels of an unloaded PNG of 16 bits with several channels.
+
+    Pillow unpacks one byte a sample, so each image is unpacked twice, once for the high and once for the low bytes.
     """
     if "transparency" in image.info:
         raise _Refused("a 16-bit PNG with one transparent colour is not read; save it with an alpha channel")
@@ -247,9 +247,7 @@ _LOSSLESS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBi
 
 
 def _check_tiff_samples(bits: tuple[int, ...], formats: tuple[int, ...]) -> None:
-    """Refuse sample types that would be read wrongly or not at all (TIFF 6.0, BitsPerSample,
-    SampleFormat).
-    """
+    """Refuse sample types that would be read wrongly or not at all (TIFF 6.0, BitsPerSample, SampleFormat)."""
     known = {1: (1, 2, 4, 8, 16, 32), 2: (16, 32), 3: (32,)}
     if bits[0] not in known.get(formats[0], ()) or len(set(bits)) > 1 or len(set(formats)) > 1:
         kind = {1: "unsigned integer", 2: "signed integer", 3: "float"}.get(formats[0], "other")

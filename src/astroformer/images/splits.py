@@ -103,7 +103,7 @@ def _split_with_groups(
     what: str,
     classes: Sequence[str] | None,
 ) -> list[Indices]:
-    """The sorted indices of each part, no group in two of them, K classes that occur."""
+    """The sorted indices of each of P parts, no group in two of them; `shares_PK` is for K classes that occur."""
     present, numbers = np.unique(labels, return_inverse=True)
     part = split_groups(numbers, groups, shares_PK, np.random.default_rng(seed).permutation(len(numbers)))
     parts = [np.flatnonzero(part == p) for p in range(len(shares_PK))]
@@ -132,9 +132,8 @@ def _members(
         if len(found) < need:
             name = classes[label] if classes is not None else str(label)
             raise UserError(
-                f"the class '{name}' has {len(found)} image{'s' * (len(found) != 1)}, too few for {what}: "
-                f"{need} are "
-                f"needed. Add images or leave the class out."
+                f"the class '{name}' has {len(found)} image{'s' * (len(found) != 1)}, too few for {what}: {need} are "
+                "needed. Add images or leave the class out."
             )
         members.append(np.random.default_rng([seed, int(label)]).permutation(found))
     return members

@@ -5,8 +5,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from PIL import Image
 from astroformer.cli.main import main
 from astroformer.errors import UserError
 from astroformer.images.sets import NAMED_SETS, NamedSet
+from astroformer.images.sets.declared import Content
+from astroformer.images.sets.download import Resource
 from astroformer.images.sources import open_source
 from serving import Server
 from tiny_sets import (
@@ -53,6 +56,36 @@ def test_the_part_must_be_said_where_one_does_not_train(served: Callable[..., Na
         open_source("cifar10:tets")
     with pytest.raises(UserError, match=r"'cifra10:test' is neither .* Did you mean 'cifar10'"):
         open_source("cifra10:test")
+
+
+class Dots(NamedSet):
+    """The least that a set has to say."""
+
+    name = "dots"
+    title = "Dots"
+    resources = (Resource("dots.bin", (), 4, md5="08d6c05a21512a79a1dfeb9d2a8f262f"),)
+    licence = "none"
+    citation = "nobody"
+    homepage = "https://example.org/dots"
+    classes = ("dark", "bright")
+    number_of_classes = 2
+    images: ClassVar[Mapping[str, int]] = {"train": 2, "test": 2}
+
+    def read(self, files: Sequence[Path], part: str, digest: str) -> Content:
+        values = np.frombuffer(files[0].read_bytes(), np.uint8)[:2] + (part == "test")
+        return Content(values.reshape(2, 1, 1), np.array([0, 1]), self.classes, ["a", "b"])
+
+
+def test_a_set_of_a_few_lines(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    dots = Dots()
+    monkeypatch.setitem(NAMED_SETS, dots.name, dots)
+    dots.folder().mkdir(parents=True)
+    (dots.folder() / "dots.bin").write_bytes(b"\x01\x02\x03\x04")
+    images = open_source("dots:test")
+    assert [int(images.read(i)[0, 0, 0]) for i in range(2)] == [2, 3]
+    assert images.about["split"] == "official"
+    dots.plot(tmp_path / "dots.png")
+    assert (tmp_path / "dots.png").is_file()
 
 
 def test_plot_shows_an_image_a_class(served: Callable[..., NamedSet], tmp_path: Path) -> None:

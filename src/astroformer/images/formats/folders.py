@@ -46,8 +46,8 @@ def _open_folder(root: Path, labelled: bool, options: Mapping[str, str]) -> Labe
     if not names:
         kind = "images but no class folders" if any(_is_image(n) for n in loose) else "no class folders"
         raise UserError(
-            f"'{root}' has {kind}: put the images of each class into a folder of its name, or give a catalog "
-            f"with labels."
+            f"'{root}' has {kind}: put the images of each class into a folder of its name, or give a catalog with "
+            "labels."
         )
     if {name.lower() for name in names} <= _SPLIT_NAMES:
         raise UserError(

@@ -77,9 +77,8 @@ def _open_npz(path: Path, labelled: bool, options: Mapping[str, str]) -> Labelle
     except ValueError as error:
         if "pickle" in str(error):
             raise UserError(
-                f"'{path}' holds Python objects, which are never loaded: they could run code. Save plain "
-                f"arrays; class "
-                f"names as np.array(names) of text, images of one size as one array."
+                f"'{path}' holds Python objects, which are never loaded: they could run code. Save plain arrays; class "
+                "names as np.array(names) of text, images of one size as one array."
             ) from None
         raise UserError(f"'{path}' is not an .npz file or is damaged ({error}).") from None
     except (BadZipFile, EOFError, KeyError, TypeError, AttributeError) as error:
@@ -136,9 +135,8 @@ def _array_reader(path: Path, images: Array, layout: str | None) -> ArrayReader:
         layout = "NHWC" if images.shape[3] in (1, 3, 4) else "NCHW" if images.shape[1] in (1, 3, 4) else None
     if layout is None:
         raise UserError(
-            f"'{path}': 'images' has shape {images.shape}, and no axis of 1, 3 or 4 that would be the "
-            f"channels; "
-            f"say @layout=NHWC or @layout=NCHW after the path."
+            f"'{path}': 'images' has shape {images.shape}, and no axis of 1, 3 or 4 that would be the channels; say "
+            "@layout=NHWC or @layout=NCHW after the path."
         )
     return ArrayReader(path.name, images, layout == "NCHW")
 
@@ -159,9 +157,8 @@ def _npz_labels(path: Path, labels: Array, classes: Array | None, n: int) -> tup
         labels = labels[:, 0]
     if labels.shape != (n,) or labels.dtype.kind not in "iuUSb":
         raise UserError(
-            f"'{path}': 'labels' is {labels.dtype} of shape {labels.shape}; one whole number or name for "
-            f"each of the {n} "
-            f"images is needed (one-hot rows: labels.argmax(1))."
+            f"'{path}': 'labels' is {labels.dtype} of shape {labels.shape}; one whole number or name for each of the "
+            f"{n} images is needed (one-hot rows: labels.argmax(1))."
         )
     names = None if classes is None else tuple(_text(c) for c in classes.reshape(-1))
     if names is not None:

@@ -1,6 +1,6 @@
 """Data sets by name: published ones, one file each, and the rendered one.
 
-To add a published set, copy the file of one (`fashion_mnist.py` is the shortest), and list its class in `NAMED_SETS`.
+To add a published set, copy the file of one (`tiny_imagenet.py` is the shortest), and list its class in `NAMED_SETS`.
 """
 
 from __future__ import annotations

@@ -18,11 +18,11 @@ def draw_contact_sheet(images: Sequence[Array], names: Sequence[str], path: Path
     """Writes a PNG of `images`, (H, W, C) uint8 with C of 1 or 3, up to `columns` a row."""
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    wide, high = _TILE + _GAP, _TILE + _GAP + _TEXT + 4
-    sheet = Image.new("RGB", (columns * wide + _GAP, rows * high + _GAP), "white")
+    tile_width, tile_height = _TILE + _GAP, _TILE + _GAP + _TEXT + 4
+    sheet = Image.new("RGB", (columns * tile_width + _GAP, rows * tile_height + _GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
     for k, (image, name) in enumerate(zip(images, names, strict=True)):
-        left, top = _GAP + k % columns * wide, _GAP + k // columns * high
+        left, top = _GAP + k % columns * tile_width, _GAP + k // columns * tile_height
         picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else np.ascontiguousarray(image[..., :3]))
         scale = _TILE / max(picture.size)
         size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))

@@ -65,12 +65,12 @@ class Resource:
         return f"SHA-256 {self.sha256}" if self.sha256 else f"MD5 {self.md5}"
 
 
-class _Failed(Exception):
-    """Why one address did not give the file."""
+class _AddressFailed(Exception):
+    """An address does not give the file; the next address is tried."""
 
 
-class _Broken(Exception):
-    """Why one attempt did not; another may."""
+class _AttemptFailed(Exception):
+    """An attempt broke off; the same address is tried again."""
 
 
 def fetch(resource: Resource, folder: Path, listener: Listener | None = None) -> tuple[Path, str]:
@@ -82,7 +82,7 @@ def fetch(resource: Resource, folder: Path, listener: Listener | None = None) ->
         UserError: no address gives the file, the file that is there is another one, or `folder` can't be written.
     """
     path = folder / resource.name
-    known = _remembered(path)
+    known = _checked_before(path)
     if known is not None and resource.sha256 in (None, known):
         return path, known
     try:
@@ -94,7 +94,7 @@ def fetch(resource: Resource, folder: Path, listener: Listener | None = None) ->
                     raise UserError(f"'{path}' is another file: {wrong}. Remove it, to have it downloaded.")
             else:
                 sha256 = _download(resource, path, listener)
-            _remember(path, sha256)
+            _remember_checked(path, sha256)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
@@ -121,13 +121,13 @@ def _download(resource: Resource, path: Path, listener: Listener | None) -> str:
                 wrong, sha256 = _check(part, resource)
                 if not wrong:
                     os.replace(part, path)
-                    _note(part).unlink(missing_ok=True)
+                    _answer_record(part).unlink(missing_ok=True)
                     return sha256
                 part.unlink(missing_ok=True)
                 if not resumed:
                     break
-            raise _Failed(f"sent another file, {wrong}")
-        except _Failed as failure:
+            raise _AddressFailed(f"sent another file, {wrong}")
+        except _AddressFailed as failure:
             if resource.exact and part.is_file() and part.stat().st_size > resource.size:
                 part.unlink()
             failures.append(f"{url} {failure}")
@@ -155,13 +155,13 @@ def _transfer(url: str, resource: Resource, part: Path, listener: Listener | Non
                     return
                 part.unlink(missing_ok=True)
             elif error.code not in _TRY_AGAIN:
-                raise _Failed(reason) from None
-        except _Broken as error:
+                raise _AddressFailed(reason) from None
+        except _AttemptFailed as error:
             reason = str(error)
         now = part.stat().st_size if part.is_file() else 0
         attempt = 1 if now > before else attempt + 1
         if attempt >= _ATTEMPTS:
-            raise _Failed(reason)
+            raise _AddressFailed(reason)
         time.sleep(_PAUSE * 2 ** (attempt - 1))
 
 
@@ -178,31 +178,31 @@ def _attempt(url: str, resource: Resource, part: Path, listener: Listener | None
             headers["If-Range"] = mark
     with _ask(url, headers) as answer:
         if answer.headers.get_content_type() == "text/html":
-            raise _Failed("sends a web page in place of the file")
+            raise _AddressFailed("sends a web page in place of the file")
         continued = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if have and not continued:
             if answer.status == 206:
-                raise _Failed("sends another part than was asked for")
+                raise _AddressFailed("sends another part than was asked for")
             have = 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length and length.isdecimal() else None
         if resource.exact and total not in (None, resource.size):
-            raise _Failed(f"sends {total:,} bytes in place of {resource.size:,}")
+            raise _AddressFailed(f"sends {total:,} bytes in place of {resource.size:,}")
         expected = total or resource.size
         if shutil.disk_usage(part.parent).free < expected - have:
             raise OSError(errno.ENOSPC, "no space left")
         mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-        _note(part).write_text(json.dumps({"url": url, "mark": mark}), "utf-8")
+        _answer_record(part).write_text(json.dumps({"url": url, "mark": mark}), "utf-8")
         with part.open("ab" if have else "wb") as file:
             while block := _read(answer):
                 file.write(block)
                 have += len(block)
                 if resource.exact and have > resource.size:
-                    raise _Failed(f"sends more than {resource.size:,} bytes")
+                    raise _AddressFailed(f"sends more than {resource.size:,} bytes")
                 if listener is not None:
                     listener.transfer(resource.name, have, max(expected, have))
     if have < (total if total is not None else resource.size if resource.exact else 0):
-        raise _Broken(f"broke off after {have:,} bytes")
+        raise _AttemptFailed(f"broke off after {have:,} bytes")
 
 
 def _ask(url: str, headers: dict[str, str]) -> Any:
@@ -212,7 +212,7 @@ def _ask(url: str, headers: dict[str, str]) -> Any:
         raise
     except (OSError, http.client.HTTPException) as error:
         cause = getattr(error, "reason", error)
-        raise _Broken(f"can't be reached ({getattr(cause, 'strerror', None) or cause})") from None
+        raise _AttemptFailed(f"can't be reached ({getattr(cause, 'strerror', None) or cause})") from None
 
 
 def _read(answer: Any) -> bytes:
@@ -221,18 +221,18 @@ def _read(answer: Any) -> bytes:
     except http.client.IncompleteRead as error:
         return error.partial  # what is missing is noticed by its length
     except (OSError, http.client.HTTPException) as error:  # of the network: nothing here touches the disk
-        raise _Broken(f"broke off ({getattr(error, 'strerror', None) or error})") from None
+        raise _AttemptFailed(f"broke off ({getattr(error, 'strerror', None) or error})") from None
     return block
 
 
-def _note(part: Path) -> Path:
+def _answer_record(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
 def _mark_of(part: Path, url: str) -> str | None:
     """The strong entity tag, or the date, of the answer that `part` came in, if that was from this address."""
     try:
-        note = json.loads(_note(part).read_text("utf-8"))
+        note = json.loads(_answer_record(part).read_text("utf-8"))
         mark = note["mark"] if note["url"] == url else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -260,7 +260,7 @@ def _check(path: Path, resource: Resource) -> tuple[str | None, str]:
     return None, sha256.hexdigest()
 
 
-def _remembered(path: Path) -> str | None:
+def _checked_before(path: Path) -> str | None:
     """SHA-256 of a file that has been checked and has not changed since."""
     try:
         size, changed, sha256 = json.loads((path.parent / "checked.json").read_text("utf-8"))[path.name]
@@ -270,10 +270,10 @@ def _remembered(path: Path) -> str | None:
     return str(sha256) if (size, changed) == (status.st_size, status.st_mtime_ns) else None
 
 
-def _remember(path: Path, sha256: str) -> None:
+def _remember_checked(path: Path, sha256: str) -> None:
     memory, status = path.parent / "checked.json", path.stat()
     try:
-        checked: dict[str, Any] = json.loads(memory.read_text("utf-8"))
+        checked: dict[str, list[int | str]] = json.loads(memory.read_text("utf-8"))
     except (OSError, ValueError):
         checked = {}
     checked[path.name] = [status.st_size, status.st_mtime_ns, sha256]

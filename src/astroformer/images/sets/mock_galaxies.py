@@ -48,7 +48,7 @@ def render(labels: NDArray[np.integer], size: int, seed: int, first: int = 0) ->
     Args:
         labels: (N,) class numbers, 0 to 9, positions in `CLASSES`.
         size: pixels a side, 16 to 1024.
-        seed: which set of galaxies, 0 to 2⁶⁴ − 1.
+        seed: which set of galaxies, 0 to 2⁶³ − 1.
         first: number of the first image in that set, so that a set can be drawn in parts:
             ``render(labels, …)[k]`` equals ``render(labels[k:k+1], …, first=k)[0]`` to the bit.
 
@@ -152,6 +152,6 @@ def open_mock_galaxies(words: str, seed: int) -> LabelledImages:
     if not 1 <= n <= 10_000_000:
         raise UserError(f"mock-galaxies:{n}: the number of images is 1 to 10,000,000.")
     reader = MockReader(n, size, seed)
-    reader(0)  # an impossible size or seed is said now
+    reader(0)  # so that an impossible size or seed is an error now, and not at the first image
     files = [f"mock-galaxies-{seed}-{i}" for i in range(n)]
     return LabelledImages("", files, mock_labels(n), CLASSES, reader)
