@@ -1,15 +1,20 @@
-"""tyro's command line in our words: options checked by name, help without noise, a wrong word as one sentence.
+"""The words of a command line: checked by name and kind here, then built into a command by tyro.
 
-tyro builds the command line from types and prints framed messages; what is told to a user is one `UserError`. Where a
-message of another tyro version is not understood, its text is given as it is.
+Every option and its type is known from the command's dataclass, so what is wrong is found before tyro sees it and told
+in one sentence of ours. tyro builds the command, and prints the help.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import math
 import re
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from pydantic import BaseModel, ValidationError
@@ -18,6 +23,23 @@ from astroformer.errors import UserError, unknown_name
 from astroformer.training.recipe import explain
 
 Command = TypeVar("Command")
+_NOTHING, _BOOLEANS = ("none", "null"), ("true", "false")
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Marks a word that has to be given: how help spells it, and what it is."""
+
+    spelled: str
+    what: str
+
+
+class _Words(NamedTuple):
+    """What a command understands."""
+
+    options: dict[str, Any]  # the type of each option, by its name without dashes
+    places: int  # for words that are no options
+    needed: list[tuple[str, Needed]]  # the name of an option, "" for a place
 
 
 def given_options(words: list[str]) -> set[str]:
@@ -37,7 +59,7 @@ def parse(kind: type[Command], words: list[str], name: str, default: Command | N
     Raises:
         UserError: an unknown option, a value of the wrong kind, or something missing.
     """
-    words = _checked(words, _options(kind), name)
+    words = _checked(words, _words_of(kind), name)
     options: dict[str, Any] = {} if default is None else {"default": default}
     said, helped = io.StringIO(), io.StringIO()
     try:
@@ -51,93 +73,177 @@ def parse(kind: type[Command], words: list[str], name: str, default: Command | N
         if not stop.code:
             print(_tidy(helped.getvalue()), end="")
             return None
-        raise UserError(_sentence(said.getvalue(), name)) from None
+        raise UserError(f"can't make sense of '{' '.join(words)}' here. {_see(name)}") from None
 
 
-def _options(kind: type[Any]) -> dict[str, Any]:
-    """Every option of a command without its dashes, and its type."""
-    found: dict[str, Any] = {"help": bool}
+def _words_of(kind: type[Any]) -> _Words:
+    """The options and places of a command, with those of the dataclasses and models that are nested in it."""
+    found = _Words({"help": bool}, 0, [])
 
     def add(prefix: str, name: str, annotation: Any) -> None:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            group = "" if name == "settings" else f"{prefix}{name}."
             for word, setting in annotation.model_fields.items():
-                add(group, word, setting.annotation)
+                add(f"{prefix}{name}.", word, setting.annotation)
             return
-        found[(prefix + name).replace("_", "-")] = annotation
+        found.options[(prefix + name).replace("_", "-")] = annotation
         if annotation is bool:
-            found[f"{prefix}no-{name}".replace("_", "-")] = annotation
+            found.options[f"{prefix}no-{name}".replace("_", "-")] = annotation
 
-    for name, annotation in get_type_hints(kind, include_extras=True).items():
-        parts = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
-        if tyro.conf.Positional not in parts[1:]:
-            add("", name, parts[0])
+    def add_fields(kind: type[Any]) -> None:
+        nonlocal found
+        for name, annotation in get_type_hints(kind, include_extras=True).items():
+            inner, *marks = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+            needed = [mark for mark in marks if isinstance(mark, Needed)]
+            place = tyro.conf.Positional in marks
+            found.needed.extend(("" if place else name.replace("_", "-"), mark) for mark in needed)
+            if place:
+                found = found._replace(places=found.places + 1)
+            elif dataclasses.is_dataclass(inner):
+                assert isinstance(inner, type)
+                add_fields(inner)
+            elif isinstance(inner, type) and issubclass(inner, BaseModel):  # whose words need no prefix
+                for word, setting in inner.model_fields.items():
+                    add("", word, setting.annotation)
+            else:
+                add("", name, inner)
+
+    add_fields(kind)
     return found
 
 
-def _checked(rest: list[str], options: dict[str, Any], command: str) -> list[str]:
+def _checked(given: list[str], known: _Words, command: str) -> list[str]:
     """The words of a command with `none`, `true` and `false` spelled as tyro wants them.
 
     Raises:
-        UserError: an option that the command does not have.
+        UserError: an option that the command does not have, a value of the wrong kind, or something missing.
     """
     words: list[str] = []
-    name = ""
-    for word in rest:
-        value: str | None = word
-        if re.match(r"--?[A-Za-z]", word):
-            name, _, after = word.lstrip("-").partition("=")
-            name, value = name.replace("_", "-"), after or None
-            if name not in options and word != "-h":
-                given = word.partition("=")[0]
-                near = str(unknown_name("option", given, [f"--{option}" for option in options]))
-                raise UserError(f"{near.split(' Allowed: ')[0]} `astroformer {command} --help` lists them.")
-        if value is not None and value.lower() in ("none", "null", "true", "false"):
-            kinds = get_args(options.get(name))
-            literals = {choice for kind in kinds for choice in get_args(kind)}
-            if (value[0] in "nN" and type(None) in kinds and "none" not in literals) or (
-                value[0] not in "nN" and bool in kinds
-            ):
-                capital = "None" if value[0] in "nN" else value.capitalize()
-                word = word.removesuffix(value) + capital
-        words.append(word)
+    places: list[str] = []
+    options: set[str] = set()
+    waiting = list(given)
+    while waiting:
+        word = waiting.pop(0)
+        if not _is_option(word):
+            places.append(word)
+            words.append(word)
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        name = name.replace("_", "-")
+        if name not in known.options and word != "-h":
+            near = str(unknown_name("option", word.partition("=")[0], [f"--{option}" for option in known.options]))
+            raise UserError(f"{near.split(' Allowed: ')[0]} `astroformer {command} --help` lists them.")
+        if word == "-h" or name == "help":
+            return ["--help"]
+        options.add(name.removeprefix("no-") if known.options[name] is bool else name)
+        kinds = _kinds(known.options[name])
+        least, most = _number_of_values(kinds)
+        values = [value] if equals else []
+        while not equals and len(values) < most and waiting and not _is_option(waiting[0]):
+            values.append(waiting.pop(0))
+        if len(values) < least or values == [""]:
+            raise UserError(f"--{name} needs a value. {_see(command)}")
+        values = _spelled(name, values, kinds, command) if most else values
+        words += [f"--{name}={values[0]}"] if equals else [word, *values]
+    if len(places) > known.places:
+        raise UserError(f"can't make sense of '{' '.join(places[known.places :])}' here. {_see(command)}")
+    of_places = iter(places)
+    missing = [
+        f"{mark.spelled} ({mark.what})"
+        for option, mark in known.needed
+        if (option not in options if option else next(of_places, None) is None)
+    ]
+    if missing:
+        raise UserError(f"missing {'; '.join(missing)}. {_see(command)}")
     return words
 
 
+def _is_option(word: str) -> bool:
+    return re.match(r"--?[A-Za-z]", word) is not None  # -1 is a number
+
+
+def _see(command: str) -> str:
+    return f"See `astroformer {command} --help`."
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The kinds of value that a type allows: a plain type, a tuple of types, or the names of a Literal."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return [kind for part in get_args(annotation) for kind in _kinds(part)]
+    return [annotation]
+
+
+def _number_of_values(kinds: list[Any]) -> tuple[int, float]:
+    """The least and the largest number of words that values of these kinds have."""
+    counts: list[tuple[int, float]] = []
+    for kind in kinds:
+        if kind is bool and len(kinds) == 1:
+            counts.append((0, 0))
+        elif get_origin(kind) is tuple:
+            counts.append((len(get_args(kind)),) * 2)
+        elif get_origin(kind) is dict:
+            counts.append((1, math.inf))
+        else:
+            counts.append((1, 1))
+    return min(least for least, _ in counts), max(most for _, most in counts)
+
+
+def _spelled(name: str, values: list[str], kinds: list[Any], command: str) -> list[str]:
+    """The values of an option as tyro wants them. Raises `UserError` where no kind allows them."""
+    low = [value.lower() for value in values]
+    choices = [str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    if len(values) == 1:
+        if values[0] in choices:
+            return values
+        if type(None) in kinds and low[0] in _NOTHING:
+            return ["None"]
+        if bool in kinds and low[0] in _BOOLEANS:
+            return [low[0].capitalize()]
+    others = [kind for kind in kinds if kind not in (type(None), bool) and get_origin(kind) is not Literal]
+    if any(_fits(kind, values) for kind in others):
+        return values
+    if choices and len(values) == 1:
+        raise unknown_name(f"--{name}", values[0], choices)
+    numbers = {int: "a whole number is needed. ", float: "a number is needed. "}
+    simple = next((numbers[kind] for kind in others if kind in numbers), "")
+    lengths = {len(get_args(kind)) for kind in others if get_origin(kind) is tuple}
+    wanted = f"{' or '.join(map(str, sorted(lengths)))} numbers are needed. " if lengths and not simple else simple
+    raise UserError(f"--{name} can't be '{' '.join(values)}'" + (f"; {wanted}" if wanted else ". ") + _see(command))
+
+
+def _fits(kind: Any, values: list[str]) -> bool:
+    """Whether the values can be of this kind, as far as it can be told from their spelling."""
+    origin = get_origin(kind)
+    if origin is tuple:
+        parts = get_args(kind)
+        return len(parts) == len(values) and all(
+            any(_fits(one, [value]) for one in _kinds(part)) for part, value in zip(parts, values, strict=True)
+        )
+    if origin is dict:
+        return True
+    if len(values) != 1:
+        return False
+    if origin is Literal:
+        return values[0] in map(str, get_args(kind))
+    if kind in (int, float):
+        try:
+            kind(values[0])
+        except ValueError:
+            return False
+    return kind in (int, float, str, Path)
+
+
 def _tidy(text: str) -> str:
-    """tyro's help without what only repeats that a setting may be left out."""
+    """tyro's help without what only repeats that a setting may be left out.
+
+    What these patterns do not find stays as tyro printed it, so that another version of tyro gives other help and never
+    a wrong one.
+    """
     text = re.sub(r" *\(default:\s+None\)", "", text)
     text = text.replace("{None}|{FLOAT FLOAT}", "FLOAT FLOAT").replace("{None}|INT|{INT INT}", "INT | INT INT")
     text = re.sub(r"\{None\}\|(\S+)", r"\1       ", text).replace("{None,", "{")
     # A blank line only before a group.
     text = re.sub(r"\s*\n(?=\S| \S|  [-A-Z])", "\n", "\n".join(line.rstrip() for line in text.splitlines()))
     return re.sub(r"\n(?= [a-z])", "\n\n", text).strip() + "\n"
-
-
-def _sentence(box: str, command: str) -> str:
-    """tyro's framed message as one sentence."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [re.sub(r"^[│|]|[│|]$", "", line).strip() for line in text.splitlines()]
-    titles = r"[╭╰─-].*|Parsing error|Value error|Missing|Missing argument|Unrecognized options|Invalid choice|"
-    kept = [line for line in lines if not re.fullmatch(titles, line) or line.startswith("--")]
-    words = " ".join(" ".join(line for line in kept if set(line) - {"-"}).split())
-    words = re.sub(r"\s*For full helptext, (see|run).*$", "", words)
-    words = re.sub(rf"^Missing from astroformer {command}: ", "", words)
-    see = f"See `astroformer {command} --help`."
-    value_of = r"Error parsing (\S+): .*?(?:(?:from|with) \[(.*?)\]|base 10: (\S+)|to float: (\S+))"
-    if wrong := re.search(value_of, words):
-        takes = re.search(r"Argument helptext: \S+ (\S+) ", words)
-        kinds = {"INT": "a whole number", "FLOAT": "a number"}
-        kind = kinds.get(takes[1].removeprefix("{None}|")) if takes else None
-        value = wrong[2] or wrong[3] or wrong[4]
-        return f"{wrong[1]} can't be {value}" + (f"; {kind} is needed. " if kind else ". ") + see
-    if choice := re.search(r"invalid choice '(.*?)' for argument '(\S+)'. Expected one of \((.*?)\)", words):
-        allowed = [name for name in re.findall(r"'(.*?)'", choice[3]) if name != "None"]
-        return str(unknown_name(choice[2], choice[1], allowed))
-    if lacking := re.search(r"Missing value for argument '(.*?)'", words):
-        return f"{lacking[1]} needs a value. {see}"
-    if missing := re.findall(r"(--\S+ \S+|\b[A-Z]+) ([^()]*?) \(required\)", words):
-        return "missing " + "; ".join(f"{name} ({what})" for name, what in missing) + f". {see}"
-    if extra := re.match(r"Unrecognized options: (.*)", words):
-        return f"can't make sense of '{extra[1]}' here. {see}"
-    return f"{words}  {see}"

@@ -1,0 +1,127 @@
+"""`astroformer symmetry`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from astroformer.cli.arguments import Needed
+from astroformer.cli.common import NESTED, Showing, count_of_files, make_folder
+
+_MODEL = "model folder, variant, or timm:NAME (timm:resnet18)"
+
+
+@dataclass
+class Symmetry:
+    """Measure how a MODEL's answers change when the image is shifted, cropped, flipped, turned or rotated.
+
+    MODEL is a model folder (or its run folder), a variant by name or timm:NAME; networks by name have random weights.
+    """
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL", help=_MODEL), Needed("MODEL", _MODEL)]
+    data: str | None = None
+    """images: class folders, .npz, catalog; labelled for a model folder. Without it mock galaxies"""
+    out: Path = Path("symmetry")
+    """folder for symmetry.json and symmetry.png"""
+    images: int = 256
+    """images to measure on, at most; drawn with the seed"""
+    seed: int = 0
+    """of all that is drawn"""
+    shifts: int = 16
+    """circular shifts an image, the n of worst-of-n"""
+    max_shift: int | None = None
+    """largest circular shift in px; default every shift of the torus"""
+    crops: int = 8
+    """crops an image"""
+    rotations: int = 8
+    """free rotations an image"""
+    padding: Literal["reflection", "border", "zeros"] = "reflection"
+    """what a rotated image shows beyond its frame"""
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    """of weights and images; bfloat16 is autocast"""
+    image_size: int | None = None
+    """side in px, of a network by name"""
+    num_classes: int | None = None
+    """classes of a network by name; default 10, of a pretrained one its own"""
+    pretrained: bool = False
+    """load timm's weights, from the internet"""
+    equivariance: str | None = None
+    """none, centre, anchor or input, of a variant by name"""
+    symmetry: str | None = None
+    """shift, shift+mirror or shift+d4, of a variant or a model folder in place of its own"""
+    batch_size: int = 64
+    """images a forward pass"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
+
+    def run(self, given: set[str]) -> None:
+        from astroformer.evaluation.pictures import plot_symmetry
+        from astroformer.evaluation.subjects import open_subject, read_inputs
+        from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
+        from astroformer.evaluation.tables import symmetry_text, write_symmetry
+        from astroformer.network import Astroformer, Ensemble
+        from astroformer.progress import Reporter
+        from astroformer.system import pick_device
+
+        settings = SymmetrySettings(
+            seed=self.seed,
+            shifts=self.shifts,
+            max_shift=self.max_shift,
+            crops=self.crops,
+            rotations=self.rotations,
+            padding=self.padding,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+        )
+        device = pick_device(self.device)
+        subject = open_subject(
+            self.model,
+            image_size=self.image_size,
+            num_classes=self.num_classes,
+            pretrained=self.pretrained,
+            equivariance=self.equivariance,
+            symmetry=self.symmetry,
+            seed=self.seed,
+        )
+        shift_range(subject.preprocessing.image_size, self.max_shift)
+        with Reporter(quiet=self.showing.quiet) as reporter:
+            inputs = read_inputs(subject, self.data, images=self.images, seed=self.seed, listener=reporter)
+            make_folder(self.out)
+            report = measure_symmetry(
+                subject.network,
+                inputs.images_NCHW,
+                inputs.labels_N,
+                frames_NCHW=inputs.frames_NCHW,
+                settings=settings,
+                device=device,
+                progress=lambda done, total: reporter.count("measuring", done, total),
+            )
+        about = {
+            "model": subject.name,
+            "network": type(subject.network).__name__,
+            "weights": subject.weights,
+            "source": inputs.source,
+            "total": inputs.total,
+            "left_out": dict(inputs.left_out),
+            "preprocessing": subject.preprocessing.to_dict(),
+            "frame_preprocessing": inputs.frame_preprocessing.to_dict(),
+        }
+        write_symmetry(self.out / "symmetry.json", report, about)
+        place = Path(subject.name)  # of a folder's path the end is what tells
+        label = place.resolve().parent.name if place.name == "model" else place.name
+        plot_symmetry({label: report}, self.out / "symmetry.png")
+        how = "as it is"
+        if isinstance(subject.network, Astroformer | Ensemble):
+            config = subject.network.config
+            if (config.group, config.equivariance, config.symmetry) != ("none", "none", "shift"):
+                how = f"(group {config.group}, equivariance {config.equivariance}, symmetry {config.symmetry})"
+        print(f"{subject.name}: {type(subject.network).__name__} {how}, {subject.weights} weights")
+        print(f"{inputs.source}: {report.n:,} of {inputs.total:,} images, drawn with seed {self.seed}")
+        print(f"{symmetry_text(report)}")
+        if inputs.left_out:
+            print(f"\n{count_of_files(len(inputs.left_out))} could not be read, left out; symmetry.json says why")
+        print(f"\nsymmetry: {self.out}")
