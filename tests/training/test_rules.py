@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.sources import open_source
 from astroformer.system import MatrixRates
-from astroformer.training import rules
+from astroformer.training import defaults, rules
+from astroformer.training.image_sample import measure_crop, reduce_image
 from astroformer.training.recipe import Recipe, make_recipe
-from astroformer.training.rules import decide, measure_crop, reduce_image
+from astroformer.training.rules import decide
 
 CPU = Recipe(device="cpu")
 Array = np.ndarray[Any, Any]
@@ -409,3 +412,40 @@ def test_fused_where_it_cannot_be_is_an_error(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(rules, "why_not_fused", lambda: "there is no compiler")
     with pytest.raises(UserError, match="speed can't be fused here: there is no compiler"):
         decide(make_recipe({"device": "cpu", "speed": "fused"}), images_of(noise(10, 40, 40, 3)))
+
+
+# The table --------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_what_the_table_says() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "defaults.md"
+    assert page.read_text(encoding="utf-8") == defaults.page(), (
+        "make it anew: python -m astroformer.training.defaults > docs/defaults.md"
+    )
+
+
+def test_every_rule_decides_settings_that_there_are_and_is_decided_somewhere() -> None:
+    for name, rule in defaults.RULES.items():
+        for setting in rule.settings:
+            model: Any = Recipe
+            for part in setting.split("."):
+                assert part in model.model_fields, setting
+                model = model.model_fields[part].annotation
+        decided_here = name in rules._DECIDE
+        assert decided_here == (rule.where == "training/rules.py"), name
+        if not decided_here:
+            assert (Path(rules.__file__).parents[1] / rule.where.partition(",")[0]).is_file()
+    assert rules._DECIDE.keys() <= defaults.RULES.keys()
+
+
+def test_help_says_what_the_table_says() -> None:
+    for name, setting in (("crop", "crop"), ("batch size", "batch_size"), ("learning rate", "learning_rate")):
+        assert defaults.RULES[name].short in str(Recipe.model_fields[setting].description)
+
+
+def test_links_of_the_page_lead_somewhere() -> None:
+    notes = Path(__file__).resolve().parents[2] / "docs"
+    for file, anchor in re.findall(r"\]\(([a-z/]+\.md)#([a-z0-9-]+)\)", defaults.page()):
+        headings = re.findall(r"^#+ (.*)$", (notes / file).read_text(encoding="utf-8"), re.M)
+        anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert anchor in anchors, f"{file}#{anchor}"

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from astroformer.augmentation.settings import PRESETS, Augment
 from astroformer.errors import UserError, unknown_name
 from astroformer.network import VARIANTS
+from astroformer.training.defaults import RULES, help_of
 
 
 class NetworkSettings(BaseModel):
@@ -42,7 +43,7 @@ class NetworkSettings(BaseModel):
     symmetry: Literal["shift", "shift+mirror", "shift+d4"] | None = Field(
         None,
         description="of answers: averaged over turned and mirrored views (shift+d4), over the image and its mirror "
-        "image (shift+mirror), of the image alone (shift); none: by the turns and flips of the augmentation",
+        f"image (shift+mirror), of the image alone (shift); none: {RULES['answers'].short}",
     )
     views: Literal[1, 2, 4, 8] | None = Field(
         None, description="turned and mirrored views that shift+d4 averages, each at the cost of one; 4 if not given"
@@ -65,20 +66,18 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # network
-    model: str = Field("auto", description="variant, astroformer_atto … astroformer_5; auto: by device and data")
+    model: str = Field("auto", description=help_of("variant, astroformer_atto … astroformer_5", "model", word="auto"))
     network: NetworkSettings = Field(NetworkSettings(), description="changes to the variant")
 
     # images
     image_size: int | tuple[int, int] | None = Field(
-        None, description="height and width in px of what the network sees; none: by the images and the device"
+        None, description=help_of("height and width in px of what the network sees", "image size")
     )
-    crop: float | None = Field(
-        None, gt=0, le=1, description="central share of each side that is kept; none: measured on the training images"
-    )
+    crop: float | None = Field(None, gt=0, le=1, description=help_of("central share of each side that is kept", "crop"))
     fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how an image of another shape is made to fit")
-    channels: int | None = Field(None, ge=1, description="1 grey, 3 RGB; none: as the images are")
+    channels: int | None = Field(None, ge=1, description=help_of("1 grey, 3 RGB", "channels"))
     storage: Literal["uint8", "float16"] | None = Field(
-        None, description="how decoded images are kept; none: uint8 when all are 8-bit, else float16"
+        None, description=help_of("how decoded images are kept", "storage")
     )
     valid_fraction: float = Field(0.2, gt=0, lt=1, description="held out of each class when --valid is not given")
     split_seed: int | None = Field(
@@ -91,28 +90,25 @@ class Recipe(BaseModel):
 
     # length
     epochs: int | None = Field(None, ge=1, description="passes over the images; none: by the clock")
-    minutes: float | None = Field(None, gt=0, description="length by the clock; 10 when epochs is not given either")
+    minutes: float | None = Field(None, gt=0, description=f"length by the clock; {RULES['length'].short}")
 
     # optimisation
     optimizer: Literal["adamw", "sgd", "muon"] = Field("adamw", description="what turns gradients into updates")
-    learning_rate: float | None = Field(
-        None, gt=0, description="peak; none: by optimizer, width and batch size, adamw 2e-3 for atto and batches of 16"
-    )
+    learning_rate: float | None = Field(None, gt=0, description=help_of("peak", "learning rate"))
     weight_decay: float | None = Field(
         None,
         ge=0,
-        description="spares norms, biases and position-bias tables; none: by the length of the run, so that weights "
-        "remember 30 % of it",
+        description=help_of("spares norms, biases and position-bias tables", "weight decay"),
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and muon")
     batch_size: int | None = Field(
         None,
         ge=1,
-        description="images a step, over all processes and parts; none: by the number of images, 16 to 64; auto: as "
-        "many as the recipe says, accumulate: none",
+        description=help_of("images a step, over all processes and parts", "batch size")
+        + "; auto: as many as the recipe says, accumulate: none",
     )
     accumulate: int | None = Field(
-        None, ge=1, description="parts that a batch is computed in; none: as few as fit the memory, mostly 1"
+        None, ge=1, description=help_of("parts that a batch is computed in", "parts of a batch")
     )
     checkpointing: bool = Field(
         False, description="keep no activations within a block but compute them again: less memory, more time"
@@ -151,7 +147,7 @@ class Recipe(BaseModel):
         "CUDA graph) or compiled (torch.compile: minutes before the first step); auto: fused on a CPU with a C++ "
         "compiler, graph on a GPU, else plain",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA when torch finds it, else the CPU")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description=f"auto: {RULES['device'].short}")
     evaluations: int = Field(20, ge=1, description="validations a run, evenly spread; at most one an epoch")
     checkpoint_seconds: float = Field(60.0, ge=0, description="at least so much time between two checkpoints")
     track: Literal["none", "tensorboard"] = Field("none", description="needs the extra [track]")

@@ -1,0 +1,132 @@
+"""What the rules see of the training images: a sample of them, each reduced to a few facts.
+
+Shape letters: H and W pixels, C channels, R square rings of pixels around the middle, P parts of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from astroformer.allocator import keep_freed_memory
+from astroformer.errors import UserError
+from astroformer.images.labelled import LabelledImages
+from astroformer.images.reading import UnreadableImage
+from astroformer.system import usable_cores
+from astroformer.training.defaults import CROP_SHARE, LEAST_CROP
+
+_SAMPLE = 256  # enough for shapes, channels and where the frames vary; it costs about half a second
+_GRID = 48  # px a side of the reduced frames that the crop is measured on
+_LEAST_SAMPLE = 8  # images that a crop can be measured on
+_MIDDLE = 1.1  # times as much as outside has to differ in the middle half of each side, or nothing is special about it
+
+
+class SeenImage(NamedTuple):
+    """What is kept of an image.
+
+    Attributes:
+        channels: number of them.
+        grey: whether it is grey, whatever the number of channels.
+        dtype: of its pixels.
+        side: the shorter one, in px.
+        reduced_HW: a grey frame of `_GRID`², see `reduce_image`.
+    """
+
+    channels: int
+    grey: bool
+    dtype: np.dtype[Any]
+    side: int
+    reduced_HW: NDArray[Any]
+
+
+def sample_images(images: LabelledImages, device: str) -> list[SeenImage]:
+    """Some of the images, evenly over the set.
+
+    Raises:
+        UserError: none of them can be read.
+    """
+
+    def see(i: int) -> SeenImage | None:
+        try:
+            return _seen(images.read(i))
+        except UnreadableImage:
+            return None  # the store reports every unreadable file
+
+    if device == "cpu":
+        keep_freed_memory()  # as training will: images that come and go take the same pages
+    chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int)).tolist()
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        sample = [seen for seen in pool.map(see, chosen) if seen is not None]
+    if not sample:
+        raise UserError(f"none of the images of '{images.source}' can be read.")
+    return sample
+
+
+def common_channels(sample: Sequence[SeenImage]) -> int:
+    """1 if all are grey, 3 for colour with or without alpha, else the number that all have.
+
+    Raises:
+        UserError: their channels differ in a way that needs a decision.
+    """
+    found = {seen.channels for seen in sample}
+    if found <= {1, 2, 3, 4}:  # 2 and 4 with alpha
+        return 1 if all(seen.grey for seen in sample) else 3
+    if len(found) == 1:
+        return found.pop()
+    raise UserError(f"the images have different numbers of channels {sorted(found)}; set channels in the recipe.")
+
+
+def measure_crop(reduced: list[NDArray[Any]]) -> float:
+    """The central share of each side that cutouts are cropped to, from 0.5 in steps of 0.05; 1 keeps images whole.
+
+    √2 times the smallest share that holds 90 % of what differs, so that what a source fills stays inside when it is
+    turned.
+
+    The images come as grey frames of `_GRID`² (`reduce_image`). The range between the 10th and the 90th percentile of a
+    pixel over the images says whether something happens there in most images (a neighbouring star in one of them counts
+    for nothing). The same range everywhere (photographs) gives 1; a source in the middle of empty sky gives less.
+    """
+    if len(reduced) < _LEAST_SAMPLE:
+        return 1.0
+    low_HW, high_HW = np.quantile(np.stack(reduced), [0.1, 0.9], axis=0)
+    y, x = np.indices((_GRID, _GRID))
+    centre = (_GRID - 1) / 2
+    # Its mean over each square ring of pixels around the middle. Pixel by pixel the range of few images is noisy, and
+    # the noise of a large empty sky adds up to more than a source.
+    ring_HW = np.maximum(abs(y - centre), abs(x - centre)).astype(int)
+    pixels_R = np.bincount(ring_HW.ravel())
+    range_R = np.bincount(ring_HW.ravel(), (high_HW - low_HW).ravel()) / pixels_R
+    inner, outer = _mean_of_parts(range_R, pixels_R, 2)
+    if inner <= _MIDDLE * outer:
+        return 1.0
+    # The quietest eighth of them is sky noise, the same everywhere: only what exceeds it is signal.
+    signal_R = np.maximum(range_R - _mean_of_parts(range_R, pixels_R, 8).min(), 0) * pixels_R
+    within_R = np.cumsum([0.0, *signal_R])
+    share = np.interp(CROP_SHARE * within_R[-1], within_R, np.linspace(0, 1, len(within_R)))
+    return float(np.clip(math.ceil(20 * math.sqrt(2) * share) / 20, LEAST_CROP, 1.0))
+
+
+def reduce_image(image: NDArray[Any]) -> NDArray[Any]:
+    """(H, W, C) to a grey frame of `_GRID`²."""
+    # Channel by channel: numpy's mean over a last axis of three takes four times as long.
+    grey = sum((image[..., c].astype(np.float32) for c in range(image.shape[2])), np.float32(0)) / image.shape[2]
+    return np.asarray(Image.fromarray(grey).resize((_GRID, _GRID), Image.Resampling.BOX))
+
+
+def _seen(image: NDArray[Any]) -> SeenImage:
+    channels = image.shape[2]
+    first, *others = (image[..., c] for c in range(min(3, channels)))
+    grey = channels <= 2 or all(np.array_equal(first, other) for other in others)
+    return SeenImage(channels, grey, image.dtype, min(image.shape[:2]), reduce_image(image))
+
+
+def _mean_of_parts(value_R: NDArray[Any], pixels_R: NDArray[Any], parts: int) -> NDArray[Any]:
+    """The mean over the pixels of so many parts of rings, from the middle outwards."""
+    value_PR, pixels_PR = value_R.reshape(parts, -1), pixels_R.reshape(parts, -1)
+    return (value_PR * pixels_PR).sum(1) / pixels_PR.sum(1)
