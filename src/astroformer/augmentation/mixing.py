@@ -14,6 +14,8 @@ from torch import Tensor
 
 from astroformer.randomness import Stream, uniforms
 
+BETA_NODES = 4_097  # of the table of a Beta law
+
 
 class Beta:
     """The symmetric Beta(α, α) law on [0, 1], sampled by inverting its distribution function.
@@ -28,7 +30,7 @@ class Beta:
             raise ValueError(f"alpha must be positive, not {alpha}")
         self.alpha = alpha
         self._power = min(alpha, 1.0)
-        node = np.linspace(0.0, 0.5**self._power, 4097)
+        node = np.linspace(0.0, 0.5**self._power, BETA_NODES)
         # Midpoint rule on 16 parts of each interval; x^(α−1) (1−x)^(α−1) dx, written in t.
         width = (node[1] - node[0]) / 16
         x = (node[:-1, None] + width * (np.arange(16) + 0.5)) ** (1.0 / self._power)

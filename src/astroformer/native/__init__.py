@@ -1,8 +1,9 @@
 """Kernels in C++ for the CPU: built once by the machine's own compiler, kept in the cache, called through ctypes.
 
-A source file needs nothing but a C++17 compiler and OpenMP (no headers of torch), so that building takes seconds. The
-plain version of everything done here is written in torch elsewhere, and is what runs where there is no compiler or
-where ASTROFORMER_NATIVE=0 forbids it; each kernel equals its plain version in a test.
+A source file needs nothing but a C++17 compiler and OpenMP (no headers of torch), so that building takes seconds. What
+the kernels share with Python is in headers that are generated when they are built (`headers.py`). The plain version of
+every kernel is written in torch elsewhere. It runs where there is no compiler or where ASTROFORMER_NATIVE=0 forbids the
+kernels; a test holds each kernel equal to it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import functools
 import hashlib
 import os
 import platform
-import secrets
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import torch
 from torch import Tensor
 
 from astroformer.cache import default_cache
+from astroformer.files import replacing
+from astroformer.native.headers import headers
 
 _SOURCES = Path(__file__).parent
 # Not -ffast-math as a whole: NaN and infinity have to come through, so that a diverged run is noticed. What is left
@@ -55,12 +58,18 @@ def library(name: str) -> ctypes.CDLL | None:
 
 
 class Kernels:
-    """Calls of a source's kernels for one type T; tensors are passed by address, so they must be contiguous."""
+    """Calls the kernels of a source file that are compiled for one type; tensors must be contiguous.
+
+    Args:
+        source: name of the file in this folder, without `.cpp`.
+        dtype: kernel NAME is the C function `NAME_float32` or `NAME_bfloat16`.
+    """
 
     def __init__(self, source: str, dtype: torch.dtype) -> None:
         self._source, self._suffix = source, str(dtype).removeprefix("torch.")
 
     def __call__(self, name: str, *arguments: Tensor | int | float | None) -> None:
+        """Calls a kernel. A tensor is passed as its address, None as a null pointer, a float as a C float."""
         kernel = _kernel(self._source, f"{name}_{self._suffix}")
         if kernel.argtypes is None:
             kernel.argtypes = [_type_of(argument) for argument in arguments]
@@ -75,7 +84,7 @@ class Kernels:
 
 
 def _type_of(argument: Tensor | int | float | None) -> Any:
-    """As what a kernel takes it: at its first call, for all others."""
+    """The type of a kernel's parameter, as its first call shows it; later calls pass the same types."""
     if argument is None or isinstance(argument, Tensor):
         return ctypes.c_void_p
     return ctypes.c_float if isinstance(argument, float) else ctypes.c_int64
@@ -83,9 +92,9 @@ def _type_of(argument: Tensor | int | float | None) -> Any:
 
 @functools.cache
 def _kernel(source: str, name: str) -> Any:
-    """A function of a library, which ctypes would make anew each time that it is asked for."""
+    """A function of a library, kept here because `library[name]` makes a new one, without its types, each time."""
     found = library(source)
-    assert found is not None, "asked for only where there are kernels"
+    assert found is not None, f"the kernels of {source} were not asked for first"
     kernel = found[name]
     kernel.restype = None
     return kernel
@@ -114,7 +123,7 @@ def _compiler() -> str | None:
 
 @functools.cache
 def _processor() -> str:
-    """What -march=native depends on."""
+    """The lines about the processor that -march=native depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -131,30 +140,28 @@ def _compiler_version() -> str:
 
 
 def _target(source: Path) -> Path:
-    """The built library; its name is a hash of all that it depends on, so that it never goes stale."""
-    headers = sorted(_SOURCES.glob("*.h"))
-    texts = (file.read_text(encoding="utf-8") for file in (source, *headers))
-    parts = (*texts, *_FLAGS, _compiler_version(), _processor())
+    """Where the built library lies; its name is a hash of all that it depends on, so that it never goes stale."""
+    files = (source, *sorted(_SOURCES.glob("*.h")))
+    texts = (file.read_text(encoding="utf-8") for file in files)
+    parts = (*texts, *headers().values(), *_FLAGS, _compiler_version(), _processor())
     key = hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()
     return default_cache() / "native" / f"{source.stem}-{key}.so"
 
 
 def _build(source: Path, target: Path) -> str | None:
-    """Compiles `source`; says what went wrong, if anything did. Processes may build the same at the same time."""
-    part = target.with_name(f".{target.stem}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    """Compiles `source`; says what went wrong, if anything did. Several processes may build the same at once."""
     compiler = _compiler()
     assert compiler is not None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = subprocess.run(
-            [compiler, *_FLAGS, str(source), "-o", str(part)], capture_output=True, text=True, check=False
-        )
-        if made.returncode != 0:
-            lines = made.stderr.strip().splitlines() or [f"exit status {made.returncode}"]
-            return f"{compiler} could not compile {source.name}: {lines[0]}"
-        os.replace(part, target)
+        with tempfile.TemporaryDirectory() as generated, replacing(target, shared=True) as part:
+            for name, text in headers().items():
+                (Path(generated) / name).write_text(text, encoding="utf-8")
+            command = [compiler, *_FLAGS, f"-I{generated}", str(source), "-o", str(part)]
+            subprocess.run(command, capture_output=True, text=True, check=True)
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
+        return f"{compiler} could not compile {source.name}: {lines[0]}"
     except OSError as error:
         return f"{source.name} could not be compiled: {error}"
-    finally:
-        part.unlink(missing_ok=True)
     return None
