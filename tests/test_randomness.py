@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from astroformer.randomness import normals, permutation, uniforms
+from astroformer.randomness import Stream, normals, permutation, uniforms
 
 N = 200_000
 
@@ -73,6 +73,15 @@ def test_values_are_pinned() -> None:
     u = uniforms(0, 0, torch.arange(3), 1, 2) * 2**24
     assert u.long().tolist() == [[13825771, 6221143], [2389781, 3648519], [16089356, 3178660]]
     assert permutation(0, 0, 8).tolist() == [1, 6, 2, 5, 7, 0, 4, 3]
+
+
+def test_streams_differ_and_keep_their_numbers() -> None:
+    """Also those that two names share, which an enumeration would take for one stream."""
+    numbers = {name: int(stream) for name, stream in Stream.__members__.items()}
+    assert len(set(numbers.values())) == len(numbers)
+    symmetry = {"SYMMETRY_SHIFT": 100, "SYMMETRY_CROP": 101, "SYMMETRY_ROTATION": 102, "SYMMETRY_DIRECTION": 103}
+    training = {"ORDER": 0, "AUGMENT": 1, "NOISE": 2, "ERASING": 3, "MIX": 4, "SAMPLING": 7_001}
+    assert numbers == {**training, **symmetry}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

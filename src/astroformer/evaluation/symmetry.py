@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from astroformer.errors import UserError, unknown_name
 from astroformer.metrics import Interval
-from astroformer.randomness import uniforms
+from astroformer.randomness import Stream, uniforms
 
 Array = NDArray[Any]
 Dtype = Literal["float64", "float32", "bfloat16"]
@@ -222,17 +222,13 @@ def distances(size: tuple[int, int]) -> list[int]:
 
 # What is drawn: functions of (seed, image, view) ---------------------------------------------------------------------
 
-_SHIFT, _CROP, _ROTATION, _DIRECTION = range(100, 104)  # streams, apart from those of training
 
-
-def draw_shifts(
-    seed: int, n: int, views: int, rows: tuple[int, int], columns: tuple[int, int], *, stream: int = _SHIFT
-) -> NDArray[np.int64]:
+def draw_shifts(seed: int, n: int, views: int, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[np.int64]:
     """(N, V, 2) shifts, uniform over the rectangle of whole (row, column) in the two ranges without (0, 0)."""
     across = columns[1] - columns[0] + 1
     total = (rows[1] - rows[0] + 1) * across
     zero = -rows[0] * across - columns[0]  # the place of (0, 0) when the rectangle is counted row by row
-    place_NV = np.floor(_uniforms(seed, n, views, stream) * (total - 1)).astype(np.int64)
+    place_NV = np.floor(_uniforms(seed, n, views, Stream.SYMMETRY_SHIFT) * (total - 1)).astype(np.int64)
     place_NV += place_NV >= zero
     return np.stack((place_NV // across + rows[0], place_NV % across + columns[0]), axis=2)
 
@@ -240,18 +236,18 @@ def draw_shifts(
 def _draw_crops(seed: int, n: int, views: int, size: tuple[int, int], frame: tuple[int, int]) -> NDArray[np.int64]:
     """(N, V, 2) offsets of crops in the frame, rows and columns independent and uniform."""
     most = np.array([last + 1 for _, last in _crop_range(size, frame)])
-    u_NV2 = _uniforms(seed, n, 2 * views, _CROP).reshape(n, views, 2)
+    u_NV2 = _uniforms(seed, n, 2 * views, Stream.SYMMETRY_CROP).reshape(n, views, 2)
     return np.floor(u_NV2 * most).astype(np.int64)
 
 
 def _draw_along_axes(seed: int, n: int, steps: list[int]) -> NDArray[np.int64]:
     """(N, V, 2) shifts of the given distances, each up, down, left or right."""
     unit_42 = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
-    direction_NV = np.floor(_uniforms(seed, n, len(steps), _DIRECTION) * 4).astype(np.int64)
+    direction_NV = np.floor(_uniforms(seed, n, len(steps), Stream.SYMMETRY_DIRECTION) * 4).astype(np.int64)
     return unit_42[direction_NV] * np.array(steps)[None, :, None]
 
 
-def _uniforms(seed: int, n: int, count: int, stream: int) -> NDArray[np.float64]:
+def _uniforms(seed: int, n: int, count: int, stream: Stream) -> NDArray[np.float64]:
     """(N, count) in [0, 1), 48 bits: those of one hash would not reach every shift of a large image."""
     u_NK = uniforms(seed, 0, torch.arange(n), stream, 2 * count).double().numpy()
     return u_NK[:, :count] + u_NK[:, count:] * 2.0**-24
@@ -393,7 +389,7 @@ def measure_symmetry(
     seed, square = settings.seed, size[0] == size[1]
     shift_NV2 = draw_shifts(seed, n, settings.shifts, *shift_range(size, settings.max_shift))
     along_NV2 = _draw_along_axes(seed, n, distances(size))
-    angle_NV = torch.from_numpy((_uniforms(seed, n, settings.rotations, _ROTATION) * 2 - 1) * math.pi)
+    angle_NV = torch.from_numpy((_uniforms(seed, n, settings.rotations, Stream.SYMMETRY_ROTATION) * 2 - 1) * math.pi)
     offset_NV2 = None if frame is None else _draw_crops(seed, n, settings.crops, size, frame)
 
     logits: dict[str, list[Tensor]] = {}  # by transformation, of each batch (V, B, K) in float64
