@@ -208,7 +208,7 @@ RULES: dict[str, Rule] = {
             f"{WORTHWHILE_BFLOAT16:g} times as fast; on a GPU as recorded CUDA graphs, in bfloat16 but for small "
             "steps; "
             "else by plain torch, and the run says why.",
-            "Native and recorded steps are the same but for rounding, and several times as fast ([figures](performance.md)).",
+            "Native and recorded steps are the same but for rounding, and faster ([figures](performance.md)).",
             "`--speed`, `--precision`",
             "speed: {speed} training steps in {precision}{why}",
         ),
