@@ -6,8 +6,8 @@
 `astroformer train SOURCE --ensemble 2`, then `astroformer train --distil RUN`, each in a fresh process with half of
 the minutes, on the whole machine: the members train side by side, their pupil with all cores. `minutes_taken` is the
 clock of each process, with all that it does beside training. Settings were chosen on the `develop` images of
-`low_data_grid.py`, which are those validated on here; the test images chose nothing. One row a split, in
-`distil_product.jsonl`.
+`common/grid.py`, which are those validated on here; the test images chose nothing. One row a split, in
+`results/distil_product.jsonl`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ import numpy as np
 import astroformer
 from astroformer.images import open_source
 from astroformer.system import usable_cores
-from low_data import code_version, scores_of, source_of
-from low_data_grid import SETS, Cell, Job, Row, append_row, mean_of, read_rows
-from peers import OURS, processor
+from common.grid import SETS, Cell, Job, mean_of
+from common.low_data_run import scores_of, source_of
+from common.machine import code_version, processor
+from common.peers import OURS
+from common.rows import RESULTS, Row, append_row, read_rows
 
-RESULTS = Path(__file__).with_suffix(".jsonl")
+OUT = RESULTS / "distil_product.jsonl"
 CELL = Cell("CIFAR-10 (JPEG)", 50)
 WORDS = "--network.strides 1 2 2 2 1"
 ENSEMBLE, PUPIL = "the ensemble of two", "one network of its answers"
@@ -108,11 +110,11 @@ def main() -> None:
     if (arguments.data is None) != arguments.table:
         parser.error("give the folder of the data, to train, or --table, to see what is there.")
     place = processor("auto")
-    done = {(row["split"], row["minutes"], row["processor"]) for row in read_rows(RESULTS)}
+    done = {(row["split"], row["minutes"], row["processor"]) for row in read_rows(OUT)}
     for split in [] if arguments.table else range(3):
         if (split, arguments.minutes, place) not in done:
-            append_row(RESULTS, measure(arguments.data, split, arguments.minutes))
-    rows = [row for row in read_rows(RESULTS) if row["minutes"] == arguments.minutes]
+            append_row(OUT, measure(arguments.data, split, arguments.minutes))
+    rows = [row for row in read_rows(OUT) if row["minutes"] == arguments.minutes]
     for place in dict.fromkeys(row["processor"] for row in rows):  # whose minutes are worth what it is
         print(f"{arguments.minutes:g} minutes on {place}:\n")
         print(table([row for row in rows if row["processor"] == place]))

@@ -7,8 +7,8 @@ Every run is `astroformer train` with everything at its default but the length, 
 `astroformer symmetry` on images that it was not trained on and that chose nothing. All arms train for equal epochs, so
 that other programs on the machine do them no harm; what an epoch costs more is measured apart
 (`benchmarks/equivariance_cost.py`). `frame` asks the weights of `plain`, to which it would train, and needs its runs.
-One thread a run, as many runs side by side as there are cores. One row a run is appended to `equivariance.jsonl`; rows
-that are there are not run again, and model folders stay under `--out`.
+One thread a run, as many runs side by side as there are cores. One row a run is appended to
+`results/equivariance.jsonl`; rows that are there are not run again, and model folders stay under `--out`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ import numpy as np
 
 import astroformer
 from astroformer.images import open_source
-from precision import FIRST_WORDS, T_95
+from common.first_defaults import FIRST_WORDS
+from common.rows import RESULTS
+from common.statistics import T_95
 
-RESULTS = Path(__file__).with_suffix(".jsonl")
+OUT = RESULTS / "equivariance.jsonl"
 ARMS = {
     "plain": [],
     "frame": ["--network.equivariance", "frame"],
@@ -72,7 +74,7 @@ SHOWN = {
 
 
 def rows() -> list[dict[str, Any]]:
-    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+    text = OUT.read_text(encoding="utf-8") if OUT.exists() else ""
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -164,7 +166,7 @@ def main() -> None:
 
     def job(study: str, arm: str, seed: int) -> None:
         row = run(study, arm, seed, arguments.data, arguments.out)
-        with lock, RESULTS.open("a", encoding="utf-8") as stream:
+        with lock, OUT.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
     if arguments.data is not None and not arguments.table:

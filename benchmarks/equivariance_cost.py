@@ -18,7 +18,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,8 +27,9 @@ from astroformer.fast_inference import FastInference
 from astroformer.network import create_network
 from astroformer.system import matrix_rates
 from astroformer.training.steps.fused import fuse
+from common.rows import RESULTS
 
-RESULTS = Path(__file__).with_suffix(".json")
+OUT = RESULTS / "equivariance_cost.json"
 CASES = (("astroformer_0", 224, 2), ("astroformer_atto", 64, 32))  # variant, px, images
 KINDS = ("inference", "fast inference", "compiled inference", "step", "step fused")
 NETWORKS: dict[str, dict[str, str]] = {
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    results = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
     if not arguments.table:
         torch.set_num_threads(1)
         keep_freed_memory()
@@ -120,7 +120,7 @@ def main() -> None:
                 name = f"{kind}, {variant}, {size} px"
                 if name not in results or kind in arguments.rows:
                     results[name] = row(kind, variant, size, batch, arguments.rounds)
-                    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+                    OUT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(table(results))
 
 

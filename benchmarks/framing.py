@@ -6,7 +6,8 @@
 Images as the network sees them, sources and settings those of `equivariance.py` at seed 0. No network is involved.
 Which place is found does not depend on where a rolled image is begun (that is what is exact), so the images are taken
 as they are, and how far from (0, 0) the place is that is found is how far off it is. `noise` adds white noise of a
-twentieth of the standard deviation of the images, and asks how many places stay. Results are kept in `framing.json`.
+twentieth of the standard deviation of the images, and asks how many places stay. Results are kept in
+`results/framing.json`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from astroformer.cache import default_cache
 from astroformer.images import ImageStore, measure_statistics, open_source
 from astroformer.network.framing import FRAME_IMAGES, Frame
 from astroformer.system import versions
+from astroformer.training.prepare import preprocessing_of
 from astroformer.training.recipe import load_recipe
 from astroformer.training.rules import decide
-from astroformer.training.train import preprocessing_of
+from common.rows import RESULTS
 from equivariance import STUDIES
 
-RESULTS = Path(__file__).with_suffix(".json")
+OUT = RESULTS / "framing.json"
 WITHIN = (0, 1, 2, 4)  # px, along either axis
 NOISE = 0.05
 
@@ -84,8 +86,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.table:
         results = {name: measure(name, arguments.data) for name in STUDIES}
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(table(json.loads(RESULTS.read_text(encoding="utf-8"))))
+        OUT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(table(json.loads(OUT.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

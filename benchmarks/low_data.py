@@ -5,7 +5,7 @@
     python benchmarks/low_data.py ../shared/data --tier 2 --minutes-total 600
     python benchmarks/low_data.py ../shared/data --develop --words "optimizer=muon augment.mixup=0.2" \\
         --models astroformer --sets "CIFAR-10 (JPEG), 50 a class"      # to choose by
-    python benchmarks/low_data.py ../shared/data --study layouts       # the paper's questions: low_data_studies.py
+    python benchmarks/low_data.py ../shared/data --study layouts       # the paper's questions: common/studies.py
     python benchmarks/low_data.py ../shared/data --plan benchmarks/low_data_gpu.txt --together 16 --minutes-total 10
     python benchmarks/low_data.py --table --plots                      # from the rows that are there
     python benchmarks/low_data.py --against "network.layout=CCCT"      # each pair of our arms: differences, intervals
@@ -14,7 +14,7 @@ A run is a process with one thread (or `--threads`) that trains one network on n
 epochs, or training FLOPs), to the end of its schedule, and is then asked once about test images, which chose nothing.
 `--together` runs go on side by side: as many as the cores have threads for, or as are asked for on a GPU. Minutes are
 wall-clock, so the machine should do nothing else; a row's `cpu_share` says how much of a core it had. One row a run is
-appended to `low_data.jsonl`; rows that are there are not run again, so the same command resumes.
+appended to `results/low_data.jsonl`; rows that are there are not run again, so the same command resumes.
 
 - **Minutes** are worth what the processor is, so a row of minutes counts for its processor alone (and for its share of
   a GPU): on another one the run is due again, and each has its own table. Epochs and FLOPs are the same everywhere.
@@ -26,9 +26,10 @@ appended to `low_data.jsonl`; rows that are there are not run again, so the same
   and begins again where the source ends. A difference between two networks is that of the same seed, so of the same
   images.
 - **Test images** are `galaxy-zoo2/valid`; of the others, training images that no split contains.
-- **Settings** of the peers are in `peers.py`. `--tune` trains with each on 60 % of the training images of split 0 (80 %
-  from 100 a class on) and measures on the others; its rows are marked `tune`. Later runs take the setting with the best
-  balanced accuracy in them (the nearest tuned number of images of the same data set), else the first of `peers.py`.
+- **Settings** of the peers are in `common/peers.py`. `--tune` trains with each on 60 % of the training images of
+  split 0 (80 % from 100 a class on) and measures on the others; its rows are marked `tune`. Later runs take the
+  setting with the best balanced accuracy in them (the nearest tuned number of images of the same data set), else the
+  first of them.
 - **Development**: `--develop` measures on further training images, which are in no split and are no test images, so
   that a recipe can be chosen by them; rows marked `develop`, tables apart.
 - **Ensembles** (`--members K`, of ours): K networks with seeds of their own on the same images, each for a K-th of the
@@ -47,7 +48,6 @@ appended to `low_data.jsonl`; rows that are there are not run again, so the same
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import json
 import os
@@ -65,226 +65,22 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
 import torch
-import yaml
 
-from astroformer.classifier import Classifier
-from astroformer.evaluation.subjects import Subject, read_inputs
-from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
-from astroformer.images import holdout, open_source
-from astroformer.metrics import balanced_accuracy, nll_N
 from astroformer.system import pick_device
-from astroformer.training.loop import predict_store
 from astroformer.training.recipe import make_recipe
-from low_data_grid import (
-    CELLS,
-    CELLS_1,
-    CELLS_2,
-    SETS,
-    TIER_1,
-    TIER_2,
-    Job,
-    Row,
-    append_row,
-    chosen_setting,
-    grid,
-    job_of,
-    place_of,
-    read_rows,
-)
-from low_data_report import against_table, plots, table, tune_table
-from low_data_studies import STUDIES, TRAINING_FLOPS
-from peers import OURS, PEERS, PLAIN, processor, settings_of, trained
+from common.grid import CELLS, CELLS_1, CELLS_2, SETS, TIER_1, TIER_2, Job, chosen_setting, grid, job_of, place_of
+from common.low_data_run import SYMMETRY_IMAGES, recipe_words, run
+from common.machine import processor
+from common.peers import OURS, PEERS, settings_of
+from common.pictures import plots
+from common.rows import RESULTS, Row, append_row, read_rows
+from common.studies import STUDIES, TRAINING_FLOPS
+from common.tables import against_table, table, tune_table
 
-ROWS = Path(__file__).with_suffix(".jsonl")
+ROWS = RESULTS / "low_data.jsonl"
 PLOTS = Path(__file__).parents[1] / "docs" / "images"
 SCORES = ("accuracy", "balanced_accuracy", "nll", "ece")
-SYMMETRY_IMAGES = 100
-
-
-# One run, in its own process -----------------------------------------------------------------------------------------
-
-
-def views_of(stored_NCHW: np.ndarray, recipe: str) -> list[np.ndarray]:
-    """What the answers are averaged over, the images themselves first: turns and flips, or the mirror image."""
-    flipped_NCHW = stored_NCHW[..., ::-1]
-    if recipe == "photo":
-        return [stored_NCHW, flipped_NCHW]
-    turned = [np.rot90(x_NCHW, turns, axes=(2, 3)) for x_NCHW in (stored_NCHW, flipped_NCHW) for turns in range(4)]
-    return turned if stored_NCHW.shape[2] == stored_NCHW.shape[3] else [turned[i] for i in (0, 2, 4, 6)]
-
-
-def averaged(probabilities: list[np.ndarray]) -> np.ndarray:
-    """(N, K) probabilities of the logits averaged over the views: the normalised geometric mean."""
-    logits_NK = np.mean([np.log(np.maximum(p_NK, 1e-300)) for p_NK in probabilities], axis=0)
-    raised_NK = np.exp(logits_NK - logits_NK.max(1, keepdims=True))
-    return raised_NK / raised_NK.sum(1, keepdims=True)
-
-
-def expected_calibration_error(labels_N: np.ndarray, probabilities_NK: np.ndarray, bins: int = 15) -> float:
-    """Mean |accuracy − confidence| over bins of equal width of the confidence, weighted by their images."""
-    confidence_N = probabilities_NK.max(1)
-    right_N = probabilities_NK.argmax(1) == labels_N
-    bin_N = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)  # (a, b], as in the paper
-    off_B = np.bincount(bin_N, right_N - confidence_N, minlength=bins)
-    return float(np.abs(off_B).sum() / len(labels_N))
-
-
-def scores_of(labels_N: np.ndarray, probabilities_NK: np.ndarray) -> dict[str, float]:
-    called_N = probabilities_NK.argmax(1)
-    found = {
-        "accuracy": float((called_N == labels_N).mean()),
-        "balanced_accuracy": balanced_accuracy(labels_N, called_N, probabilities_NK.shape[1]),
-        "nll": float(nll_N(labels_N, probabilities_NK).mean()),
-        "ece": expected_calibration_error(labels_N, probabilities_NK),
-    }
-    return {name: round(value, 6) for name, value in found.items()}
-
-
-def parsed(words: str) -> dict[str, Any]:
-    """`optimizer=muon augment.mixup=0.2` as nested settings; values as in YAML.
-
-    Raises:
-        ValueError: a word without `=`.
-    """
-    made: dict[str, Any] = {}
-    for word in words.split():
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f"'{word}' is no setting; write name=value, such as optimizer=muon.")
-        *outer, last = name.split(".")
-        inner = made
-        for part in outer:
-            inner = inner.setdefault(part, {})
-        inner[last] = _typed(value)
-    return made
-
-
-def _typed(text: str) -> Any:
-    """A value as in YAML, but `no` stays a word (precision=no) and 1e-3, which YAML takes for one, is a number."""
-    value = text if text in ("no", "yes", "on", "off") else yaml.safe_load(text)
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            return float(value)
-    return value
-
-
-def merged(*settings: dict[str, Any]) -> dict[str, Any]:
-    """Later ones win, word by word within nested ones."""
-    made: dict[str, Any] = {}
-    for some in settings:
-        for name, value in some.items():
-            both = isinstance(value, dict) and isinstance(made.get(name), dict)
-            made[name] = merged(made[name], value) if both else value
-    return made
-
-
-def recipe_words(job: Job, device: str, member: int = 0) -> dict[str, Any]:
-    """The settings of a run, or of a member of an ensemble, that are not left to the rules."""
-    setting = next(s for s in settings_of(job.model) if s.name == job.setting)
-    seed = job.seed + 1000 * member  # no seed of another run
-    base: dict[str, Any] = {"augment": {"preset": SETS[job.data].recipe}, "seed": seed, "device": device}
-    minutes = None if job.minutes is None else job.minutes / job.networks
-    epochs = None if job.epochs is None else job.epochs // job.networks
-    base |= {"evaluations": 1, "minutes": minutes, "epochs": epochs}
-    peer = PEERS.get(job.model)
-    if peer is not None:
-        base |= PLAIN if pick_device(device) == "cpu" else {}
-        base |= {} if peer.any_size else {"progressive": 0.0}
-        base |= {"network": {"group": "none"}}  # whose images are of another size
-    return merged(base, setting.words, parsed(job.words))
-
-
-def source_of(job: Job, data: Path) -> tuple[str, str]:
-    """The sources to train and to test on."""
-    some, n = SETS[job.data], job.cell.images
-    train, test = some.train.format(a=job.split * n, b=(job.split + 1) * n), some.test
-    if job.kind == "develop" and some.develop is not None:
-        test = some.train.format(a=some.develop[0], b=some.develop[1])
-    return (train, test) if some.named else (str(data / train), str(data / test))
-
-
-def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMMETRY_IMAGES) -> Row:
-    """Trains once, and asks once about the test images; in tuning about a part of the training images."""
-    code = code_version()  # of the code that is about to run, not of what is there when it ends
-    train_source, test_source = source_of(job, data)
-    train = open_source(train_source)
-    if job.kind == "tune":
-        fraction = 0.4 if job.cell.images < 100 else 0.2
-        fitted, held_out = holdout(train.labels, fraction, job.seed, groups=train.groups)
-        train, test = train.subset(fitted), train.subset(held_out)
-    else:
-        test = open_source(test_source, classes=train.classes)
-    flops = None if job.flops is None else job.flops / job.networks
-    members = [
-        trained(job.model, make_recipe(recipe_words(job, device, k)), train, test, flops=flops)
-        for k in range(job.members)
-    ]
-    made = members[0]
-    classifier, labels_N = made.classifier, made.valid.labels
-    if job.members > 1:
-        classifier = Classifier.ensemble([member.classifier for member in members])
-    if job.distilled:
-        words = merged(recipe_words(job, device, job.members), {"label_smoothing": 0.0})  # as `astroformer.distil`
-        made = trained(job.model, make_recipe(words), train, test, flops=flops, teacher=classifier)
-        members, classifier = [*members, made], made.classifier
-    views = [
-        np.concatenate([classifier.probabilities(np.ascontiguousarray(part)) for part in _parts(view)])
-        for view in views_of(made.valid.take(np.arange(len(labels_N))), SETS[job.data].recipe)[1:]
-    ]
-    plain_NK = predict_store(classifier, made.valid)
-    scores = scores_of(labels_N, plain_NK)
-    with_views = scores_of(labels_N, averaged([plain_NK, *views]))
-    s_cons = None
-    if job.kind == "run" and symmetry_images:
-        subject = Subject(job.model, classifier.network, "trained", classifier.preprocessing, classifier.classes)
-        inputs = read_inputs(subject, test_source, images=symmetry_images)
-        report = measure_symmetry(
-            classifier.network,
-            inputs.images_NCHW,
-            frames_NCHW=inputs.frames_NCHW,
-            settings=SymmetrySettings(shifts=2, rotations=1),  # crops are what is asked for
-            features=lambda module: None,
-        )
-        s_cons = None if report.s_cons is None else round(report.s_cons.value, 6)
-    rows = [member.row for member in members]
-    asked = rows[-1:] if job.distilled else rows
-    together = {name: sum(row[name] for row in rows) for name in ("training_flops", "images_seen", "minutes_taken")}
-    together |= {name: sum(row[name] for row in asked) for name in ("parameters", "macs")}
-    row = {**made.row, **together, "cpu_share": min(row["cpu_share"] for row in rows), **asdict(job)}
-    seconds = 60 * row["minutes_taken"]
-    return {
-        **row,
-        "images": {"train": len(train), "test": len(labels_N)},
-        "epochs_done": round(row["images_seen"] / len(train), 3),
-        **scores,
-        **{f"{name}_views": value for name, value in with_views.items()},
-        "views": 1 + len(views),
-        "s_cons": s_cons,
-        "images_per_second": round(row["images_seen"] / max(seconds, 1e-9), 1),
-        "recipe": members[0].recipe.model_dump(mode="json"),
-        "code": code,
-    }
-
-
-def _parts(array_NCHW: np.ndarray, size: int = 128) -> list[np.ndarray]:
-    return [array_NCHW[start : start + size] for start in range(0, len(array_NCHW), size)]
-
-
-def code_version() -> dict[str, Any]:
-    """The commit, and whether code differs from it (rows and documents don't count); None where git doesn't know."""
-
-    def git(*words: str) -> str | None:
-        folder = Path(__file__).parents[1]
-        try:
-            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
-        except OSError:  # no git here
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    changed = git("status", "--porcelain", "--", ":(glob)src/**", ":(glob)benchmarks/*.py")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
 
 
 # Many runs -----------------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@
 A cell is a training step or two of the real loop (AdamW, averaged weights, the default augmentation, plain float32
 steps) in a process of its own; its figure is the largest resident memory of that process, less what Python and torch
 take before the network is made. A cell whose estimate (`training/memory.py`) exceeds half of the free memory is not
-run, and its estimate stands in the table in italics. One row a cell is appended to `memory.jsonl`; cells that are
-there are not run again.
+run, and its estimate stands in the table in italics. One row a cell is appended to `results/memory.jsonl`; cells that
+are there are not run again.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from astroformer.images import ImageStore, LabelledImages, Preprocessing
 from astroformer.network import VARIANTS, create_network
 from astroformer.system import versions
-from astroformer.training.loop import Loop
 from astroformer.training.memory import GIB, footprint, free_memory
 from astroformer.training.recipe import Recipe
+from astroformer.training.single import train_network
+from common.rows import RESULTS
 
-RESULTS = Path(__file__).with_suffix(".jsonl")
+OUT = RESULTS / "memory.jsonl"
 SIZE, BATCH = (224, 224), 16
 CELLS = ((1, False), (2, False), (4, False), (1, True), (4, True))  # (parts, checkpointing)
 ORDER = ("atto", "pico", "nano", "0", "1", "2", "3", "4", "5")
@@ -73,11 +73,10 @@ def measure(variant: str, parts: int, checkpointing: bool) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as cache:
         store = ImageStore.build(source, preprocessing, cache=Path(cache))
         preprocessing = replace(preprocessing, mean=(0.5,) * 3, std=(0.3,) * 3)
-        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=parts)
         before = resident("VmRSS")
         began = time.monotonic()
         network = create_network(f"astroformer_{variant}", num_classes=10, img_size=SIZE)
-        Loop(network, store, store.subset(range(10)), preprocessing, settings, accelerator=accelerator).fit()
+        train_network(network, store, store.subset(range(10)), settings, preprocessing=preprocessing)
     return {
         "peak": resident("VmHWM") - before,
         "process": before,
@@ -92,9 +91,9 @@ def estimate(variant: str, parts: int, checkpointing: bool) -> int:
 
 
 def rows() -> dict[tuple[str, int, bool], dict[str, object]]:
-    if not RESULTS.exists():
+    if not OUT.exists():
         return {}
-    found = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines() if line]
+    found = [json.loads(line) for line in OUT.read_text(encoding="utf-8").splitlines() if line]
     return {(row["variant"], row["parts"], row["checkpointing"]): row for row in found}
 
 
@@ -146,7 +145,7 @@ def main() -> None:
             row |= json.loads(done.stdout.splitlines()[-1])
             row |= {"processor": platform.processor() or platform.machine(), "versions": versions()}
             print(f"{variant}, {parts} parts, {checkpointing}: {row['peak'] / GIB:.2f} GiB", file=sys.stderr)
-            with RESULTS.open("a", encoding="utf-8") as stream:
+            with OUT.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
     print(table())
 

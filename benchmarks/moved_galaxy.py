@@ -8,6 +8,7 @@ changes most under one of the eight moves to a neighbouring pixel.
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def probabilities(classifier: astroformer.Classifier, x_NCHW: torch.Tensor) -> n
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, equivariance in ARMS.items():

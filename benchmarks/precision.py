@@ -4,7 +4,8 @@
 
 Both train for equal epochs (not equal minutes: speed is not the question here) by the command line, with everything
 else at its default; a seed draws the same weights and the same augmentation in both. One thread a run, as many runs
-side by side as there are cores. One row a run is appended to `precision.jsonl`; rows that are there are not run again.
+side by side as there are cores. One row a run is appended to `results/precision.jsonl`; rows that are there are not
+run again.
 """
 
 from __future__ import annotations
@@ -22,22 +23,20 @@ from threading import Lock
 
 import numpy as np
 
-RESULTS = Path(__file__).with_suffix(".jsonl")
+from common.first_defaults import FIRST_WORDS
+from common.rows import RESULTS
+from common.statistics import T_95
+
+OUT = RESULTS / "precision.jsonl"
 ARMS = {
     "fused bfloat16": ["--speed", "fused", "--precision", "bf16"],
     "plain float32": ["--speed", "plain", "--precision", "no"],
 }
-# Our defaults before they went by the number of images and the length of a run. Studies that compare ways of one
-# training, and have rows made so, keep them. (A model that is named keeps its own layout.)
-FIRST_DEFAULTS = {"model": "astroformer_atto", "batch_size": 64, "learning_rate": 4e-3, "weight_decay": 0.05}
-FIRST_WORDS = [word for k, v in FIRST_DEFAULTS.items() for word in (f"--{k.replace('_', '-')}", str(v))]
-FIRST_WORDS += ["--network.symmetry", "shift"]  # answers of the image alone
 SCORES = ("balanced_accuracy", "top1", "nll")
-T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}  # Student's t, by n
 
 
 def rows() -> list[dict[str, object]]:
-    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+    text = OUT.read_text(encoding="utf-8") if OUT.exists() else ""
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -93,7 +92,7 @@ def main() -> None:
 
     def job(arm: str, seed: int) -> None:
         row = run(arm, seed, arguments.data, arguments.epochs)
-        with lock, RESULTS.open("a", encoding="utf-8") as stream:
+        with lock, OUT.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
     if arguments.data is not None:

@@ -30,9 +30,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from turns import in_turn, python, ratios, spread, timed_commands
+from common.rows import RESULTS
+from common.turns import in_turn, python, ratios, spread, timed_commands
 
-RESULTS = Path(__file__).with_suffix(".json")
+OUT = RESULTS / "speed.json"
 Row = dict[str, Any]
 STEPS = [  # variant, px, images a batch
     ("astroformer_0", 64, 64),
@@ -413,9 +414,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke test: toy sizes, figures that mean nothing")
     parser.add_argument("--table", action="store_true", help="only print the tables of the results")
     parser.add_argument("--list", action="store_true", help="only print the names of the rows")
-    parser.add_argument("--out", type=Path, help=f"results; default {RESULTS.name}, needed with --quick")
+    parser.add_argument("--out", type=Path, help=f"results; default {OUT.name}, needed with --quick")
     arguments = parser.parse_args()
-    out: Path = arguments.out or RESULTS
+    out: Path = arguments.out or OUT
     if arguments.table:
         print(table(read(out)))
         return

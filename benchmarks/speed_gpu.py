@@ -39,14 +39,17 @@ from astroformer.images import ImageStore, measure_statistics, open_source
 from astroformer.network import VARIANTS, create_network
 from astroformer.network.attention import PositionBias
 from astroformer.network.counting import count_macs
-from astroformer.training.loop import Interrupted, Loop
+from astroformer.training.loop import Loop
+from astroformer.training.prepare import preprocessing_of
 from astroformer.training.recipe import make_recipe
 from astroformer.training.rules import decide
-from astroformer.training.train import preprocessing_of
+from astroformer.training.single import train_network
+from astroformer.training.stopping import Interrupted
 from astroformer.weights import maxxvit_reference
-from ceilings import measure as measure_ceilings
-from ceilings import rate, synchronize
-from speed import RESULTS, read, write
+from common.ceilings import measure as measure_ceilings
+from common.ceilings import rate, synchronize
+from common.rows import RESULTS
+from speed import read, write
 from timm_reference import training_loader
 
 Row = dict[str, Any]
@@ -299,8 +302,7 @@ def cifar10(card: Card, file: Path, scratch: Path) -> Row:
         mean, std = measure_statistics(stores[0].base, stores[0].rows)
         preprocessing = dataclasses.replace(preprocessing, mean=mean, std=std)
         network = create_network(recipe.model, num_classes=10, img_size=32, **recipe.network.words())
-        accelerator = Accelerator(cpu=card.device == "cpu", mixed_precision=recipe.precision)
-        fit = Loop(network, stores[0], stores[1], preprocessing, recipe, accelerator=accelerator).fit()
+        fit = train_network(network, stores[0], stores[1], recipe, preprocessing=preprocessing)
         top1 = fit.state.history[-1]["valid_top1"]
         found["runs"].append({"seconds": round(60 * minutes, 1), "model": recipe.model, "top1": top1})
         if top1 >= 0.94:
@@ -315,7 +317,7 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true", help="toy sizes, nothing compiled")
     parser.add_argument("--cifar", type=Path, help="CIFAR-10's training images, .npz with jpeg, offsets, labels")
     parser.add_argument("--budget", type=float, default=560, help="seconds; no row is begun after them")
-    parser.add_argument("--out", type=Path, default=RESULTS.with_name("speed_gpu.json"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "speed_gpu.json")
     parser.add_argument("--scratch", type=Path, help="folder for decoded images; default a temporary one")
     arguments = parser.parse_args()
     card, began = Card(arguments.device, arguments.toy), time.monotonic()

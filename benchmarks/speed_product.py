@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from turns import answer, asked
+from common.turns import answer, asked
 
 EQUAL = {  # what the reference's loader does to an image, in the words of a recipe
     "preset": "none",
@@ -90,10 +90,12 @@ def run(arguments: argparse.Namespace) -> None:
     from astroformer.cache import default_cache
     from astroformer.images import ImageStore, measure_statistics, open_source
     from astroformer.network import create_network
-    from astroformer.training.loop import Interrupted, Loop, count_steps
+    from astroformer.training.loop import Loop
+    from astroformer.training.order import count_steps
+    from astroformer.training.prepare import preprocessing_of
     from astroformer.training.recipe import make_recipe
     from astroformer.training.rules import decide
-    from astroformer.training.train import preprocessing_of
+    from astroformer.training.stopping import Interrupted
 
     class Nothing(nn.Module):
         """Next to no network, so that what is left of a step is the data path."""

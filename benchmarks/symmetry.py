@@ -7,8 +7,8 @@
 Every network trains for the same epochs in the same loop from the same decoded images, which is few for most of them:
 what is compared is how their answers change, not how good they become. `measure_symmetry` then asks about validation
 galaxies. Rows that only ask trained weights in another way (`frame`, `Canonicalize`, views) train nothing. One row a
-network is appended to `symmetry.jsonl`; rows that are there are not measured again. `--margins` prints how far the best
-phase is ahead of the second, by the score of `network/phases.py` and by the norm of the phases.
+network is appended to `results/symmetry.jsonl`; rows that are there are not measured again. `--margins` prints how
+far the best phase is ahead of the second, by the score of `network/phases.py` and by the norm of the phases.
 """
 
 from __future__ import annotations
@@ -31,17 +31,19 @@ from astroformer.images import ImageStore, open_source
 from astroformer.network.framing import FRAME_IMAGES, Canonicalize, Frame
 from astroformer.network.phases import phase_score
 from astroformer.training.recipe import NetworkSettings, Recipe
-from peers import PLAIN, Trained, trained
-from precision import FIRST_DEFAULTS
+from common.first_defaults import FIRST_DEFAULTS
+from common.peers import PLAIN
+from common.rows import RESULTS
+from common.training import Trained, trained
 
-RESULTS = Path(__file__).with_suffix(".jsonl")
+OUT = RESULTS / "symmetry.jsonl"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "consistency.png"
 PEER: dict[str, Any] = {
     "progressive": 0.0,
     "learning_rate": 1e-3,
     **PLAIN,
 }  # they take one size; the usual rate for them
-# A name that `peers.py` knows, words of its recipe, and ways to ask its weights.
+# A name that `common/peers.py` knows, words of its recipe, and ways to ask its weights.
 NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "astroformer, plain": ("astroformer", {}, ("as it is", "frame", "frame, shift+d4")),
     "astroformer, anchor": (
@@ -61,7 +63,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 
 def rows() -> list[dict[str, Any]]:
     """In the order of `NETWORKS`, whenever they were made."""
-    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+    text = OUT.read_text(encoding="utf-8") if OUT.exists() else ""
     order = list(NETWORKS)
     return sorted((json.loads(line) for line in text.splitlines()), key=lambda row: order.index(row["network"]))
 
@@ -195,7 +197,7 @@ def main() -> None:
         for name in arguments.networks:
             if name not in done:
                 found = measure(name, arguments.data, arguments.epochs, arguments.images)
-                with RESULTS.open("a", encoding="utf-8") as stream:
+                with OUT.open("a", encoding="utf-8") as stream:
                     stream.writelines(json.dumps(row) + "\n" for row in found)
     draw()
     print(table())

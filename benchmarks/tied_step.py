@@ -25,9 +25,10 @@ from astroformer.network import VARIANTS, Astroformer, Tie
 from astroformer.training.steps.fused import fuse, why_not_fused
 from astroformer.training.steps.optimizer import create_optimizer
 from astroformer.training.steps.update import FusedUpdate
-from peers import processor
+from common.machine import processor
+from common.rows import RESULTS
 
-RESULTS = Path(__file__).with_suffix(".json")
+OUT = RESULTS / "tied_step.json"
 CASES = ((32, "mirror"), (57, "d4"))  # px, group
 _BATCH = 16
 
@@ -70,7 +71,7 @@ def measure(steps: int) -> list[dict[str, float | str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()

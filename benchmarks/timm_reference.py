@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from astroformer.network import VARIANTS
 from astroformer.weights import maxxvit_reference
-from turns import answer, asked, serve
+from common.turns import answer, asked, serve
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@
 
 RUN are run folders of `benchmarks/equivariance.py` (Galaxy Zoo 2), `ARM-SEED` each. The images chose nothing: neither
 the networks nor the views, whose choice is a formula. Processor time of one thread, all counts in turn, medians over
-batches. One row a run is written to `views.jsonl`.
+batches. One row a run is written to `results/views.jsonl`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from astroformer.images import ImageStore, open_source
 from astroformer.metrics import evaluate
 from astroformer.network.config import VIEWS
 from astroformer.system import versions
+from common.rows import RESULTS
 
-RESULTS = Path(__file__).with_suffix(".jsonl")
+OUT = RESULTS / "views.jsonl"
 BATCH = 64
 
 
@@ -66,7 +67,7 @@ def measure(run: Path, data: str) -> dict[str, object]:
 
 def table() -> str:
     """Mean ± standard deviation over the seeds of an arm; time as its ratio to that of the image as it is."""
-    rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in OUT.read_text(encoding="utf-8").splitlines()]
     lines = ["| network | views | n | accuracy | NLL | time |", "|---|---|---|---|---|---|"]
     for arm in dict.fromkeys(row["run"].rsplit("-", 1)[0] for row in rows):
         some = [row for row in rows if row["run"].rsplit("-", 1)[0] == arm]
@@ -91,7 +92,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     for run in [] if arguments.table else arguments.runs:
-        with RESULTS.open("a", encoding="utf-8") as stream:
+        with OUT.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(measure(run, arguments.data)) + "\n")
     print(table())
 

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 from sklearn.metrics import confusion_matrix as reference_confusion
 
 from astroformer.errors import UserError
-from astroformer.metrics import balanced_accuracy, confusion_matrix, evaluate, nll_N
+from astroformer.metrics import balanced_accuracy, confusion_matrix, evaluate, expected_calibration_error, nll_N
 
 
 def sample(n: int, k: int, seed: int = 0, skill: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -116,6 +116,58 @@ def test_same_seed_same_intervals_and_json() -> None:
 
 def test_confusion_rows_are_true_classes() -> None:
     assert confusion_matrix(np.array([0, 0, 1]), np.array([1, 1, 0]), 3).tolist() == [[0, 2, 0], [1, 0, 0], [0, 0, 0]]
+
+
+# Calibration ---------------------------------------------------------------------------------------------------------
+
+
+def test_calibration_error_is_the_one_of_the_bins() -> None:
+    confidence = np.array([0.95, 0.95, 0.55, 0.55, 0.60])  # 0.95 in the last bin; 0.55 and 0.60 in (8/15, 9/15]
+    p_NK = np.stack([confidence, 1 - confidence], 1)
+    labels = np.array([0, 1, 0, 0, 1])
+    by_hand = 2 / 5 * abs(1 / 2 - 0.95) + 3 / 5 * abs(2 / 3 - (0.55 + 0.55 + 0.60) / 3)
+    assert expected_calibration_error(labels, p_NK) == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(("n", "k", "bins"), [(1, 2, 15), (40, 3, 1), (300, 5, 10), (700, 12, 15)])
+def test_calibration_error_is_that_of_the_formula_image_by_image(n: int, k: int, bins: int) -> None:
+    labels_N, probabilities_NK = sample(n, k, seed=n)
+    in_bin: dict[int, list[tuple[float, bool]]] = {}
+    for label, row in zip(labels_N.tolist(), probabilities_NK.tolist(), strict=True):
+        confidence = max(row)
+        place = next(m for m in range(1, bins + 1) if (m - 1) / bins < confidence <= m / bins)
+        in_bin.setdefault(place, []).append((confidence, row.index(confidence) == label))
+    expected = 0.0
+    for found in in_bin.values():
+        mean_confidence = sum(confidence for confidence, _ in found) / len(found)
+        accuracy = sum(right for _, right in found) / len(found)
+        expected += len(found) / n * abs(accuracy - mean_confidence)
+    assert expected_calibration_error(labels_N, probabilities_NK, bins=bins) == pytest.approx(expected, abs=1e-12)
+
+
+def test_calibration_error_of_calibrated_answers_is_small_and_of_overconfident_ones_is_the_excess() -> None:
+    rng = np.random.default_rng(0)
+    confidence_N = rng.uniform(0.5, 1.0, 200_000)
+    labels_N = (rng.uniform(size=len(confidence_N)) > confidence_N).astype(np.int64)  # right as often as it says
+    assert expected_calibration_error(labels_N, np.stack([confidence_N, 1 - confidence_N], 1)) < 0.01
+    certain_NK = np.tile([1.0, 0.0], (len(labels_N), 1))
+    assert expected_calibration_error(labels_N, certain_NK) == pytest.approx(labels_N.mean())
+
+
+def test_a_certain_right_answer_has_no_calibration_error() -> None:
+    assert expected_calibration_error(np.array([0, 1]), np.eye(2)) == 0
+
+
+def test_calibration_error_refuses_what_it_cannot_score() -> None:
+    with pytest.raises(UserError, match="bins is 0"):
+        expected_calibration_error(np.array([0]), np.eye(2)[:1], bins=0)
+    with pytest.raises(UserError, match="0 images"):
+        expected_calibration_error(np.array([], int), np.empty((0, 2)))
+    with pytest.raises(UserError, match="not all finite"):
+        expected_calibration_error(np.array([0]), np.array([[np.nan, 1.0]]))
+
+
+# Input ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

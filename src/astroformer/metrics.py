@@ -1,6 +1,6 @@
-"""Numbers that say how good predicted probabilities are, with bootstrap intervals. Numpy alone.
+"""Scores of predicted probabilities, with bootstrap intervals. Numpy alone.
 
-Legend: N images, K classes, R bootstrap resamples, U distinct (label, prediction) pairs.
+Shape letters: N images, K classes, R bootstrap resamples, U distinct (label, prediction) pairs, M bins of confidence.
 """
 
 from __future__ import annotations
@@ -32,7 +32,24 @@ class Interval:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` measured on `n` images; `confusion_KK[i, j]` counts images of class i called j."""
+    """What `evaluate` measured. `evaluation["top1"]` is the value of a metric without its interval.
+
+    Attributes:
+        n: number of images.
+        classes: the K class names.
+        metrics: top1, balanced_accuracy, macro_f1 (shares from 0 to 1) and nll (nats), each with its interval.
+        confusion_KK: (K, K) counts; `confusion_KK[i, j]` images of class i are called class j.
+
+    Example:
+        >>> import numpy as np
+        >>> import astroformer
+        >>> probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+        >>> evaluation = astroformer.evaluate(np.array([0, 1, 1]), probabilities, ("smooth", "spiral"))
+        >>> evaluation.confusion_KK.tolist()
+        [[1, 0], [1, 1]]
+        >>> evaluation.to_dict()["classes"]["spiral"]
+        {'n': 2, 'recall': 0.5}
+    """
 
     n: int
     classes: tuple[str, ...]
@@ -93,22 +110,46 @@ def nll_N(labels_N: Array, probabilities_NK: Array) -> Array:
     return -np.log(np.maximum(true_N, _SMALLEST_PROBABILITY))
 
 
-def evaluate(
-    labels_N: Array, probabilities_NK: Array, classes: tuple[str, ...], *, resamples: int = 1000, seed: int = 0
-) -> Evaluation:
-    """Top-1, balanced accuracy, macro F1 and NLL with 95 % percentile-bootstrap intervals over the images.
+def expected_calibration_error(labels_N: Array, probabilities_NK: Array, *, bins: int = 15) -> float:
+    """How far confidence is from accuracy: Σ_m n_m / N · |accuracy_m − confidence_m| over bins of the confidence.
+
+    The confidence of an image is the probability of the class it is called. Bin m of M holds the n_m images whose
+    confidence lies in ((m − 1) / M, m / M]. Source: Guo et al. 2017, arXiv 1706.04599, equation 3. The value is biased
+    upwards where bins hold few images.
 
     Args:
-        labels_N: true classes, integers in [0, K).
-        probabilities_NK: predicted probabilities, rows that sum to 1.
-        classes: the K class names.
-        resamples: bootstrap resamples of the N images (Efron & Tibshirani 1993, ch. 13).
+        labels_N: (N,) true classes, integers in [0, K).
+        probabilities_NK: (N, K) predicted probabilities, rows that sum to 1.
+        bins: M, of equal width.
+
+    Returns:
+        A share from 0 (calibrated) to 1.
 
     Raises:
-        UserError: there is no image to evaluate, a label is no class, the shapes do not fit, or a probability is
-            not finite.
+        UserError: `bins` is below 1, or the arrays are ones that `evaluate` refuses.
+
+    Example:
+        >>> import numpy as np
+        >>> from astroformer.metrics import expected_calibration_error
+        >>> probabilities = np.array([[0.75, 0.25], [0.75, 0.25], [0.75, 0.25], [0.75, 0.25]])
+        >>> expected_calibration_error(np.array([0, 0, 0, 1]), probabilities)  # right in three of four
+        0.0
+        >>> expected_calibration_error(np.array([0, 0, 0, 0]), probabilities)
+        0.25
     """
-    n, k = len(labels_N), len(classes)
+    if bins < 1:
+        raise UserError(f"bins is {bins}; at least 1 is needed.")
+    _check(labels_N, probabilities_NK, probabilities_NK.shape[-1])
+    confidence_N = probabilities_NK.max(1)
+    right_N = probabilities_NK.argmax(1) == labels_N
+    bin_N = np.clip(np.ceil(confidence_N * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap_M = np.bincount(bin_N, right_N - confidence_N, minlength=bins)  # n_m · (accuracy_m − confidence_m)
+    return float(np.abs(gap_M).sum() / len(labels_N))
+
+
+def _check(labels_N: Array, probabilities_NK: Array, k: int) -> None:
+    """Raises `UserError` where labels and probabilities can't be scored."""
+    n = len(labels_N)
     if n == 0:
         raise UserError("there are 0 images to evaluate; at least 1 labelled image that can be read is needed.")
     if probabilities_NK.shape != (n, k):
@@ -117,6 +158,37 @@ def evaluate(
         raise UserError(f"labels must be whole numbers from 0 to {k - 1}, one an image: positions in the {k} classes.")
     if not np.isfinite(probabilities_NK).all():
         raise UserError("probabilities are not all finite; leave out the images that could not be predicted.")
+
+
+def evaluate(
+    labels_N: Array, probabilities_NK: Array, classes: tuple[str, ...], *, resamples: int = 1000, seed: int = 0
+) -> Evaluation:
+    """Top-1, balanced accuracy, macro F1 and NLL with 95 % percentile-bootstrap intervals over the images.
+
+    Args:
+        labels_N: (N,) true classes, integers in [0, K).
+        probabilities_NK: (N, K) predicted probabilities, rows that sum to 1.
+        classes: the K class names.
+        resamples: number of bootstrap resamples of the N images (Efron & Tibshirani 1993, ch. 13).
+        seed: of the resamples.
+
+    Raises:
+        UserError: there is no image to evaluate, a label is no class, the shapes do not fit, or a probability is
+            not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> import astroformer
+        >>> probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
+        >>> evaluation = astroformer.evaluate(np.array([0, 1, 1, 0]), probabilities, ("smooth", "spiral"))
+        >>> evaluation["top1"]
+        0.75
+        >>> interval = evaluation.metrics["top1"]
+        >>> interval.low <= interval.value <= interval.high
+        True
+    """
+    n, k = len(labels_N), len(classes)
+    _check(labels_N, probabilities_NK, k)
     predictions_N = probabilities_NK.argmax(1)
     confusion_KK = confusion_matrix(labels_N, predictions_N, k)
     losses_N = nll_N(labels_N, probabilities_NK)

@@ -22,10 +22,14 @@ from astroformer.training.recipe import Recipe, make_recipe
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 low_data: Any = importlib.import_module("low_data")
-low_data_grid: Any = importlib.import_module("low_data_grid")
-low_data_report: Any = importlib.import_module("low_data_report")
-low_data_studies: Any = importlib.import_module("low_data_studies")
-peers: Any = importlib.import_module("peers")
+one_run: Any = importlib.import_module("common.low_data_run")
+grid: Any = importlib.import_module("common.grid")
+rows_module: Any = importlib.import_module("common.rows")
+tables: Any = importlib.import_module("common.tables")
+pictures: Any = importlib.import_module("common.pictures")
+studies: Any = importlib.import_module("common.studies")
+peers: Any = importlib.import_module("common.peers")
+training: Any = importlib.import_module("common.training")
 
 
 def galaxies_of(n: int) -> LabelledImages:
@@ -81,7 +85,7 @@ def test_every_setting_makes_a_recipe_and_says_where_it_is_from() -> None:
     for model in peers.PEERS:
         for setting in peers.settings_of(model):
             job = made_job(model=model, setting=setting.name)
-            recipe = make_recipe(low_data.recipe_words(job, "cpu"))
+            recipe = make_recipe(one_run.recipe_words(job, "cpu"))
             assert recipe.learning_rate == setting.words["learning_rate"]
             assert recipe.augment.flip_vertical == 0.5  # the augmentation of the data set stays
             assert (recipe.progressive == 0) != peers.PEERS[model].any_size
@@ -94,37 +98,25 @@ def test_every_setting_makes_a_recipe_and_says_where_it_is_from() -> None:
 
 def test_a_run_of_so_many_epochs_is_decided_alike_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     images = galaxies_of(40)
-    on_cpu = peers.decided(make_recipe({"epochs": 3, "device": "cpu", "speed": "plain", "precision": "no"}), images)
-    monkeypatch.setattr(peers, "pick_device", lambda name: "cuda")
-    on_gpu = peers.decided(make_recipe({"epochs": 3}), images)
+    on_cpu = training.decided(make_recipe({"epochs": 3, "device": "cpu", "speed": "plain", "precision": "no"}), images)
+    monkeypatch.setattr(training, "pick_device", lambda name: "cuda")
+    on_gpu = training.decided(make_recipe({"epochs": 3}), images)
     assert (on_gpu.device, on_gpu.speed, on_gpu.precision) == ("cuda", "graph", "no")
     same = {"device": "cpu", "speed": "plain"}
     assert on_gpu.model_copy(update=same) == on_cpu
     assert on_cpu.model == "astroformer_atto"
-    half = peers.decided(make_recipe({"epochs": 3, "precision": "bf16", "optimizer": "muon"}), images)
+    half = training.decided(make_recipe({"epochs": 3, "precision": "bf16", "optimizer": "muon"}), images)
     assert (half.speed, half.precision) == ("plain", "bf16")  # muon's steps can't be recorded
-
-
-def test_calibration_error_is_the_one_of_the_bins() -> None:
-    confidence = np.array([0.95, 0.95, 0.55, 0.55, 0.60])  # 0.95 in the last bin; 0.55 and 0.60 in (8/15, 9/15]
-    p_NK = np.stack([confidence, 1 - confidence], 1)
-    labels = np.array([0, 1, 0, 0, 1])
-    by_hand = 2 / 5 * abs(1 / 2 - 0.95) + 3 / 5 * abs(2 / 3 - (0.55 + 0.55 + 0.60) / 3)
-    assert low_data.expected_calibration_error(labels, p_NK) == pytest.approx(by_hand)
-
-
-def test_a_certain_right_answer_has_no_calibration_error() -> None:
-    assert low_data.expected_calibration_error(np.array([0, 1]), np.eye(2)) == 0
 
 
 def test_views_are_the_eight_of_the_square_and_the_mirror_image() -> None:
     x_NCHW = np.arange(9).reshape(1, 1, 3, 3)
-    views = low_data.views_of(x_NCHW, "sky")
+    views = one_run.views_of(x_NCHW, "sky")
     assert len({view.tobytes() for view in views}) == 8
     assert np.array_equal(views[0], x_NCHW)
     for view in views:  # a turn of a view is a view: they are the whole group
         assert any(np.array_equal(np.rot90(view, axes=(2, 3)), other) for other in views)
-    plain, mirrored = low_data.views_of(x_NCHW, "photo")
+    plain, mirrored = one_run.views_of(x_NCHW, "photo")
     assert np.array_equal(plain, x_NCHW)
     assert mirrored[0, 0].tolist() == [[2, 1, 0], [5, 4, 3], [8, 7, 6]]
 
@@ -135,12 +127,12 @@ def test_views_average_logits() -> None:
     def softmax(x: np.ndarray) -> np.ndarray:
         return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
 
-    found = low_data.averaged([softmax(view) for view in logits])
+    found = one_run.averaged([softmax(view) for view in logits])
     np.testing.assert_allclose(found, softmax(logits.mean(0)), rtol=1e-12)
 
 
 def test_words_are_nested_and_typed() -> None:
-    words = low_data.parsed("optimizer=muon augment.mixup=0.2 learning_rate=1e-3 clip=null precision=no seed=3")
+    words = one_run.parsed("optimizer=muon augment.mixup=0.2 learning_rate=1e-3 clip=null precision=no seed=3")
     assert words == {
         "optimizer": "muon",
         "augment": {"mixup": 0.2},
@@ -150,14 +142,14 @@ def test_words_are_nested_and_typed() -> None:
         "seed": 3,
     }
     with pytest.raises(ValueError, match="'muon' is no setting"):
-        low_data.parsed("muon")
+        one_run.parsed("muon")
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
 
 
 def made_job(**changes: Any) -> Any:
-    job = low_data_grid.Job("run", "MiraBest", 25, 0, "astroformer", "default", "", 0, minutes=5.0)
+    job = grid.Job("run", "MiraBest", 25, 0, "astroformer", "default", "", 0, minutes=5.0)
     return dataclasses.replace(job, **changes)
 
 
@@ -196,7 +188,7 @@ def test_rows_that_are_there_are_not_run_again(tmp_path: Path) -> None:
     assert ran == jobs  # the failed one held nobody up
     assert low_data.run_all(jobs, path, one, together=1, processor="P") == []
     assert ran[4:] == [jobs[2]]
-    assert {low_data_grid.job_of(row) for row in low_data_grid.read_rows(path)} == set(jobs)
+    assert {grid.job_of(row) for row in rows_module.read_rows(path)} == set(jobs)
     other_length = dataclasses.replace(jobs[0], minutes=15.0)
     low_data.run_all([jobs[0], other_length], path, one, together=2, processor="P")
     assert ran[5:] == [other_length]
@@ -210,7 +202,7 @@ def test_rows_that_are_there_are_not_run_again(tmp_path: Path) -> None:
 def test_no_run_begins_after_its_time(tmp_path: Path) -> None:
     jobs = [made_job(seed=seed) for seed in range(3)]
     low_data.run_all(jobs, tmp_path / "rows.jsonl", made_row, together=1, processor="P", minutes_total=0)
-    assert low_data_grid.read_rows(tmp_path / "rows.jsonl") == []
+    assert rows_module.read_rows(tmp_path / "rows.jsonl") == []
 
 
 def test_a_last_line_cut_short_is_mended_and_another_is_an_error(
@@ -219,22 +211,22 @@ def test_a_last_line_cut_short_is_mended_and_another_is_an_error(
     path = tmp_path / "rows.jsonl"
     whole = json.dumps(made_row(made_job()))
     path.write_text(whole + "\n" + whole[:40], encoding="utf-8")
-    assert len(low_data_grid.read_rows(path)) == 1
+    assert len(rows_module.read_rows(path)) == 1
     assert "cut short" in capsys.readouterr().err
     assert path.read_text(encoding="utf-8") == whole + "\n"
     path.write_text(whole, encoding="utf-8")  # a whole line without its end
-    low_data_grid.append_row(path, made_row(made_job(seed=1)))
-    assert [row["seed"] for row in low_data_grid.read_rows(path)] == [0, 1]
+    rows_module.append_row(path, made_row(made_job(seed=1)))
+    assert [row["seed"] for row in rows_module.read_rows(path)] == [0, 1]
     path.write_text(whole[:40] + "\n" + whole + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"line 1 of .*rows\.jsonl is no row"):
-        low_data_grid.read_rows(path)
+        rows_module.read_rows(path)
 
 
 def test_the_grid_is_complete_and_most_telling_first() -> None:
-    every = low_data_grid.grid(2, list(low_data_grid.CELLS_2), list(low_data_grid.TIER_2), 3)
-    assert len(every) == len(set(every)) == len(low_data_grid.CELLS_2) * len(low_data_grid.TIER_2) * 3
-    first = every[: len(low_data_grid.CELLS_1) * len(low_data_grid.TIER_1) * 3]
-    assert set(first) == set(low_data_grid.grid(1, list(low_data_grid.CELLS_1), list(low_data_grid.TIER_1), 3))
+    every = grid.grid(2, list(grid.CELLS_2), list(grid.TIER_2), 3)
+    assert len(every) == len(set(every)) == len(grid.CELLS_2) * len(grid.TIER_2) * 3
+    first = every[: len(grid.CELLS_1) * len(grid.TIER_1) * 3]
+    assert set(first) == set(grid.grid(1, list(grid.CELLS_1), list(grid.TIER_1), 3))
     assert [seed for _, _, seed in first] == sorted(seed for _, _, seed in first)
 
 
@@ -244,12 +236,12 @@ def test_splits_do_not_overlap_nor_meet_the_test_images() -> None:
     found = []
     for seed in range(3):
         split = job.cell.split(seed)
-        train, test = low_data.source_of(dataclasses.replace(job, seed=seed, split=split), data)
+        train, test = one_run.source_of(dataclasses.replace(job, seed=seed, split=split), data)
         found.append(train)
         assert test.endswith("per-class=4000:4100")
     assert [train.split("=")[1] for train in found] == ["0:50", "50:100", "100:150"]
-    for cell in low_data_grid.CELLS_2:
-        some = low_data_grid.SETS[cell.data]
+    for cell in grid.CELLS_2:
+        some = grid.SETS[cell.data]
         assert cell.images <= some.room
         if "per-class" in some.test:
             assert some.room <= int(some.test.split("=")[1].split(":")[0])
@@ -257,11 +249,11 @@ def test_splits_do_not_overlap_nor_meet_the_test_images() -> None:
 
 def test_images_to_choose_by_are_in_no_split_and_no_test(tmp_path: Path) -> None:
     job = made_job(kind="develop", data="CIFAR-10 (JPEG)", per_class=50, split=1)
-    train, images = low_data.source_of(job, tmp_path)
+    train, images = one_run.source_of(job, tmp_path)
     assert (train, images) == tuple(
         str(tmp_path / "cifar10" / f"train.npz@per-class={part}") for part in ("50:100", "4500:5000")
     )
-    for some in low_data_grid.SETS.values():
+    for some in grid.SETS.values():
         if some.develop is not None and some.test.split("@")[0] in some.train:  # they share a source
             test = [int(bound) for bound in some.test.split("=")[1].split(":")]
             assert some.develop[1] <= test[0] or some.develop[0] >= test[1]
@@ -276,8 +268,8 @@ def test_images_to_choose_by_are_in_no_split_and_no_test(tmp_path: Path) -> None
     # 200 a class are left: one split of 200, two of 100.
     assert found == {(200, 0, 0), (200, 0, 1), (200, 0, 2), (100, 0, 0), (100, 1, 1), (100, 0, 2)}
     rows = [made_row(made_job(kind="develop", seed=seed), 0.5) for seed in range(3)]
-    assert low_data_report.table(rows) == ""
-    assert "224 images to choose by" in low_data_report.table(rows, "develop")
+    assert tables.table(rows) == ""
+    assert "224 images to choose by" in tables.table(rows, "develop")
 
 
 def test_studies_ask_what_they_say() -> None:
@@ -285,13 +277,13 @@ def test_studies_ask_what_they_say() -> None:
     base = VARIANTS["astroformer_atto"]
 
     def sizes(words: str) -> tuple[int, int]:
-        network = create_network("astroformer_atto", **low_data.parsed(words).get("network", {}))
+        network = create_network("astroformer_atto", **one_run.parsed(words).get("network", {}))
         return count_parameters(network), count_macs(network, (64, 64))
 
     parameters, macs = sizes("")
-    for name, words in low_data_studies.STUDIES["layouts"].arms.items():
+    for name, words in studies.STUDIES["layouts"].arms.items():
         layout = name.split(",")[0]
-        assert (low_data.parsed(words).get("network", {}).get("layout", base.layout)) == layout
+        assert (one_run.parsed(words).get("network", {}).get("layout", base.layout)) == layout
         found = sizes(words)
         if "parameters" in name:
             assert found[0] == pytest.approx(parameters, rel=0.01)
@@ -299,13 +291,13 @@ def test_studies_ask_what_they_say() -> None:
             assert found[1] == pytest.approx(macs, rel=0.01)
     arguments = ["--study", "scale", "--sets", "MiraBest, all", "--seeds", "1"]
     jobs = low_data.jobs_of(low_data.parser().parse_args(["DATA", *arguments]), [])
-    study = low_data_studies.STUDIES["scale"]
+    study = studies.STUDIES["scale"]
     assert [job.words for job in jobs if job.model == "astroformer"] == list(study.arms.values())
     assert {job.model for job in jobs if not job.words} == set(study.peers)
-    assert {job.flops for job in jobs} == {low_data_studies.TRAINING_FLOPS}
+    assert {job.flops for job in jobs} == {studies.TRAINING_FLOPS}
     low_data.check([dataclasses.replace(job, data="Fashion-MNIST") for job in jobs], Path("none"), "cpu")  # all recipes
     row = made_row(made_job(words=study.arms["nano"], flops=1e13, minutes=None))
-    assert "| astroformer (nano) |" in low_data_report.table([row])
+    assert "| astroformer (nano) |" in tables.table([row])
 
 
 # Tables and plots ----------------------------------------------------------------------------------------------------
@@ -324,7 +316,7 @@ def made_rows() -> list[dict[str, Any]]:
 
 
 def test_the_table_is_what_one_computes_by_hand() -> None:
-    lines = low_data_report.table(made_rows()).splitlines()
+    lines = tables.table(made_rows()).splitlines()
     assert lines[0] == "**MiraBest, 25 a class**, 5 minutes a run on P, 224 test images"
     ours, theirs, third = (line.split(" | ") for line in lines[4:7])
     assert (ours[0], theirs[0], third[0]) == ("| astroformer", "| CoAtNet (AdamW 4e-3)", "| ResNet-18 (AdamW 1e-3)")
@@ -350,7 +342,7 @@ def test_lengths_and_words_stay_apart_and_a_starved_run_is_said() -> None:
     rows.append(made_row(made_job(), 0.2, processor="Q"))
     rows.append(made_row(made_job(), 0.2, processor="R", threads=2, cpu_share=1.7))
     rows.append(made_row(made_job(), 0.1, images={"train": 50, "test": 9}))
-    text = low_data_report.table(rows)
+    text = tables.table(rows)
     assert "5 minutes a run on P, 224" in text
     assert "5 minutes a run on Q, 224" in text
     assert "1 of 1 runs had less than 90% of a core" in text.partition("a run on R")[2]
@@ -368,7 +360,7 @@ def test_arms_are_paired_by_their_images_in_each_cell_and_over_all() -> None:
     first += [made_row(made_job(seed=0, **other), 0.8)]
     arm += [made_row(made_job(seed=s, words="sam=1", **other), 0.78) for s in (0, 1)]  # -2, and one that has no pair
     alone = [made_row(made_job(words="sam=1", epochs=3, minutes=None), 0.1)]  # nothing to compare it with
-    shown = low_data_report.against_table(first + arm + alone, "")
+    shown = tables.against_table(first + arm + alone, "")
     lines = [line for line in shown.splitlines() if "(sam=1)" in line]
     # Mean 2, standard deviation 1: 4.30 / √3 = 2.48 either way.
     assert "| 84.0 ± 1.0 |" in lines[1]
@@ -377,44 +369,44 @@ def test_arms_are_paired_by_their_images_in_each_cell_and_over_all() -> None:
     # Over all four pairs the mean is 1, the standard deviation √(14/3) = 2.16, t of three degrees of freedom 3.18.
     assert lines[2].endswith("| 4 | +1.0 (-2.4 to +4.4) | 3 | -0.010 (-0.044 to +0.024) | 3 |")
     assert len(lines) == 3
-    assert low_data_report.against_table(alone, "") == (
+    assert tables.against_table(alone, "") == (
         "no arm of ours has the words '' in a cell and length that has another arm."
     )
 
 
 def test_tuning_chooses_by_the_nearest_size_and_the_table_shows_it() -> None:
-    cell = low_data_grid.Cell("CIFAR-10 (JPEG)", 50)
+    cell = grid.Cell("CIFAR-10 (JPEG)", 50)
     names = [setting.name for setting in peers.settings_of("CoAtNet")]
-    assert low_data_grid.chosen_setting([], cell, "CoAtNet", names) == names[0]
+    assert grid.chosen_setting([], cell, "CoAtNet", names) == names[0]
 
     def tuned(per_class: int, name: str, accuracy: float) -> dict[str, Any]:
         job = made_job(kind="tune", data=cell.data, per_class=per_class, model="CoAtNet", setting=name)
         return made_row(job, accuracy)
 
     rows = [tuned(10, names[0], 0.9), tuned(10, names[1], 0.1), tuned(100, names[0], 0.5), tuned(100, names[2], 0.6)]
-    assert low_data_grid.chosen_setting(rows, cell, "CoAtNet", names) == names[2]
-    assert low_data_grid.chosen_setting(rows, low_data_grid.Cell(cell.data, 10), "CoAtNet", names) == names[0]
-    assert low_data_grid.chosen_setting(rows, low_data_grid.Cell("MiraBest", 25), "CoAtNet", names) == names[0]
-    lines = low_data_report.tune_table(rows).splitlines()
+    assert grid.chosen_setting(rows, cell, "CoAtNet", names) == names[2]
+    assert grid.chosen_setting(rows, grid.Cell(cell.data, 10), "CoAtNet", names) == names[0]
+    assert grid.chosen_setting(rows, grid.Cell("MiraBest", 25), "CoAtNet", names) == names[0]
+    lines = tables.tune_table(rows).splitlines()
     assert [line.split(" | ")[3] for line in lines if line.endswith("chosen |")] == [names[2], names[0]]
-    assert low_data_report.table(rows) == ""  # tuning is no result
+    assert tables.table(rows) == ""  # tuning is no result
 
 
 def test_plots_are_drawn(tmp_path: Path) -> None:
     rows = made_rows() + [made_row(made_job(per_class=None, seed=seed), 0.9) for seed in range(3)]
-    made = low_data_report.plots(rows, tmp_path)
+    made = pictures.plots(rows, tmp_path)
     assert [path.name for path in made] == [
         f"low-data-{name}-5-minutes-on-P.png" for name in ("scores", "images-a-class", "cost")
     ]
-    arms = list(low_data_studies.STUDIES["layouts"].arms.values())[:3]
+    arms = list(studies.STUDIES["layouts"].arms.values())[:3]
     rows = [made_row(made_job(words=words, minutes=None, flops=4e12, seed=s), 0.5) for words in arms for s in range(3)]
-    made += low_data_report.plots(rows, tmp_path)
+    made += pictures.plots(rows, tmp_path)
     assert made[-1].name == "low-data-layouts-4e12-FLOPs.png"
-    assert low_data_report.plots(rows[:6], tmp_path) == []  # two arms are a pair and no study
-    arms = list(low_data_studies.STUDIES["scale"].arms.values())
+    assert pictures.plots(rows[:6], tmp_path) == []  # two arms are a pair and no study
+    arms = list(studies.STUDIES["scale"].arms.values())
     rows = [made_row(made_job(words=words, minutes=None, flops=4e12), 0.5) for words in arms]
     peer = made_row(made_job(model="ResNet-18", setting="AdamW 1e-3", minutes=None, flops=4e12), 0.4, macs=1_000_000)
-    made += [path for path in low_data_report.plots([*rows, peer], tmp_path) if "scale" in path.name]
+    made += [path for path in pictures.plots([*rows, peer], tmp_path) if "scale" in path.name]
     assert made[-1].name == "low-data-scale-4e12-FLOPs.png"
     assert all(path.stat().st_size > 10_000 for path in made)
 
@@ -451,10 +443,10 @@ def test_one_command_runs_resumes_and_shows(
     words += ["--rows", rows, "--symmetry-images", 4, "--device", "cpu"]
     words += ["--words", "speed=plain  precision=no"]  # no kernels to build in the cache of the tests
     command(monkeypatch, *words)
-    (row,) = low_data_grid.read_rows(rows)
+    (row,) = rows_module.read_rows(rows)
     assert "**MiraBest, 25 a class**, 2 epochs a run, 224 test images" in capsys.readouterr().out
     command(monkeypatch, *words)
-    assert low_data_grid.read_rows(rows) == [row]
+    assert rows_module.read_rows(rows) == [row]
     assert row["words"] == "speed=plain precision=no"
     assert row["images"] == {"train": 50, "test": 224}
     assert (row["members"], row["views"], row["threads"], row["epochs_done"]) == (1, 8, 1, 2)
@@ -468,7 +460,7 @@ def test_one_command_runs_resumes_and_shows(
 
 def test_a_flop_budget_is_kept_and_tuning_sees_training_images_alone(data: Path) -> None:
     job = made_job(kind="tune", model="CoAtNet", setting="AdamW 2e-3", minutes=None, flops=1e10)
-    row = low_data.run(job, data, "cpu")
+    row = one_run.run(job, data, "cpu")
     assert row["images"] == {"train": 30, "test": 20}  # of the 50 to train on
     one_epoch = 6 * row["macs"] * 30
     assert abs(row["training_flops"] - 1e10) <= one_epoch / 2 + 1
@@ -479,20 +471,20 @@ def test_a_flop_budget_is_kept_and_tuning_sees_training_images_alone(data: Path)
 def test_an_ensemble_shares_the_length_and_stands_apart(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "speed=plain precision=no"
     job = made_job(minutes=None, epochs=3, members=2, words=words)
-    row = low_data.run(job, data, "cpu", 0)
-    single = low_data.run(dataclasses.replace(job, epochs=1, members=1), data, "cpu", 0)
-    assert low_data_grid.job_of(row) == job
+    row = one_run.run(job, data, "cpu", 0)
+    single = one_run.run(dataclasses.replace(job, epochs=1, members=1), data, "cpu", 0)
+    assert grid.job_of(row) == job
     assert row["images_seen"] == 100 == 2 * single["images_seen"]  # two members of one epoch of 50 images each
     assert (row["parameters"], row["macs"]) == (2 * single["parameters"], 2 * single["macs"])
     # Members are ordinary runs; the answers are the mean of their probabilities.
-    images = [low_data.open_source(source) for source in low_data.source_of(job, data)]
+    images = [one_run.open_source(source) for source in one_run.source_of(job, data)]
     members = [
-        peers.trained("astroformer", make_recipe(low_data.recipe_words(job, "cpu", k)), *images) for k in range(2)
+        training.trained("astroformer", make_recipe(one_run.recipe_words(job, "cpu", k)), *images) for k in range(2)
     ]
-    mean_NK = np.mean([low_data.predict_store(m.classifier, m.valid) for m in members], axis=0)
-    expected = low_data.scores_of(members[0].valid.labels, mean_NK)
+    mean_NK = np.mean([one_run.predict_store(m.classifier, m.valid) for m in members], axis=0)
+    expected = one_run.scores_of(members[0].valid.labels, mean_NK)
     assert {name: row[name] for name in expected} == pytest.approx(expected, abs=2e-5)
-    text = low_data_report.table([row, {**row, "members": 1}])
+    text = tables.table([row, {**row, "members": 1}])
     assert "| astroformer (speed=plain precision=no; ensemble of 2) |" in text
     assert "| astroformer (speed=plain precision=no) |" in text
     with pytest.raises(SystemExit, match="--members 5 can't be"):
@@ -502,24 +494,24 @@ def test_an_ensemble_shares_the_length_and_stands_apart(data: Path, monkeypatch:
 def test_a_distilled_network_learns_the_answers_and_is_asked(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "speed=plain precision=no"
     job = made_job(minutes=None, epochs=3, members=2, distilled=True, words=words)
-    row = low_data.run(job, data, "cpu", 0)
-    single = low_data.run(dataclasses.replace(job, epochs=1, members=1, distilled=False), data, "cpu", 0)
-    assert low_data_grid.job_of(row) == job
-    assert low_data_grid.job_of({k: v for k, v in single.items() if k != "distilled"}).distilled is False
+    row = one_run.run(job, data, "cpu", 0)
+    single = one_run.run(dataclasses.replace(job, epochs=1, members=1, distilled=False), data, "cpu", 0)
+    assert grid.job_of(row) == job
+    assert grid.job_of({k: v for k, v in single.items() if k != "distilled"}).distilled is False
     assert row["images_seen"] == 150 == 3 * single["images_seen"]
     assert row["training_flops"] == 3 * single["training_flops"]
     assert (row["parameters"], row["macs"]) == (single["parameters"], single["macs"])
     assert row["recipe"]["label_smoothing"] == 0.1  # of the members
-    images = [low_data.open_source(source) for source in low_data.source_of(job, data)]
+    images = [one_run.open_source(source) for source in one_run.source_of(job, data)]
     members = [
-        peers.trained("astroformer", make_recipe(low_data.recipe_words(job, "cpu", k)), *images) for k in range(3)
+        training.trained("astroformer", make_recipe(one_run.recipe_words(job, "cpu", k)), *images) for k in range(3)
     ]
-    teacher = low_data.Classifier.ensemble([m.classifier for m in members[:2]])
-    student_words = {**low_data.recipe_words(job, "cpu", 2), "label_smoothing": 0.0}
-    student = peers.trained("astroformer", make_recipe(student_words), *images, teacher=teacher)
-    expected = low_data.scores_of(student.valid.labels, low_data.predict_store(student.classifier, student.valid))
+    teacher = one_run.Classifier.ensemble([m.classifier for m in members[:2]])
+    student_words = {**one_run.recipe_words(job, "cpu", 2), "label_smoothing": 0.0}
+    student = training.trained("astroformer", make_recipe(student_words), *images, teacher=teacher)
+    expected = one_run.scores_of(student.valid.labels, one_run.predict_store(student.classifier, student.valid))
     assert {name: row[name] for name in expected} == pytest.approx(expected, abs=2e-5)
-    text = low_data_report.table([row, {**row, "members": 1}, {**row, "distilled": False}])
+    text = tables.table([row, {**row, "members": 1}, {**row, "distilled": False}])
     assert "| astroformer (speed=plain precision=no; distilled from ensemble of 2) |" in text
     assert "| astroformer (speed=plain precision=no; distilled from one network) |" in text
     assert "| astroformer (speed=plain precision=no; ensemble of 2) |" in text
@@ -543,11 +535,11 @@ def test_a_plan_is_the_runs_of_its_lines_in_one(
     assert told == [("develop", "learning_rate=1e-3", 1, None, 0), ("run", "", 2, None, 0), ("run", "", 2, None, 1)]
     words = ["--rows", rows, "--symmetry-images", 0, "--device", "cpu", "--together", 2]
     command(monkeypatch, data, "--plan", plan, *words)
-    assert {low_data_grid.job_of(row) for row in low_data_grid.read_rows(rows)} == set(made)
-    assert {row["threads"] for row in low_data_grid.read_rows(rows)} == {1}
+    assert {grid.job_of(row) for row in rows_module.read_rows(rows)} == set(made)
+    assert {row["threads"] for row in rows_module.read_rows(rows)} == {1}
     by_clock = ("--minutes", 0.01, "--seeds", 1, "--sets", "MiraBest, 25 a class", "--models", "astroformer")
     command(monkeypatch, data, *by_clock, "--threads", 2, *words)
-    last = low_data_grid.read_rows(rows)[-1]
+    last = rows_module.read_rows(rows)[-1]
     assert last["threads"] == 2
     assert last["processor"].endswith(", 2 threads")
     plan.write_text("--epochs 1\n--epoch 1 --modles astroformer\n")
@@ -585,7 +577,7 @@ def test_a_worker_stays_and_runs_one_job_after_the_other(data: Path, monkeypatch
         start(dataclasses.replace(job, words=words), data, "cpu", 0)
         for words in (job.words, f"{job.words} learning_rate=1e-5", job.words)
     )
-    assert low_data_grid.job_of(first) == job
+    assert grid.job_of(first) == job
     assert first["nll"] == again["nll"] != with_other_words["nll"]  # nothing stays of the run before
     with pytest.raises(RuntimeError, match=r"MiraBest, 25 a class.*WRN-16-2 .*none"):
         start(dataclasses.replace(job, model="WRN-16-2", setting="none"), data, "cpu", 0)

@@ -42,7 +42,7 @@ def run(script: str, *words: object) -> str:
 def scripts(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     """The modules `speed` and `turns`, imported as the scripts import each other."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("speed"), importlib.import_module("turns")
+    return importlib.import_module("speed"), importlib.import_module("common.turns")
 
 
 def compared(speed: Any, pace: list[float]) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def test_a_row_is_kept_as_it_comes_and_not_measured_again(
 
 def test_sides_answer_in_turn_and_one_that_fails_says_why(scripts: tuple[Any, Any], tmp_path: Path) -> None:
     _, turns = scripts
-    code = "import sys; sys.path.insert(0, {!r}); import turns; log = open({!r}, 'a')\n"
+    code = "import sys; sys.path.insert(0, {!r}); from common import turns; log = open({!r}, 'a')\n"
     code += "def measure():\n    log.write({!r}); log.flush(); return {{'seconds': 1.0}}\nturns.serve(measure)"
     log = tmp_path / "log"
     sides = {name: [sys.executable, "-c", code.format(str(BENCHMARKS), str(log), name)] for name in "ab"}

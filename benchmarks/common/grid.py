@@ -5,20 +5,16 @@ What each part of a row means is told there.
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from peers import OURS
+from common.peers import OURS
+from common.rows import Row
 
 TIER_1 = (OURS, "ResNet-18", "WRN-16-2", "CCT-4/3x2", "CoAtNet")
 TIER_2 = (*TIER_1, "ConvNeXt-atto", "EfficientNetV2-b0", "MaxViT", "ViT-tiny", "WRN-16-8", "CCT-7/3x1")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -182,36 +178,6 @@ def grid(tier: int, cells: list[Cell], models: list[str], seeds: int) -> list[tu
 
     every = [(cell, model, seed) for seed in range(seeds) for cell in cells for model in models]
     return sorted(every, key=lambda one: part(one[0], one[1]))  # stable
-
-
-# Rows ----------------------------------------------------------------------------------------------------------------
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a file. A last line that a crash cut short is dropped from the file, and that is said.
-
-    Raises:
-        ValueError: another line is no row.
-    """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    lines = text.splitlines(keepends=True)
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines) and not line.endswith("\n"):
-                path.write_text("".join(lines[:-1]), encoding="utf-8")
-                print(f"{path}: the last line was cut short; it is removed, and its run is due again", file=sys.stderr)
-                break
-            raise ValueError(f"line {number} of {path} is no row ({error}); mend it or take it out.") from None
-    return found
-
-
-def append_row(path: Path, row: Row) -> None:
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(("\n" if text and not text.endswith("\n") else "") + json.dumps(row) + "\n")
 
 
 def chosen_setting(rows: list[Row], cell: Cell, model: str, names: list[str]) -> str:

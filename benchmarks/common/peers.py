@@ -1,9 +1,9 @@
-"""The networks that ours is compared with, the settings that each is offered, and how any of them is trained once.
+"""The networks that ours is compared with, and the settings that each is offered.
 
-Every network trains in the same `Loop`, from the same decoded store, with the same augmentation, schedule and averaged
-weights. What differs is in `PEERS`, one entry a network: how it is built, and two or three settings after its authors
-or after those who tuned it for few images, with the source of each. `low_data.py --tune` tries them on images dealt
-from the training images.
+Every network trains in the same loop (`common/training.py`), from the same decoded store, with the same augmentation,
+schedule and averaged weights. What differs is in `PEERS`, one entry a network: how it is built, and two or three
+settings after its authors or after those who tuned it for few images, with the source of each. `low_data.py --tune`
+tries them on images dealt from the training images.
 
 Peers that take any size (`any_size`) begin on images of 3/4 of each side as ours does (`progressive`), where these keep
 32 px: ResNet-18, WRN, ConvNeXt, EfficientNetV2. CCT, CoAtNet, MaxViT and ViT are built for one size and see it from
@@ -11,156 +11,34 @@ the start. On a CPU all peers run as torch has them, in float32, which is their 
 all networks are recorded as CUDA graphs. A run of so many epochs or FLOPs is the same wherever it runs: what the rules
 would decide for a CPU, in float32.
 
-Legend: B batch, C channels, H height, W width, N tokens, D channels of a token, K classes.
+Legend: C channels, H height, W width, K classes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections import Counter
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where it is run as a script
+
 import timm
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from timm.models.maxxvit import MaxxVit, MaxxVitCfg, MaxxVitConvCfg, MaxxVitTransformerCfg
-from timm.models.vision_transformer import Block
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from astroformer.cache import default_cache
-from astroformer.classifier import Classifier
-from astroformer.images import ImageStore, LabelledImages, measure_statistics
 from astroformer.network import VARIANTS, count_parameters, create_network
-from astroformer.progress import Reporter
-from astroformer.system import describe_system, pick_device, versions
-from astroformer.training.loop import Loop
 from astroformer.training.recipe import Recipe
-from astroformer.training.rules import decide
-from astroformer.training.steps.graphed import why_not_graphed
-from astroformer.training.train import preprocessing_of
 from astroformer.weights import maxxvit_reference
+from common.peer_networks import SMALL_IMAGE, CompactTransformer, WideResNet
 
 PLAIN = {"speed": "plain", "precision": "no"}  # torch's own steps are fastest in float32 on a CPU
 OURS = "astroformer"
-_SMALL_IMAGE = 64  # px a side; networks made for 224 px get a finer stem below it
-
-
-# Networks that timm does not have ------------------------------------------------------------------------------------
-
-
-class WideBasic(nn.Module):
-    """Two 3 × 3 convolutions, each after BN and ReLU; where the map changes, a 1 × 1 convolution on the shortcut."""
-
-    def __init__(self, in_width: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.norm1 = nn.BatchNorm2d(in_width)
-        self.conv1 = nn.Conv2d(in_width, width, 3, stride, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        changes = in_width != width or stride != 1
-        self.shortcut = nn.Conv2d(in_width, width, 1, stride, bias=False) if changes else None
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        active_BCHW = torch.relu(self.norm1(x_BCHW))
-        made_BCHW = self.conv2(torch.relu(self.norm2(self.conv1(active_BCHW))))
-        return made_BCHW + (x_BCHW if self.shortcut is None else self.shortcut(active_BCHW))
-
-
-class WideResNet(nn.Sequential):
-    """WRN-depth-width (Zagoruyko & Komodakis, "Wide residual networks", arXiv 1605.07146, table 1), without dropout.
-
-    Made for 32 px, where the three groups have maps of 32, 16 and 8 px a side. From 64 px on the stem has stride 2, so
-    that they are the same.
-
-    Args:
-        depth: 6 n + 4 convolutions.
-        width: factor on the 16, 32 and 64 channels of the groups.
-        size: (H, W) of the images in px; other sizes are taken too.
-    """
-
-    def __init__(self, depth: int, width: int, *, in_chans: int, num_classes: int, size: tuple[int, int]) -> None:
-        blocks, left = divmod(depth - 4, 6)
-        if left or blocks < 1:
-            raise ValueError(f"depth is {depth}; 6 n + 4 is needed, such as 16 or 28.")
-        stride = 1 if min(size) < _SMALL_IMAGE else 2
-        layers: list[nn.Module] = [nn.Conv2d(in_chans, 16, 3, stride, padding=1, bias=False)]
-        channels = 16
-        for group, stride in enumerate((1, 2, 2)):
-            for block in range(blocks):
-                layers.append(WideBasic(channels, 16 * 2**group * width, stride if block == 0 else 1))
-                channels = 16 * 2**group * width
-        head = [nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        super().__init__(*layers, *head, nn.Linear(channels, num_classes))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(self[-1].bias)
-
-
-class CompactTransformer(nn.Module):
-    """CCT-depth/3×n (Hassani et al., "Escaping the big data paradigm with compact transformers", arXiv 2104.05704).
-
-    n times a 3 × 3 convolution, ReLU and a max pool of stride 2 make tokens, pre-norm Transformer blocks (timm's) mix
-    them, and "sequence pooling" averages them with weights of their own (eq. 3 of the paper) before the last layer.
-    Dropout of attention 0.1 and learnt positions as in the paper.
-
-    Args:
-        depth, width, heads, mlp_ratio: of the blocks; CCT-7 is 7, 256, 4, 2, CCT-4 is 4, 128, 2, 1.
-        convolutions: n.
-        size: (H, W) of the images in px, the only one that is taken.
-    """
-
-    def __init__(
-        self,
-        depth: int,
-        width: int,
-        heads: int,
-        mlp_ratio: float,
-        convolutions: int,
-        *,
-        in_chans: int,
-        num_classes: int,
-        size: tuple[int, int],
-        stochastic_depth: float = 0.1,
-    ) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        channels = in_chans
-        for i in range(convolutions):
-            out = width if i == convolutions - 1 else 64
-            layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)]
-            nn.init.kaiming_normal_(layers[-3].weight)
-            channels = out
-        self.tokenizer = nn.Sequential(*layers)
-        height, breadth = (-(-side // 2**convolutions) for side in size)
-        self.positions_1ND = nn.Parameter(torch.empty(1, height * breadth, width))
-        rates = torch.linspace(0, stochastic_depth, depth).tolist()
-        self.blocks = nn.Sequential(*(Block(width, heads, mlp_ratio, attn_drop=0.1, drop_path=rate) for rate in rates))
-        self.norm = nn.LayerNorm(width)
-        self.pool = nn.Linear(width, 1)
-        self.head = nn.Linear(width, num_classes)
-        nn.init.trunc_normal_(self.positions_1ND, std=0.2)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    def no_weight_decay(self) -> set[str]:
-        return {"positions_1ND"}
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        tokens_BND = self.tokenizer(x_BCHW).flatten(2).transpose(1, 2)
-        tokens_BND = self.norm(self.blocks(tokens_BND + self.positions_1ND))
-        weights_B1N = self.pool(tokens_BND).softmax(1).transpose(1, 2)
-        return self.head((weights_B1N @ tokens_BND).squeeze(1))
 
 
 # Peers and their settings --------------------------------------------------------------------------------------------
@@ -177,7 +55,7 @@ class Shape:
 
     @property
     def small(self) -> bool:
-        return min(self.size) < _SMALL_IMAGE
+        return min(self.size) < SMALL_IMAGE
 
     def words(self) -> dict[str, Any]:
         return {"in_chans": self.channels, "num_classes": self.classes}
@@ -455,123 +333,6 @@ def macs(module: nn.Module, channels: int, size: tuple[int, int]) -> int:
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module(torch.zeros(1, channels, *size, device=example.device, dtype=example.dtype))
     return counter.get_total_flops() // 2
-
-
-# Training ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Trained:
-    """What a run made, and what it says of itself."""
-
-    classifier: Classifier
-    valid: ImageStore
-    recipe: Recipe  # decided
-    row: dict[str, Any]
-
-
-def trained(
-    model: str,
-    recipe: Recipe,
-    train_images: LabelledImages,
-    valid_images: LabelledImages,
-    *,
-    flops: float | None = None,
-    teacher: Classifier | None = None,
-) -> Trained:
-    """Trains once, from the store that all networks share.
-
-    A training FLOP count is 3 times that of the forward pass (the backward pass makes two products for each one), with
-    2 FLOPs a multiply-accumulate, over all images seen, each at the size it was seen at.
-
-    Args:
-        model: a name that `network` knows.
-        recipe: what it leaves open is decided from the training images.
-        train_images, valid_images: of the same classes; the second choose nothing.
-        flops: length of the run, in training FLOPs; the recipe's own length is then not used.
-        teacher: of the same images, whose answers are learned in place of labels.
-    """
-    with Reporter() as reporter:
-        if flops is not None:
-            recipe = recipe.model_copy(update={"epochs": 1, "minutes": None})
-        recipe = decided(recipe, train_images)
-        preprocessing = preprocessing_of(recipe)
-        train = ImageStore.build(train_images, preprocessing, cache=default_cache())
-        valid = ImageStore.build(valid_images, preprocessing, cache=default_cache())
-        mean, std = measure_statistics(train.base, train.rows)
-        preprocessing = dataclasses.replace(preprocessing, mean=mean, std=std)
-        size, channels = preprocessing.image_size, preprocessing.channels
-        torch.manual_seed(recipe.seed)
-        module = network(model, recipe, len(train.classes), size)
-        seen: Counter[tuple[int, int]] = Counter()  # images by their size
-        row: dict[str, Any] = {"parameters": count_parameters(module), "macs": macs(module, channels, size)}
-        reporter.say(f"{model}, seed {recipe.seed}")
-        # The row before may have had another precision.
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
-        on_cpu = pick_device(recipe.device) == "cpu"
-        accelerator = Accelerator(cpu=on_cpu, mixed_precision=recipe.precision)
-        # A single evaluation comes after the last step, on the clock, and nobody asks for it: an image will do.
-        watched = valid.subset(np.arange(1)) if recipe.evaluations == 1 else valid
-        given: Any = {"accelerator": accelerator, "reporter": reporter, "teacher": teacher}
-        loop = Loop(module, train, watched, preprocessing, recipe, **given)
-        if flops is not None:
-            recipe = loop.recipe = recipe.model_copy(update={"epochs": _epochs(loop, flops, module)})
-        make_batch = loop._batch_of_step  # a recorded step calls no hooks of the network
-
-        def counted(keys: np.ndarray, labels_N: Tensor) -> tuple[Tensor, Tensor]:
-            x_BCHW, y_BK = make_batch(keys, labels_N)
-            seen[tuple(x_BCHW.shape[2:])] += len(x_BCHW)
-            return x_BCHW, y_BK
-
-        loop._batch_of_step = counted
-        began = time.process_time()
-        fit = loop.fit()
-        cpu_seconds = time.process_time() - began
-        row["training_flops"] = sum(6 * macs(module, channels, s) * n for s, n in seen.items())
-    row |= {
-        "epochs": fit.state.epoch,
-        "images_seen": fit.state.images,
-        "minutes_taken": round(fit.state.elapsed / 60, 4),
-        # Of one core. Below the number of threads others took the cores.
-        "cpu_share": round(cpu_seconds / max(fit.state.elapsed, 1e-9), 3),
-        "image_size": list(size),
-        "crop": preprocessing.crop,
-        "threads": torch.get_num_threads(),
-        "processor": processor(recipe.device),
-        "versions": versions(),
-        "finished": time.strftime("%Y-%m-%d %H:%M"),
-    }
-    return Trained(Classifier(fit.network, preprocessing, train.classes), valid, recipe, row)
-
-
-def decided(recipe: Recipe, images: LabelledImages) -> Recipe:
-    """The recipe with what it leaves open. Of a run by the clock as the machine has it, of others as on a CPU."""
-    if recipe.minutes is not None or pick_device(recipe.device) == "cpu":
-        return decide(recipe, images)[0]
-    precision = "no" if recipe.precision == "auto" else recipe.precision
-    alike = {"device": "cpu", "speed": "plain", "precision": precision}
-    made, _ = decide(recipe.model_copy(update=alike), images)
-    speed = "graph" if why_not_graphed(made, "cuda") is None else "plain"
-    return made.model_copy(update={"device": "cuda", "speed": speed})
-
-
-def processor(device: str) -> str:
-    """What runs on `device` compute with: the GPU, or the CPU with the instructions that decide how fast it is."""
-    if pick_device(device) != "cpu":
-        return torch.cuda.get_device_name()
-    system = describe_system()
-    return ", ".join([system["processor"], *system["instructions"]])
-
-
-def _epochs(loop: Loop, flops: float, module: nn.Module) -> int:
-    """How many epochs take so many training FLOPs: to the nearest one, at least one."""
-    full, channels = loop.preprocessing.image_size, loop.preprocessing.channels
-    small, share = loop.small_augmenter, loop.recipe.progressive
-    each = macs(module, channels, full)
-    if small is not None and share > 0:
-        each = (1 - share) * each + share * macs(module, channels, small.size)
-    return max(1, round(flops / (6 * each * len(loop.train))))
 
 
 def _sizes() -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from peers import OURS
+from common.peers import OURS
 
 
 @dataclass(frozen=True)

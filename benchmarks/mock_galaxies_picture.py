@@ -1,0 +1,33 @@
+"""Draws docs/images/mock-galaxies.png, a galaxy or two of each class: `python benchmarks/mock_galaxies_picture.py`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from astroformer.images.sets.mock_galaxies import CLASSES, render
+
+ROWS = 2
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    figure = Figure(figsize=(11, 2.75), layout="constrained", facecolor="white")
+    axes = figure.subplots(ROWS, len(CLASSES))
+    for row in range(ROWS):
+        for column, image in enumerate(render(np.arange(len(CLASSES)), 96, seed=3, first=10 * row)):
+            axes[row, column].imshow(image)
+            axes[row, column].set_axis_off()
+            if row == 0:
+                words = CLASSES[column].replace("_", " ").split()
+                half = (len(words) + 1) // 2
+                name = " ".join(words[:half]) + "\n" + " ".join(words[half:])
+                axes[row, column].set_title(name, fontsize=8.5, color="#333333")
+    figure.savefig(Path(__file__).parents[1] / "docs" / "images" / "mock-galaxies.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
