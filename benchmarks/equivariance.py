@@ -29,6 +29,7 @@ import numpy as np
 
 import astroformer
 from astroformer.images import open_source
+from astroformer.model_folder import ModelFolder
 from common.first_defaults import FIRST_WORDS
 from common.rows import RESULTS
 from common.statistics import T_95
@@ -100,7 +101,8 @@ def run(name: str, arm: str, seed: int, data: Path, out: Path) -> dict[str, Any]
         _astroformer("symmetry", str(folder), "--data", valid, "--images", "100000", "--rotations", "1",
                      "--out", str(folder / "symmetry"))  # fmt: skip
     report = json.loads(next((folder / "symmetry").glob("*.json")).read_text(encoding="utf-8"))
-    config = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
+    config = ModelFolder(folder / "model").config()
+    scores = config.record.metrics
     found = {
         "accuracy": report["accuracy"]["plain"]["value"],
         "shifted": report["accuracy"]["shifted"]["value"],
@@ -109,10 +111,10 @@ def run(name: str, arm: str, seed: int, data: Path, out: Path) -> dict[str, Any]
         "s_cons": report["s_cons"]["value"],
         "logit_change": report["changes"]["circular shifts"]["relative"],
     }
-    for score in ("balanced_accuracy", "nll") if "metrics" in config else ():  # of a framed model they are not known
-        found[score] = config["metrics"][score]["value"]
+    for score in ("balanced_accuracy", "nll") if scores else ():  # of a framed model they are not known
+        found[score] = scores.intervals[score].value
     row = {"study": name, "arm": arm, "seed": seed, "epochs": study.epochs, "images": report["n"]}
-    return {**row, **{k: round(v, 9) for k, v in found.items()}, "seconds": seconds, "versions": config["versions"]}
+    return {**row, **{k: round(v, 9) for k, v in found.items()}, "seconds": seconds, "versions": dict(config.versions)}
 
 
 def _astroformer(*words: str) -> None:

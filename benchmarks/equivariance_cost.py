@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from astroformer.allocator import keep_freed_memory
-from astroformer.fast_inference import FastInference
-from astroformer.network import create_network
+from astroformer.fast_inference import fast_pass
+from astroformer.network import create_answers
 from astroformer.system import matrix_rates
 from astroformer.training.steps.fused import fuse
 from common.rows import RESULTS
@@ -45,7 +45,7 @@ NETWORKS: dict[str, dict[str, str]] = {
 def measured(kind: str, variant: str, size: int, batch: int, settings: dict[str, str]) -> Callable[[], Any]:
     """One pass of a network over a batch, ready to be timed."""
     torch.manual_seed(0)
-    network = create_network(variant, img_size=size, **settings)
+    network = create_answers(variant, img_size=size, **settings)
     x = torch.randn(batch, 3, size, size)
     if kind.startswith("step"):
         network.train()
@@ -58,7 +58,7 @@ def measured(kind: str, variant: str, size: int, batch: int, settings: dict[str,
 
         return step
     network.eval()
-    ask: Callable[[torch.Tensor], Any] = FastInference(network) if kind == "fast inference" else network
+    ask: Callable[[torch.Tensor], Any] = fast_pass(network) if kind == "fast inference" else network
     if kind == "compiled inference":
         torch._dynamo.reset()
         ask = torch.compile(network)

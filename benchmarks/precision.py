@@ -23,6 +23,7 @@ from threading import Lock
 
 import numpy as np
 
+from astroformer.model_folder import ModelFolder
 from common.first_defaults import FIRST_WORDS
 from common.rows import RESULTS
 from common.statistics import T_95
@@ -49,10 +50,11 @@ def run(arm: str, seed: int, data: Path, epochs: int) -> dict[str, object]:
         command += ["--epochs", str(epochs), "--seed", str(seed), "--quiet", "--out", f"{folder}/run"]
         command += [*FIRST_WORDS, *ARMS[arm]]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        config = json.loads(Path(folder, "run", "model", "config.json").read_text(encoding="utf-8"))
-    scores = {name: round(config["metrics"][name]["value"], 5) for name in SCORES}
+        config = ModelFolder(Path(folder, "run", "model")).config()
+    assert config.record.metrics is not None
+    scores = {name: round(config.record.metrics.intervals[name].value, 5) for name in SCORES}
     seconds = round(time.perf_counter() - began)
-    return {"arm": arm, "seed": seed, "epochs": epochs, **scores, "seconds": seconds, "versions": config["versions"]}
+    return {"arm": arm, "seed": seed, "epochs": epochs, **scores, "seconds": seconds, "versions": dict(config.versions)}
 
 
 def table(epochs: int) -> str:

@@ -172,6 +172,7 @@ def predict(plan: Plan, ceilings: dict[int, dict[str, float]], variant: str, siz
 
     from astroformer.classifier import Classifier
     from astroformer.images import Preprocessing
+    from astroformer.model_folder import ModelRecord
     from astroformer.network import create_network
     from astroformer.weights import to_maxxvit
 
@@ -187,7 +188,7 @@ def predict(plan: Plan, ceilings: dict[int, dict[str, float]], variant: str, siz
         torch.save(to_maxxvit(network.state_dict(), network.config), folder / "weights.pt")
         classes = tuple(f"class {k}" for k in range(plan.classes))
         preprocessing = Preprocessing((size, size), 3, crop=0.875, mean=(0.5,) * 3, std=(0.25,) * 3)
-        Classifier(network, preprocessing, classes, {"name": variant}).save(folder / "model")
+        Classifier(network, preprocessing, classes, ModelRecord(name=variant)).save(folder / "model")
         numbers = iter(range(10**6))
 
         def ours() -> list[str]:

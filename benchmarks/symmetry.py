@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ from astroformer.cache import default_cache
 from astroformer.evaluation.subjects import Inputs, Subject, read_inputs
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
 from astroformer.images import ImageStore, open_source
-from astroformer.network.framing import FRAME_IMAGES, Canonicalize, Frame
+from astroformer.network import Answers, AnswersConfig
+from astroformer.network.framing import FRAME_IMAGES, Canonicalize
 from astroformer.network.phases import phase_score
 from astroformer.training.recipe import NetworkSettings, Recipe
 from common.first_defaults import FIRST_DEFAULTS
@@ -72,14 +72,11 @@ def asked(network: nn.Module, way: str, images_NCHW: torch.Tensor) -> nn.Module:
     """The network, or another one around the same weights, which learns from images where their frame begins."""
     if way == "Canonicalize":
         return Canonicalize(network, images_NCHW)
-    network = copy.deepcopy(network)
-    if way.startswith("frame"):
-        network.frame = Frame()
-        network.frame.fit(images_NCHW)
-        network.config = dataclasses.replace(network.config, equivariance="frame")
-    if way.endswith("shift+d4"):
-        network.config = dataclasses.replace(network.config, symmetry="shift+d4")
-    return network
+    symmetry = "shift+d4" if way.endswith("shift+d4") else "shift"
+    asked = Answers.around(copy.deepcopy(network), AnswersConfig(frame=way.startswith("frame"), symmetry=symmetry))
+    if isinstance(asked, Answers) and asked.frame is not None:
+        asked.frame.fit(images_NCHW)
+    return asked
 
 
 def trained_on(data: Path, model: str, recipe: Recipe) -> Trained:

@@ -11,7 +11,6 @@ batches. One row a run is written to `results/views.jsonl`.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -22,9 +21,10 @@ import torch
 import astroformer
 from astroformer.allocator import keep_freed_memory
 from astroformer.cache import default_cache
-from astroformer.fast_inference import FastInference
+from astroformer.fast_inference import fast_pass
 from astroformer.images import ImageStore, open_source
 from astroformer.metrics import evaluate
+from astroformer.network import Answers, AnswersConfig
 from astroformer.network.config import VIEWS
 from astroformer.system import versions
 from common.rows import RESULTS
@@ -38,10 +38,11 @@ def measure(run: Path, data: str) -> dict[str, object]:
     classifier = astroformer.load(run / "model")
     images = open_source(data, classes=classifier.classes)
     store = ImageStore.build(images, classifier.preprocessing, cache=default_cache())
-    passes = {0: FastInference(classifier.network)}
+    asked = classifier.network
+    network = asked.network if isinstance(asked, Answers) else asked
+    passes = {0: fast_pass(network)}
     for views in VIEWS:
-        classifier.network.config = dataclasses.replace(classifier.network.config, symmetry="shift+d4", views=views)
-        passes[views] = FastInference(classifier.network)
+        passes[views] = fast_pass(Answers(network, AnswersConfig(symmetry="shift+d4", views=views)))
     logits: dict[int, list[torch.Tensor]] = {views: [] for views in passes}
     seconds: dict[int, list[float]] = {views: [] for views in passes}
     for start in range(0, len(store), BATCH):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from astroformer.network import Astroformer, AstroformerConfig, Tie
+from astroformer.network import Answers, AnswersConfig, Astroformer, AstroformerConfig, Tie
 from astroformer.network.framing import Frame
 
 
-def lively(config: AstroformerConfig) -> Astroformer:
+def lively(config: AstroformerConfig, answers: AnswersConfig | None = None) -> Astroformer | Answers:
     """In eval mode, with statistics, norms, tables and frame that are not the neutral ones."""
     torch.manual_seed(0)
-    network = Astroformer(config).eval()
+    plain = Astroformer(config).eval()
+    network = Answers.around(plain, answers or AnswersConfig())
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.2)
@@ -23,5 +24,5 @@ def lively(config: AstroformerConfig) -> Astroformer:
         if "norm" in name or name.endswith("table"):
             nn.init.normal_(parameter, mean=float(name.endswith("norm.weight")), std=0.5)
     if config.group != "none":
-        Tie(network, config.group).even(network)
+        Tie(plain, config.group).even(plain)
     return network

@@ -10,12 +10,12 @@ import torch
 
 from astroformer import fast_inference
 from astroformer.errors import UserError
-from astroformer.fast_inference import FastInference
+from astroformer.fast_inference import FastInference, fast_pass
 from circular import made_circular
 from lively import lively
 
 sys.path.insert(0, str(Path(__file__).parent / "network"))
-from test_network_contract import CASES, config_of, fitting
+from test_network_contract import CASES, config_of, fitting, network_of
 
 SIZES = [(3, (64, 64)), (1, (40, 56)), (5, (97, 65))]
 
@@ -32,11 +32,11 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(("name", "setting"), CASES)
 def test_float32_equals_the_plain_network(name: str, setting: str, kernels: str) -> None:
     for channels, size in SIZES:
-        network = lively(config_of(name, setting, in_chans=channels, num_classes=7))
-        images = torch.randn(3, channels, *fitting(network.config, size))
+        network = network_of(name, setting, in_chans=channels, num_classes=7)
+        images = torch.randn(3, channels, *fitting(network, size))
         with torch.no_grad():
             expected = network(images)
-        got = FastInference(network)(images)
+        got = fast_pass(network)(images)
         torch.testing.assert_close(got, expected, rtol=0, atol=2e-5 * expected.abs().max().item())
 
 
@@ -44,11 +44,11 @@ def test_float32_equals_the_plain_network(name: str, setting: str, kernels: str)
 def test_circular_maps_too(name: str, setting: str, kernels: str) -> None:
     # torch wraps round once only, and the widest window, that of CBAM, reaches three pixels beyond the map.
     for size in [(96, 96), (128, 160)] if setting == "cbam" else [(32, 32), (64, 96)]:
-        network = made_circular(lively(config_of(name, setting)))
-        images = torch.randn(2, 3, *fitting(network.config, size))
+        network = made_circular(network_of(name, setting))
+        images = torch.randn(2, 3, *fitting(network, size))
         with torch.no_grad():
             expected = network(images)
-        got = FastInference(network)(images)
+        got = fast_pass(network)(images)
         torch.testing.assert_close(got, expected, rtol=0, atol=2e-5 * expected.abs().max().item())
 
 
@@ -73,13 +73,13 @@ def test_the_middle_of_a_block_shifts_with_its_map(
 
 @pytest.mark.parametrize(("name", "setting"), CASES)
 def test_bfloat16_is_as_near_as_autocast(name: str, setting: str, kernels: str) -> None:
-    network = lively(config_of(name, setting))
+    network = network_of(name, setting)
     images = torch.randn(8, 3, 64, 64)
     with torch.no_grad():
         exact = network(images)
         with torch.autocast("cpu", torch.bfloat16):
             rounded = network(images).float()
-    got = FastInference(network, torch.bfloat16)(images)
+    got = fast_pass(network, torch.bfloat16)(images)
     assert got.dtype == torch.float32
     assert not torch.equal(got, exact)
     assert (got - exact).square().mean().sqrt() < 1.5 * (rounded - exact).square().mean().sqrt()

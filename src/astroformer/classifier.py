@@ -9,9 +9,7 @@ Legend: N images, B batch, K classes, C channels, H height, W width.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,8 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from astroformer.allocator import keep_freed_memory
@@ -34,17 +30,15 @@ from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.reading import read_image
 from astroformer.images.sources import open_source
 from astroformer.metrics import Evaluation, evaluate
-from astroformer.network import Astroformer, AstroformerConfig, Ensemble, count_parameters
-from astroformer.network.config import GROUPS
+from astroformer.model_folder import KeptNetwork, ModelConfig, ModelFolder, ModelRecord
+from astroformer.network import Answers, Astroformer, Ensemble, count_parameters
+from astroformer.network.answers import answers_of
 from astroformer.network.framing import FRAME_IMAGES
-from astroformer.system import PRECISIONS, pick_device, pick_precision, usable_cores, versions
+from astroformer.system import PRECISIONS, pick_device, pick_precision, usable_cores
 
 _TASK = 16  # images that a thread decodes and classifies in one go on a CPU: enough to fill the matrix products
 _WORKERS = 8  # of more threads Python's lock would make some wait; on larger CPUs each computes with several
 _ANSWERED = 256  # images a forward pass where answers are targets: a GPU is given thousands at once
-# Of the model folder; raised when an older package could no longer read it rightly. A folder of one network is written
-# as format 1 still, that of an ensemble as 2.
-FORMAT = 2
 Array = NDArray[Any]
 Images = str | Path | Sequence[str | Path] | Array | LabelledImages
 
@@ -85,7 +79,7 @@ class Classifier:
         network: maps a normalised (B, C, H, W) batch to (B, K) logits.
         preprocessing: from an image of any size to one normalised network input.
         classes: the K class names, in the order of the logits.
-        info: what else the model folder says: model name, metrics, training data, versions.
+        info: what the model was made from and what it reached.
         precision: of the matrix products, "float32" or "bfloat16". The second is faster where the CPU or GPU has
             instructions for it, and moves probabilities in the third digit; `pick_precision` knows "auto" too.
     """
@@ -93,7 +87,7 @@ class Classifier:
     network: nn.Module
     preprocessing: Preprocessing
     classes: tuple[str, ...]
-    info: dict[str, Any] = field(default_factory=dict)
+    info: ModelRecord = field(default_factory=ModelRecord)
     precision: str = "float32"
     # The network as `fast_pass` has it, and the state of the weights and settings that it was made from.
     _fast: tuple[Any, Callable[[Tensor], Tensor]] | None = field(default=None, init=False, repr=False, compare=False)
@@ -139,7 +133,7 @@ class Classifier:
     def _asked(self) -> Callable[[Tensor], Tensor]:
         """What is asked for logits: the fast path of our own networks, made anew when their weights have changed."""
         self.network.eval()
-        if not isinstance(self.network, Astroformer | Ensemble):
+        if not isinstance(self.network, KeptNetwork):
             return self.network
         # Every change through torch raises a tensor's version, and every move gives it another address.
         tensors = (*self.network.parameters(), *self.network.buffers())
@@ -286,18 +280,16 @@ class Classifier:
         Raises:
             UserError: an image can't be read; or the network has an equivariance already, or is an ensemble.
         """
-        if not isinstance(self.network, Astroformer):
+        if not isinstance(self.network, Astroformer | Answers):
             raise UserError(f"a {type(self.network).__name__} can't be framed; a single Astroformer can.")
-        config = self.network.config
-        if config.equivariance not in ("none", "frame"):
-            raise UserError(f"the network has equivariance '{config.equivariance}' already; frame one that has none.")
+        plain = self.network.network if isinstance(self.network, Answers) else self.network
+        network = Answers(copy.deepcopy(plain), replace(answers_of(self.network), frame=True)).to(self.device)
         opened = _as_images(images)
         some = np.unique(np.linspace(0, len(opened) - 1, min(len(opened), FRAME_IMAGES)).astype(int))
         stored_BCHW = np.stack([self.preprocessing.apply(opened.read(int(i))) for i in some])
-        network = Astroformer(replace(config, equivariance="frame")).to(self.device)
-        network.load_state_dict({**network.state_dict(), **self.network.state_dict()})
+        assert network.frame is not None
         network.frame.fit(self.preprocessing.normalize(torch.from_numpy(stored_BCHW).to(self.device)))
-        info = _without_metrics(self.info)
+        info = self.info.without_metrics()
         return Classifier(network.eval(), self.preprocessing, self.classes, info, self.precision)
 
     # -- several as one ----------------------------------------------------------------------------------------------
@@ -314,7 +306,7 @@ class Classifier:
         """
         networks = []
         for k, member in enumerate(members):
-            if not isinstance(member.network, Astroformer):
+            if not isinstance(member.network, Astroformer | Answers):
                 raise UserError(f"the network of member {k} is no single Astroformer, which an ensemble is made of.")
             for what in ("classes", "preprocessing"):
                 if getattr(member, what) != getattr(members[0], what):
@@ -324,7 +316,7 @@ class Classifier:
                     )
             networks.append(member.network)
         network = Ensemble(networks)
-        info = {"name": members[0].info.get("name", "model"), "parameters": f"{count_parameters(network):,}"}
+        info = ModelRecord(name=members[0].info.name, parameters=count_parameters(network))
         return cls(network.eval(), members[0].preprocessing, members[0].classes, info, members[0].precision)
 
     # -- keeping -----------------------------------------------------------------------------------------------------
@@ -332,198 +324,83 @@ class Classifier:
     def save(self, folder: str | Path) -> Path:
         """Writes the model folder: `model.safetensors`, `config.json`, `README.md` (the model card).
 
-        The weights of an ensemble are one file, its members' names behind `members.0.` and so on.
+        Raises:
+            UserError: the network is none of ours.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not isinstance(self.network, Astroformer | Ensemble):
+        if not isinstance(self.network, KeptNetwork):
             raise UserError(f"a {type(self.network).__name__} can't be kept in a model folder; an Astroformer can.")
-        weights = folder / "model.safetensors"
-        unfinished = folder / "model.safetensors.part"
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}, unfinished)
-        os.replace(unfinished, weights)
-        members = {"members": len(self.network.members)} if isinstance(self.network, Ensemble) else {}
-        config = {
-            "format": 2 if members else 1,
-            "network": self.network.config.to_dict(),
-            **members,
-            "preprocessing": self.preprocessing.to_dict(),
-            "classes": list(self.classes),
-            "weights_sha256": _sha256(weights),
-            **self.info,
-            "versions": versions(),
-        }
-        unfinished = folder / "config.json.part"
-        unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, folder / "config.json")
-        (folder / "README.md").write_text(model_card(config), encoding="utf-8")
-        return folder
+        config = ModelConfig(
+            network=self.network.config,
+            answers=answers_of(self.network),
+            input=self.preprocessing,
+            classes=self.classes,
+            record=self.info,
+            members=len(self.network.members) if isinstance(self.network, Ensemble) else 1,
+        )
+        ModelFolder(folder).write(self.network, config)
+        return Path(folder)
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: str = "cpu", *, precision: str = "float32", symmetry: str | None = None
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        *,
+        precision: str = "float32",
+        symmetry: str | None = None,
+        say: Callable[[str], object] | None = None,
     ) -> Classifier:
         """Reads a model folder, or a run folder that holds one, and proves that it is whole.
 
-        `device` is "cpu", "cuda" or "auto" (CUDA when there is one); for `precision` see `pick_precision`.
-        `symmetry` is "shift" (of the image alone), "shift+mirror" or "shift+d4" (logits averaged over the image and its
-        mirror image, over turned and mirrored views, each at the cost of one); None: as the model says. The metrics of
-        a model are those of the symmetry that it was saved with: with another one they are not known, and `evaluate`
-        measures them.
+        Args:
+            folder: where it lies.
+            device: "cpu", "cuda" or "auto" (CUDA when there is one).
+            precision: see `pick_precision`.
+            symmetry: "shift" (answers about the image alone), "shift+mirror" or "shift+d4" (logits averaged over the
+                image and its mirror image, or over turned and mirrored views, each at the cost of one); None: as the
+                model says. The metrics of a model are those of the symmetry that it was saved with: with another one
+                they are not known, and `evaluate` measures them.
+            say: is given a sentence where the folder is of an old format, whose hashes do not cover all of it.
 
         Raises:
-            UserError: not a model folder, made by a newer version, damaged, or weights that do not fit the config.
+            UserError: this is no model folder, or it was made by a newer version, or it is damaged, or its weights do
+                not fit its config.
         """
-        folder, device = Path(folder), pick_device(device)
+        device = pick_device(device)
         precision = pick_precision(precision, device)
-        if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
-            folder = folder / "model"
-        if not folder.is_dir():
-            what = "is a file" if folder.exists() else "does not exist"
-            raise UserError(f"'{folder}' {what}; a model folder, or a run folder that holds one, is needed.")
-        weights = folder / "model.safetensors"
-        for file in (folder / "config.json", weights):
-            if not file.is_file():
-                raise UserError(f"'{folder}' is no model folder: it has no {file.name}. `astroformer train` makes one.")
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            written = int(config["format"])
-            if written > FORMAT:
-                made_by = config.get("versions", {}).get("astroformer", "a newer version")
-                raise UserError(
-                    f"model folder '{folder}' has format {written} (made by astroformer {made_by}), and this version "
-                    f"reads up to {FORMAT}; upgrade with `pip install -U astroformer`."
-                )
-            settings = config["network"] if symmetry is None else {**config["network"], "symmetry": symmetry}
-            network_config = AstroformerConfig.from_dict(settings)
-            members = config.get("members", 1)
-            if not isinstance(members, int) or members < 1:
-                raise ValueError(f"members is {members!r}")
-            preprocessing = Preprocessing.from_dict(config["preprocessing"])
-            classes = tuple(map(str, config["classes"]))
-            expected_hash = config["weights_sha256"]
-        except UserError:
-            raise
-        except KeyError as error:
-            raise UserError(
-                f"'{folder / 'config.json'}' is damaged: it lacks {error}; copy the folder again."
-            ) from None
-        except (TypeError, AttributeError, ValueError) as error:  # ValueError: no JSON, no UTF-8, no number
-            raise UserError(f"'{folder / 'config.json'}' is damaged ({error}); copy the folder again.") from None
-        try:
-            state = load_file(weights)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"weight file '{weights}' is damaged or truncated ({error}); copy it again.") from None
-        if members > 1:
-            # Before so many are made: a damaged number may be any.
-            held = {k.split(".")[1] for k in state if k.startswith("members.")}
-            if len(held) != members or held != set(map(str, range(members))):
-                raise UserError(
-                    f"in '{folder}' config.json names {members} members, and the weights hold {len(held)} "
-                    f"({', '.join(sorted(held)) or 'none'}). Copy the two files together."
-                )
-            network: Astroformer | Ensemble = Ensemble([Astroformer(network_config) for _ in range(members)])
-        else:
-            network = Astroformer(network_config)
-        own = network.state_dict()
-        wrong = [
-            k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape
-        ]
-        if wrong or len(classes) != network.config.num_classes:
-            what = f"{len(wrong)} tensors differ, e.g. '{min(wrong)}'" if wrong else f"{len(classes)} class names"
-            raise UserError(f"in '{folder}' config.json does not fit its weights: {what}. Copy the two files together.")
-        if _sha256(weights) != expected_hash:
-            raise UserError(f"weight file '{weights}' is not the one that config.json names (its SHA-256 differs).")
-        network.load_state_dict(state)
-        info = {k: v for k, v in config.items() if k not in _OWN_KEYS}
-        if settings.get("symmetry", "shift") != config["network"].get("symmetry", "shift"):
-            info = _without_metrics(info)
-        classifier = cls(network.eval(), preprocessing, classes, info, precision)
+        model = ModelFolder.find(folder)
+        config = model.config()
+        if symmetry is not None and symmetry != config.answers.symmetry:
+            answers, record = replace(config.answers, symmetry=symmetry), config.record.without_metrics()
+            config = replace(config, answers=answers, record=record)
+        classifier = cls(model.network(config), config.input, config.classes, config.record, precision)
+        caveat = model.caveat(config)
+        if say is not None and caveat is not None:
+            say(caveat)
         return classifier.to(device)
 
 
-_OWN_KEYS = ("format", "network", "members", "preprocessing", "classes", "weights_sha256", "versions")
-
-
-def _without_metrics(info: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a classifier that answers in another way than the one that was measured."""
-    return {name: value for name, value in info.items() if name not in ("metrics", "member_metrics")}
-
-
 def load(
-    folder: str | Path, device: str = "cpu", *, precision: str = "float32", symmetry: str | None = None
+    folder: str | Path,
+    device: str = "cpu",
+    *,
+    precision: str = "float32",
+    symmetry: str | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> Classifier:
-    """The classifier that a model folder holds; `astroformer.load(path)`. See `Classifier.load`."""
-    return Classifier.load(folder, device, precision=precision, symmetry=symmetry)
+    """The classifier that a model folder holds. Arguments and errors as for `Classifier.load`.
 
-
-def model_card(config: dict[str, Any]) -> str:
-    """The model folder's README in Markdown, with the front matter that model hubs read."""
-    network, pre = config["network"], config["preprocessing"]
-    metrics, members = config.get("metrics", {}), config.get("members", 1)
-    rows = "\n".join(
-        f"| {name} | {m['value']:.4f} | {m['low']:.4f} – {m['high']:.4f} |"
-        for name, m in metrics.items()
-        if isinstance(m, dict)
-    )
-    measured = (
-        f"Measured on {metrics['n']} validation images ({config.get('validation', 'hold-out')}):\n\n"
-        f"| metric | value | 95 % bootstrap interval |\n|---|---|---|\n{rows}\n"
-        if rows
-        else "Not evaluated.\n"
-    )
-    alone = config.get("member_metrics", {})
-    if rows and alone:
-        measured += (
-            "\nSingle members on the same images (mean ± standard deviation):\n\n| metric | a member |\n|---|---|\n"
-        )
-        measured += "".join(f"| {name} | {m['mean']:.4f} ± {m['sd']:.4f} |\n" for name, m in alone.items())
-    height, width = pre["image_size"]
-    layout = "-".join(network["layout"])
-    what = (
-        f"An Astroformer (arXiv 2304.05350), vertical layout {layout}, {config.get('parameters', '?')} parameters,"
-        if members == 1
-        else f"An ensemble of {members} Astroformers (arXiv 2304.05350), vertical layout {layout}, "
-        f"{config.get('parameters', '?')} parameters in all;\nits probabilities are the mean of theirs "
-        "(arXiv 1612.01474),"
-    )
-    return f"""---
-library_name: astroformer
-pipeline_tag: image-classification
-tags: [astroformer, image-classification, from-scratch]
----
-# {config.get("name", "Astroformer")}: {len(config["classes"])} classes
-
-{what}
-trained from scratch with astroformer {config["versions"]["astroformer"]}.
-
-- Input: {network["in_chans"]} channel(s), {height} × {width} px; the central {pre["crop"]:.0%} of the frame is used.
-- Classes: {", ".join(config["classes"])}.
-- Trained on: {config.get("training", "not recorded")}.
-- Unchanged by: {_invariance(AstroformerConfig.from_dict(network), (height, width))}.
-
-{measured}
-## Use
-```python
-import astroformer
-
-model = astroformer.load("path/of/this/folder")
-predictions = model.predict(["image.jpg"])
-print(predictions.names, predictions.confidence_N)
-```
-
-## Limits
-The probabilities speak of images drawn like the training set: same instrument, preprocessing and mix of classes.
-An image of anything else is still given one of the classes above.
-"""
-
-
-def _invariance(config: AstroformerConfig, size: tuple[int, int]) -> str:
-    turns = {"mirror": ["left-right flips"], "d4": ["quarter turns and flips"], "none": []}
-    own, averaged = config.exact_group(size), config.symmetry.removeprefix("shift").removeprefix("+") or "none"
-    found = ["circular shifts by whole pixels"] * (config.equivariance != "none")
-    found += turns[max(own, averaged, key=GROUPS.__getitem__)]
-    return " and ".join(found) or "nothing; a shift by a pixel may change a class (`astroformer symmetry` measures it)"
+    Example:
+        >>> import tempfile
+        >>> import astroformer
+        >>> recipe = astroformer.Recipe(epochs=1, device="cpu", precision="no")
+        >>> folder = tempfile.mkdtemp()
+        >>> trained = astroformer.train("mock-galaxies:20x32", recipe, out=folder)
+        >>> model = astroformer.load(folder)
+        >>> len(model.predict("mock-galaxies:4x32").names)
+        4
+    """
+    return Classifier.load(folder, device, precision=precision, symmetry=symmetry, say=say)
 
 
 def _as_images(images: Images) -> LabelledImages:
@@ -541,8 +418,3 @@ def _as_images(images: Images) -> LabelledImages:
             raise UserError(f"a list of images holds paths, not {type(file).__name__}; give an array as (N, H, W, C).")
     files = [Path(file) for file in images]
     return LabelledImages("files", [str(file) for file in files], None, (), lambda i: read_image(files[i]))
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -26,9 +26,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from astroformer.native import Kernels, library
+from astroformer.network.answers import Answers, moved_to_frame
 from astroformer.network.astroformer import Astroformer, check_images
 from astroformer.network.attention import ConvBlockAttention, RelativeAttention, SqueezeExcitation
-from astroformer.network.blocks import MBConv, Shortcut, Stem, TransformerBlock
+from astroformer.network.blocks import EXPANSION, MBConv, Shortcut, Stem, TransformerBlock
 from astroformer.network.ensemble import Ensemble, log_mean_probabilities
 from astroformer.network.framing import centred
 from astroformer.network.phases import anchored
@@ -40,12 +41,37 @@ _FEW_TOKENS = 256  # up to here one head's scores stay in the cache, and our ker
 _PIECE = 4 << 20  # values in the widest map of a piece of a batch, of each stage its own
 
 
-def fast_pass(network: Astroformer | Ensemble, dtype: torch.dtype = torch.float32) -> Callable[[Tensor], Tensor]:
-    """`FastInference` of a network; of an ensemble that of each member, and their mean as `Ensemble.forward` has it."""
+def fast_pass(
+    network: Astroformer | Answers | Ensemble, dtype: torch.dtype = torch.float32
+) -> Callable[[Tensor], Tensor]:
+    """What is asked in place of a network for the same logits: `FastInference`, inside of `Answers` and `Ensemble`.
+
+    Args:
+        network: what it answers with is copied as it is now.
+        dtype: of the matrix products, torch.float32 or torch.bfloat16.
+    """
     if isinstance(network, Astroformer):
         return FastInference(network, dtype)
+    if isinstance(network, Answers):
+        return _FastAnswers(network, dtype)
     members = [fast_pass(member, dtype) for member in network.networks]
     return lambda x_BCHW: log_mean_probabilities([member(x_BCHW) for member in members])
+
+
+class _FastAnswers:
+    """`Answers` in eval mode, by the fast path of its network."""
+
+    def __init__(self, asked: Answers, dtype: torch.dtype) -> None:
+        self._network, self._answers = FastInference(asked.network, dtype), asked.answers
+        self._config, self._frame = asked.config, copy.deepcopy(asked.frame)
+
+    @torch.inference_mode()
+    def __call__(self, x_BCHW: Tensor) -> Tensor:
+        check_images(x_BCHW, self._config)
+        self._answers.check_size(x_BCHW.shape[2], x_BCHW.shape[3])
+        # One view after the other: a batch of all of them would take as many times the memory.
+        views = answer_views(x_BCHW, self._answers.symmetry, self._answers.views)
+        return torch.stack([self._network(moved_to_frame(view_BCHW, self._frame)) for view_BCHW in views]).mean(0)
 
 
 class FastInference:
@@ -69,22 +95,16 @@ class FastInference:
                 for block in blocks.children():
                     made = _MBConv(block, ops) if isinstance(block, MBConv) else _Transformer(block, ops)
                     self._stages[-1].append(made)
-            self._frame = copy.deepcopy(network.frame) if config.equivariance == "frame" else centred
             self._head = copy.deepcopy(network.head).eval()
         # Channels that the first block of each stage makes of the map before it.
         self._wide = [
-            4 * width if kind == "C" else width for kind, width in zip(config.layout, config.widths, strict=True)
+            EXPANSION * width if kind == "C" else width
+            for kind, width in zip(config.layout, config.widths, strict=True)
         ]
 
     @torch.inference_mode()
     def __call__(self, x_BCHW: Tensor) -> Tensor:
         check_images(x_BCHW, self._config)
-        views = answer_views(x_BCHW, self._config.symmetry, self._config.views)
-        if len(views) == 1:
-            return self._forward(views[0])
-        return torch.stack([self._forward(view_BCHW) for view_BCHW in views]).mean(0)
-
-    def _forward(self, x_BCHW: Tensor) -> Tensor:
         maps = self._config.map_sizes((x_BCHW.shape[2], x_BCHW.shape[3]))
         on_cpu = x_BCHW.device.type == "cpu"
 
@@ -95,8 +115,8 @@ class FastInference:
         period = self._config.anchor_period(0)
         if period > 1:
             x_BCHW, _ = anchored(x_BCHW, period)
-        elif self._config.equivariance in ("frame", "centre"):
-            x_BCHW, _ = self._frame(x_BCHW)
+        elif self._config.equivariance == "centre":
+            x_BCHW, _ = centred(x_BCHW)
         rows, columns = maps[0]
         x_BHWC = torch.cat([self._stem(some) for some in pieces(x_BCHW, rows * columns * self._config.stem_width)])
         for blocks, (rows, columns), wide in zip(self._stages, maps, self._wide, strict=False):

@@ -16,14 +16,16 @@ from astroformer.network.blocks import HalvingPool, MBConv, StochasticDepth, Tra
 
 def test_initial_weights_are_drawn_as_the_released_ones() -> None:
     torch.manual_seed(0)
-    conv = MBConv(64, 96, 2, "se", 0.0)
+    conv = MBConv(width=64, out_width=96, stride=2, attention="se", drop=0.0)
     # sigma^2 = 2 / fan_out, fan_out divided by the groups.
     for layer, fan_out in ((conv.expand, 384), (conv.project, 96), (conv.depthwise, 9)):
         assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.05)
     assert conv.project.bias is not None
     assert not conv.project.bias.any()
 
-    transformer = TransformerBlock(64, 96, 2, 32, 4, (8, 8), 0.0)
+    transformer = TransformerBlock(
+        width=64, out_width=96, stride=2, head_width=32, mlp_ratio=4, map_size=(8, 8), drop=0.0
+    )
     bound = math.sqrt(6 / (64 + 3 * 96))
     assert transformer.attention.qkv.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
     assert not transformer.attention.qkv.bias.any()

@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from astroformer.errors import UserError
-from astroformer.network import VARIANTS, Astroformer, AstroformerConfig
+from astroformer.network import VARIANTS, Answers, AnswersConfig, Astroformer, AstroformerConfig
+from astroformer.network.answers import answers_of
+from astroformer.network.config import split_words
 from lively import lively
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -47,6 +49,7 @@ CASES += [("astroformer_atto", setting) for setting in SETTINGS if setting != "p
 
 
 def config_of(name: str, setting: str, **others: Any) -> AstroformerConfig:
+    """That of the network alone; see `network_of`."""
     config = VARIANTS[name]
     if name not in SMALL:
         widths = tuple(width // 8 for width in config.widths)
@@ -59,20 +62,26 @@ def config_of(name: str, setting: str, **others: Any) -> AstroformerConfig:
             head_hidden=widths[-1],
             img_size=64,
         )
-    return dataclasses.replace(config, **SETTINGS[setting], **others)
+    return dataclasses.replace(config, **split_words(SETTINGS[setting])[0], **others)
 
 
-def fitting(config: AstroformerConfig, size: tuple[int, int]) -> tuple[int, int]:
+def network_of(name: str, setting: str, **others: Any) -> Astroformer | Answers:
+    """A network of the setting, asked as that says."""
+    return lively(config_of(name, setting, **others), split_words(SETTINGS[setting])[1])
+
+
+def fitting(network: Astroformer | Answers, size: tuple[int, int]) -> tuple[int, int]:
     """The nearest size from `size` up that the network takes."""
-    height, width = (-(-side // config.size_multiple) * config.size_multiple for side in size)
-    return (max(height, width),) * 2 if config.symmetry == "shift+d4" else (height, width)
+    multiple = network.config.size_multiple
+    height, width = (-(-side // multiple) * multiple for side in size)
+    return (max(height, width),) * 2 if answers_of(network).symmetry == "shift+d4" else (height, width)
 
 
 @pytest.mark.parametrize(("name", "setting"), CASES)
 class TestContract:
     def test_gradients_reach_every_parameter(self, name: str, setting: str) -> None:
         # In eval mode: in training, batch norms rightly cancel the gradient of a bias that comes before them.
-        network = lively(config_of(name, setting))
+        network = network_of(name, setting)
         network(torch.randn(2, 3, 64, 64)).square().sum().backward()
         dead = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
         assert not dead
@@ -80,9 +89,8 @@ class TestContract:
 
     def test_any_size_and_any_channels(self, name: str, setting: str) -> None:
         for channels, size in ((1, (32, 32)), (3, (40, 56)), (5, (97, 65))):
-            config = config_of(name, setting, in_chans=channels, num_classes=7)
-            network = lively(config)
-            size = fitting(config, size)
+            network = network_of(name, setting, in_chans=channels, num_classes=7)
+            config, size = network.config, fitting(network, size)
             images = torch.randn(2, channels, *size)
             with torch.no_grad():
                 maps = network.feature_maps(images)
@@ -95,7 +103,7 @@ class TestContract:
             assert logits.isfinite().all()
 
     def test_other_images_of_the_batch_do_not_matter(self, name: str, setting: str) -> None:
-        network = lively(config_of(name, setting))
+        network = network_of(name, setting)
         images = torch.randn(5, 3, 64, 64)
         with torch.no_grad():
             together = network(images)
@@ -108,24 +116,25 @@ class TestContract:
         assert (changed[1:] - together[1:]).abs().max() > 100 * tolerance
 
     def test_saved_and_loaded_equal_to_the_bit(self, name: str, setting: str, tmp_path: Path) -> None:
-        network = lively(config_of(name, setting))
+        network = network_of(name, setting)
         save_file(network.state_dict(), tmp_path / "model.safetensors")
-        twin = Astroformer(AstroformerConfig.from_dict(network.config.to_dict())).eval()
+        config = AstroformerConfig.from_dict(network.config.to_dict())
+        answers = AnswersConfig.from_dict(answers_of(network).to_dict())
+        twin = Answers.around(Astroformer(config), answers).eval()
         twin.load_state_dict(load_file(tmp_path / "model.safetensors"))
         images = torch.randn(2, 3, 64, 64)
         with torch.no_grad():
             assert torch.equal(network(images), twin(images))
 
     def test_training_gives_every_parameter_a_finite_gradient(self, name: str, setting: str) -> None:
-        network = lively(config_of(name, setting)).train()
+        network = network_of(name, setting).train()
         logits = network(torch.randn(4, 3, 64, 64))
         nn.functional.cross_entropy(logits, torch.arange(4)).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-def compiled_and_exported(config: AstroformerConfig, size: tuple[int, int]) -> None:
-    network = lively(config)
-    images = torch.randn(2, config.in_chans, *size)
+def compiled_and_exported(network: Astroformer | Answers, size: tuple[int, int]) -> None:
+    images = torch.randn(2, network.config.in_chans, *size)
     with torch.no_grad():
         eager = network(images)
         exported = torch.export.export(network, (images,)).module()(images)
@@ -160,12 +169,12 @@ def test_traces_as_one_graph() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "setting"), CASES)
 def test_compiles_and_exports_alike(name: str, setting: str) -> None:
-    compiled_and_exported(config_of(name, setting), (64, 64))
+    compiled_and_exported(network_of(name, setting), (64, 64))
 
 
 @pytest.mark.slow
 def test_compiles_and_exports_alike_at_another_size() -> None:
-    compiled_and_exported(config_of("astroformer_atto", "CCTT"), (48, 80))
+    compiled_and_exported(network_of("astroformer_atto", "CCTT"), (48, 80))
 
 
 def test_wrong_images_are_refused_in_a_sentence() -> None:

@@ -9,18 +9,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from astroformer.errors import UserError
 from astroformer.fast_inference import fast_pass
-from astroformer.network import Astroformer, Ensemble, create_network
+from astroformer.network import Answers, Astroformer, Ensemble, create_answers
 from astroformer.network.ensemble import log_mean_probabilities
 
 
-def members(n: int = 3, **settings: object) -> list[Astroformer]:
+def members(n: int = 3, **settings: object) -> list[Astroformer | Answers]:
     """Untrained networks whose answers differ clearly."""
     made = []
     for seed in range(n):
         torch.manual_seed(seed)
-        network = create_network("astroformer_atto", img_size=32, **settings).eval()
+        network = create_answers("astroformer_atto", img_size=32, **settings).eval()
         with torch.no_grad():
-            network.head.classifier.weight *= 20
+            network.get_classifier().weight *= 20
         made.append(network)
     return made
 
@@ -30,7 +30,7 @@ def images(n: int = 4) -> Tensor:
 
 
 @torch.no_grad()
-def mean_of(networks: list[Astroformer], x_BCHW: Tensor) -> Tensor:
+def mean_of(networks: list[Astroformer | Answers], x_BCHW: Tensor) -> Tensor:
     return torch.stack([torch.softmax(network(x_BCHW).double(), 1) for network in networks]).mean(0)
 
 
@@ -98,5 +98,7 @@ def test_what_is_no_ensemble_is_refused() -> None:
         Ensemble([*members(1), *members(1, num_classes=4)])
     with pytest.raises(UserError, match="channel_attention of member 2 is none, of member 0 se"):
         Ensemble([*members(2), *members(1, channel_attention="none")])
+    with pytest.raises(UserError, match=r"symmetry of member 1 is shift, of member 0 shift\+mirror"):
+        Ensemble([*members(1, symmetry="shift+mirror"), *members(1)])
     with pytest.raises(UserError, match=r"\(1, 1, 32, 32\).*takes \(batch, 3"):
         Ensemble(members(2))(torch.zeros(1, 1, 32, 32))

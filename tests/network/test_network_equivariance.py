@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from astroformer.errors import UserError
-from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, create_network
+from astroformer.network import VARIANTS, Answers, Astroformer, AstroformerConfig, create_network
 from astroformer.network.attention import PositionBias
+from astroformer.network.config import split_words
 from astroformer.network.framing import Canonicalize, centred
 from astroformer.network.phases import anchored, phase_score, view_scores
 from astroformer.network.torus import CircularConv2d, rolled
@@ -32,10 +33,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def build(size: tuple[int, int] = (32, 48), **settings: Any) -> Astroformer:
-    """A small network (`lively`)."""
+def build(size: tuple[int, int] = (32, 48), **words: Any) -> Astroformer | Answers:
+    """A small network (`lively`), asked as the words say."""
     config = AstroformerConfig(8, (16, 16, 32, 32), (1, 1, 1, 1), head_width=16, strides=(2, 2, 2, 1, 1), img_size=size)
-    return lively(dataclasses.replace(config, **settings))
+    settings, answers = split_words(words)
+    return lively(dataclasses.replace(config, **settings), answers)
+
+
+def plain(network: Astroformer | Answers) -> Astroformer:
+    return network.network if isinstance(network, Answers) else network
 
 
 def images(kind: str, height: int, width: int, count: int = 4) -> Tensor:
@@ -193,7 +199,7 @@ def test_gradients_flow_through_the_choice() -> None:
 def test_several_networks_as_one_program_have_their_own_gradients(setting: str) -> None:
     networks = [build(**SETTINGS[setting]).double() for _ in range(2)]
     with torch.no_grad():
-        networks[1].stem.conv1.weight.mul_(-0.5)
+        plain(networks[1]).stem.conv1.weight.mul_(-0.5)
     x = torch.stack([images("smooth", 32, 48, 2), images("point", 32, 48, 2)])
 
     def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x_BCHW: Tensor) -> Tensor:

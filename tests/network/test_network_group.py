@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from astroformer.errors import UserError
 from astroformer.fast_inference import FastInference
-from astroformer.network import Astroformer, AstroformerConfig, Tie, create_network
+from astroformer.network import AnswersConfig, AstroformerConfig, Tie, create_network
+from astroformer.network.config import split_words
 from astroformer.network.views import d4_views
 from lively import lively
 
@@ -27,10 +28,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 ORDERS = {"mirror": 2, "d4": 8}
 
 
-def build(group: str, **settings: Any) -> Astroformer:
-    """A small network in float64 whose answers depend on all of its parts."""
+def build(group: str, answers: AnswersConfig | None = None, **settings: Any) -> Any:
+    """A small network in float64 whose answers depend on all of its parts, asked as `answers` says."""
     config = AstroformerConfig(8, (16, 16, 32, 32), (1, 1, 2, 1), head_width=16, strides=(2, 2, 2, 1, 1), img_size=33)
-    return lively(dataclasses.replace(config, group=group, **settings)).double()
+    return lively(dataclasses.replace(config, group=group, **settings), answers).double()
 
 
 def views_of(group: str, x: Tensor) -> list[Tensor]:
@@ -181,12 +182,13 @@ def test_the_fast_pass_equals_the_plain_one(setting: str, side: int) -> None:
 
 @pytest.mark.parametrize("equivariance", ["frame", "centre"])
 def test_an_image_that_is_moved_first_is_the_same_for_every_view_by_averaging(equivariance: str) -> None:
-    network = build("d4", equivariance=equivariance)
-    assert network.config.exact_group((33, 33)) == "none"
+    settings, moved = split_words({"equivariance": equivariance})
+    network = build("d4", moved, **settings)
+    assert moved.exact_group(network.config, (33, 33)) == "none"
     x = images(count=8)
     with torch.no_grad():
         alone = [network(view) for view in d4_views(x)]
-        network.config = dataclasses.replace(network.config, symmetry="shift+d4")
+        network = build("d4", dataclasses.replace(moved, symmetry="shift+d4"), **settings)
         averaged = [network(view) for view in d4_views(x)]
     assert max((other - alone[0]).abs().max() for other in alone) > 1e-3
     for other in averaged:

@@ -68,8 +68,8 @@ def test_one_network_on_the_split_of_the_ensemble(
     for part in ("train.csv", "valid.csv"):
         theirs = (trained.run / "seed-3" / "splits" / part).read_bytes()
         assert (tmp_path / "one" / "splits" / part).read_bytes() == theirs
-    assert "on the answers of 'run'" in one.info["training"]
-    assert "2 epochs" in one.info["training"]
+    assert "on the answers of 'run'" in one.info.training
+    assert "2 epochs" in one.info.training
     made = RunFolder.open(tmp_path / "one").read_recipe()
     assert (made.seed, made.split_seed, made.label_smoothing, made.epochs) == (5, 3, 0.0, 2)
     decisions = json.loads((tmp_path / "one" / "run.json").read_text())["decisions"]
@@ -240,8 +240,8 @@ def test_a_single_run_can_be_learned_from(cache: Path, tmp_path: Path) -> None:
     second = distil(first.run, out=tmp_path / "second", reporter=Reporter(quiet=True))
     for part in ("train.csv", "valid.csv"):
         assert (second.run / "splits" / part).read_bytes() == (first.run / "splits" / part).read_bytes()
-    assert second.classifier.info["validation"] == first.classifier.info["validation"]
-    assert "1 epochs" in second.classifier.info["training"]
+    assert second.classifier.info.validation == first.classifier.info.validation
+    assert "1 epochs" in second.classifier.info.training
 
 
 def test_what_can_not_be_learned_from_is_refused(trained: TrainedEnsemble, cache: Path, tmp_path: Path) -> None:

@@ -77,12 +77,12 @@ def test_its_metrics_are_those_of_the_mean_of_the_probabilities(trained: Trained
     assert trained.validation["nll"] == pytest.approx(measured["nll"], abs=1e-5)
     assert trained.validation["top1"] == pytest.approx(measured["top1"])
     info = astroformer.load(trained.run).info  # a run folder stands for its model
-    assert info["metrics"]["nll"]["value"] == pytest.approx(trained.validation["nll"])
-    alone = [member.info["metrics"]["balanced_accuracy"]["value"] for member in members]
-    assert info["member_metrics"]["balanced_accuracy"]["mean"] == pytest.approx(np.mean(alone))
+    assert info.metrics.intervals["nll"].value == pytest.approx(trained.validation["nll"])
+    alone = [member.info.metrics.intervals["balanced_accuracy"].value for member in members]
+    assert info.member_metrics["balanced_accuracy"].mean == pytest.approx(np.mean(alone))
     # By Jensen's inequality, image by image.
-    assert trained.validation["nll"] <= info["member_metrics"]["nll"]["mean"] + 1e-6
-    assert "1 epoch for each of 2 members, seeds 3 to 4" in info["training"]
+    assert trained.validation["nll"] <= info.member_metrics["nll"].mean + 1e-6
+    assert "1 epoch for each of 2 members, seeds 3 to 4" in info.training
 
 
 def test_a_finished_member_is_not_trained_again(run: Path, trained: TrainedEnsemble) -> None:

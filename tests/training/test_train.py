@@ -22,7 +22,8 @@ from astroformer.classifier import load
 from astroformer.errors import UserError
 from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.images.sources import open_source
-from astroformer.network import Astroformer
+from astroformer.network import Answers, AnswersConfig, Astroformer
+from astroformer.network.answers import answers_of
 from astroformer.training import single as single_module
 from astroformer.training.recipe import Recipe, load_recipe, make_recipe
 from astroformer.training.rules import decide
@@ -67,6 +68,7 @@ def test_where_a_frame_begins_is_learned_from_the_training_images_and_kept(folde
     plain = train(folder, recipe(), out=tmp_path / "plain", cache=tmp_path / "cache")
     split = rows(tmp_path / "plain" / "splits" / "train.csv")
     framed = plain.classifier.framed([folder / row["file"] for row in split])
+    assert framed.network.answers == made.classifier.network.answers
     for name, value in framed.network.state_dict().items():
         assert torch.equal(value, made.classifier.network.state_dict()[name])
     assert torch.equal(load(made.model).network.frame.weights_2K, learned)
@@ -127,8 +129,8 @@ def test_the_model_folder_is_what_was_trained(folder: Path, trained: Trained) ->
     assert evaluation.n == trained.validation.n == 4
     np.testing.assert_array_equal(evaluation.confusion_KK, trained.validation.confusion_KK)
     assert evaluation["nll"] == pytest.approx(trained.validation["nll"], rel=1e-5)
-    assert classifier.info["name"] == "astroformer_atto"
-    assert "held out" in classifier.info["validation"]
+    assert classifier.info.name == "astroformer_atto"
+    assert "held out" in classifier.info.validation
 
 
 def test_a_network_with_tied_weights_answers_alike_of_all_views(folder: Path, tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_a_network_with_tied_weights_answers_alike_of_all_views(folder: Path, tm
     for trained in (first, second):
         classifier = load(trained.model)
         assert isinstance(classifier.network, Astroformer)
-        assert (classifier.network.config.group, classifier.network.config.symmetry) == ("d4", "shift")
+        assert classifier.network.config.group == "d4"
         assert classifier.preprocessing.image_size == (33, 33)
         assert "Unchanged by: quarter turns and flips." in (trained.model / "README.md").read_text()
         assert trained.history[-1]["valid_nll"] == pytest.approx(trained.validation["nll"], rel=1e-5)
@@ -156,8 +158,8 @@ def test_answers_are_averaged_over_views_once_the_network_is_trained(
 ) -> None:
     classifier = load(trained.model)
     network = classifier.network
-    assert isinstance(network, Astroformer)
-    assert (network.config.symmetry, network.config.views) == ("shift+d4", 4)
+    assert isinstance(network, Answers)
+    assert network.answers == AnswersConfig(symmetry="shift+d4", views=4)
     assert "Unchanged by: quarter turns and flips." in (trained.model / "README.md").read_text()
     valid = {row["file"] for row in rows(trained.run / "splits" / "valid.csv")}
     images = open_source(folder)
@@ -169,7 +171,7 @@ def test_answers_are_averaged_over_views_once_the_network_is_trained(
     settings = recipe(epochs=2, network={"symmetry": "shift"})
     other = train(folder, settings, out=tmp_path / "run", cache=tmp_path / "cache")
     assert other.history[-1]["valid_nll"] == pytest.approx(other.validation["nll"], rel=1e-5)
-    ours, theirs = network.state_dict(), other.classifier.network.state_dict()
+    ours, theirs = network.network.state_dict(), other.classifier.network.state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
@@ -195,7 +197,7 @@ def test_the_folds_validate_on_every_image_once(folder: Path, tmp_path: Path) ->
     ]
     held_out = [row["file"] for run in runs for row in rows(run.run / "splits" / "valid.csv")]
     assert sorted(held_out) == sorted(open_source(folder).files)
-    assert "fold 2" in load(runs[2].model).info["validation"]
+    assert "fold 2" in load(runs[2].model).info.validation
     with pytest.raises(UserError, match="folds"):
         train(folder, recipe(folds=3), valid=folder, out=tmp_path / "run", cache=tmp_path / "cache")
     with pytest.raises(UserError, match="0 to 2"):
@@ -209,7 +211,7 @@ def test_validation_images_can_be_given(folder: Path, tmp_path: Path) -> None:
     result = train(folder, recipe(), valid=valid, out=tmp_path / "run", cache=tmp_path / "cache")
     assert (result.validation.n, len(rows(result.run / "splits" / "train.csv"))) == (12, 18)
     assert result.validation.confusion_KK.sum(1).tolist() == [6, 6, 0]
-    assert load(result.model).info["validation"] == "given"
+    assert load(result.model).info.validation == "given"
     (valid / "merging").rename(valid / "mergign")
     with pytest.raises(UserError, match=r"'mergign'.*Did you mean 'merging'"):
         train(folder, recipe(), valid=valid, out=tmp_path / "run2", cache=tmp_path / "cache")
@@ -306,10 +308,10 @@ def test_init_from_the_same_classes_starts_from_the_same_weights(
     before, after = trained.classifier.preprocessing, result.classifier.preprocessing
     assert after == before  # also the mean and deviation that these weights know
     assert json.loads((result.run / "run.json").read_text())["init_from"] == str(trained.model)
-    assert result.classifier.info["name"] == "astroformer_atto"
+    assert result.classifier.info.name == "astroformer_atto"
     own, new = trained.classifier.network, result.classifier.network
-    assert isinstance(own, Astroformer)
-    assert isinstance(new, Astroformer)
+    assert isinstance(own, Answers)
+    assert isinstance(new, Answers)
     assert own.config == new.config
 
 
@@ -326,14 +328,13 @@ def test_answers_after_init_from_have_the_symmetry_of_the_new_run(
     folder: Path, trained: Trained, tmp_path: Path, settings: dict[str, Any], expected: tuple[str, int]
 ) -> None:
     eight = load(trained.model)
-    assert isinstance(eight.network, Astroformer)
-    eight.network.config = replace(eight.network.config, views=8)
+    assert isinstance(eight.network, Answers)
+    eight.network = Answers(eight.network.network, AnswersConfig(symmetry="shift+d4", views=8))
     eight.save(tmp_path / "eight")
     new = make_recipe({"epochs": 1, "batch_size": 8, "device": "cpu", **settings})
     result = train(folder, new, init_from=tmp_path / "eight", out=tmp_path / "run", cache=tmp_path / "cache")
-    made = load(result.model).network
-    assert isinstance(made, Astroformer)
-    assert (made.config.symmetry, made.config.views) == expected
+    answers = answers_of(load(result.model).network)
+    assert (answers.symmetry, answers.views) == expected
 
 
 def test_init_from_other_classes_keeps_all_but_the_head(
@@ -388,8 +389,8 @@ def test_images_that_are_not_square(tmp_path: Path) -> None:
     result = train(tmp_path / "set", settings, out=tmp_path / "run", cache=tmp_path / "cache")
     assert load(result.model).preprocessing.image_size == (32, 48)
     network = result.classifier.network
-    assert isinstance(network, Astroformer)
-    assert (network.config.img_size, network.config.symmetry) == ((32, 48), "shift+mirror")
+    assert isinstance(network, Answers)
+    assert (network.config.img_size, network.answers.symmetry) == ((32, 48), "shift+mirror")
     turned = make_recipe({"epochs": 1, "device": "cpu", "network": {"symmetry": "shift+d4"}, "image_size": [32, 48],
                           "augment": {"quarter_turns": False}})  # fmt: skip
     with pytest.raises(UserError, match="must be square"):  # before the work
@@ -410,7 +411,7 @@ def test_grey_images_of_five_classes_from_an_npz(tmp_path: Path) -> None:
     classifier = load(result.model)
     assert classifier.classes == tuple(names)
     assert (classifier.preprocessing.channels, classifier.preprocessing.dtype) == (1, "float16")
-    assert isinstance(classifier.network, Astroformer)
+    assert isinstance(classifier.network, Answers)
     assert classifier.network.config.in_chans == 1
     assert classifier.network.config.num_classes == 5
 

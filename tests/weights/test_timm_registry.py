@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import timm
 import torch
 
 from astroformer.errors import UserError
-from astroformer.network import VARIANTS, Astroformer
+from astroformer.network import VARIANTS, Answers, AnswersConfig, Astroformer
 from astroformer.weights import create_model
 
 
@@ -37,17 +38,45 @@ EVERY_WORD: dict[str, Any] = {
     "mlp_ratio": 2,
     "group": "mirror",
     "equivariance": "centre",
-    "symmetry": "shift",
+    "symmetry": "shift+mirror",
     "views": 2,
 }
 
 
 def test_every_field_of_the_config_is_a_word() -> None:
     network = timm.create_model("astroformer_atto", **EVERY_WORD)
-    assert isinstance(network, Astroformer)
-    assert {name: getattr(network.config, name) for name in network.config.to_dict()} == EVERY_WORD
-    assert create_model("astroformer_atto", **EVERY_WORD).config == network.config
+    assert isinstance(network, Answers)
+    held = {**dataclasses.asdict(network.config), **dataclasses.asdict(network.answers)}
+    assert held == {**EVERY_WORD, "frame": False}
+    again = create_model("astroformer_atto", **EVERY_WORD)
+    assert (again.config, again.answers) == (network.config, network.answers)
     assert network(torch.zeros(1, 2, 64, 96)).shape == (1, 4)
+
+
+def test_a_framed_network_is_answers_and_one_that_is_asked_of_the_image_alone_is_not() -> None:
+    network = timm.create_model("astroformer_atto", img_size=32, equivariance="frame").eval()
+    assert isinstance(network, Answers)
+    assert network.answers == AnswersConfig(frame=True)
+    x_BCHW = torch.randn(2, 3, 32, 32)
+    assert torch.equal(network(x_BCHW), network(x_BCHW.roll((3, 5), (2, 3))))
+    assert isinstance(timm.create_model("astroformer_atto", img_size=32, symmetry="shift", views=8), Astroformer)
+    with pytest.raises(UserError, match=r"unknown equivariance 'fram'.*Did you mean 'frame'"):
+        timm.create_model("astroformer_atto", equivariance="fram")
+
+
+def test_timm_finds_its_way_in_answers() -> None:
+    network = timm.create_model("astroformer_atto", img_size=32, symmetry="shift+d4")
+    assert network.get_submodule(network.default_cfg["classifier"]) is network.get_classifier()
+    network.get_submodule(network.default_cfg["first_conv"])
+    network.set_grad_checkpointing()
+    network.reset_classifier(3)
+    x_BCHW = torch.randn(2, 3, 32, 32)
+    assert network(x_BCHW).shape == (2, network.num_classes) == (2, 3)
+    assert network.forward_features(x_BCHW).shape[1] == network.num_features
+    features_BC = network.forward_head(network.forward_features(x_BCHW), pre_logits=True)
+    assert features_BC.shape == (2, network.head_hidden_size)
+    assert network.no_weight_decay() <= {name for name, _ in network.named_parameters()}
+    assert network.no_weight_decay()
 
 
 def test_the_issues_example() -> None:

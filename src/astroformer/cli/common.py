@@ -72,5 +72,10 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"folder '{folder}' can't be made: {error.strerror}.") from None
 
 
+def tell_beside(sentence: str) -> None:
+    """Prints a sentence beside the results, which are on stdout."""
+    print(sentence, file=sys.stderr)
+
+
 def count_of_files(n: int) -> str:
     return f"{n:,} file" + ("s" if n != 1 else "")

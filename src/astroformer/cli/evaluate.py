@@ -9,7 +9,16 @@ from typing import Annotated
 import tyro
 
 from astroformer.cli.arguments import Needed
-from astroformer.cli.common import NESTED, Asking, Model, Showing, count_of_files, first_imports, make_folder
+from astroformer.cli.common import (
+    NESTED,
+    Asking,
+    Model,
+    Showing,
+    count_of_files,
+    first_imports,
+    make_folder,
+    tell_beside,
+)
 
 _SOURCE = "labelled images: class folders, .npz, catalog, or a set by name: mock-galaxies, cifar10:test"
 _OUT = "folder for metrics.json, confusion.txt, confusion.png, predictions.csv"
@@ -38,7 +47,11 @@ class Evaluate:
             from astroformer.progress import Reporter
 
         classifier = load(
-            self.model, self.asking.device, precision=self.asking.precision, symmetry=self.asking.symmetry
+            self.model,
+            self.asking.device,
+            precision=self.asking.precision,
+            symmetry=self.asking.symmetry,
+            say=tell_beside,
         )
         with Reporter(quiet=self.showing.quiet) as reporter:
             images = open_source(self.source, classes=classifier.classes, listener=reporter)

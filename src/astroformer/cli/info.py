@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from astroformer.cli.common import first_imports
+from astroformer.cli.common import first_imports, tell_beside
 from astroformer.errors import UserError, unknown_name
 
 
@@ -41,7 +41,8 @@ class Info:
             return
         with first_imports():
             from astroformer.classifier import load
-            from astroformer.network import VARIANTS, Astroformer, Ensemble
+            from astroformer.network import VARIANTS, Answers, Astroformer, Ensemble
+            from astroformer.network.answers import answers_of
             from astroformer.network.counting import describe
 
         size = None if self.image_size is None else (self.image_size, self.image_size)
@@ -50,10 +51,11 @@ class Info:
             names = list(VARIANTS) if self.model is None else [self.model]
             rows = [describe(name, size=size, num_classes=self.num_classes) for name in names]
         elif Path(self.model).exists():
-            classifier = load(self.model)
+            classifier = load(self.model, say=tell_beside)
             network = classifier.network
-            assert isinstance(network, Astroformer | Ensemble)
-            described = describe(str(classifier.info.get("name", "model")), config=network.config, size=size)
+            assert isinstance(network, Astroformer | Answers | Ensemble)
+            name, answers = classifier.info.name or "model", answers_of(network)
+            described = describe(name, config=network.config, answers=answers, size=size)
             if isinstance(network, Ensemble):
                 described["members"] = members = len(network.members)
                 described |= {name: members * described[name] for name in ("parameters", "macs")}
@@ -62,7 +64,7 @@ class Info:
                     **described,
                     "classes": list(classifier.classes),
                     "preprocessing": classifier.preprocessing.to_dict(),
-                    **{k: v for k, v in classifier.info.items() if k not in ("name", "parameters")},
+                    **{k: v for k, v in classifier.info.to_dict().items() if k not in ("name", "parameters")},
                 }
             ]
         else:

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from astroformer.cli.arguments import Needed
-from astroformer.cli.common import NESTED, Asking, Model, Showing, count_of_files, first_imports
+from astroformer.cli.common import NESTED, Asking, Model, Showing, count_of_files, first_imports, tell_beside
 
 _SOURCE = "image, folder, .npz, catalog, or a set by name: mock-galaxies, cifar10:test"
 _OUT = "file to write, .csv or .parquet"
@@ -36,7 +36,11 @@ class Predict:
             from astroformer.progress import Reporter
 
         classifier = load(
-            self.model, self.asking.device, precision=self.asking.precision, symmetry=self.asking.symmetry
+            self.model,
+            self.asking.device,
+            precision=self.asking.precision,
+            symmetry=self.asking.symmetry,
+            say=tell_beside,
         )
         failed = done = 0
         with contextlib.ExitStack() as stack:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from astroformer.cli.arguments import Needed
-from astroformer.cli.common import NESTED, Showing, count_of_files, make_folder
+from astroformer.cli.common import NESTED, Showing, count_of_files, make_folder, tell_beside
 
 _MODEL = "model folder, variant, or timm:NAME (timm:resnet18)"
 
@@ -63,7 +63,9 @@ class Symmetry:
         from astroformer.evaluation.subjects import open_subject, read_inputs
         from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
         from astroformer.evaluation.tables import symmetry_text, write_symmetry
-        from astroformer.network import Astroformer, Ensemble
+        from astroformer.network import Answers, Astroformer, Ensemble
+        from astroformer.network.answers import answers_of
+        from astroformer.network.config import joined_words
         from astroformer.progress import Reporter
         from astroformer.system import pick_device
 
@@ -86,6 +88,7 @@ class Symmetry:
             equivariance=self.equivariance,
             symmetry=self.symmetry,
             seed=self.seed,
+            say=tell_beside,
         )
         shift_range(subject.preprocessing.image_size, self.max_shift)
         with Reporter(quiet=self.showing.quiet) as reporter:
@@ -100,9 +103,15 @@ class Symmetry:
                 device=device,
                 progress=lambda done, total: reporter.count("measuring", done, total),
             )
+        how, kind = "as it is", type(subject.network).__name__
+        if isinstance(subject.network, Astroformer | Answers | Ensemble):
+            words = joined_words(subject.network.config, answers_of(subject.network))
+            if (words["group"], words["equivariance"], words["symmetry"]) != ("none", "none", "shift"):
+                how = "(group {group}, equivariance {equivariance}, symmetry {symmetry})".format(**words)
+            kind = "Astroformer" if isinstance(subject.network, Answers) else kind
         about = {
             "model": subject.name,
-            "network": type(subject.network).__name__,
+            "network": kind,
             "weights": subject.weights,
             "source": inputs.source,
             "total": inputs.total,
@@ -114,12 +123,7 @@ class Symmetry:
         place = Path(subject.name)  # of a folder's path the end is what tells
         label = place.resolve().parent.name if place.name == "model" else place.name
         plot_symmetry({label: report}, self.out / "symmetry.png")
-        how = "as it is"
-        if isinstance(subject.network, Astroformer | Ensemble):
-            config = subject.network.config
-            if (config.group, config.equivariance, config.symmetry) != ("none", "none", "shift"):
-                how = f"(group {config.group}, equivariance {config.equivariance}, symmetry {config.symmetry})"
-        print(f"{subject.name}: {type(subject.network).__name__} {how}, {subject.weights} weights")
+        print(f"{subject.name}: {kind} {how}, {subject.weights} weights")
         print(f"{inputs.source}: {report.n:,} of {inputs.total:,} images, drawn with seed {self.seed}")
         print(f"{symmetry_text(report)}")
         if inputs.left_out:

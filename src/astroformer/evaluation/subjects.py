@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sets.download import Listener
 from astroformer.images.sets.mock_galaxies import CLASSES
 from astroformer.images.sources import open_source
-from astroformer.network import VARIANTS, create_network
+from astroformer.network import VARIANTS, create_answers
 from astroformer.randomness import permutation
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -70,6 +71,7 @@ def open_subject(
     equivariance: str | None = None,
     symmetry: str | None = None,
     seed: int = 0,
+    say: Callable[[str], object] | None = None,
 ) -> Subject:
     """A model folder, a variant by name, or `timm:NAME`.
 
@@ -81,6 +83,7 @@ def open_subject(
         num_classes: for networks by name; default 10, of pretrained ones their own.
         equivariance: of a variant by name, as in its config.
         symmetry: of a variant or a model folder, in place of its own.
+        say: see `Classifier.load`.
 
     Raises:
         UserError: no such model, or a word that does not apply to it.
@@ -92,7 +95,7 @@ def open_subject(
                 raise UserError(
                     f"--{word} is for networks by name, and '{model}' is a folder with its own; leave it out."
                 )
-        classifier = load(model, symmetry=symmetry)
+        classifier = load(model, symmetry=symmetry, say=say)
         return Subject(model, classifier.network, "trained", classifier.preprocessing, classifier.classes)
     if image_size is not None and image_size < 16:
         raise UserError(f"--image-size is {image_size}; at least 16 px are needed.")
@@ -107,7 +110,7 @@ def open_subject(
             size = VARIANTS[model].img_size if image_size is None else (image_size, image_size)
             chosen = {"equivariance": equivariance, "symmetry": symmetry}
             chosen = {name: value for name, value in chosen.items() if value is not None}
-            network = create_network(model, img_size=size, num_classes=num_classes or 10, **chosen)
+            network = create_answers(model, img_size=size, num_classes=num_classes or 10, **chosen)
         elif model.startswith("timm:"):
             if equivariance or symmetry:
                 raise UserError("--equivariance and --symmetry are settings of our own networks; leave them out.")

@@ -16,19 +16,25 @@ from torch.utils.checkpoint import checkpoint
 from astroformer.errors import UserError, unknown_name
 from astroformer.network.blocks import Head, MBConv, Stem, TransformerBlock
 from astroformer.network.config import VARIANTS, AstroformerConfig, check_settings
-from astroformer.network.framing import Frame, centred
+from astroformer.network.framing import centred
 from astroformer.network.group import Tie
 from astroformer.network.phases import anchored
-from astroformer.network.views import answer_views
 
 
 class Astroformer(nn.Module):
     """Astroformer (R. Dagli, arXiv 2304.05350): a stem, four stages C or T, a head.
 
-    Takes images (B, in_chans, H, W) of any size from 32x32 up (`config.min_size`), square or not.
+    It takes images (B, in_chans, H, W) of any size from 32x32 up (`config.min_size`), square or not.
 
     Args:
         config: what to build; kept as `.config`.
+
+    Example:
+        >>> import dataclasses, torch
+        >>> from astroformer.network import VARIANTS
+        >>> network = Astroformer(dataclasses.replace(VARIANTS["astroformer_atto"], num_classes=5, img_size=32))
+        >>> network(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 5])
     """
 
     def __init__(self, config: AstroformerConfig) -> None:
@@ -36,8 +42,6 @@ class Astroformer(nn.Module):
         self.config = config
         self.grad_checkpointing = False
         torus, grouped = config.on_torus, config.group != "none"
-        if config.equivariance == "frame":
-            self.frame = Frame()
         self.stem = Stem(config.in_chans, config.stem_width, config.strides[0], torus)
         stages: list[nn.Sequential] = []
         width, map_sizes, total = config.stem_width, config.map_sizes(), sum(config.depths)
@@ -49,11 +53,28 @@ class Astroformer(nn.Module):
                 stride = config.strides[stage + 1] if position == 0 else 1
                 out_width = config.widths[stage]
                 if kind == "C":
-                    blocks.append(MBConv(width, out_width, stride, config.channel_attention, drop, torus, grouped))
+                    block: nn.Module = MBConv(
+                        width=width,
+                        out_width=out_width,
+                        stride=stride,
+                        attention=config.channel_attention,
+                        drop=drop,
+                        circular=torus,
+                        centred=grouped,
+                    )
                 else:
-                    map_size = map_sizes[stage + 1] if config.relative_bias else None
-                    sizes = (config.head_width, config.mlp_ratio, map_size)
-                    blocks.append(TransformerBlock(width, out_width, stride, *sizes, drop, torus, grouped))
+                    block = TransformerBlock(
+                        width=width,
+                        out_width=out_width,
+                        stride=stride,
+                        head_width=config.head_width,
+                        mlp_ratio=config.mlp_ratio,
+                        map_size=map_sizes[stage + 1] if config.relative_bias else None,
+                        drop=drop,
+                        torus=torus,
+                        centred=grouped,
+                    )
+                blocks.append(block)
                 width = out_width
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
@@ -75,19 +96,9 @@ class Astroformer(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Images (B, in_chans, H, W) to logits (B, num_classes).
 
-        In eval mode the mean of the logits of the views that `symmetry` says.
-
         Raises:
             UserError: the network doesn't take images of this shape (`check_images`).
         """
-        check_images(x_BCHW, self.config)
-        if self.config.symmetry != "shift" and not self.training:
-            # As one batch: exported, the graph holds the network once.
-            views = answer_views(x_BCHW, self.config.symmetry, self.config.views)
-            return self._logits(torch.cat(views)).unflatten(0, (len(views), -1)).mean(0)
-        return self._logits(x_BCHW)
-
-    def _logits(self, x_BCHW: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x_BCHW))
 
     def forward_features(self, x_BCHW: Tensor) -> Tensor:
@@ -143,13 +154,13 @@ class Astroformer(nn.Module):
             x_BCHW, phase_B2 = anchored(x_BCHW, period)
         elif stage == 0 and self.config.equivariance == "centre":
             x_BCHW, phase_B2 = centred(x_BCHW)
-        elif stage == 0 and self.config.equivariance == "frame" and not self.training:
-            x_BCHW, phase_B2 = self.frame(x_BCHW)
         if stage == 0:
             return self.stem(x_BCHW), phase_B2
         for block in self.stages[stage - 1].children():
             if self.grad_checkpointing and torch.is_grad_enabled():
-                x_BCHW = checkpoint(block, x_BCHW, use_reentrant=False, context_fn=partial(_twice, block))
+                x_BCHW = checkpoint(
+                    block, x_BCHW, use_reentrant=False, context_fn=partial(_first_and_repeated_run, block)
+                )
             else:
                 x_BCHW = block(x_BCHW)
         return x_BCHW, phase_B2
@@ -210,7 +221,7 @@ def create_network(name: str, **settings: Any) -> Astroformer:
     return Astroformer(dataclasses.replace(VARIANTS[name], **settings))
 
 
-def _twice(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+def _first_and_repeated_run(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Contexts for the first run of a checkpointed block and for its repetition in the backward pass."""
     return contextlib.nullcontext(), _statistics_kept(block)
 

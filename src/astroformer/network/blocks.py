@@ -101,7 +101,7 @@ class MBConv(nn.Module):
 
     Args:
         width: channels of the input.
-        out_width: channels of the output; the block widens to 4 times as many inside.
+        out_width: channels of the output; inside, the block widens to `EXPANSION` times as many.
         stride: 1 or 2, of the depthwise convolution.
         attention: `se`, `cbam` or `none`; its hidden width is a quarter of `out_width`.
         drop: stochastic depth, the probability of dropping the residual branch of a sample.
@@ -111,6 +111,7 @@ class MBConv(nn.Module):
 
     def __init__(
         self,
+        *,
         width: int,
         out_width: int,
         stride: int,
@@ -172,6 +173,7 @@ class TransformerBlock(nn.Module):
 
     def __init__(
         self,
+        *,
         width: int,
         out_width: int,
         stride: int,

@@ -1,6 +1,8 @@
-"""What a network is made of: `AstroformerConfig`, and the table of named variants.
+"""The settings of a network, how a network is asked, and the named variants.
 
-A config rebuilds its network exactly, survives JSON, and refuses what no network can be built from.
+`AstroformerConfig` says what a network is made of, `AnswersConfig` how it is asked once it is trained. A config
+rebuilds its network exactly, survives JSON, and refuses values that no network can be built from. Nothing here imports
+torch.
 """
 
 from __future__ import annotations
@@ -13,10 +15,16 @@ from typing import Any
 from astroformer.errors import UserError, unknown_name
 
 CHANNEL_ATTENTIONS = ("se", "cbam", "none")
-GROUPS = {"none": 1, "mirror": 2, "d4": 8}  # and their orders
-EQUIVARIANCES = ("none", "frame", "centre", "anchor", "input")
+EQUIVARIANCES = ("none", "centre", "anchor", "input")
 SYMMETRIES = ("shift", "shift+mirror", "shift+d4")
 VIEWS = (1, 2, 4, 8)
+# The elements of each group, as (quarter turns, flipped from left to right before). Their order is that of the channels
+# that a group-equivariant network keeps for them.
+GROUPS: dict[str, tuple[tuple[int, int], ...]] = {
+    "none": ((0, 0),),
+    "mirror": ((0, 0), (0, 1)),
+    "d4": tuple((turns, flipped) for flipped in (0, 1) for turns in range(4)),
+}
 
 
 @dataclass(frozen=True)
@@ -45,23 +53,26 @@ class AstroformerConfig:
             features straight to the logits.
         head_width: channels of one attention head.
         mlp_ratio: hidden over outer width in the MLP of Transformer blocks.
-        group: under which flips and turns of the image its maps transform (`group.py`): `d4`, quarter turns and
-            flips, `mirror`, the swap of left and right, or `none`. Channels then come in groups of 8 or 2, and weights
+        group: the flips and turns of the image under which the maps transform (`group.py`): `d4` (quarter turns and
+            flips), `mirror` (the swap of left and right) or `none`. Channels then come in groups of 8 or 2, and weights
             are equal along the orbits of the group, at the same cost or less.
-        equivariance: what makes the network commute with integer circular shifts, exactly: `frame`, the image
-            is moved to where its frame was, as far as that shows, in eval mode (`framing.py`; `Frame.fit` learns it);
-            `centre`, what
-            is brightest in it is moved to its middle; `anchor`, a choice of phase before every stride (`phases.py`);
-            `input`, one choice of phase for all of them, on the image; `none`, as the paper's code has it. With
-            `anchor` and `input` convolutions and position bias are circular, and sizes are multiples of the product of
-            the strides.
-        symmetry: what the logits are invariant to in eval mode: `shift`, what `equivariance` gives; `shift+mirror`,
-            the swap of left and right too, by the mean over an image and its mirror image; `shift+d4`, quarter turns
-            and flips too, of square images, by the mean over some of their views (`views.py`).
-        views: how many views are averaged for `shift+d4`, 1, 2, 4 or 8, at as many times the cost.
+        equivariance: how the network is made to commute exactly with circular shifts by whole pixels. `none`: it is
+            not, as in the paper's code. `centre`: the brightest place of an image is moved to its middle
+            (`framing.py`). `anchor`: a phase is chosen before every stride (`phases.py`). `input`: one phase is chosen
+            for all strides, on the image. With `anchor` and `input`, convolutions and position bias are circular, and
+            the sides of an image are multiples of the product of the strides. (The word `frame` of the command line
+            and of `create_model` belongs to `AnswersConfig`.)
 
     Raises:
         UserError: a value is of the wrong kind, out of range, or does not fit the others.
+
+    Example:
+        >>> config = AstroformerConfig(16, (32, 48, 80, 96), (1, 2, 3, 2), strides=(2, 2, 2, 1, 1), img_size=64,
+        ...                            head_width=16)
+        >>> config.map_sizes()
+        [(32, 32), (16, 16), (8, 8), (8, 8), (8, 8)]
+        >>> AstroformerConfig.from_dict(config.to_dict()) == config
+        True
     """
 
     stem_width: int
@@ -81,8 +92,6 @@ class AstroformerConfig:
     mlp_ratio: int = 4
     group: str = "none"
     equivariance: str = "none"
-    symmetry: str = "shift"
-    views: int = 4
 
     def __post_init__(self) -> None:
         def normalize(name: str, value: object) -> None:
@@ -107,16 +116,18 @@ class AstroformerConfig:
             normalize(name, float(rate))
         if not isinstance(self.relative_bias, bool):
             raise UserError(f"relative_bias is {self.relative_bias!r}: give true or false.")
+        if self.equivariance == "frame":
+            raise UserError(
+                "equivariance is 'frame', which says how a network is asked and is no setting of its own; give it to "
+                "astroformer.create_model, or put the network into Answers(network, AnswersConfig(frame=True))."
+            )
         for name, allowed in (
             ("channel_attention", CHANNEL_ATTENTIONS),
             ("group", tuple(GROUPS)),
             ("equivariance", EQUIVARIANCES),
-            ("symmetry", SYMMETRIES),
         ):
             if getattr(self, name) not in allowed:
                 raise unknown_name(name, getattr(self, name), allowed)
-        if not _is_int(self.views) or self.views not in VIEWS:
-            raise UserError(f"views is {self.views!r}: choose 1, 2, 4 or 8 of the eight turns and flips.")
         if not isinstance(self.layout, str) or len(self.layout) != 4 or set(self.layout) - set("CT"):
             raise UserError(
                 f"layout is {self.layout!r}: give four letters, C (convolutional) or T (Transformer), one "
@@ -142,7 +153,7 @@ class AstroformerConfig:
         self._check_group()
 
     def _check_group(self) -> None:
-        order = GROUPS[self.group]
+        order = len(GROUPS[self.group])
         if order == 1:
             return
         if self.group == "d4" and self.img_size[0] != self.img_size[1]:
@@ -152,8 +163,8 @@ class AstroformerConfig:
             )
         if self.on_torus:
             raise UserError(
-                f"group is '{self.group}', equivariance '{self.equivariance}': the phases that the latter chooses do "
-                "not turn with the image; choose equivariance 'none', 'frame' or 'centre', or group 'none'."
+                f"group is '{self.group}' and equivariance '{self.equivariance}', which chooses phases that do not "
+                "turn with the image; choose equivariance 'none', 'frame' or 'centre', or group 'none'."
             )
         channels = {"stem_width": self.stem_width, "head_hidden": self.head_hidden or 0}
         channels |= {f"widths[{stage}]": width for stage, width in enumerate(self.widths)}
@@ -181,18 +192,13 @@ class AstroformerConfig:
         self._check_shape("the images are of", (height, width))
 
     def _check_shape(self, what: str, size: tuple[int, int]) -> None:
-        """Raise a UserError if the network can't have its symmetry at this size."""
-        if self.symmetry == "shift+d4" and size[0] != size[1]:
-            raise UserError(
-                f"{what} {size[0]}x{size[1]} pixels: symmetry 'shift+d4' turns images by 90 degrees, so they must be "
-                "square; cut them square, or choose symmetry 'shift'."
-            )
+        """Raise a UserError if the network is not equivariant at this size."""
         total = self.size_multiple
         if any(side % total for side in size):
             nearest = "x".join(str(max(total, round(side / total) * total)) for side in size)
             raise UserError(
-                f"{what} {size[0]}x{size[1]} pixels: with equivariance '{self.equivariance}' each side is a multiple "
-                f"of the product of the strides, {total}; the nearest such size is {nearest}."
+                f"{what} {size[0]}x{size[1]} pixels: with equivariance '{self.equivariance}' each side must be a "
+                f"multiple of {total}, the product of the strides; the nearest such size is {nearest}."
             )
 
     @property
@@ -208,8 +214,8 @@ class AstroformerConfig:
     def nearest_size(self, side: float) -> int:
         """The number of pixels nearest to `side` at which the network has its symmetry exactly.
 
-        On the torus a multiple of the product of the strides. With a group one more than a multiple: what a stride of 2
-        keeps of an odd number of pixels is the same from either end.
+        On the torus that is a multiple of the product of the strides. With a group it is one more than a multiple,
+        because a stride of 2 keeps the same pixels of an odd number whichever end it counts from.
         """
         total, more = self.total_stride, int(self.group != "none")
         if not (self.on_torus or more):
@@ -217,10 +223,10 @@ class AstroformerConfig:
         return max(1, round((side - more) / total)) * total + more
 
     def exact_group(self, size: tuple[int, int]) -> str:
-        """The group under whose flips and turns logits of images (height, width) of this `size` are the same by the
-        network alone, whatever is averaged.
+        """The group whose flips and turns leave the network's own logits unchanged, for images of this `size` (height,
+        width) in pixels.
 
-        None where the image is moved first: the place that `frame` or `centre` finds need not turn with it.
+        It is `none` with `centre`, because the brightest place that this finds need not turn with the image.
         """
         exact = self.equivariance == "none" and all(self.nearest_size(side) == side for side in size)
         return self.group if exact else "none"
@@ -231,7 +237,7 @@ class AstroformerConfig:
         return self.equivariance in ("anchor", "input")
 
     def anchor_period(self, stage: int) -> int:
-        """Phases a side that are chosen from before `stage`, S0 to S4; 1 where nothing is chosen."""
+        """The number of phases, along each side, that are chosen from before `stage` (0 to 4); 1 means no choice."""
         if self.equivariance == "anchor":
             return self.strides[stage]
         return self.total_stride if self.equivariance == "input" and stage == 0 else 1
@@ -249,7 +255,7 @@ class AstroformerConfig:
         return sizes
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain JSON values; `from_dict` reads them back."""
+        """The settings as JSON values; `from_dict` reads them back."""
         settings = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
@@ -268,12 +274,109 @@ class AstroformerConfig:
         return cls(**settings)
 
 
+@dataclass(frozen=True)
+class AnswersConfig:
+    """How a trained network is asked; see `network/answers.py`.
+
+    Args:
+        frame: whether an image is first moved to where its frame began, as far as that shows (`framing.py`). Circular
+            shifts by whole pixels then change nothing.
+        symmetry: the flips and turns that leave the logits unchanged beside what the network does by itself. `shift`:
+            none. `shift+mirror`: the swap of left and right, by the mean over an image and its mirror image.
+            `shift+d4`: quarter turns and flips of square images, by the mean over some of their views (`views.py`).
+        views: how many views `shift+d4` averages: 1, 2, 4 or 8, at as many times the cost.
+
+    Raises:
+        UserError: a value is none of these.
+
+    Example:
+        >>> AnswersConfig(symmetry="shift+d4").to_dict()
+        {'frame': False, 'symmetry': 'shift+d4', 'views': 4}
+    """
+
+    frame: bool = False
+    symmetry: str = "shift"
+    views: int = 4
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.frame, bool):
+            raise UserError(f"frame is {self.frame!r}: give true or false.")
+        if self.symmetry not in SYMMETRIES:
+            raise unknown_name("symmetry", self.symmetry, SYMMETRIES)
+        if not _is_int(self.views) or self.views not in VIEWS:
+            raise UserError(f"views is {self.views!r}: choose 1, 2, 4 or 8 of the eight turns and flips.")
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the network is asked about the image alone, as it is."""
+        return not self.frame and self.symmetry == "shift"
+
+    def check_size(self, height: int, width: int, what: str = "the images are of") -> None:
+        """Raise a UserError if images of this size, in pixels, can't be turned as `symmetry` says."""
+        if self.symmetry == "shift+d4" and height != width:
+            raise UserError(
+                f"{what} {height}x{width} pixels: symmetry 'shift+d4' turns images by 90 degrees, so they must be "
+                "square; cut them square, or choose symmetry 'shift'."
+            )
+
+    def exact_group(self, network: AstroformerConfig, size: tuple[int, int]) -> str:
+        """`AstroformerConfig.exact_group` of a network that is asked so, whatever is averaged: `none` with `frame`,
+        because the place where the frame is found need not turn with the image."""
+        return "none" if self.frame else network.exact_group(size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON values; `from_dict` reads them back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> AnswersConfig:
+        """The config of `to_dict`'s settings. Raises a UserError if a setting is unknown or impossible."""
+        _check_names("setting of the answers", settings, cls)
+        return cls(**settings)
+
+
+def split_words(words: dict[str, Any]) -> tuple[dict[str, Any], AnswersConfig]:
+    """The words of the command line, of recipes and of `create_model`, as settings of the network and of its answers.
+
+    There `equivariance`, `symmetry` and `views` stand beside the settings of the network, and `frame` is one of the
+    values of `equivariance`. Configs written by versions before 0.2 hold the same words.
+
+    Returns:
+        the fields of `AstroformerConfig` among the words, and how the network is asked.
+
+    Raises:
+        UserError: `equivariance`, `symmetry` or `views` is impossible.
+
+    Example:
+        >>> split_words({"img_size": 64, "equivariance": "frame", "symmetry": "shift+mirror"})
+        ({'img_size': 64}, AnswersConfig(frame=True, symmetry='shift+mirror', views=4))
+    """
+    settings = dict(words)
+    if "equivariance" in settings and settings["equivariance"] not in (*EQUIVARIANCES, "frame"):
+        raise unknown_name("equivariance", settings["equivariance"], (*EQUIVARIANCES, "frame"))
+    answers = {name: settings.pop(name) for name in ("symmetry", "views") if name in settings}
+    frame = settings.get("equivariance") == "frame"
+    if frame:
+        del settings["equivariance"]
+    return settings, AnswersConfig(frame=frame, **answers)
+
+
+def joined_words(network: AstroformerConfig, answers: AnswersConfig) -> dict[str, Any]:
+    """The inverse of `split_words`, complete, as JSON values."""
+    words = {**network.to_dict(), "symmetry": answers.symmetry, "views": answers.views}
+    return {**words, "equivariance": "frame"} if answers.frame else words
+
+
 def check_settings(settings: dict[str, Any]) -> None:
-    """Raise a UserError, with the nearest valid name, if a setting is not a field of the config."""
-    names = [f.name for f in dataclasses.fields(AstroformerConfig)]
+    """Raise a UserError, with the nearest valid name, if a setting is not a field of `AstroformerConfig`."""
+    _check_names("network setting", settings, AstroformerConfig)
+
+
+def _check_names(what: str, settings: dict[str, Any], config: type[AstroformerConfig] | type[AnswersConfig]) -> None:
+    names = [f.name for f in dataclasses.fields(config)]
     for name in settings:
         if name not in names:
-            raise unknown_name("network setting", name, names)
+            raise unknown_name(what, name, names)
 
 
 def _is_int(value: object) -> bool:

@@ -13,7 +13,7 @@ from astroformer.errors import unknown_name
 from astroformer.network.astroformer import Astroformer
 from astroformer.network.attention import ConvBlockAttention, SqueezeExcitation
 from astroformer.network.blocks import MBConv, TransformerBlock
-from astroformer.network.config import VARIANTS, AstroformerConfig
+from astroformer.network.config import VARIANTS, AnswersConfig, AstroformerConfig, joined_words
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -63,6 +63,7 @@ def describe(
     name: str,
     *,
     config: AstroformerConfig | None = None,
+    answers: AnswersConfig | None = None,
     size: tuple[int, int] | None = None,
     num_classes: int = 10,
 ) -> dict[str, Any]:
@@ -71,11 +72,13 @@ def describe(
     Args:
         name: a variant, or with `config` what to call it.
         config: the network, if it is not a plain variant; `num_classes` is then its own.
+        answers: how the network is asked, if not about the image alone.
         size: (height, width) in pixels to count at; the config's `img_size` if not given.
         num_classes: classes of a variant's head.
 
     Returns:
-        `name`, `image_size`, `parameters`, `macs` of one image, `map_sizes` of S0 to S4, and the config's fields.
+        `name`, `image_size`, `parameters`, `macs` of one pass, `map_sizes` of S0 to S4, and the words of
+        `joined_words`.
 
     Raises:
         UserError: there is no variant `name`, or the size is too small for it.
@@ -93,7 +96,7 @@ def describe(
         "parameters": count_parameters(network),
         "macs": count_macs(network, size),
         "map_sizes": [list(map_size) for map_size in config.map_sizes(size)],
-        **config.to_dict(),
+        **joined_words(config, answers or AnswersConfig()),
     }
 
 

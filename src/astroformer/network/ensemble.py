@@ -12,34 +12,41 @@ import torch
 from torch import Tensor, nn
 
 from astroformer.errors import UserError
+from astroformer.network.answers import Answers, answers_of
 from astroformer.network.astroformer import Astroformer
-from astroformer.network.config import AstroformerConfig
+from astroformer.network.config import AnswersConfig, AstroformerConfig, joined_words
 
 
 class Ensemble(nn.Module):
     """A deep ensemble (Lakshminarayanan et al. 2017, arXiv 1612.01474): the mean of its members' probabilities.
 
-    It is a network like any other, images (B, in_chans, H, W) to logits (B, num_classes), so that whatever asks a
-    network asks an ensemble too: prediction, symmetry, export. Its logits are the logarithms of the mean probabilities,
-    whose softmax gives those back. With `symmetry` "shift+d4" each member averages its logits over the views
-    first. An image costs as much as by all members one after the other.
+    It maps images (B, in_chans, H, W) to logits (B, num_classes) as a network does, so that prediction, the measures of
+    symmetry and export take it for one. Its logits are the logarithms of the mean probabilities, whose softmax gives
+    those back. Members that are `Answers` average their logits over their views first. An ensemble of K members costs K
+    times as much as one of them.
 
     Args:
-        members: networks of equal configs; kept as `.members`, so the state dict is theirs with `members.0.` and so on
-            before each name.
+        members: networks of equal configs that are asked in the same way; kept as `.members`.
 
     Raises:
-        UserError: fewer than two members, or configs that differ.
+        UserError: there are fewer than two members, or their configs differ.
+
+    Example:
+        >>> from astroformer.network import create_network
+        >>> ensemble = Ensemble([create_network("astroformer_atto", img_size=32) for _ in range(2)]).eval()
+        >>> ensemble(torch.zeros(1, 3, 32, 32)).exp().sum().round().item()
+        1.0
     """
 
-    def __init__(self, members: Sequence[Astroformer]) -> None:
+    def __init__(self, members: Sequence[Astroformer | Answers]) -> None:
         super().__init__()
         if len(members) < 2:
             raise UserError(f"an ensemble of {len(members)} can't be; 2 members or more are needed.")
         self.config: AstroformerConfig = members[0].config
-        first = self.config.to_dict()
+        self.answers: AnswersConfig = answers_of(members[0])
+        first = joined_words(self.config, self.answers)
         for k, member in enumerate(members):
-            other = member.config.to_dict()
+            other = joined_words(member.config, answers_of(member))
             for name, value in first.items():
                 if other[name] != value:
                     raise UserError(
@@ -49,9 +56,9 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     @property
-    def networks(self) -> list[Astroformer]:
+    def networks(self) -> list[Astroformer | Answers]:
         """The members."""
-        return [member for member in self.members if isinstance(member, Astroformer)]
+        return [member for member in self.members if isinstance(member, Astroformer | Answers)]
 
     @property
     def num_classes(self) -> int:

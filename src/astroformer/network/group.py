@@ -30,12 +30,7 @@ from torch import Tensor, nn
 
 from astroformer.network.attention import ConvBlockAttention, PositionBias, SqueezeExcitation
 from astroformer.network.blocks import Head, Stem
-
-# Each as (quarter turns, whether flipped left to right before); their numbers are the channels of a group.
-_ELEMENTS: dict[str, tuple[tuple[int, int], ...]] = {
-    "mirror": ((0, 0), (0, 1)),
-    "d4": tuple((turns, flipped) for flipped in (0, 1) for turns in range(4)),
-}
+from astroformer.network.config import GROUPS
 
 
 class Tie:
@@ -52,7 +47,7 @@ class Tie:
     """
 
     def __init__(self, network: nn.Module, group: str) -> None:
-        self.order = len(_ELEMENTS[group])
+        self.order = len(GROUPS[group])
         self._sizes: list[int] = []
         self.free = 0
         self.members: list[Tensor] = []
@@ -145,7 +140,7 @@ def _parameters(network: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
 def _moved_entries(shape: Iterable[int], kinds: str, group: str) -> Iterator[Tensor]:
     """For each element, of a weight's shape: which entry of the flattened weight it brings to each place."""
     entries = torch.arange(torch.Size(shape).numel(), dtype=torch.int32, device="cpu").view(*shape)
-    for (turns, flipped), source_G in zip(_ELEMENTS[group], _sources(group), strict=True):
+    for (turns, flipped), source_G in zip(GROUPS[group], _sources(group), strict=True):
         moved = entries
         for axis, kind in enumerate(kinds):
             if kind == "c":
@@ -159,7 +154,7 @@ def _moved_entries(shape: Iterable[int], kinds: str, group: str) -> Iterator[Ten
 @functools.cache
 def _sources(group: str) -> list[Tensor]:
     """For each element h, which channel of a group comes to each place: h takes channel g to that of h g."""
-    elements = _ELEMENTS[group]
+    elements = GROUPS[group]
     places = [[elements.index(_product(h, g)) for g in elements] for h in elements]
     return [torch.tensor(place, device="cpu").argsort() for place in places]
 

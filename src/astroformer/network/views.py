@@ -18,7 +18,7 @@ from astroformer.network.phases import view_scores
 
 
 def answer_views(x_BCHW: Tensor, symmetry: str, count: int) -> list[Tensor]:
-    """The views whose logits a network of this `symmetry` averages (`AstroformerConfig`), the images alone for "shift".
+    """The views whose logits are averaged for this `symmetry` (`AnswersConfig`); for "shift" the images alone.
 
     Args:
         count: of `shift+d4`, see `chosen_views`.

@@ -7,13 +7,14 @@ member has seen what the ensemble is validated on. The members in its folder are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.metrics import Evaluation, evaluate
+from astroformer.model_folder import ValidationScores
 from astroformer.progress import Reporter
 from astroformer.training.prepare import reopen
 from astroformer.training.recipe import Recipe
@@ -123,12 +124,13 @@ def _finish(study: Study, members: TrainedStudy, reporter: Reporter) -> TrainedE
     length = (
         f"{recipe.minutes:g} minutes" if recipe.epochs is None else f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
     )
-    classifier.info |= {
-        "training": f"{len(setup.train):,} images of '{Path(setup.record.task.source).name}', {length} for each of "
+    classifier.info = replace(
+        classifier.info,
+        training=f"{len(setup.train):,} images of '{Path(setup.record.task.source).name}', {length} for each of "
         f"{len(names)} members, seeds {recipe.seed} to {recipe.seed + len(names) - 1}",
-        "validation": models[0].info["validation"],
-        "metrics": {"n": validation.n, **{k: v.to_dict() for k, v in validation.metrics.items()}},
-        "member_metrics": {score: vars(spread) for score, spread in members.validation.items()},
-    }
+        validation=models[0].info.validation,
+        metrics=ValidationScores.of(validation),
+        member_metrics=members.validation,
+    )
     classifier.save(run / "model")  # last: its presence says that the ensemble is finished
     return TrainedEnsemble(run, run / "model", validation, classifier, members)

@@ -26,7 +26,8 @@ from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
-from astroformer.network import AstroformerConfig, Tie
+from astroformer.network import Answers, AnswersConfig, Astroformer, AstroformerConfig, Tie
+from astroformer.network.framing import Frame
 from astroformer.progress import Reporter
 from astroformer.training.batches import Batch, Batches, Processes, smaller_size
 from astroformer.training.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
@@ -44,6 +45,7 @@ from astroformer.training.teacher import ready_to_teach
 from astroformer.training.validation import predict_batch, scores
 
 _CHECK_EVERY = 20  # steps between two checks of the loss: each one waits for the device
+_FRAME = "frame."  # before the names of a frame's tensors in a checkpoint
 _SPEED_SECONDS = 2.0  # that the images a second that are shown are measured over, at least
 
 
@@ -114,6 +116,7 @@ class Loop:
         accelerator: Accelerator,
         run: RunFolder | None = None,
         teacher: Classifier | None = None,
+        frame: Frame | None = None,
         reporter: Reporter | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -126,6 +129,7 @@ class Loop:
             accelerator: the device, precision and processes.
             run: folder to write to; without one nothing is written.
             teacher: of the same preprocessing and classes, whose answers are the targets in place of labels.
+            frame: where the frame of an image begins; validation images are moved to there. The checkpoint keeps it.
             reporter: what shows the progress.
             stop: asked at every step whether to save and raise `Interrupted`.
 
@@ -150,6 +154,7 @@ class Loop:
         if self._tie is not None:
             self._tie.start(network)  # changes nothing in a network that is tied already, and its steps need that
         self._average = AveragedNetwork(network) if recipe.ema else None
+        self._frame = None if frame is None else frame.to(device)
 
         # 2. Batches.
         smaller = smaller_size(preprocessing.image_size, config)
@@ -334,7 +339,11 @@ class Loop:
         progress = self.progress()  # outside of the branch: with several processes each has to ask
         self.even_averaged()
         if self.accelerator.is_main_process:
-            classifier = Classifier(self.averaged(), self.preprocessing, self.train.classes)
+            asked = self.averaged()
+            if self._frame is not None:
+                assert isinstance(asked, Astroformer), "only our own networks are asked with a frame"
+                asked = Answers(asked, AnswersConfig(frame=True), self._frame)
+            classifier = Classifier(asked, self.preprocessing, self.train.classes)
             measured = scores(classifier, self.valid, predict_batch(self.recipe))
             row = {
                 "epoch": state.epoch + state.step / self.batches.steps,
@@ -360,7 +369,9 @@ class Loop:
         state.elapsed = time.monotonic() - self._started
         self._collect_loss()
         if self.run_folder and self.accelerator.is_main_process:
-            tensors = {"network": dict(self.network.state_dict())}
+            # A frame lies beside the network's tensors under the name that it had when it was a part of the network.
+            frame = {} if self._frame is None else self._frame.state_dict(prefix=_FRAME)
+            tensors = {"network": {**frame, **self.network.state_dict()}}
             if self._average:
                 tensors["average"] = dict(self._average.module.state_dict())
             save_checkpoint(
@@ -379,6 +390,11 @@ class Loop:
         """
         assert self.run_folder is not None
         groups, optimizer, state = load_checkpoint(self.run_folder.checkpoint)
+        frame = {name: groups["network"].pop(name) for name in list(groups["network"]) if name.startswith(_FRAME)}
+        if self._frame is not None:
+            self._frame.load_state_dict({name.removeprefix(_FRAME): tensor for name, tensor in frame.items()})
+        for name in frame:
+            groups.get("average", {}).pop(name, None)  # which versions before 0.2 wrote there too
         self.network.load_state_dict(groups["network"])
         if self._average:
             self._average.module.load_state_dict(groups["average"])

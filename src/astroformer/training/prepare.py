@@ -27,8 +27,16 @@ from astroformer.images import (
     read_split,
     write_split,
 )
-from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, Ensemble, count_parameters, create_network
-from astroformer.network.framing import FRAME_IMAGES
+from astroformer.network import (
+    VARIANTS,
+    Answers,
+    AnswersConfig,
+    Astroformer,
+    Ensemble,
+    count_parameters,
+    create_network,
+)
+from astroformer.network.framing import FRAME_IMAGES, Frame
 from astroformer.progress import Reporter, trackers
 from astroformer.system import pick_device
 from astroformer.training.memory import decide_parts
@@ -54,6 +62,7 @@ class Setup:
     valid: ImageStore
     preprocessing: Preprocessing
     network: Astroformer
+    frame: Frame | None = None  # where the frame of an image begins, if the network is to be asked so
     teacher: Teacher | None = None
 
 
@@ -88,15 +97,16 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
     # 2. What the recipe leaves open, from the training images and the device.
     initial = None
     if task.init_from is not None:
-        initial = Classifier.load(task.init_from)
+        initial = Classifier.load(task.init_from, say=reporter.say)
         recipe = _inherited(recipe, initial)
     recipe, decisions = decide(recipe, train_images)
     class_weights(recipe.class_weights, train_images.labels, train_images.classes)
     preprocessing = preprocessing_of(recipe)
 
     # 3. The network as it starts, and in how many parts of a batch it fits the memory.
-    network = _starting_network(recipe, preprocessing, split.images.classes, initial)
-    answering_config(network, recipe).check_size(*preprocessing.image_size)
+    network, frame = _starting_network(recipe, preprocessing, split.images.classes, initial)
+    network.config.check_size(*preprocessing.image_size)
+    final_answers(recipe, frame).check_size(*preprocessing.image_size)
     device = pick_device(recipe.device)
     processes = PartialState(cpu=device == "cpu")  # one, unless torchrun started several
     if not processes.is_main_process:
@@ -138,7 +148,7 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
         mean, std = measure_statistics(train.base, train.rows)
     preprocessing = replace(preprocessing, mean=mean, std=std)
     if initial is None:
-        _learn_frame(network, train, preprocessing)
+        _learn_frame(frame, train, preprocessing)
 
     # 7. The record.
     record = RunRecord(
@@ -153,6 +163,7 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
         parameters=count_parameters(network),
         network=network.config,
         preprocessing=preprocessing,
+        answers=AnswersConfig(frame=frame is not None),
     )
     if processes.is_main_process:
         run.write_left_out(failures)
@@ -160,7 +171,7 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
         write_split(run.splits / "valid.csv", split.valid_images, split.valid_rows)
         run.write_recipe(recipe)
         run.write_record(record)
-    return Setup(run, recipe, record, train, valid, preprocessing, network)
+    return Setup(run, recipe, record, train, valid, preprocessing, network, frame)
 
 
 def reopen(path: str | Path, reporter: Reporter, *, finished: bool = False) -> Setup:
@@ -204,15 +215,15 @@ def reopen(path: str | Path, reporter: Reporter, *, finished: bool = False) -> S
 
     # 3. The network, whose weights the checkpoint brings if there is one.
     if run.checkpoint.is_file():
-        network = Astroformer(record.network)
+        network, frame = Astroformer(record.network), Frame() if record.answers.frame else None
     else:
         initial = None if task.init_from is None else Classifier.load(task.init_from)
-        network = _starting_network(recipe, record.preprocessing, images.classes, initial)
+        network, frame = _starting_network(recipe, record.preprocessing, images.classes, initial)
         if initial is None:
-            _learn_frame(network, train, record.preprocessing)
+            _learn_frame(frame, train, record.preprocessing)
     # Of a finished run nobody asks the teacher.
     teacher = None if finished or record.teacher is None else Teacher.from_record(record.teacher)
-    return Setup(run, recipe, record, train, valid, record.preprocessing, network, teacher)
+    return Setup(run, recipe, record, train, valid, record.preprocessing, network, frame, teacher)
 
 
 def preprocessing_of(recipe: Recipe) -> Preprocessing:
@@ -224,14 +235,13 @@ def preprocessing_of(recipe: Recipe) -> Preprocessing:
     return Preprocessing(image_size=recipe.sides, channels=channels, crop=crop, fit=recipe.fit, dtype=storage)
 
 
-def answering_config(network: Astroformer, recipe: Recipe) -> AstroformerConfig:
-    """The config of a trained network, with the symmetry that the decided recipe gives its answers.
+def final_answers(recipe: Recipe, frame: Frame | None) -> AnswersConfig:
+    """How the trained network is asked: as the decided recipe says, whatever was said of a model that the run started
+    from, and with a frame where there is one.
 
-    Whatever the symmetry of a model was that the run started from. (A run that began before the rules decided it goes
-    on with answers of the image alone.)
+    A run that began before the rules decided the symmetry goes on with answers of the image alone.
     """
-    views = recipe.network.views or VARIANTS[recipe.model].views
-    return replace(network.config, symmetry=recipe.network.symmetry or "shift", views=views)
+    return replace(recipe.network.answers(), frame=frame is not None)
 
 
 def _split(task: Task, recipe: Recipe, reporter: Reporter) -> _Split:
@@ -261,33 +271,34 @@ def _descriptions(split: _Split) -> list[SetRecord]:
 
 def _starting_network(
     recipe: Recipe, preprocessing: Preprocessing, classes: tuple[str, ...], initial: Classifier | None
-) -> Astroformer:
-    """A fresh network, a function of the seed; or that of `initial`, with a fresh head if the classes differ.
+) -> tuple[Astroformer, Frame | None]:
+    """A fresh network, which is a function of the seed, or that of `initial`, with a fresh head if the classes differ.
 
-    It answers of an image alone (`NetworkSettings.words`).
+    Beside it stands the frame that the network is to be asked with: that of `initial`, or one that has yet to learn.
     """
     torch.manual_seed(recipe.seed)
     if initial is not None:
-        assert isinstance(initial.network, Astroformer)
-        network = initial.network
-        network.config = replace(network.config, symmetry="shift")
+        given = initial.network
+        inherited = given.network if isinstance(given, Answers) else given
+        assert isinstance(inherited, Astroformer)
         if classes != initial.classes:
-            network.reset_classifier(len(classes))
-        return network
-    return create_network(
+            inherited.reset_classifier(len(classes))
+        return inherited, given.frame if isinstance(given, Answers) else None
+    network = create_network(
         recipe.model,
         num_classes=len(classes),
         in_chans=preprocessing.channels,
         img_size=preprocessing.image_size,
         **recipe.network.words(),
     )
+    return network, Frame() if recipe.network.answers().frame else None
 
 
-def _learn_frame(network: Astroformer, store: ImageStore, preprocessing: Preprocessing) -> None:
-    """Where the frame of an image begins, from the images to train on, if the network asks for it."""
-    if network.config.equivariance == "frame":
+def _learn_frame(frame: Frame | None, store: ImageStore, preprocessing: Preprocessing) -> None:
+    """Teaches the frame, if there is one, where the frames of the images to train on begin."""
+    if frame is not None:
         some = np.unique(np.linspace(0, len(store) - 1, FRAME_IMAGES).astype(int))
-        network.frame.fit(preprocessing.normalize(torch.from_numpy(store.take(some))))
+        frame.fit(preprocessing.normalize(torch.from_numpy(store.take(some))))
 
 
 def _inherited(recipe: Recipe, initial: Classifier) -> Recipe:
@@ -297,10 +308,10 @@ def _inherited(recipe: Recipe, initial: Classifier) -> Recipe:
             f"the model of --init-from is an ensemble of {len(initial.network.members)} networks, and a run starts "
             "from one; give one of its members, which the run folder that made it keeps: RUN/seed-0/model."
         )
-    assert isinstance(initial.network, Astroformer)
+    assert isinstance(initial.network, Astroformer | Answers)
     if recipe.model != "auto" or recipe.network.words() != Recipe().network.words():
         raise UserError("--init-from brings its own network; give no model or network setting with it.")
-    name, same = initial.info.get("name"), initial.preprocessing
+    name, same = initial.info.name, initial.preprocessing
     if name not in VARIANTS:
         raise UserError(
             f"config.json of the model of --init-from gives '{name}' as its name; one of {', '.join(VARIANTS)} is "

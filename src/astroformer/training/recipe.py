@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from astroformer.augmentation.settings import PRESETS, Augment
 from astroformer.errors import UserError, unknown_name
-from astroformer.network import VARIANTS
+from astroformer.network import VARIANTS, AnswersConfig
+from astroformer.network.config import split_words
 from astroformer.training.defaults import RULES, help_of
 
 
@@ -54,10 +55,16 @@ class NetworkSettings(BaseModel):
     def words(self) -> dict[str, Any]:
         """The settings of the network that is trained which differ from the variant, as keywords of `create_network`.
 
-        `symmetry` and `views` are not among them: they say what a trained network answers, and while it is trained it
-        is asked about an image alone, since validation would cost as many times more.
+        How the trained network is asked is not among them; see `answers`.
         """
-        return {k: v for k, v in self.model_dump(exclude={"symmetry", "views"}).items() if v is not None}
+        return split_words(self._given())[0]
+
+    def answers(self) -> AnswersConfig:
+        """How the trained network is asked; what is left open means the image alone, and 4 views for `shift+d4`."""
+        return split_words(self._given())[1]
+
+    def _given(self) -> dict[str, Any]:
+        return {name: value for name, value in self.model_dump().items() if value is not None}
 
 
 class Recipe(BaseModel):

@@ -192,10 +192,10 @@ def _answers(recipe: Recipe, facts: Facts) -> Decision:
     symmetry: str | None = network.symmetry
     how = None
     if symmetry is None:
-        config = _config(recipe.model, network)
-        own = config.exact_group(recipe.sides)
+        answers = network.answers()
+        own = answers.exact_group(_config(recipe.model, network), recipe.sides)
         own = own if network.views is None else "none"  # who gives their number wants them
-        symmetry, how = _symmetry(_invariance(recipe.augment), own, network.views or config.views)
+        symmetry, how = _symmetry(_invariance(recipe.augment), own, answers.views)
     if network.views is not None and symmetry != "shift+d4":
         raise UserError(
             f"network.views is {network.views}, but with symmetry '{symmetry}' no turned views are averaged; "

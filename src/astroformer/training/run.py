@@ -20,7 +20,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -31,7 +31,8 @@ from astroformer.errors import UserError
 from astroformer.files import read_json, replacing, write_json
 from astroformer.images.labelled import SetRecord
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.network import AstroformerConfig
+from astroformer.network import AnswersConfig, AstroformerConfig
+from astroformer.network.config import joined_words, split_words
 from astroformer.system import versions
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.task import Task
@@ -71,6 +72,7 @@ class RunRecord:
         parameters: of the network.
         network: that is trained.
         preprocessing: of the images.
+        answers: how the network is asked while it is trained: with a frame or without.
         teacher: the model that answers in place of labels, if there is one.
     """
 
@@ -85,11 +87,14 @@ class RunRecord:
     parameters: int
     network: AstroformerConfig
     preprocessing: Preprocessing
+    answers: AnswersConfig = field(default_factory=AnswersConfig)
     teacher: TeacherRecord | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values; the task's words stand beside the others."""
-        fields = {**vars(self), "network": self.network.to_dict(), "preprocessing": self.preprocessing.to_dict()}
+        fields = {**vars(self), "network": joined_words(self.network, self.answers)}
+        del fields["answers"]
+        fields["preprocessing"] = self.preprocessing.to_dict()
         fields |= {"images": asdict(self.images), "content": asdict(self.content)}
         fields["teacher"] = None if self.teacher is None else asdict(self.teacher)
         return {**vars(fields.pop("task")), **fields}
@@ -98,12 +103,14 @@ class RunRecord:
     def from_dict(cls, fields: dict[str, Any]) -> RunRecord:
         """What `to_dict` gave. Raises `KeyError` or `TypeError` where something is missing or of another kind."""
         task = Task(**{name: fields[name] for name in Task.__dataclass_fields__})
-        own = {name: fields[name] for name in cls.__dataclass_fields__ if name not in ("task", "teacher")}
+        own = {name: fields[name] for name in cls.__dataclass_fields__ if name not in ("task", "answers", "teacher")}
+        network, answers = split_words(own["network"])
         teacher = fields.get("teacher")  # runs of before know of none
         own |= {
             "images": Parts(**own["images"]),
             "content": Parts(**own["content"]),
-            "network": AstroformerConfig.from_dict(own["network"]),
+            "network": AstroformerConfig.from_dict(network),
+            "answers": answers,
             "preprocessing": Preprocessing.from_dict(own["preprocessing"]),
             "teacher": None if teacher is None else TeacherRecord(**teacher),
         }

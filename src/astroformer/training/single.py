@@ -15,11 +15,13 @@ from astroformer.classifier import Classifier
 from astroformer.evaluation.pictures import plot_history
 from astroformer.images import ImageStore, Preprocessing, measure_statistics
 from astroformer.metrics import Evaluation, evaluate
-from astroformer.network import Astroformer, Tie, count_parameters
+from astroformer.model_folder import ModelRecord, ValidationScores
+from astroformer.network import Answers, Astroformer, Tie, count_parameters
+from astroformer.network.framing import Frame
 from astroformer.progress import Reporter, trackers
 from astroformer.system import pick_device
 from astroformer.training.loop import Fit, Loop
-from astroformer.training.prepare import Setup, answering_config, reopen
+from astroformer.training.prepare import Setup, final_answers, reopen
 from astroformer.training.recipe import Recipe
 from astroformer.training.run import RunFolder
 from astroformer.training.stopping import Interrupted, stop_requests
@@ -53,6 +55,7 @@ def train_network(
     *,
     preprocessing: Preprocessing | None = None,
     teacher: Classifier | None = None,
+    frame: Frame | None = None,
     run: RunFolder | None = None,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -65,6 +68,7 @@ def train_network(
         recipe: a decided one, see `rules.decide`.
         preprocessing: of the stores, with mean and deviation; by default that of `train`, measured on its images.
         teacher: of the same preprocessing and classes, whose answers are the targets in place of labels.
+        frame: where the frame of an image begins; validation images are moved to there.
         run: folder for checkpoint and history; a checkpoint in it is taken up. Without one nothing is written.
         reporter: what shows the progress.
         stop: asked at every step whether to save and raise `Interrupted`.
@@ -100,6 +104,7 @@ def train_network(
             accelerator=accelerator,
             run=run,
             teacher=teacher,
+            frame=frame,
             reporter=reporter,
             stop=stop,
         )
@@ -128,6 +133,7 @@ def complete(setup: Setup, reporter: Reporter) -> Trained:
                 setup.recipe,
                 preprocessing=setup.preprocessing,
                 teacher=None if setup.teacher is None else setup.teacher.classifier,
+                frame=setup.frame,
                 run=setup.run,
                 reporter=reporter,
                 stop=stop,
@@ -176,8 +182,9 @@ def _finish(setup: Setup, fit: Fit) -> Trained:
     """Measures a finished run on its validation images and, in the first process, writes its model folder."""
     recipe, run, task, classes = setup.recipe, setup.run, setup.record.task, setup.train.classes
     assert isinstance(fit.network, Astroformer)
-    fit.network.config = answering_config(fit.network, recipe)
-    classifier = Classifier(fit.network.cpu(), setup.preprocessing, classes)
+    frame = None if setup.frame is None else setup.frame.cpu()
+    network = Answers.around(fit.network.cpu(), final_answers(recipe, frame), frame)
+    classifier = Classifier(network, setup.preprocessing, classes)
     validation = evaluate(setup.valid.labels, predict_store(classifier, setup.valid, predict_batch(recipe)), classes)
     if task.valid is not None:
         held_out = "given"
@@ -186,14 +193,14 @@ def _finish(setup: Setup, fit: Fit) -> Trained:
     else:
         held_out = f"{recipe.valid_fraction:.0%} held out of each class"
     taught = f", on the answers of '{setup.teacher.run_name}'" if setup.teacher else ""
-    classifier.info = {
-        "name": recipe.model,
-        "parameters": f"{count_parameters(setup.network):,}",
-        "training": f"{len(setup.train):,} images of '{Path(task.source).name}', {fit.epochs:.3g} epochs, "
+    classifier.info = ModelRecord(
+        name=recipe.model,
+        parameters=count_parameters(setup.network),
+        training=f"{len(setup.train):,} images of '{Path(task.source).name}', {fit.epochs:.3g} epochs, "
         f"{fit.state.elapsed / 60:.1f} minutes, seed {recipe.seed}{taught}",
-        "validation": held_out,
-        "metrics": {"n": validation.n, **{k: v.to_dict() for k, v in validation.metrics.items()}},
-    }
+        validation=held_out,
+        metrics=ValidationScores.of(validation),
+    )
     if PartialState().is_main_process:
         plot_history(fit.state.history, run.path / "history.png")
         classifier.save(run.model)  # last: its presence says that the run is finished

@@ -28,9 +28,9 @@ from typing import Any, Literal, Unpack, get_args
 
 import torch
 
-from astroformer.classifier import Classifier
 from astroformer.errors import UserError, unknown_name
 from astroformer.files import read_json, write_json
+from astroformer.model_folder import ModelFolder, Spread
 from astroformer.progress import Reporter
 from astroformer.system import pick_device
 from astroformer.training.memory import footprint, free_memory
@@ -47,15 +47,6 @@ Together = Literal["auto"] | Way
 _PROCESS = 2**29  # bytes that Python and torch take before a run begins
 _RECORD = "runs.json"
 _SCORES = ("top1", "balanced_accuracy", "macro_f1", "nll")
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Scores of several runs: mean, standard deviation (None for a single run) and their number."""
-
-    mean: float
-    sd: float | None
-    n: int
 
 
 @dataclass(frozen=True)
@@ -196,8 +187,9 @@ class Study:
             if name in errors:
                 rows.append({"run": name, "error": errors[name]})
             else:
-                metrics = Classifier.load(models[name]).info["metrics"]
-                rows.append({"run": name, "n": metrics["n"], **{k: metrics[k]["value"] for k in _SCORES}})
+                scores = ModelFolder(models[name]).config().record.metrics
+                assert scores is not None, "a finished run was validated"
+                rows.append({"run": name, "n": scores.n, **{k: scores.intervals[k].value for k in _SCORES}})
         spreads: dict[str, Spread] = {}
         for score in _SCORES:
             values = [row[score] for row in rows if "error" not in row]

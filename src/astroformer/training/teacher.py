@@ -9,8 +9,8 @@ import torch
 
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
-from astroformer.files import read_json
 from astroformer.images.preprocessing import Preprocessing
+from astroformer.model_folder import ModelFolder
 from astroformer.training.recipe import Recipe
 from astroformer.training.run import TeacherRecord
 
@@ -32,7 +32,7 @@ class Teacher:
         """That of a model folder. Raises `UserError` where none can be loaded from it."""
         path = Path(model).absolute()
         classifier = Classifier.load(path)
-        return cls(TeacherRecord(str(path), read_json(path / "config.json")["weights_sha256"]), classifier)
+        return cls(TeacherRecord(str(path), ModelFolder(path).config().weights_sha256), classifier)
 
     @classmethod
     def from_record(cls, record: TeacherRecord) -> Teacher:

@@ -248,10 +248,9 @@ def _require(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whose: s
 
 
 def _refuse_others(config: AstroformerConfig) -> None:
-    if config.equivariance != "none" or config.symmetry != "shift":
+    if config.equivariance != "none":
         raise UserError(
-            f"equivariance is '{config.equivariance}' and symmetry '{config.symmetry}', which timm's MaxxVit has no "
-            "counterpart of; allowed: none and shift (a model answers so when it is loaded with symmetry='shift')."
+            f"equivariance is '{config.equivariance}', which timm's MaxxVit has no counterpart of; allowed: none."
         )
     if config.group != "none":
         raise UserError(f"group is '{config.group}', which timm's MaxxVit has no counterpart of; allowed: none.")

@@ -13,22 +13,33 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import generate_default_cfgs, register_model
 
 from astroformer.errors import UserError, unknown_name
-from astroformer.network import VARIANTS, Astroformer, AstroformerConfig, create_network
+from astroformer.network import VARIANTS, Answers, Astroformer, AstroformerConfig, create_answers
 
 _TIMM_WORDS = {"drop_rate": "head_dropout", "drop_path_rate": "stochastic_depth"}
 
 
-def create_model(name: str, *, pretrained: bool = False, **settings: Any) -> Astroformer:
+def create_model(name: str, *, pretrained: bool = False, **settings: Any) -> Astroformer | Answers:
     """A variant with some of its settings changed; the same as `timm.create_model` with the same words.
 
     Args:
         name: one of `astroformer.network.VARIANTS`.
-        pretrained: refused; no weights are published yet.
-        settings: fields of `AstroformerConfig`; `drop_rate` and `drop_path_rate` stand for `head_dropout` and
-            `stochastic_depth`. `img_size` may be a number or a pair; `head_hidden=0` means no hidden layer.
+        pretrained: refused, because no weights are published yet.
+        settings: fields of `AstroformerConfig`, and `symmetry`, `views` and `equivariance="frame"` of `AnswersConfig`.
+            `drop_rate` and `drop_path_rate` stand for `head_dropout` and `stochastic_depth`. `img_size` may be a number
+            or a pair. `head_hidden=0` means no hidden layer.
+
+    Returns:
+        an `Astroformer`, or `Answers` around one if the settings say that it is asked in another way than about the
+        image alone.
 
     Raises:
         UserError: the name or a word is unknown, a value is impossible, or `pretrained` is asked for.
+
+    Example:
+        >>> import torch
+        >>> network = create_model("astroformer_atto", num_classes=5, img_size=32)
+        >>> network(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 5])
     """
     if pretrained:
         raise UserError(
@@ -43,15 +54,16 @@ def create_model(name: str, *, pretrained: bool = False, **settings: Any) -> Ast
     global_pool = settings.pop("global_pool", "avg")
     if global_pool != "avg":
         raise unknown_name("global_pool", global_pool, ["avg"])
-    network = create_network(name, **settings)
+    network = create_answers(name, **settings)
+    within = "network." if isinstance(network, Answers) else ""
     # timm.data.resolve_model_data_config reads the first; the second is its older name.
     for attribute in ("pretrained_cfg", "default_cfg"):
-        setattr(network, attribute, {"architecture": name, **_data_config(network.config)})
+        setattr(network, attribute, {"architecture": name, **_data_config(network.config, within)})
     return network
 
 
-def _data_config(config: AstroformerConfig) -> dict[str, Any]:
-    """What timm wants to know of a model's input and layers."""
+def _data_config(config: AstroformerConfig, within: str = "") -> dict[str, Any]:
+    """What timm wants to know of a model's input and layers, whose names begin with `within`."""
     colour = config.in_chans == 3
     return {
         "num_classes": config.num_classes,
@@ -62,15 +74,15 @@ def _data_config(config: AstroformerConfig) -> dict[str, Any]:
         "crop_pct": 1.0,
         "mean": IMAGENET_DEFAULT_MEAN if colour else (0.5,) * config.in_chans,
         "std": IMAGENET_DEFAULT_STD if colour else (0.5,) * config.in_chans,
-        "first_conv": "stem.conv1",
-        "classifier": "head.classifier",
+        "first_conv": f"{within}stem.conv1",
+        "classifier": f"{within}head.classifier",
         "license": "apache-2.0",
         "paper_name": "Astroformer: More Data Might Not be All You Need for Classification",
         "paper_ids": "arXiv:2304.05350",
     }
 
 
-def _entrypoint(name: str) -> Callable[..., Astroformer]:
+def _entrypoint(name: str) -> Callable[..., Astroformer | Answers]:
     """The function that timm calls to build the variant `name`."""
 
     def build(
@@ -79,7 +91,7 @@ def _entrypoint(name: str) -> Callable[..., Astroformer]:
         pretrained_cfg_overlay: object = None,
         cache_dir: object = None,
         **settings: Any,
-    ) -> Astroformer:
+    ) -> Astroformer | Answers:
         return create_model(name, pretrained=pretrained, **settings)
 
     build.__name__ = build.__qualname__ = name

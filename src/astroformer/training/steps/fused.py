@@ -29,10 +29,10 @@ from astroformer.native import Kernels, library, why_not
 from astroformer.network import AstroformerConfig
 from astroformer.network.attention import RelativeAttention, SqueezeExcitation
 from astroformer.network.blocks import MBConv
+from astroformer.network.config import GROUPS
 
 _LANES = 16  # channels that a kernel works on at once
 _TILE = 64  # pixels that a kernel multiplies at once
-_MIRRORS = {"none": 1, "mirror": 2, "d4": 4}  # flips and half turns: those of a group that commute with each other
 _GROUPS = 8  # of images, whose gradients of the position bias are added up apart: the same for any number of threads
 
 _NARROW = Kernels("mbconv", torch.float32)  # what is float32 in any case
@@ -51,7 +51,9 @@ def fuse(network: nn.Module) -> int:
         return 0
     count = 0
     config = getattr(network, "config", None)
-    mirrors = _MIRRORS[config.group] if isinstance(config, AstroformerConfig) else 1
+    # Flips and half turns are the elements of a group that commute with each other.
+    elements = GROUPS[config.group if isinstance(config, AstroformerConfig) else "none"]
+    mirrors = sum(turns % 2 == 0 for turns, _ in elements)
     for block in network.modules():
         if type(block) is MBConv and _applies(block):
             block.__class__ = FusedMBConv  # unlike a replaced forward method, that survives copies of the network
