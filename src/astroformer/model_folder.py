@@ -8,9 +8,9 @@ MODEL/
   extra.safetensors   arrays that are no weights; optional, and no version writes it yet
 ```
 
-`hashes` in config.json holds the SHA-256 of each file and of each other block (`block_hash`), so nothing that decides an
-answer can change unnoticed. Formats 1 and 2, of versions before 0.2, have a hash of the weights alone; whoever loads one
-is told so. A later version adds words to a block, and this one refuses those that it does not know.
+`hashes` in config.json holds the SHA-256 of each file and of each other block (`block_hash`), so nothing that decides
+an answer changes unnoticed. Formats 1 and 2, of versions before 0.2, have a hash of the weights alone; whoever loads
+one is told so. A later version adds words to a block, and this one refuses words that it does not know.
 """
 
 from __future__ import annotations
