@@ -1,18 +1,17 @@
 """Astroformer: train an image classifier from scratch on the few labelled images you have.
 
->>> import astroformer
->>> model = astroformer.load("runs/mock-galaxies-1/model")
->>> model.predict("images/").names
+    import astroformer
+
+    trained = astroformer.train("galaxies/")
+    model = astroformer.load(trained.model)
+    model.predict("images/").names
+
+`import astroformer.timm` makes the networks known to timm.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.abc
-import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from astroformer.errors import UserError
@@ -56,7 +55,7 @@ __all__ = [
     "train_network",
 ]
 
-# Where each name lies. They are imported when they are asked for: torch takes two seconds, timm as many again, and
+# Where each name lies. It is imported when it is asked for: torch takes two seconds and timm as many again, and
 # `astroformer --version` or a mistyped word should be answered at once.
 _PLACES = {
     "Astroformer": "network",
@@ -91,33 +90,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _UnderTimmsRoof(importlib.abc.MetaPathFinder):
-    """Registers the variants with timm when somebody imports timm, so that `timm.create_model` knows them.
-
-    It stays until timm has been imported: others only ask whether timm is there.
-    """
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != "timm":
-            return None
-        found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
-        spec = next((spec for spec in found if spec is not None), None)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_register(module: ModuleType) -> None:
-                execute(module)
-                if self in sys.meta_path:
-                    sys.meta_path.remove(self)
-                importlib.import_module("astroformer.weights.timm_registry")
-
-            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
-        return spec
-
-
-if "timm" in sys.modules:
-    importlib.import_module("astroformer.weights.timm_registry")
-else:
-    sys.meta_path.insert(0, _UnderTimmsRoof())

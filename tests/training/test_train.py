@@ -22,6 +22,7 @@ from astroformer.classifier import load
 from astroformer.errors import UserError
 from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.images.sources import open_source
+from astroformer.model_folder import ModelRecord
 from astroformer.network import Answers, AnswersConfig, Astroformer
 from astroformer.network.answers import answers_of
 from astroformer.training import single as single_module
@@ -479,7 +480,7 @@ def test_two_processes_take_the_steps_of_two_parts(folder: Path, tmp_path: Path)
 def test_a_model_that_does_not_say_what_it_is_cannot_be_started_from(
     trained: Trained, folder: Path, tmp_path: Path
 ) -> None:
-    model = replace(trained.classifier, info={}).save(tmp_path / "model")
+    model = replace(trained.classifier, info=ModelRecord()).save(tmp_path / "model")
     with pytest.raises(UserError, match="gives 'None' as its name; one of astroformer_0"):
         train(folder, Recipe(epochs=1, device="cpu"), init_from=model, out=tmp_path / "run", cache=tmp_path)
 

@@ -1,6 +1,6 @@
 """Every variant under its name in timm: `timm.create_model("astroformer_1", img_size=64)`.
 
-Importing this module registers them. The words are the fields of `AstroformerConfig`; timm's own `drop_rate`,
+Importing this module registers them; `import astroformer.timm` does that. timm's own words `drop_rate`,
 `drop_path_rate` and `global_pool` are understood too.
 """
 
