@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from astroformer.images.mock_galaxies import mock_galaxies
 
 import astroformer
-from astroformer.images.mock_galaxies import mock_galaxies
 from astroformer.training.loop import Interrupted
 from astroformer.training.recipe import make_recipe
 
