@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 
 import astroformer
-from astroformer.evaluation.subjects import Subject, read_inputs
+from astroformer.evaluation.symmetry.measured import MeasuredNetwork, read_images
 from astroformer.training.recipe import NetworkSettings, Recipe
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "moved-galaxy.png"
@@ -41,8 +41,8 @@ def main() -> None:
             trained = astroformer.train("mock-galaxies", recipe, out=Path(folder) / equivariance)
             found[name] = astroformer.load(trained.model)
     classifier = next(iter(found.values()))
-    subject = Subject("moved", classifier.network, "trained", classifier.preprocessing, classifier.classes)
-    x_NCHW = read_inputs(subject, None, images=300).images_NCHW
+    subject = MeasuredNetwork("moved", classifier.network, "trained", classifier.preprocessing, classifier.classes)
+    x_NCHW = read_images(subject, None, images=300).images_NCHW
     answers = {name: probabilities(c, x_NCHW) for name, c in found.items()}
     change_MN = np.abs(answers[next(iter(ARMS))] - answers[next(iter(ARMS))][:1]).max(2)
     move, galaxy = np.unravel_index(change_MN.argmax(), change_MN.shape)

@@ -24,8 +24,8 @@ import torch
 from torch import nn
 
 from astroformer.cache import default_cache
-from astroformer.evaluation.subjects import Inputs, Subject, read_inputs
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
+from astroformer.evaluation.symmetry.measured import MeasuredImages, MeasuredNetwork, read_images
 from astroformer.images import ImageStore, open_source
 from astroformer.network import Answers, AnswersConfig
 from astroformer.network.framing import FRAME_IMAGES, Canonicalize
@@ -85,10 +85,10 @@ def trained_on(data: Path, model: str, recipe: Recipe) -> Trained:
     return trained(model, recipe, train, open_source(data / "valid", classes=train.classes))
 
 
-def inputs_of(made: Trained, name: str, data: Path, images: int) -> Inputs:
+def inputs_of(made: Trained, name: str, data: Path, images: int) -> MeasuredImages:
     classifier = made.classifier
-    subject = Subject(name, classifier.network, "trained", classifier.preprocessing, classifier.classes)
-    return read_inputs(subject, str(data / "valid"), images=images)
+    subject = MeasuredNetwork(name, classifier.network, "trained", classifier.preprocessing, classifier.classes)
+    return read_images(subject, str(data / "valid"), images=images)
 
 
 def measure(name: str, data: Path, epochs: int, images: int) -> list[dict[str, Any]]:

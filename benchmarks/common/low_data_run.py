@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from astroformer.classifier import Classifier
-from astroformer.evaluation.subjects import Subject, read_inputs
+from astroformer.evaluation.symmetry.measured import MeasuredNetwork, read_images
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
 from astroformer.images import holdout, open_source
 from astroformer.metrics import balanced_accuracy, expected_calibration_error, nll_N
@@ -150,8 +150,8 @@ def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMME
     with_views = scores_of(labels_N, averaged([plain_NK, *views]))
     s_cons = None
     if job.kind == "run" and symmetry_images:
-        subject = Subject(job.model, classifier.network, "trained", classifier.preprocessing, classifier.classes)
-        inputs = read_inputs(subject, test_source, images=symmetry_images)
+        measured = MeasuredNetwork(job.model, classifier.network, "trained", classifier.preprocessing, classifier.classes)
+        inputs = read_images(measured, test_source, images=symmetry_images)
         report = measure_symmetry(
             classifier.network,
             inputs.images_NCHW,

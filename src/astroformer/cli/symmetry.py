@@ -60,8 +60,8 @@ class Symmetry:
 
     def run(self, given: set[str]) -> None:
         from astroformer.evaluation.pictures import plot_symmetry
-        from astroformer.evaluation.subjects import open_subject, read_inputs
         from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
+        from astroformer.evaluation.symmetry.measured import open_network, read_images
         from astroformer.evaluation.tables import symmetry_text, write_symmetry
         from astroformer.network import Answers, Astroformer, Ensemble
         from astroformer.network.answers import answers_of
@@ -80,7 +80,7 @@ class Symmetry:
             batch_size=self.batch_size,
         )
         device = pick_device(self.device)
-        subject = open_subject(
+        measured = open_network(
             self.model,
             image_size=self.image_size,
             num_classes=self.num_classes,
@@ -90,12 +90,12 @@ class Symmetry:
             seed=self.seed,
             say=tell_beside,
         )
-        shift_range(subject.preprocessing.image_size, self.max_shift)
+        shift_range(measured.preprocessing.image_size, self.max_shift)
         with Reporter(quiet=self.showing.quiet) as reporter:
-            inputs = read_inputs(subject, self.data, images=self.images, seed=self.seed, listener=reporter)
+            inputs = read_images(measured, self.data, images=self.images, seed=self.seed, listener=reporter)
             make_folder(self.out)
             report = measure_symmetry(
-                subject.network,
+                measured.network,
                 inputs.images_NCHW,
                 inputs.labels_N,
                 frames_NCHW=inputs.frames_NCHW,
@@ -103,27 +103,27 @@ class Symmetry:
                 device=device,
                 progress=lambda done, total: reporter.count("measuring", done, total),
             )
-        how, kind = "as it is", type(subject.network).__name__
-        if isinstance(subject.network, Astroformer | Answers | Ensemble):
-            words = joined_words(subject.network.config, answers_of(subject.network))
+        how, kind = "as it is", type(measured.network).__name__
+        if isinstance(measured.network, Astroformer | Answers | Ensemble):
+            words = joined_words(measured.network.config, answers_of(measured.network))
             if (words["group"], words["equivariance"], words["symmetry"]) != ("none", "none", "shift"):
                 how = "(group {group}, equivariance {equivariance}, symmetry {symmetry})".format(**words)
-            kind = "Astroformer" if isinstance(subject.network, Answers) else kind
+            kind = "Astroformer" if isinstance(measured.network, Answers) else kind
         about = {
-            "model": subject.name,
+            "model": measured.name,
             "network": kind,
-            "weights": subject.weights,
+            "weights": measured.weights,
             "source": inputs.source,
             "total": inputs.total,
             "left_out": dict(inputs.left_out),
-            "preprocessing": subject.preprocessing.to_dict(),
+            "preprocessing": measured.preprocessing.to_dict(),
             "frame_preprocessing": inputs.frame_preprocessing.to_dict(),
         }
         write_symmetry(self.out / "symmetry.json", report, about)
-        place = Path(subject.name)  # of a folder's path the end is what tells
+        place = Path(measured.name)  # of a folder's path the end is what tells
         label = place.resolve().parent.name if place.name == "model" else place.name
         plot_symmetry({label: report}, self.out / "symmetry.png")
-        print(f"{subject.name}: {kind} {how}, {subject.weights} weights")
+        print(f"{measured.name}: {kind} {how}, {measured.weights} weights")
         print(f"{inputs.source}: {report.n:,} of {inputs.total:,} images, drawn with seed {self.seed}")
         print(f"{symmetry_text(report)}")
         if inputs.left_out:

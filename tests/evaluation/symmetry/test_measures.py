@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from astroformer.errors import UserError
-from astroformer.evaluation.subjects import open_subject, read_inputs
 from astroformer.evaluation.symmetry import (
     SymmetryReport,
     SymmetrySettings,
-    _rotate,
     distances,
     draw_shifts,
     frame_size,
@@ -25,6 +22,7 @@ from astroformer.evaluation.symmetry import (
     share,
     shift_range,
 )
+from astroformer.evaluation.symmetry.transformations import rotate
 from astroformer.evaluation.tables import symmetry_text, write_symmetry
 
 FAST = SymmetrySettings(shifts=6, crops=4, rotations=2, batch_size=4)
@@ -143,11 +141,11 @@ def test_a_symmetric_kernel_is_equivariant_to_flips_and_turns_at_its_own_stride(
 
 def test_a_free_rotation_by_quarter_turns_is_a_quarter_turn() -> None:
     x = images(3)
-    turned = _rotate(x, torch.tensor([0.5, 1.0, -0.5], dtype=torch.float64) * torch.pi, "zeros")
+    turned = rotate(x, torch.tensor([0.5, 1.0, -0.5], dtype=torch.float64) * torch.pi, "zeros")
     for i, turns in enumerate((1, 2, -1)):
         torch.testing.assert_close(turned[i], torch.rot90(x[i], turns, (1, 2)), rtol=0, atol=1e-4)
     wide = images(1, size=(8, 16))  # isotropic in pixels: the square in the middle turns as it would alone
-    middle = _rotate(wide, torch.tensor([torch.pi / 2], dtype=torch.float64), "zeros")[..., 4:12]
+    middle = rotate(wide, torch.tensor([torch.pi / 2], dtype=torch.float64), "zeros")[..., 4:12]
     torch.testing.assert_close(middle, torch.rot90(wide[..., 4:12], 1, (2, 3)), rtol=0, atol=1e-4)
 
 
@@ -365,73 +363,3 @@ def test_what_is_not_measured_is_said() -> None:
     assert text.count("not measured:") == 4
     assert "called 1 of 3 classes" in text
     assert "consistency says little" in text
-
-
-# -- networks and images by name -------------------------------------------------------------------------------------
-
-
-def test_a_variant_gets_images_that_are_the_middle_of_their_frames() -> None:
-    subject = open_subject("astroformer_atto", image_size=32, seed=3)
-    inputs = read_inputs(subject, None, images=4)
-    assert (subject.weights, inputs.labels_N, inputs.total) == ("random (seed 3)", None, 4)
-    assert inputs.frames_NCHW.shape == (4, 3, 37, 37)
-    torch.testing.assert_close(inputs.images_NCHW, inputs.frames_NCHW[:, :, 2:34, 2:34], rtol=0, atol=0)
-    again = open_subject("astroformer_atto", image_size=32, seed=3).network.state_dict()
-    assert all(torch.equal(value, again[name]) for name, value in subject.network.state_dict().items())
-
-
-def test_a_timm_network_by_name() -> None:
-    subject = open_subject("timm:test_resnet", image_size=32)
-    inputs = read_inputs(subject, None, images=2)
-    report = measure_symmetry(subject.network, inputs.images_NCHW, frames_NCHW=inputs.frames_NCHW, settings=FAST)
-    assert report.num_classes == 10
-    assert len(report.features["circular shifts"]) > 2
-    assert report.changes["circular shifts"].largest > 0
-    with pytest.raises(UserError, match=r"no network 'test_resent'\. Did you mean 'timm:test_resnet'"):
-        open_subject("timm:test_resent")
-
-
-def test_a_model_folder_keeps_its_preprocessing_and_labels(model_folder: Path, galaxy_folder: Path) -> None:
-    subject = open_subject(str(model_folder))
-    inputs = read_inputs(subject, str(galaxy_folder), images=11, seed=1)
-    assert (subject.weights, inputs.total, inputs.left_out) == ("trained", 30, [])
-    assert inputs.images_NCHW.shape == (11, 3, 32, 32)
-    assert inputs.labels_N is not None
-    assert inputs.labels_N.shape == (11,)
-    assert read_inputs(subject, None, images=3).labels_N is not None  # the classes are the mock galaxies'
-    with pytest.raises(UserError, match="--image-size is for networks by name"):
-        open_subject(str(model_folder), image_size=64)
-
-
-def test_an_unreadable_file_is_left_out_and_counted(model_folder: Path, galaxy_folder: Path, tmp_path: Path) -> None:
-    subject = open_subject(str(model_folder))
-    shutil.copytree(galaxy_folder, tmp_path / "set")
-    files = sorted((tmp_path / "set").rglob("*.png"))
-    files[4].write_bytes(b"no image")
-    inputs = read_inputs(subject, str(tmp_path / "set"), images=100)
-    assert (inputs.total, len(inputs.images_NCHW), len(inputs.frames_NCHW)) == (30, 29, 29)
-    assert inputs.labels_N is not None
-    assert len(inputs.labels_N) == 29
-    [(file, reason)] = inputs.left_out
-    assert file.endswith(files[4].name)
-    assert "not a JPEG" in reason
-    for file in files:
-        file.write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"none of 30 images of .* can be read"):
-        read_inputs(subject, str(tmp_path / "set"), images=100)
-    with pytest.raises(UserError, match="images is 0"):
-        read_inputs(subject, None, images=0)
-
-
-@pytest.mark.parametrize(
-    ("model", "words", "says"),
-    [
-        ("astroformer_ato", {}, "Did you mean 'astroformer_atto'.*a model folder, or timm:NAME"),
-        ("astroformer_atto", {"pretrained": True}, "no weights of astroformer_atto are published"),
-        ("astroformer_atto", {"image_size": 8}, "--image-size is 8"),
-        ("astroformer_atto", {"num_classes": 0}, "--num-classes is 0"),
-    ],
-)
-def test_a_wrong_subject_is_one_sentence(model: str, words: dict[str, int], says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        open_subject(model, **words)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from astroformer.classifier import load
 from astroformer.errors import UserError, unknown_name
-from astroformer.evaluation.symmetry import frame_size
+from astroformer.evaluation.symmetry.settings import frame_size
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sets.download import Listener
@@ -31,7 +31,7 @@ _MOCK_SEED = 1000  # added to the seed: not the galaxies that `train mock-galaxi
 
 
 @dataclass(frozen=True)
-class Subject:
+class MeasuredNetwork:
     """A network and how images come to it.
 
     Attributes:
@@ -50,7 +50,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class MeasuredImages:
     """Images as a network sees them, the frames that crops are cut from, and what was left out of `total`."""
 
     source: str
@@ -62,7 +62,7 @@ class Inputs:
     left_out: list[tuple[str, str]]  # (file, reason)
 
 
-def open_subject(
+def open_network(
     model: str,
     *,
     image_size: int | None = None,
@@ -72,7 +72,7 @@ def open_subject(
     symmetry: str | None = None,
     seed: int = 0,
     say: Callable[[str], object] | None = None,
-) -> Subject:
+) -> MeasuredNetwork:
     """A model folder, a variant by name, or `timm:NAME`.
 
     Networks by name have random weights, drawn with the seed, unless `pretrained` weights are asked of timm; they get
@@ -96,7 +96,7 @@ def open_subject(
                     f"--{word} is for networks by name, and '{model}' is a folder with its own; leave it out."
                 )
         classifier = load(model, symmetry=symmetry, say=say)
-        return Subject(model, classifier.network, "trained", classifier.preprocessing, classifier.classes)
+        return MeasuredNetwork(model, classifier.network, "trained", classifier.preprocessing, classifier.classes)
     if image_size is not None and image_size < 16:
         raise UserError(f"--image-size is {image_size}; at least 16 px are needed.")
     if num_classes is not None and num_classes < 2:
@@ -120,7 +120,9 @@ def open_subject(
             raise UserError(f"{near[:-1]}, a model folder, or timm:NAME.")
     crop = min(side / outer for side, outer in zip(size, frame_size(size), strict=True))
     preprocessing = Preprocessing(size, 3, crop=crop, mean=_IMAGENET_MEAN, std=_IMAGENET_STD)
-    return Subject(model, network.eval(), "pretrained" if pretrained else f"random (seed {seed})", preprocessing)
+    return MeasuredNetwork(
+        model, network.eval(), "pretrained" if pretrained else f"random (seed {seed})", preprocessing
+    )
 
 
 def _timm_network(
@@ -147,18 +149,19 @@ def _timm_network(
     return network, (side, side)
 
 
-def read_inputs(
-    subject: Subject, data: str | None, *, images: int, seed: int = 0, listener: Listener | None = None
-) -> Inputs:
-    """Up to so many images of a source, drawn with the seed, through the subject's own preprocessing.
+def read_images(
+    network: MeasuredNetwork, data: str | None, *, images: int, seed: int = 0, listener: Listener | None = None
+) -> MeasuredImages:
+    """Up to so many images of a source, drawn with the seed, through the network's own preprocessing.
 
     The frame around an image is preprocessed to `frame_size` from a central part of the picture that is larger in
     proportion, so that crops have the scale that the network knows. Where the picture ends before (a `crop` above 7/8),
     the frame is all of it, and crops show it up to 8/7 larger: Zhang's protocol, 224 of 256 px.
 
     Args:
-        data: a source as `open_source` knows them, labelled if the subject knows its classes. None: mock galaxies, that
-            `train mock-galaxies` has not shown with the same seed; they have labels for a subject of the same classes.
+        data: a source as `open_source` knows them, labelled if the network's classes are known. None: mock galaxies
+            that `train mock-galaxies` has not shown with the same seed; they have labels for a network of their
+            classes.
         images: at most so many.
         listener: what is told of a download.
 
@@ -167,7 +170,7 @@ def read_inputs(
     """
     if images < 1:
         raise UserError(f"images is {images}; at least 1 is needed.")
-    plain = subject.preprocessing
+    plain = network.preprocessing
     outer = frame_size(plain.image_size)
     zoom = min(wide / side for wide, side in zip(outer, plain.image_size, strict=True))
     around = dataclasses.replace(plain, image_size=outer, crop=min(1.0, plain.crop * zoom))
@@ -175,10 +178,10 @@ def read_inputs(
     if data is None:
         side = max(16, math.ceil(max(outer) / around.crop - 1e-6))
         source = open_source(f"mock-galaxies:{images}x{side}", classes=CLASSES, seed=seed + _MOCK_SEED)
-        if subject.classes != CLASSES:
+        if network.classes != CLASSES:
             source = dataclasses.replace(source, labels=None)
-    elif subject.classes:
-        source = open_source(data, classes=subject.classes, seed=seed, listener=listener)
+    elif network.classes:
+        source = open_source(data, classes=network.classes, seed=seed, listener=listener)
     else:
         source = open_source(data, labelled=False, seed=seed, listener=listener)
     chosen = source.subset(np.sort(permutation(seed, 0, len(source)).numpy()[:images]))
@@ -193,7 +196,7 @@ def read_inputs(
     if not rows:
         raise UserError(f"none of {len(left_out)} images of '{source.source}' can be read; the first: {left_out[0][1]}")
     stored = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*rows, strict=True)]
-    return Inputs(
+    return MeasuredImages(
         source.source + ("" if data else f" (seed {seed + _MOCK_SEED})"),
         plain.normalize(stored[0]),
         around.normalize(stored[1]),
