@@ -200,6 +200,17 @@ def test_the_card_of_a_model_without_metrics_says_so(classifier: Classifier, tmp
     assert "Not evaluated." in card
 
 
+def test_a_model_of_an_equivariance_that_is_no_longer_trained_still_answers(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    network = create_network("astroformer_atto", img_size=32, equivariance="input")
+    folder = Classifier(network, classifier.preprocessing, classifier.classes).save(tmp_path / "input")
+    stored_BCHW = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
+    answers = astroformer.load(folder).probabilities(stored_BCHW)
+    moved = astroformer.load(folder).probabilities(np.roll(stored_BCHW, (3, 5), (2, 3)))
+    np.testing.assert_allclose(moved, answers, rtol=0, atol=1e-5)
+
+
 # -- formats 1 and 2 -------------------------------------------------------------------------------------------------
 
 

@@ -45,12 +45,26 @@ Images = str | Path | Sequence[str | Path] | Array | LabelledImages
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row an image. Rows of files that could not be read hold NaN and their reason in `errors`."""
+    """One row an image. Rows of files that could not be read hold NaN and their reason in `errors`.
+
+    Attributes:
+        files: path of each image, or its number in an array.
+        classes: names of the K columns.
+        probabilities_NK: (N, K) float64; the rows of images that were read sum to 1.
+        errors: why an image could not be read, "" where it was.
+
+    Example:
+        >>> two = Predictions(["a.png", "b.png"], ("disc", "ring"), np.array([[0.9, 0.1], [0.25, 0.75]]), ["", ""])
+        >>> two.names
+        ['disc', 'ring']
+        >>> two.confidence_N.tolist()
+        [0.9, 0.75]
+    """
 
     files: list[str]
     classes: tuple[str, ...]
     probabilities_NK: Array
-    errors: list[str]  # "" where the image was read
+    errors: list[str]
 
     @property
     def readable_N(self) -> Array:
@@ -82,6 +96,14 @@ class Classifier:
         info: what the model was made from and what it reached.
         precision: of the matrix products, "float32" or "bfloat16". The second is faster where the CPU or GPU has
             instructions for it, and moves probabilities in the third digit; `pick_precision` knows "auto" too.
+
+    Example:
+        >>> from astroformer.network import create_network
+        >>> network = create_network("astroformer_atto", num_classes=2, img_size=32)
+        >>> classifier = Classifier(network, Preprocessing((32, 32), 3), ("disc", "ring"))
+        >>> predictions = classifier.predict(np.zeros((4, 32, 32, 3), np.uint8))  # four black images
+        >>> predictions.probabilities_NK.shape
+        (4, 2)
     """
 
     network: nn.Module

@@ -336,6 +336,12 @@ def test_answers_have_the_symmetry_of_the_augmentation(settings: Any, expected: 
     assert all(said in sentence for sentence in spoken)
 
 
+def test_an_equivariance_that_is_no_longer_trained_is_refused_before_the_work() -> None:
+    recipe = make_recipe({"network": {"equivariance": "input"}})  # as the run folders of before have it
+    with pytest.raises(UserError, match=r"equivariance is 'input', which is no longer trained.*choose anchor"):
+        decide(recipe, open_source("mock-galaxies:20x32"))
+
+
 @pytest.mark.parametrize("settings", [{"augment": "photo"}, {"network": {"symmetry": "shift"}}])
 def test_a_number_of_views_is_refused_where_none_are_averaged(settings: Any) -> None:
     recipe = make_recipe({"device": "cpu", **settings})

@@ -39,7 +39,7 @@ class NetworkSettings(BaseModel):
     equivariance: Literal["none", "frame", "centre", "anchor", "input"] | None = Field(
         None,
         description="to circular shifts, exactly: by moving the image to where its frame was (frame), or what is "
-        "brightest to the middle (centre), or by chosen phases before every stride (anchor) or once on it (input)",
+        "brightest to the middle (centre), or by chosen phases before every stride (anchor); input: no longer trained",
     )
     symmetry: Literal["shift", "shift+mirror", "shift+d4"] | None = Field(
         None,

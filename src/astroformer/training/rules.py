@@ -92,8 +92,14 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
 
     Raises:
         UserError: no sampled image can be read; their channels differ in a way that needs a decision; `views` are given
-            where none are averaged; or a way to compute steps is asked for that can't be here.
+            where none are averaged; or something is asked for that is no longer trained, or can't be here.
     """
+    if recipe.network.equivariance == "input":
+        # Runs that began with it are resumed, so it is still a word of the recipe.
+        raise UserError(
+            "network.equivariance is 'input', which is no longer trained, because it has shown nothing that 'anchor' "
+            "lacks; choose anchor."
+        )
     device = pick_device(recipe.device)
     facts = Facts(recipe, len(images), sample_images(images, device), device)
     sentences: list[str] = []
