@@ -89,7 +89,7 @@ def test_pieces_of_a_batch_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> Non
     network = lively(config_of("astroformer_atto", "plain"))
     images = torch.randn(7, 3, 48, 80)
     whole = FastInference(network)(images)
-    monkeypatch.setattr(fast_inference, "_PIECE", 1)  # an image each
+    monkeypatch.setattr(fast_inference, "_MAP_VALUES", 1)  # an image each
     torch.testing.assert_close(FastInference(network)(images), whole, rtol=0, atol=2e-5 * whole.abs().max().item())
 
 
@@ -97,7 +97,7 @@ def test_many_tokens_go_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
     network = lively(config_of("astroformer_atto", "CCTT"))
     images = torch.randn(2, 3, 64, 64)
     few = FastInference(network)(images)
-    monkeypatch.setattr(fast_inference, "_FEW_TOKENS", 1)
+    monkeypatch.setattr(fast_inference, "_MOST_TOKENS", 1)
     torch.testing.assert_close(FastInference(network)(images), few, rtol=0, atol=2e-5 * few.abs().max().item())
 
 

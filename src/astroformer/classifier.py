@@ -36,9 +36,9 @@ from astroformer.network.answers import answers_of
 from astroformer.network.framing import FRAME_IMAGES
 from astroformer.system import PRECISIONS, pick_device, pick_precision, usable_cores
 
-_TASK = 16  # images that a thread decodes and classifies in one go on a CPU: enough to fill the matrix products
-_WORKERS = 8  # of more threads Python's lock would make some wait; on larger CPUs each computes with several
-_ANSWERED = 256  # images a forward pass where answers are targets: a GPU is given thousands at once
+_TASK_IMAGES = 16  # that a thread on a CPU decodes and classifies together, enough to fill the matrix products
+_WORKERS = 8  # threads: of more, some would wait for Python's lock; on larger CPUs each computes with several cores
+_TARGET_IMAGES = 256  # of a forward pass whose answers are targets; a GPU is given thousands of images at once
 Array = NDArray[Any]
 Images = str | Path | Sequence[str | Path] | Array | LabelledImages
 
@@ -149,7 +149,7 @@ class Classifier:
         stay: targets that another network may learn."""
         with torch.inference_mode():
             network = self._asked()
-            parts = [torch.softmax(network(x).float(), dim=1) for x in x_BCHW.split(_ANSWERED)]
+            parts = [torch.softmax(network(x).float(), dim=1) for x in x_BCHW.split(_TARGET_IMAGES)]
         return torch.cat(parts)  # outside of the mode: a backward pass may keep it
 
     def _asked(self) -> Callable[[Tensor], Tensor]:
@@ -178,7 +178,7 @@ class Classifier:
         # Side by side, decoding and network fill all cores whichever of the two takes longer, and no thread waits for
         # another one's share of a matrix product.
         workers = min(cores, _WORKERS)
-        size = min(batch_size, _TASK) if on_cpu else batch_size
+        size = min(batch_size, _TASK_IMAGES) if on_cpu else batch_size
         bounds = [
             (start, min(start + size, stop))
             for begin in range(0, total, batch_size)
@@ -205,14 +205,14 @@ class Classifier:
         pool = ThreadPoolExecutor(
             workers, initializer=torch.set_num_threads, initargs=(max(1, min(threads, cores) // workers),)
         )
-        flying: deque[Future[tuple[Array, list[str]]]] = deque()
+        running: deque[Future[tuple[Array, list[str]]]] = deque()
         try:
             waiting = iter(bounds)
             parts: list[tuple[Array, list[str]]] = []
             for _, stop in bounds:
-                while len(flying) < 2 * workers and (some := next(waiting, None)) is not None:
-                    flying.append(pool.submit(task, *some))
-                parts.append(flying.popleft().result())
+                while len(running) < 2 * workers and (some := next(waiting, None)) is not None:
+                    running.append(pool.submit(task, *some))
+                parts.append(running.popleft().result())
                 if stop % batch_size == 0 or stop == total:
                     begin = stop - sum(len(errors) for _, errors in parts)
                     yield Predictions(
@@ -372,22 +372,7 @@ class Classifier:
         symmetry: str | None = None,
         say: Callable[[str], object] | None = None,
     ) -> Classifier:
-        """Reads a model folder, or a run folder that holds one, and proves that it is whole.
-
-        Args:
-            folder: where it lies.
-            device: "cpu", "cuda" or "auto" (CUDA when there is one).
-            precision: see `pick_precision`.
-            symmetry: "shift" (answers about the image alone), "shift+mirror" or "shift+d4" (logits averaged over the
-                image and its mirror image, or over turned and mirrored views, each at the cost of one); None: as the
-                model says. The metrics of a model are those of the symmetry that it was saved with: with another one
-                they are not known, and `evaluate` measures them.
-            say: is given a sentence where the folder is of an old format, whose hashes do not cover all of it.
-
-        Raises:
-            UserError: this is no model folder, or it was made by a newer version, or it is damaged, or its weights do
-                not fit its config.
-        """
+        """Reads a model folder and proves that it is whole. Arguments and errors are those of `astroformer.load`."""
         device = pick_device(device)
         precision = pick_precision(precision, device)
         model = ModelFolder.find(folder)
@@ -410,7 +395,21 @@ def load(
     symmetry: str | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Classifier:
-    """The classifier that a model folder holds. Arguments and errors as for `Classifier.load`.
+    """Reads a model folder, or a run folder that holds one, and proves that it is whole.
+
+    Args:
+        folder: where it lies.
+        device: "cpu", "cuda" or "auto" (CUDA when there is one).
+        precision: see `pick_precision`.
+        symmetry: "shift" (answers about the image alone), "shift+mirror" or "shift+d4" (logits averaged over the
+            image and its mirror image, or over turned and mirrored views, each at the cost of one); None: as the
+            model says. The metrics of a model are those of the symmetry that it was saved with: with another one
+            they are not known, and `evaluate` measures them.
+        say: is given a sentence where the folder is of an old format, whose hashes do not cover all of it.
+
+    Raises:
+        UserError: this is no model folder, or it was made by a newer version, or it is damaged, or its weights do
+            not fit its config.
 
     Example:
         >>> import tempfile

@@ -37,8 +37,8 @@ from astroformer.network.torus import wrapped
 from astroformer.network.views import answer_views
 
 _LANES = 16  # channels that a kernel works on at once
-_FEW_TOKENS = 256  # up to here one head's scores stay in the cache, and our kernel is ahead of torch's
-_PIECE = 4 << 20  # values in the widest map of a piece of a batch, of each stage its own
+_MOST_TOKENS = 256  # for our attention kernel: up to here one head's scores stay in the cache, and it beats torch's
+_MAP_VALUES = 4 << 20  # in the widest map of a stage, for the images that are computed together
 
 
 def fast_pass(
@@ -110,7 +110,7 @@ class FastInference:
 
         def pieces(x: Tensor, values: int) -> tuple[Tensor, ...]:
             """The batch in parts whose images, of so many values in their widest map, stay in the cache together."""
-            return x.split(max(1, _PIECE // values)) if on_cpu else (x,)
+            return x.split(max(1, _MAP_VALUES // values)) if on_cpu else (x,)
 
         period = self._config.anchor_period(0)
         if period > 1:
@@ -188,7 +188,7 @@ class _Operations:
         batch, tokens, heads, width = qkv_BLNE.shape
         head_width = width // 3
         scale = head_width**-0.5
-        if self.attention_kernels is None or head_width % _LANES or tokens > _FEW_TOKENS:
+        if self.attention_kernels is None or head_width % _LANES or tokens > _MOST_TOKENS:
             q_BNLD, k_BNLD, v_BNLD = qkv_BLNE.transpose(1, 2).chunk(3, dim=-1)
             mask = None if bias_NLL is None else bias_NLL[None].to(self.dtype)
             y_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=mask, scale=scale)

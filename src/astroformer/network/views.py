@@ -1,10 +1,10 @@
 """The views of an image under quarter turns and flips, and answers that do not depend on which of them is given.
 
-The mean of a network's logits over all eight views is the same for each of them, and over an image and its mirror image
-for both. So is the mean over fewer that are
-counted from one that the image itself chooses: turn the image, and another view is the chosen one, which is the same
-picture. The choice may jump between two views of nearly equal score, and the answer with it, by as much as the
-network's answers for two views of an image differ anyway; the more views, the less.
+The mean of a network's logits over all eight views is the same whichever of them is given, and so is the mean over an
+image and its mirror image. A mean over fewer views has the same property if the views are counted from one that the
+image itself chooses: when the image is turned, it chooses another view, which is the same picture. The choice may jump
+between two views of nearly equal score, and the answer with it, by as much as the network's answers for two views of an
+image differ anyway. The more views are averaged, the smaller is that jump.
 
 Legend: B images, C channels, H and W rows and columns, V views.
 """
@@ -35,9 +35,10 @@ def d4_views(x_BCHW: Tensor) -> list[Tensor]:
 
 
 def chosen_views(x_BCHW: Tensor, count: int) -> list[Tensor]:
-    """So many of the views of square images, the same set, in whatever order, for every view of an image.
+    """Some of the views of square images: the same set, in whatever order, for every view of an image.
 
-    The view of largest `view_scores` and those that follow when it is turned; with 8 all views, and nothing is chosen.
+    They are the view of largest `view_scores` and those that follow when it is turned. With 8 they are all views, and
+    nothing is chosen.
 
     Args:
         count: 1, 2, 4 or 8.
@@ -54,7 +55,7 @@ def chosen_views(x_BCHW: Tensor, count: int) -> list[Tensor]:
 
 
 def _view(x_BCHW: Tensor, mirrored_B: Tensor, turns_B: Tensor) -> Tensor:
-    """Of each image the view that is turned so often (0 to 3) and then mirrored (1) or not (0)."""
+    """Each image turned by so many quarters (0 to 3) and then mirrored (1) or not (0)."""
     mirrored_B111, turns_B111 = mirrored_B.view(-1, 1, 1, 1), turns_B.view(-1, 1, 1, 1)
     x_BCHW = torch.where(turns_B111 % 2 == 1, x_BCHW.rot90(1, (2, 3)), x_BCHW)
     x_BCHW = torch.where(turns_B111 >= 2, x_BCHW.rot90(2, (2, 3)), x_BCHW)

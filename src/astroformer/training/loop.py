@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, reduce
-from torch import nn
+from torch import Tensor, nn
 
 from astroformer.allocator import keep_freed_memory
 from astroformer.classifier import Classifier
@@ -339,10 +339,7 @@ class Loop:
         progress = self.progress()  # outside of the branch: with several processes each has to ask
         self.even_averaged()
         if self.accelerator.is_main_process:
-            asked = self.averaged()
-            if self._frame is not None:
-                assert isinstance(asked, Astroformer), "only our own networks are asked with a frame"
-                asked = Answers(asked, AnswersConfig(frame=True), self._frame)
+            asked = _asked(self.averaged(), self._frame)
             classifier = Classifier(asked, self.preprocessing, self.train.classes)
             measured = scores(classifier, self.valid, predict_batch(self.recipe))
             row = {
@@ -390,16 +387,29 @@ class Loop:
         """
         assert self.run_folder is not None
         groups, optimizer, state = load_checkpoint(self.run_folder.checkpoint)
-        frame = {name: groups["network"].pop(name) for name in list(groups["network"]) if name.startswith(_FRAME)}
-        if self._frame is not None:
-            self._frame.load_state_dict({name.removeprefix(_FRAME): tensor for name, tensor in frame.items()})
-        for name in frame:
-            groups.get("average", {}).pop(name, None)  # which versions before 0.2 wrote there too
+        _restore_frame(self._frame, groups)
         self.network.load_state_dict(groups["network"])
         if self._average:
             self._average.module.load_state_dict(groups["average"])
         restore_optimizer(self.optimizer, optimizer)
         self.state = State(**state)
+
+
+def _asked(network: nn.Module, frame: Frame | None) -> nn.Module:
+    """The network as it is asked about validation images."""
+    if frame is None:
+        return network
+    assert isinstance(network, Astroformer), "only our own networks are asked with a frame"
+    return Answers(network, AnswersConfig(frame=True), frame)
+
+
+def _restore_frame(frame: Frame | None, groups: dict[str, dict[str, Tensor]]) -> None:
+    """Moves what the frame has learned, if there is one, from the tensors of a checkpoint into it."""
+    kept = {name: groups["network"].pop(name) for name in list(groups["network"]) if name.startswith(_FRAME)}
+    if frame is not None:
+        frame.load_state_dict({name.removeprefix(_FRAME): tensor for name, tensor in kept.items()})
+    for name in kept:
+        groups.get("average", {}).pop(name, None)  # versions before 0.2 wrote it there too
 
 
 def _recompute_blocks(network: nn.Module) -> None:
