@@ -11,8 +11,8 @@ import numpy as np
 import yaml
 
 from astroformer.classifier import Classifier
-from astroformer.evaluation.symmetry.measured import MeasuredNetwork, read_images
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
+from astroformer.evaluation.symmetry.measured import MeasuredNetwork, read_images
 from astroformer.images import holdout, open_source
 from astroformer.metrics import balanced_accuracy, expected_calibration_error, nll_N
 from astroformer.system import pick_device
@@ -150,7 +150,9 @@ def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMME
     with_views = scores_of(labels_N, averaged([plain_NK, *views]))
     s_cons = None
     if job.kind == "run" and symmetry_images:
-        measured = MeasuredNetwork(job.model, classifier.network, "trained", classifier.preprocessing, classifier.classes)
+        measured = MeasuredNetwork(
+            job.model, classifier.network, "trained", classifier.preprocessing, classifier.classes
+        )
         inputs = read_images(measured, test_source, images=symmetry_images)
         report = measure_symmetry(
             classifier.network,
