@@ -11,8 +11,8 @@ import torch
 from astroformer import fast_inference
 from astroformer.errors import UserError
 from astroformer.fast_inference import FastInference, fast_pass
-from circular import made_circular
-from lively import lively
+from helpers.circular import made_circular
+from helpers.lively import lively
 
 sys.path.insert(0, str(Path(__file__).parent / "network"))
 from test_network_contract import CASES, config_of, fitting, network_of

@@ -9,8 +9,8 @@ import pytest
 
 from astroformer.images.sets import NAMED_SETS, NamedSet
 from astroformer.images.sets.fashion_mnist import FashionMnist
-from serving import Server
-from tiny_sets import serve, write_picture
+from helpers.serving import Server
+from helpers.tiny_sets import serve, write_picture
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from astroformer.images.sets.galaxy10_decals import Hdf5Reader
 from astroformer.images.sets.tiny_imagenet import ZipReader
 from astroformer.images.sources import open_source
 from astroformer.images.store import ImageStore
-from tiny_sets import save_npz
+from helpers.tiny_sets import save_npz
 
 RAMP = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
 

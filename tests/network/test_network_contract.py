@@ -19,7 +19,7 @@ from astroformer.errors import UserError
 from astroformer.network import VARIANTS, Answers, AnswersConfig, Astroformer, AstroformerConfig
 from astroformer.network.answers import answers_of
 from astroformer.network.config import split_words
-from lively import lively
+from helpers.lively import lively
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -20,7 +20,7 @@ from astroformer.network.framing import Canonicalize, centred
 from astroformer.network.phases import anchored, phase_score, view_scores
 from astroformer.network.torus import CircularConv2d, rolled
 from astroformer.network.views import chosen_views, d4_views
-from lively import lively
+from helpers.lively import lively
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "frame": {"equivariance": "frame"},

@@ -14,7 +14,7 @@ from astroformer.fast_inference import FastInference
 from astroformer.network import AnswersConfig, AstroformerConfig, Tie, create_network
 from astroformer.network.config import split_words
 from astroformer.network.views import d4_views
-from lively import lively
+from helpers.lively import lively
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "CCCC": {"layout": "CCCC", "channel_attention": "none"},

@@ -10,7 +10,7 @@ import pytest
 from astroformer.errors import UserError
 from astroformer.images.formats import folders
 from astroformer.images.sources import open_source
-from tiny_sets import picture, write_picture
+from helpers.tiny_sets import picture, write_picture
 
 RNG = np.random.default_rng(1)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from astroformer.errors import UserError
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.sources import open_source
-from tiny_sets import picture, save_npz
+from helpers.tiny_sets import picture, save_npz
 
 RNG = np.random.default_rng(1)
 

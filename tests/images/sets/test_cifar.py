@@ -9,8 +9,8 @@ import pytest
 from astroformer.errors import UserError
 from astroformer.images.sets import NAMED_SETS, NamedSet
 from astroformer.images.sources import open_source
-from serving import Server
-from tiny_sets import (
+from helpers.serving import Server
+from helpers.tiny_sets import (
     cifar10_members,
     cifar100_members,
     same_from_threads_and_pickled,

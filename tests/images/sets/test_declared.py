@@ -19,8 +19,8 @@ from astroformer.images.sets import NAMED_SETS, NamedSet
 from astroformer.images.sets.declared import Content
 from astroformer.images.sets.download import Resource
 from astroformer.images.sources import open_source
-from serving import Server
-from tiny_sets import (
+from helpers.serving import Server
+from helpers.tiny_sets import (
     cifar10_members,
     fashion_files,
     serve,
@@ -106,7 +106,7 @@ import json, sys
 from dataclasses import replace
 from astroformer.cli.main import main
 from astroformer.images.sets import NAMED_SETS
-from tiny_sets import with_resources
+from helpers.tiny_sets import with_resources
 url, size, sha256, commands = sys.argv[1:]
 declared = NAMED_SETS["cifar10"]
 resource = replace(declared.resources[0], urls=(url,), size=int(size), sha256=sha256)

@@ -15,7 +15,7 @@ import pytest
 from astroformer.errors import UserError
 from astroformer.images.sets import download
 from astroformer.images.sets.download import Resource, fetch
-from serving import Answer, Server
+from helpers.serving import Answer, Server
 
 BODY = np.random.default_rng(0).integers(0, 256, 900_000, np.uint8).tobytes()
 OTHER = BODY[:-1] + b"x"

@@ -11,8 +11,8 @@ from astroformer.errors import UserError
 from astroformer.images.sets import NAMED_SETS, NamedSet
 from astroformer.images.sets.fashion_mnist import FashionMnist
 from astroformer.images.sources import open_source
-from serving import Server
-from tiny_sets import (
+from helpers.serving import Server
+from helpers.tiny_sets import (
     fashion_files,
     idx,
     same_from_threads_and_pickled,

@@ -16,8 +16,8 @@ from astroformer.images.sky_groups import friends_of_friends
 from astroformer.images.sources import open_source
 from astroformer.images.splits import holdout, kfold
 from astroformer.images.store import ImageStore
-from serving import Server
-from tiny_sets import (
+from helpers.serving import Server
+from helpers.tiny_sets import (
     galaxy10_columns,
     hdf5,
     same_from_threads_and_pickled,

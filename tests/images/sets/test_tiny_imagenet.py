@@ -10,7 +10,7 @@ from astroformer.errors import UserError
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.sets import NamedSet
 from astroformer.images.sources import open_source
-from tiny_sets import (
+from helpers.tiny_sets import (
     same_from_threads_and_pickled,
     tiny_imagenet_members,
     zipped,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from astroformer import native
 from astroformer.network import VARIANTS, Astroformer, Tie, create_network
 from astroformer.training.steps.fused import FusedMBConv, FusedRelativeAttention, fuse, unfuse, why_not_fused
-from circular import made_circular
+from helpers.circular import made_circular
 
 pytestmark = pytest.mark.skipif(why_not_fused() is not None, reason=f"no native kernels: {why_not_fused()}")
 

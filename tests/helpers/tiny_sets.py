@@ -19,7 +19,7 @@ from PIL import Image
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sets import NAMED_SETS, NamedSet
 from astroformer.images.sets.download import Resource
-from serving import Answer, Server
+from helpers.serving import Answer, Server
 
 
 def picture(value: int) -> np.ndarray:

@@ -15,8 +15,13 @@ def made_circular(network: Network) -> Network:
         for name, layer in module.named_children():
             if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
                 assert isinstance(layer.padding, tuple)
+                (height, width), (down, across), (rows, columns) = layer.kernel_size, layer.stride, layer.padding
                 fresh = nn.Conv2d(
-                    *(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding),
+                    layer.in_channels,
+                    layer.out_channels,
+                    (height, width),
+                    stride=(down, across),
+                    padding=(rows, columns),
                     groups=layer.groups,
                     bias=False,
                     padding_mode="circular",

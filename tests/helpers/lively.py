@@ -16,6 +16,8 @@ def lively(config: AstroformerConfig, answers: AnswersConfig | None = None) -> A
     network = Answers.around(plain, answers or AnswersConfig())
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 2)
         if isinstance(module, Frame):
