@@ -9,8 +9,16 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Wrong input: the message names the value, what is allowed, and what to do.
 
-    The command line prints it as one sentence and exits with status 2; everything else that is raised is our own fault
-    and exits with status 1.
+    The command line prints it as one sentence and exits with status 2. Any other error is a fault of this package and
+    exits with status 1.
+
+    Example:
+        >>> import astroformer
+        >>> try:
+        ...     astroformer.create_model("astroformer_atto", group="d5")
+        ... except astroformer.UserError as error:
+        ...     print(error)
+        unknown group 'd5'. Did you mean 'd4'? Allowed: d4, mirror, none.
     """
 
 
