@@ -80,10 +80,11 @@ def train_network(
     Example:
         >>> import torch
         >>> from astroformer import Recipe
+        >>> from astroformer.cache import default_cache
         >>> from astroformer.training.rules import decide
         >>> from astroformer.images import ImageStore, Preprocessing, open_source
         >>> images = open_source("mock-galaxies:20x32")
-        >>> store = ImageStore.build(images, Preprocessing((32, 32), 3))
+        >>> store = ImageStore.build(images, Preprocessing((32, 32), 3), cache=default_cache())
         >>> recipe, _ = decide(Recipe(epochs=1, image_size=32, crop=1.0, device="cpu"), images)
         >>> linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
         >>> train_network(linear, store, store, recipe).state.images
