@@ -9,19 +9,6 @@ import pytest
 
 import astroformer
 
-WITHOUT_EXAMPLE = {
-    "Astroformer",
-    "AstroformerConfig",
-    "Classifier",
-    "Evaluation",
-    "Predictions",
-    "Recipe",
-    "create_model",
-    "evaluate",
-    "load",
-}
-"""Public names that still lack an example. A name that has one must not be listed here."""
-
 
 class NoExampleError(AssertionError):
     """The docstring of a public name has no example."""
@@ -45,15 +32,7 @@ def run(test: doctest.DocTest) -> None:
     assert failed == 0, "".join(report)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(raises=NoExampleError, strict=True, reason="has no example yet"))
-        if name in WITHOUT_EXAMPLE
-        else name
-        for name in astroformer.__all__
-    ],
-)
+@pytest.mark.parametrize("name", astroformer.__all__)
 def test_a_public_name_has_an_example_that_is_true(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # examples write `runs/`; the cache is the tests' own, see conftest.py
     for test in examples(name):

@@ -16,7 +16,7 @@ from astroformer.network.answers import answers_of
 from astroformer.network.config import joined_words, split_words
 from astroformer.network.framing import Frame
 from astroformer.network.views import d4_views
-from lively import lively
+from helpers.lively import lively
 
 CONFIG = dataclasses.replace(VARIANTS["astroformer_atto"], img_size=32, depths=(1, 1, 1, 1))
 FRAMED = AnswersConfig(frame=True, symmetry="shift+d4", views=4)
