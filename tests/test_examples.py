@@ -39,10 +39,6 @@ def test_a_public_name_has_an_example_that_is_true(name: str, tmp_path: Path, mo
         run(test)
 
 
-def test_the_list_of_names_without_example_is_of_public_names() -> None:
-    assert set(astroformer.__all__) >= WITHOUT_EXAMPLE
-
-
 def test_a_wrong_output_is_noticed() -> None:
     wrong = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "wrong", None, 0)
     with pytest.raises(AssertionError, match="Got"):
