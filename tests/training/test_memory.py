@@ -189,7 +189,7 @@ def test_the_parts_are_decided_once_and_kept(
     decided = RunFolder(tmp_path / "run").read_recipe()
     assert (decided.batch_size, decided.accumulate) == (12, 3)
     assert "batches in 3 parts" in capsys.readouterr().err
-    assert predict_batch(decided) == 8
+    assert predict_batch(decided.batch, decided.parts) == 8
     # A number that is given stays.
     settings = make_recipe({"epochs": 1, "image_size": 32, "crop": 1, "device": "cpu", "accumulate": 2})
     train("mock-galaxies:30x32", settings, out=tmp_path / "two", cache=tmp_path / "cache")

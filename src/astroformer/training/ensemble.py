@@ -119,7 +119,7 @@ def _finish(study: Study, members: TrainedStudy, reporter: Reporter) -> TrainedE
     classifier = Classifier.ensemble(models)
     setup = reopen(run / names[0], reporter, finished=True)
     recipe = setup.recipe
-    probabilities_NK = predict_store(classifier, setup.valid, predict_batch(recipe))
+    probabilities_NK = predict_store(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts))
     validation = evaluate(setup.valid.labels, probabilities_NK, classifier.classes)
     length = (
         f"{recipe.minutes:g} minutes" if recipe.epochs is None else f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"

@@ -341,7 +341,7 @@ class Loop:
         if self.accelerator.is_main_process:
             asked = _asked(self.averaged(), self._frame)
             classifier = Classifier(asked, self.preprocessing, self.train.classes)
-            measured = scores(classifier, self.valid, predict_batch(self.recipe))
+            measured = scores(classifier, self.valid, predict_batch(self.recipe.batch, self.recipe.parts))
             row = {
                 "epoch": state.epoch + state.step / self.batches.steps,
                 "updates": state.updates,

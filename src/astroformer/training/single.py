@@ -186,7 +186,9 @@ def _finish(setup: Setup, fit: Fit) -> Trained:
     frame = None if setup.frame is None else setup.frame.cpu()
     network = Answers.around(fit.network.cpu(), final_answers(recipe, frame), frame)
     classifier = Classifier(network, setup.preprocessing, classes)
-    validation = evaluate(setup.valid.labels, predict_store(classifier, setup.valid, predict_batch(recipe)), classes)
+    validation = evaluate(
+        setup.valid.labels, predict_store(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts)), classes
+    )
     if task.valid is not None:
         held_out = "given"
     elif recipe.folds is not None:

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from astroformer.classifier import Classifier
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N
-from astroformer.training.recipe import Recipe
 
 PREDICT_BATCH = 128  # images of a forward pass, where the memory allows it
 
 
-def predict_batch(recipe: Recipe) -> int:
+def predict_batch(batch: int, parts: int) -> int:
     """Images a forward pass over the validation images: as many as fit where a part of a batch trains."""
-    return min(PREDICT_BATCH, 2 * math.ceil(recipe.batch / recipe.parts))
+    return min(PREDICT_BATCH, 2 * math.ceil(batch / parts))
 
 
 def predict_store(classifier: Classifier, store: ImageStore, batch_size: int = PREDICT_BATCH) -> NDArray[Any]:
