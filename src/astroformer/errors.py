@@ -22,9 +22,17 @@ class UserError(ValueError):
     """
 
 
-def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> UserError:
-    """The error for a `name` that is not among the `allowed` names of that `kind`, with the nearest one suggested."""
+def unknown_name(kind: str, name: object, allowed: Iterable[str], *, see: str = "") -> UserError:
+    """The error for a `name` that is not among the `allowed` names of that `kind`, with the nearest one suggested.
+
+    Args:
+        kind: what the name is of, as a noun.
+        name: what was given.
+        allowed: the names that there are.
+        see: a sentence that says where they are listed, in place of the list.
+    """
     names = sorted(allowed)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UserError(f"unknown {kind} '{name}'.{hint} Allowed: {', '.join(names)}.")
+    listed = see or f"Allowed: {', '.join(names)}."
+    return UserError(f"unknown {kind} '{name}'.{hint} {listed}")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-import tyro
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+from typing_extensions import Doc
 
-from astroformer.cli import arguments
-from astroformer.cli.arguments import Needed, parse
+from astroformer.cli.arguments import given_options, parse
+from astroformer.cli.options import NESTED, PLACE, options_of
 from astroformer.errors import UserError
 
 
@@ -19,34 +19,33 @@ class Inner(BaseModel):
     span: tuple[float, float] = (0.0, 1.0)
     on: bool = True
     both: bool | None = None
+    share: float = Field(0.5, le=1, description="at most one")
 
 
 class Settings(BaseModel):
     size: int | tuple[int, int] | None = None
-    rate: float | None = None
+    rate: float | None = Field(None, description="how fast")
     kind: Literal["none", "auto"] | dict[str, float] = "none"
     layout: Literal["a", "b"] | None = None
+    count: Literal[1, 2] = 1
     inner: Inner = Inner()
 
 
 @dataclass
 class Group:
-    device: str = "auto"
-    """where"""
+    device: Annotated[str, Doc("where")] = "auto"
 
 
 @dataclass
 class Command:
     """Does it."""
 
-    place: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PLACE"), Needed("PLACE", "where it is")]
-    out: Annotated[Path, Needed("--out PATH", "where it goes")]
-    number: int = 1
-    """how many"""
-    quiet: bool = False
-    """no words"""
-    group: Annotated[Group, tyro.conf.arg(name="")] = field(default_factory=Group)
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    place: Annotated[str, PLACE, Doc("where it is")]
+    out: Annotated[Path, Doc("where it goes")]
+    number: Annotated[int, Doc("how many")] = 1
+    quiet: Annotated[bool, Doc("no words")] = False
+    group: Annotated[Group, NESTED] = field(default_factory=Group)
+    settings: Annotated[Settings, NESTED] = field(default_factory=Settings)
 
 
 def made(*words: str) -> Any:
@@ -70,7 +69,12 @@ def test_words_become_a_command() -> None:
         (["--rate", "null"], "rate", None),
         (["--kind", "none"], "kind", "none"),
         (["--kind", "cat", "2", "dog", "0.5"], "kind", {"cat": 2.0, "dog": 0.5}),
+        (["--kind", "cat", "2", "--layout", "b"], "kind", {"cat": 2.0}),
         (["--layout", "b"], "layout", "b"),
+        (["--count", "2"], "count", 2),
+        (["--rate=-0.5"], "rate", -0.5),
+        (["--rate", "-.5"], "rate", -0.5),
+        (["--rate", "1", "--rate", "2"], "rate", 2.0),
     ],
 )
 def test_values_of_every_kind(words: list[str], name: str, value: Any) -> None:
@@ -80,23 +84,73 @@ def test_values_of_every_kind(words: list[str], name: str, value: Any) -> None:
 def test_words_of_a_nested_model() -> None:
     inner = made("--inner.span", "0.5", "2", "--inner.no-on", "--inner.both", "TRUE").settings.inner
     assert (inner.span, inner.on, inner.both) == ((0.5, 2.0), False, True)
+    assert made("--inner.span=0.5", "2").settings.inner.span == (0.5, 2.0)
+
+
+def test_a_place_may_follow_an_option_that_takes_several_words() -> None:
+    for words, size in ((["--size", "3", "P"], 3), (["--size", "3", "4", "P"], (3, 4)), (["--size=3", "P"], 3)):
+        command = parse(Command, ["--out", "o", *words], "do")
+        assert command is not None
+        assert (command.place, command.settings.size) == ("P", size)
+    command = parse(Command, ["--out", "o", "--kind", "cat", "2", "P"], "do")
+    assert command is not None
+    assert (command.place, command.settings.kind) == ("P", {"cat": 2.0})
+
+
+def test_words_that_begin_with_a_dash() -> None:
+    command = parse(Command, ["--out=-o", "--", "--place"], "do")
+    assert command is not None
+    assert (command.place, command.out) == ("--place", Path("-o"))
+
+
+def test_names_may_be_spelled_as_in_python() -> None:
+    @dataclass
+    class Long:
+        two_words: int = 1
+
+    assert parse(Long, ["--two_words", "2"], "do") == parse(Long, ["--two-words=2"], "do") == Long(2)
+
+
+def test_what_is_not_given_is_the_defaults() -> None:
+    start = Command("P", Path("o"), 3, settings=Settings(rate=2.0, inner=Inner(share=0.25)))
+    command = parse(Command, ["Q", "--out", "o", "--inner.no-on"], "do", start)
+    assert command == Command("Q", Path("o"), 3, settings=Settings(rate=2.0, inner=Inner(share=0.25, on=False)))
+
+
+def test_given_options() -> None:
+    words = ["P", "--out=o", "--inner.share", "1", "--no-quiet", "--two_words", "-x", "--rate", "-1"]
+    assert given_options(words) == {"out", "inner", "no-quiet", "two-words", "rate"}
+
+
+SEE = "See `astroformer do --help`."
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--numbre", "1"], "unknown option '--numbre'. Did you mean '--number'? `astroformer do --help` lists them."),
-        (["--number"], "--number needs a value."),
-        (["--number", "--quiet"], "--number needs a value."),
-        (["--number="], "--number needs a value."),
-        (["--number", "1.5"], "--number can't be '1.5'; a whole number is needed."),
-        (["--number", "none"], "--number can't be 'none'; a whole number is needed."),
-        (["--rate", "fast"], "--rate can't be 'fast'; a number is needed."),
-        (["--size", "big"], "--size can't be 'big'; a whole number is needed."),
-        (["--layout", "c"], "unknown --layout 'c'."),
-        (["--inner.span", "1"], "--inner.span needs a value."),
-        (["--inner.span", "1", "x"], "--inner.span can't be '1 x'; 2 numbers are needed."),
-        (["Q"], "can't make sense of 'Q' here."),
+        (["-number", "1"], "unknown option '-number'. Did you mean '--number'? `astroformer do --help` lists them."),
+        (["-x"], "unknown option '-x'. `astroformer do --help` lists them."),
+        (["--inner.spann", "1"], "unknown option '--inner.spann'. Did you mean '--inner.span'?"),
+        (["--number"], f"--number needs a value. {SEE}"),
+        (["--number", "--quiet"], f"--number needs a value. {SEE}"),
+        (["--number="], f"--number needs a value. {SEE}"),
+        (["--out", ""], f"--out needs a value. {SEE}"),
+        (["--number", "1.5"], f"--number can't be '1.5'; a whole number is needed. {SEE}"),
+        (["--number", "none"], f"--number can't be 'none'; a whole number is needed. {SEE}"),
+        (["--rate", "fast"], f"--rate can't be 'fast'; a number is needed. {SEE}"),
+        (["--size", "big", "P"], f"--size can't be 'big'; a whole number or 2 whole numbers are needed. {SEE}"),
+        (["--layout", "c"], f"unknown --layout 'c'. Allowed: a, b. {SEE}"),
+        (["--count", "3"], f"unknown --count '3'. Allowed: 1, 2. {SEE}"),
+        (["--kind", "x"], f"--kind can't be 'x'; none, auto or pairs of a word and a number are needed. {SEE}"),
+        (["--kind", "cat", "x"], "--kind can't be 'cat x'; none, auto or pairs of a word and a number are needed."),
+        (["--inner.both", "maybe"], f"--inner.both can't be 'maybe'; true or false is needed. {SEE}"),
+        (["--inner.span", "1"], f"--inner.span can't be '1'; 2 numbers are needed. {SEE}"),
+        (["--inner.span", "1", "x"], f"--inner.span can't be '1 x'; 2 numbers are needed. {SEE}"),
+        (["--inner.share", "2"], "can't be 2.0: input should be less than or equal to 1."),
+        (["--quiet=yes"], f"--quiet takes no value; leave out '=yes'. {SEE}"),
+        (["Q", "R"], f"can't make sense of 'Q R' here. {SEE}"),
+        (["--quiet", "true"], f"can't make sense of 'true' here. {SEE}"),
     ],
 )
 def test_what_is_wrong_is_told_in_a_sentence(words: list[str], said: str) -> None:
@@ -113,25 +167,78 @@ def test_what_is_missing_is_named_all_at_once() -> None:
         parse(Command, ["P", "--number", "2"], "do")
 
 
-def test_help_is_printed_whatever_else_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_type_that_no_words_can_spell_is_our_own_fault() -> None:
+    @dataclass
+    class Wrong:
+        data: bytes = b""
+
+    with pytest.raises(AssertionError, match="no option can be a"):
+        options_of(Wrong)
+
+
+# -- help ------------------------------------------------------------------------------------------------------------
+
+
+def helped(capsys: pytest.CaptureFixture[str], words: list[str], default: Command | None = None) -> str:
+    assert parse(Command, words, "do", default) is None
+    said = capsys.readouterr()
+    assert said.err == ""
+    return said.out
+
+
+def test_help_is_printed_whatever_else_is_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     for words in (["--help"], ["-h"], ["P", "--number", "2", "--help"]):
-        assert parse(Command, words, "do") is None
-        said = capsys.readouterr().out
+        said = helped(capsys, words)
+        assert said.startswith("usage: astroformer do")
         assert "Does it." in said
-        assert "--device STR" in said
-        assert "(default: None)" not in said
+        flat = " ".join(said.split())
+        for line in (
+            "PLACE where it is (required)",
+            "--out PATH where it goes (required)",
+            "--number INT how many (default: 1)",
+            "--quiet, --no-quiet no words (default: False)",
+            "--device STR where (default: auto)",
+            "--size INT | INT INT --rate FLOAT how fast --kind {none,auto} | STR FLOAT ... (default: none)",
+            "--layout {a,b} --count {1,2} (default: 1)",
+            "--inner.both {true,false} --inner.share FLOAT at most one (default: 0.5)",
+        ):
+            assert line in flat
+        assert "None" not in said
+        assert all(line == line.rstrip() for line in said.splitlines())
 
 
-def test_what_tyro_alone_refuses_is_one_sentence_whatever_it_prints(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refusing(*_: Any, **__: Any) -> None:
-        print("╔══ another version draws another box ══╗")
-        raise SystemExit(2)
-
-    monkeypatch.setattr(arguments.tyro, "cli", refusing)
-    with pytest.raises(UserError, match=r"^can't make sense of 'P --out o' here\. See `astroformer do --help`\.$"):
-        made()
+def test_help_lists_the_words_in_the_order_of_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    said = helped(capsys, ["--help"])
+    shown = [f"--{option.name}" for option in options_of(Command) if not option.place and option.meaning is not False]
+    places = [said.index(f"  {name}") for name in shown]
+    assert places == sorted(places)
 
 
-def test_help_of_another_version_is_printed_as_it_is() -> None:
-    other = "usage: astroformer do [options]\n\nplaces:\n  PLACE   where it is\n"
-    assert [line for line in arguments._tidy(other).splitlines() if line] == [x for x in other.splitlines() if x]
+def test_help_shows_the_defaults_that_a_recipe_gives(capsys: pytest.CaptureFixture[str]) -> None:
+    start = Command("P", Path("o"), settings=Settings(inner=Inner(share=0.125)))
+    assert "at most one (default: 0.125)" in " ".join(helped(capsys, ["--help"], start).split())
+
+
+def test_a_version_of_tyro_that_prints_no_help_leaves_a_list_of_the_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(*_: Any, **__: Any) -> None:
+        raise TypeError("cli() got an unexpected keyword argument 'registry'")
+
+    for name in ("cli", "constructors.ConstructorRegistry"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"tyro.{name}", changed)
+            said = helped(capsys, ["--help"])
+        assert said.startswith("usage: astroformer do")
+        assert "Does it." in said
+        assert "  PLACE (where it is)\n  --out PATH (where it goes)\n  --number INT (how many)\n" in said
+
+
+def test_reading_words_needs_no_tyro(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tyro.cli", None)
+    assert made("--number", "2").number == 2
+    with pytest.raises(UserError, match="needs a value"):
+        made("--number")

@@ -6,44 +6,63 @@ import contextlib
 import gc
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
+from typing_extensions import Doc
 
-from astroformer.cli.arguments import Needed
+from astroformer.cli.options import NESTED, PLACE
 from astroformer.errors import UserError
 
-_MODEL = "model folder, or the run folder that holds it"
-Model = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL", help=_MODEL), Needed("MODEL", _MODEL)]
-NESTED = tyro.conf.arg(name="")
-"""Marks a field whose own fields are words of the command, without a prefix."""
+if TYPE_CHECKING:
+    from astroformer.classifier import Classifier
+
+Model = Annotated[Path, PLACE, Doc("model folder, or the run folder that holds it")]
+Quiet = Annotated[bool, Doc("no progress")]
+Debug = Annotated[bool, Doc("show tracebacks")]
+Strict = Annotated[bool, Doc("make an unreadable file an error instead of leaving it out")]
+
+
+@dataclass
+class Computing:
+    """Where a network computes, and how much at once."""
+
+    batch_size: Annotated[int, Doc("images a forward pass, at most")] = 64
+    device: Annotated[str, Doc("auto, cpu or cuda")] = "auto"
 
 
 @dataclass
 class Asking:
     """How a model is asked."""
 
-    batch_size: int = 64
-    """images a forward pass, at most"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
-    precision: str = "float32"
-    """float32, bfloat16 (may be faster; probabilities differ in the third digit) or auto (what is faster here)"""
-    symmetry: str | None = None
-    """shift: of the image alone, the fastest; shift+mirror, shift+d4: averaged over its mirror image, over turned and
-    mirrored views; none: as the model says"""
+    computing: Annotated[Computing, NESTED] = field(default_factory=Computing)
+    precision: Annotated[
+        str,
+        Doc("float32, bfloat16 (may be faster; probabilities differ in the third digit) or auto (what is faster here)"),
+    ] = "float32"
+    symmetry: Annotated[
+        str | None,
+        Doc(
+            "shift: of the image alone, the fastest; shift+mirror, shift+d4: averaged over its mirror image, over "
+            "turned and mirrored views; none: as the model says"
+        ),
+    ] = None
+
+    def load(self, model: Path) -> Classifier:
+        """The model of a folder, to be asked so."""
+        from astroformer.classifier import load
+
+        computing = self.computing
+        return load(model, computing.device, precision=self.precision, symmetry=self.symmetry, say=tell_beside)
 
 
 @dataclass
 class Showing:
     """What a person sees of the work."""
 
-    quiet: bool = False
-    """no progress"""
-    debug: bool = False
-    """show tracebacks"""
+    quiet: Quiet = False
+    debug: Debug = False
 
 
 @contextlib.contextmanager

@@ -6,22 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import tyro
+from typing_extensions import Doc
 
-from astroformer.cli.arguments import Needed
-from astroformer.cli.common import (
-    NESTED,
-    Asking,
-    Model,
-    Showing,
-    count_of_files,
-    first_imports,
-    make_folder,
-    tell_beside,
-)
-
-_SOURCE = "labelled images: class folders, .npz, catalog, or a set by name: mock-galaxies, cifar10:test"
-_OUT = "folder for metrics.json, confusion.txt, confusion.png, predictions.csv"
+from astroformer.cli.common import Asking, Model, Showing, Strict, count_of_files, first_imports, make_folder
+from astroformer.cli.options import NESTED, PLACE
 
 
 @dataclass
@@ -30,35 +18,29 @@ class Evaluate:
 
     model: Model
     source: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE", help=_SOURCE), Needed("SOURCE", _SOURCE)
+        str,
+        PLACE,
+        Doc("labelled images: class folders, .npz, catalog, or a set by name: mock-galaxies, cifar10:test"),
     ]
-    out: Annotated[Path, tyro.conf.arg(help=_OUT), Needed("--out PATH", _OUT)]
+    out: Annotated[Path, Doc("folder for metrics.json, confusion.txt, confusion.png, predictions.csv")]
     asking: Annotated[Asking, NESTED] = field(default_factory=Asking)
-    strict: bool = False
-    """make an unreadable file an error instead of leaving it out"""
+    strict: Strict = False
     showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
 
     def run(self, given: set[str]) -> None:
         with first_imports():
-            from astroformer.classifier import load
             from astroformer.evaluation.pictures import plot_confusion
             from astroformer.evaluation.tables import PredictionWriter, confusion_text, metrics_text, write_metrics
             from astroformer.images.sources import open_source
             from astroformer.progress import Reporter
 
-        classifier = load(
-            self.model,
-            self.asking.device,
-            precision=self.asking.precision,
-            symmetry=self.asking.symmetry,
-            say=tell_beside,
-        )
+        classifier = self.asking.load(self.model)
         with Reporter(quiet=self.showing.quiet) as reporter:
             images = open_source(self.source, classes=classifier.classes, listener=reporter)
             make_folder(self.out)
             evaluation, predictions = classifier.evaluate(
                 images,
-                batch_size=self.asking.batch_size,
+                batch_size=self.asking.computing.batch_size,
                 strict=self.strict,
                 progress=lambda done, total: reporter.count("evaluating", done, total),
             )

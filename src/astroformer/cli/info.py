@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
+from typing_extensions import Doc
 
-from astroformer.cli.common import first_imports, tell_beside
+from astroformer.cli.common import Debug, first_imports, tell_beside
+from astroformer.cli.options import PLACE
 from astroformer.errors import UserError, unknown_name
 
 
@@ -17,20 +18,16 @@ from astroformer.errors import UserError, unknown_name
 class Info:
     """Describe a MODEL folder or a variant by name (layers, parameters, multiply-accumulates), or this machine."""
 
-    model: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = None
-    """model folder or variant; without it a table of all variants"""
-    image_size: int | None = None
-    """side in px to count multiply-accumulates at"""
-    num_classes: int = 10
-    """classes of a variant's head"""
-    system: bool = False
-    """describe this machine instead: processor, measured speed, native kernels, CUDA devices"""
-    data: bool = False
-    """list the published data sets that are known by name"""
-    json: bool = False
-    """print JSON"""
-    debug: bool = False
-    """show tracebacks"""
+    model: Annotated[str | None, PLACE, Doc("model folder or variant; without it a table of all variants")] = None
+    image_size: Annotated[int | None, Doc("side in px to count multiply-accumulates at")] = None
+    num_classes: Annotated[int, Doc("classes of a variant's head")] = 10
+    system: Annotated[
+        bool,
+        Doc("describe this machine instead: processor, measured speed, native kernels, CUDA devices"),
+    ] = False
+    data: Annotated[bool, Doc("list the published data sets that are known by name")] = False
+    json: Annotated[bool, Doc("print JSON")] = False
+    debug: Debug = False
 
     def run(self, given: set[str]) -> None:
         if self.system:

@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
+from typing_extensions import Doc
 
-from astroformer.cli.arguments import Needed
-from astroformer.cli.common import NESTED, Showing, count_of_files, make_folder, tell_beside
-
-_MODEL = "model folder, variant, or timm:NAME (timm:resnet18)"
+from astroformer.cli.common import Computing, Showing, count_of_files, make_folder, tell_beside
+from astroformer.cli.options import NESTED, PLACE
 
 
 @dataclass
@@ -21,41 +19,38 @@ class Symmetry:
     MODEL is a model folder (or its run folder), a variant by name or timm:NAME; networks by name have random weights.
     """
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL", help=_MODEL), Needed("MODEL", _MODEL)]
-    data: str | None = None
-    """images: class folders, .npz, catalog; labelled for a model folder. Without it mock galaxies"""
-    out: Path = Path("symmetry")
-    """folder for symmetry.json and symmetry.png"""
-    images: int = 256
-    """images to measure on, at most; drawn with the seed"""
-    seed: int = 0
-    """of all that is drawn"""
-    shifts: int = 16
-    """circular shifts an image, the n of worst-of-n"""
-    max_shift: int | None = None
-    """largest circular shift in px; default every shift of the torus"""
-    crops: int = 8
-    """crops an image"""
-    rotations: int = 8
-    """free rotations an image"""
-    padding: Literal["reflection", "border", "zeros"] = "reflection"
-    """what a rotated image shows beyond its frame"""
-    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
-    """of weights and images; bfloat16 is autocast"""
-    image_size: int | None = None
-    """side in px, of a network by name"""
-    num_classes: int | None = None
-    """classes of a network by name; default 10, of a pretrained one its own"""
-    pretrained: bool = False
-    """load timm's weights, from the internet"""
-    equivariance: str | None = None
-    """none, centre, anchor or input, of a variant by name"""
-    symmetry: str | None = None
-    """shift, shift+mirror or shift+d4, of a variant or a model folder in place of its own"""
-    batch_size: int = 64
-    """images a forward pass"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
+    model: Annotated[str, PLACE, Doc("model folder, variant, or timm:NAME (timm:resnet18)")]
+    data: Annotated[
+        str | None,
+        Doc("images: class folders, .npz, catalog; labelled for a model folder. Without it mock galaxies"),
+    ] = None
+    out: Annotated[Path, Doc("folder for symmetry.json and symmetry.png")] = Path("symmetry")
+    images: Annotated[int, Doc("images to measure on, at most; drawn with the seed")] = 256
+    seed: Annotated[int, Doc("of all that is drawn")] = 0
+    shifts: Annotated[int, Doc("circular shifts an image, the n of worst-of-n")] = 16
+    max_shift: Annotated[int | None, Doc("largest circular shift in px; default every shift of the torus")] = None
+    crops: Annotated[int, Doc("crops an image")] = 8
+    rotations: Annotated[int, Doc("free rotations an image")] = 8
+    padding: Annotated[
+        Literal["reflection", "border", "zeros"],
+        Doc("what a rotated image shows beyond its frame"),
+    ] = "reflection"
+    dtype: Annotated[
+        Literal["float32", "float64", "bfloat16"],
+        Doc("of weights and images; bfloat16 is autocast"),
+    ] = "float32"
+    image_size: Annotated[int | None, Doc("side in px, of a network by name")] = None
+    num_classes: Annotated[
+        int | None,
+        Doc("classes of a network by name; default 10, of a pretrained one its own"),
+    ] = None
+    pretrained: Annotated[bool, Doc("load timm's weights, from the internet")] = False
+    equivariance: Annotated[str | None, Doc("none, centre, anchor or input, of a variant by name")] = None
+    symmetry: Annotated[
+        str | None,
+        Doc("shift, shift+mirror or shift+d4, of a variant or a model folder in place of its own"),
+    ] = None
+    computing: Annotated[Computing, NESTED] = field(default_factory=Computing)
     showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
 
     def run(self, given: set[str]) -> None:
@@ -77,9 +72,9 @@ class Symmetry:
             rotations=self.rotations,
             padding=self.padding,
             dtype=self.dtype,
-            batch_size=self.batch_size,
+            batch_size=self.computing.batch_size,
         )
-        device = pick_device(self.device)
+        device = pick_device(self.computing.device)
         measured = open_network(
             self.model,
             image_size=self.image_size,

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
+from typing_extensions import Doc
 
-from astroformer.cli.common import NESTED, Showing, first_imports
+from astroformer.cli.common import Showing, Strict, first_imports
+from astroformer.cli.options import NESTED, PLACE
 from astroformer.errors import UserError
 from astroformer.training.recipe import Recipe, load_recipe
 from astroformer.training.task import TaskWords
@@ -27,35 +28,47 @@ class Train:
     name (astroformer info --data).
     """
 
-    source: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = None
-    """what to train on"""
-    valid: str | None = None
-    """what to validate on; without it a share of each class of SOURCE is held out"""
-    out: Path | None = None
-    """run folder, new or empty; default runs/NAME-1, -2, ..."""
-    recipe: str | None = None
-    """recipe file (YAML), or sky (the default) or photo"""
-    seeds: int = 1
-    """so many runs at once, with the seeds from --seed on; OUT then holds a run folder each"""
-    all_folds: bool = False
-    """a run for each of the --folds (times --seeds)"""
-    ensemble: int | None = None
-    """so many networks with the seeds from --seed on, on one split, kept as one model that answers with the mean of
-    their probabilities; --minutes is the length of each, side by side on a CPU with a share of its cores"""
-    together: str = "auto"
-    """how several runs share the device: processes (side by side; auto on a CPU) or in-turn (one after the other; auto
-    on a GPU)"""
-    resume: Path | None = None
-    """run folder, of one run, of several or of an ensemble, to continue as it was"""
-    init_from: Path | None = None
-    """model folder whose weights start this run"""
-    distil: Path | None = None
-    """folder of a finished run, above all of an ensemble: one network learns what its model answers, on the same images
-    and split, for as long as a member (or for the --epochs or --minutes given)"""
-    strict: bool = False
-    """make an unreadable file an error instead of leaving it out"""
-    cache: Path | None = None
-    """where decoded images are kept"""
+    source: Annotated[str | None, PLACE, Doc("what to train on")] = None
+    valid: Annotated[
+        str | None,
+        Doc("what to validate on; without it a share of each class of SOURCE is held out"),
+    ] = None
+    out: Annotated[Path | None, Doc("run folder, new or empty; default runs/NAME-1, -2, ...")] = None
+    recipe: Annotated[str | None, Doc("recipe file (YAML), or sky (the default) or photo")] = None
+    seeds: Annotated[
+        int,
+        Doc("so many runs at once, with the seeds from --seed on; OUT then holds a run folder each"),
+    ] = 1
+    all_folds: Annotated[bool, Doc("a run for each of the --folds (times --seeds)")] = False
+    ensemble: Annotated[
+        int | None,
+        Doc(
+            "so many networks with the seeds from --seed on, on one split, kept as one model that answers with the "
+            "mean of their probabilities; --minutes is the length of each, side by side on a CPU with a share of its "
+            "cores"
+        ),
+    ] = None
+    together: Annotated[
+        str,
+        Doc(
+            "how several runs share the device: processes (side by side; auto on a CPU) or in-turn (one after "
+            "the other; auto on a GPU)"
+        ),
+    ] = "auto"
+    resume: Annotated[
+        Path | None,
+        Doc("run folder, of one run, of several or of an ensemble, to continue as it was"),
+    ] = None
+    init_from: Annotated[Path | None, Doc("model folder whose weights start this run")] = None
+    distil: Annotated[
+        Path | None,
+        Doc(
+            "folder of a finished run, above all of an ensemble: one network learns what its model answers, on "
+            "the same images and split, for as long as a member (or for the --epochs or --minutes given)"
+        ),
+    ] = None
+    strict: Strict = False
+    cache: Annotated[Path | None, Doc("where decoded images are kept")] = None
     showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
     settings: Annotated[Recipe, NESTED] = field(default_factory=Recipe)
 
