@@ -1,8 +1,8 @@
 """What a command understands: its options and places, read from the types of its fields.
 
 A command is a dataclass. Each of its fields is an option (`--batch-size 16`) or, where it is marked `PLACE`, a word
-that is known by where it stands (`MODEL`). Where a field is a dataclass or a pydantic model, the fields of that are words
-of the command too: with its name before theirs (`--augment.rotation`), or without where it is marked `NESTED`.
+that is known by where it stands (`MODEL`). Where a field is a dataclass or a pydantic model, the fields of that are
+words of the command too: with its name before theirs (`--augment.rotation`), or without where it is marked `NESTED`.
 """
 
 from __future__ import annotations
