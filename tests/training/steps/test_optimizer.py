@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -99,6 +102,40 @@ def test_adamw_is_torchs_to_the_bit() -> None:
         if step == 1:
             ours.load_state_dict(ours.state_dict())
     assert ours.state_dict().keys() == theirs.state_dict().keys()
+
+
+def test_torch_wraps_the_methods_that_our_adamw_unwraps() -> None:
+    """If it does not any more, `_AdamW` is of no use and goes."""
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        assert hasattr(getattr(torch.optim.Optimizer, name), "__wrapped__"), name
+    assert hasattr(torch.optim.AdamW.step, "__wrapped__")
+
+
+def test_our_adamw_does_not_import_torchs_compiler_and_torchs_does() -> None:
+    program = """
+import sys, torch
+from astroformer.training.steps.optimizer import create_optimizer
+layer = torch.nn.Linear(2, 2)
+def use(optimizer):
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+    print("torch._dynamo" in sys.modules)
+use(create_optimizer(layer, "adamw", learning_rate=0.1, weight_decay=0.1, momentum=0.9))
+use(torch.optim.AdamW(layer.parameters()))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert ran.stdout.split() == ["False", "True"]
+
+
+def test_our_adamw_calls_the_hooks_of_a_step() -> None:
+    layer, called = nn.Linear(2, 2), []
+    optimizer = create_optimizer(layer, "adamw", learning_rate=0.1, weight_decay=0.1, momentum=0.9)
+    optimizer.register_step_pre_hook(lambda *_: called.append("before"))
+    optimizer.register_step_post_hook(lambda *_: called.append("after"))
+    optimizer.step()
+    assert called == ["before", "after"]
 
 
 def test_momentum_reaches_sgd_and_muon() -> None:
