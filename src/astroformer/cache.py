@@ -1,4 +1,4 @@
-"""Where the package keeps what it can make or fetch again: decoded images, compiled kernels, published data sets."""
+"""The folder for what the package can make or fetch again: decoded images, compiled kernels, published data sets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def default_cache() -> Path:
-    """The folder: `$ASTROFORMER_CACHE`, or `astroformer` in the platform's folder for caches."""
+    """`$ASTROFORMER_CACHE` if that is set, else `astroformer` in the platform's folder for caches; it may not exist."""
     chosen = os.environ.get("ASTROFORMER_CACHE")
     if chosen:
         return Path(chosen).expanduser()

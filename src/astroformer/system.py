@@ -18,8 +18,8 @@ from astroformer.errors import UserError, unknown_name
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 
-# Instruction sets that decide how fast a network runs, as the kernel of Linux spells them, and under which name we
-# show them. bf16: products of bfloat16 matrices; AMX: the same in a matrix unit.
+# Instruction sets that decide how fast a network runs: how Linux spells them, and how they are shown. bf16 multiplies
+# matrices of bfloat16, and AMX does so in a matrix unit.
 _INSTRUCTIONS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -32,7 +32,7 @@ _INSTRUCTIONS = {
 
 
 class MatrixRates(NamedTuple):
-    """Products of large matrices on this CPU with torch's threads, in GFLOP/s (two operations a multiply-add)."""
+    """How fast torch multiplies large matrices here, in GFLOP/s; a multiplication and an addition count as two."""
 
     float32: float
     bfloat16: float
@@ -42,9 +42,9 @@ class MatrixRates(NamedTuple):
 def matrix_rates() -> MatrixRates:
     """How fast this CPU multiplies matrices in each precision; measured once a process, in a tenth of a second.
 
-    Where the CPU has no bfloat16 instructions the products are emulated, and the second rate is the lower one.
+    A CPU without bfloat16 instructions emulates them, and its bfloat16 rate is then the lower one.
     """
-    rows, columns = 2048, 512  # pixels of a batch by channels; small enough that an emulated product is soon done
+    rows, columns = 2048, 512  # pixels of a batch by channels; small, since an emulated product is slow
     operations = 2 * rows * columns * columns
     pairs = {
         dtype: (torch.ones(rows, columns, dtype=dtype), torch.ones(columns, columns, dtype=dtype))
@@ -54,7 +54,7 @@ def matrix_rates() -> MatrixRates:
     with torch.inference_mode():
         for a, b in pairs.values():
             torch.mm(a, b)  # the first product of a kind prepares its kernel
-        # In turn, so that a disturbance meets both; the best, since others only take time away.
+        # In turn, so that other processes disturb both alike; the best time, since a disturbance only adds to it.
         end = time.perf_counter() + 0.08
         while True:
             for dtype, (a, b) in pairs.items():
@@ -67,7 +67,7 @@ def matrix_rates() -> MatrixRates:
 
 
 def pick_device(name: str) -> str:
-    """ "cpu" or "cuda"; "auto" is CUDA when torch finds one.
+    """The device of a name, "cpu" or "cuda"; "auto" is "cuda" where torch finds such a device.
 
     Raises:
         UserError: another name, or CUDA where there is none.
@@ -80,7 +80,8 @@ def pick_device(name: str) -> str:
 
 
 def pick_precision(name: str, device: str) -> str:
-    """ "float32" or "bfloat16"; "auto" is bfloat16 where `device` multiplies it at least 1.5 times as fast.
+    """The precision of a name, "float32" or "bfloat16"; "auto" is bfloat16 where `device` multiplies it 1.5 times as
+    fast or faster; on CUDA, where the GPU itself knows it.
 
     Raises:
         UserError: another name.
@@ -96,21 +97,21 @@ def pick_precision(name: str, device: str) -> str:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, fewer than the machine's in a container."""
+    """The number of cores that this process may use; in a container that can be fewer than the machine has."""
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
+    except AttributeError:  # macOS and Windows do not say
         return os.cpu_count() or 1
 
 
 def instructions() -> list[str]:
-    """Which of the instruction sets that matter here the CPU has; empty where the system (not Linux) doesn't say."""
+    """Which instruction sets that matter here the CPU has; only Linux says so, and the list is empty elsewhere."""
     words = {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}
     return [shown for word, shown in _INSTRUCTIONS.items() if word in words]
 
 
 def memory_bytes() -> int | None:
-    """Memory that this process may use: the machine's, or less where a container sets a limit; None if unknown."""
+    """Bytes of memory that this process may use: the machine's, or a container's limit; None if unknown."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows
@@ -123,7 +124,7 @@ def memory_bytes() -> int | None:
 
 
 def versions() -> dict[str, str]:
-    """The versions that a model or run was made with."""
+    """The versions of Python and of the libraries here, as a model or run records them."""
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in ("astroformer", "torch", "timm", "accelerate", "numpy", "pillow")},
@@ -165,7 +166,7 @@ def _cuda_device(index: int) -> dict[str, Any]:
 
 
 def _native_kernels() -> str:
-    """ "yes", or why there are none, or not all."""
+    """The word "yes", or "no" with the reasons why some or all are missing."""
     if reason := native.why_not():
         return f"no: {reason}"
     failed = []
@@ -177,7 +178,7 @@ def _native_kernels() -> str:
 
 @functools.cache
 def _cpuinfo(key: str) -> str:
-    """What Linux says of the first processor under `key`; "" if nothing."""
+    """What Linux says about the first processor under `key`; an empty string if it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

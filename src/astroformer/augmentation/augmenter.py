@@ -56,19 +56,19 @@ class Augmenter:
             seed=seed,
         )
         self._native = NativeBatch(settings, self._mixer, seed=seed, size=size)
-        self._shorter: dict[tuple[bool, bool], Augmenter] = {(True, True): self}
+        self._at_length: dict[tuple[bool, bool], Augmenter] = {(True, True): self}
 
     def at_length(self, epochs: float) -> Augmenter:
-        """Of a run of so many epochs (`Augment.at_length`); the same one each time."""
-        # Asked at every step: to compare two numbers takes less than to make settings.
-        long = epochs >= self.settings.policy_epochs, epochs >= self.settings.mix_epochs
-        if long not in self._shorter:
-            self._shorter[long] = Augmenter(self.settings.at_length(epochs), seed=self.seed, size=self.size)
-        return self._shorter[long]
+        """The augmenter of a run of so many epochs (`Augment.at_length`); the same object each time."""
+        # This is asked at every step, and comparing two numbers takes less time than making settings.
+        long_enough = epochs >= self.settings.policy_epochs, epochs >= self.settings.mix_epochs
+        if long_enough not in self._at_length:
+            self._at_length[long_enough] = Augmenter(self.settings.at_length(epochs), seed=self.seed, size=self.size)
+        return self._at_length[long_enough]
 
     @property
     def mixes(self) -> bool:
-        """Whether `mix` ever changes anything, so that a caller can spare itself the partners."""
+        """Whether `mix` ever changes anything; if not, a caller needs no partners."""
         return self._mixer.active
 
     def batch(
@@ -85,14 +85,14 @@ class Augmenter:
     ) -> tuple[Tensor, Tensor]:
         """What a training step takes: augmented, mixed and normalised images, and their soft targets.
 
-        On the CPU it is one pass an image in C++ (`native_batch.py`), read from the stored array itself, and equals
-        the plain program here within 2e-4 of the range of values; on other devices, for other types and without a
-        compiler the plain program does it. On a GPU nothing in it waits for the device.
+        On the CPU the kernel in C++ makes them in one pass an image (`native_batch.py`), within 2e-4 of the range of
+        values of the plain program here. The plain program runs on other devices, for other types and without a
+        compiler. On a GPU nothing in it waits for the device.
 
         Args:
             stored_MCHW: (M, C, H, W) stored images, which may be a view of a memory map. Not changed.
-            row_B: (B,) int64, which of them are taken, on their device. Where `mixes`, B is one more than the
-                images of the batch: each is mixed with the next, and the last is a partner only.
+            row_B: (B,) int64, which of them are taken, on their device. If `mixes`, B is one more than the images
+                of the batch: each is mixed with the next, and the last is only a partner.
             index_B: (B,) int64, which image of the set each is drawn for.
             epoch: number of the epoch.
             label_B: (B,) int64 in 0 … classes − 1, on the device of the images.
@@ -216,7 +216,7 @@ class Augmenter:
         return x_BChw
 
     def _recolour(self, x_BCHW: Tensor, drawn: Draw, index_B: Tensor, epoch: int, integer: bool) -> Tensor:
-        """All changes of values; x_BCHW is ours to overwrite."""
+        """All changes of values; overwrites x_BCHW."""
         s = self.settings
         device = x_BCHW.device
 
@@ -230,7 +230,7 @@ class Augmenter:
         ]
         if any(strength_B is not None for strength_B in strengths):
             colour.adjust_(x_BCHW, *strengths)
-        clip()  # even a bilinear mean may end a rounding above 1
+        clip()  # rounding can leave even a bilinear mean above 1
         if drawn.hue_B is not None:
             x_BCHW = colour.turn_hue(x_BCHW, drawn.hue_B.to(device))
             clip()
@@ -260,13 +260,13 @@ class Augmenter:
             "equalize": lambda x, v: colour.equalize(x),
             "invert": lambda x, v: colour.invert(x),
         }
-        meant = operations(self.settings.policy, x_BCHW.shape[1], integer)  # others may not even be tried
+        possible = operations(self.settings.policy, x_BCHW.shape[1], integer)  # others raise for such images
         for slot in range(operation_BP.shape[1]):
             for name, change in on_values.items():
-                if name not in meant:
+                if name not in possible:
                     continue
                 drew_B = operation_BP[:, slot] == OPERATIONS.index(name)
-                if not _on_host(drew_B):  # asking which rows would wait for the device: all are changed
+                if not _known_without_waiting(drew_B):  # change all images, and take the change where it was drawn
                     changed = change(x_BCHW.clone(), strength_BP[:, slot])
                     changed = changed.clamp_(0.0, 1.0) if integer else changed
                     x_BCHW.copy_(torch.where(drew_B[:, None, None, None], changed, x_BCHW))
@@ -281,7 +281,7 @@ class Augmenter:
 
     def _erase_(self, x_BCHW: Tensor, box_B4: Tensor, index_B: Tensor, epoch: int) -> None:
         """Fill each image's rectangle, in place."""
-        if not _on_host(box_B4):
+        if not _known_without_waiting(box_B4):
             part, index = x_BCHW, index_B  # an empty rectangle changes nothing
         else:
             rows = (box_B4[:, 1] > box_B4[:, 0]).nonzero()[:, 0]
@@ -299,8 +299,8 @@ class Augmenter:
             x_BCHW.index_copy_(0, rows, erased)
 
 
-def _on_host(drawn: Tensor) -> bool:
-    """Whether to ask which images are concerned costs nothing; of a GPU's tensors the question waits for the GPU."""
+def _known_without_waiting(drawn: Tensor) -> bool:
+    """Whether the host can read what was drawn at once; to read a GPU's tensor it waits for the GPU."""
     return drawn.device.type == "cpu"
 
 

@@ -1,8 +1,8 @@
 """Changes of pixel values, for batches of float images with one strength per image.
 
-No function here knows of random draws, and none clips unless it says so. Images are in [0, 1] where a
-function has "levels" to refer to (posterize, solarize, equalize, autocontrast, invert); the others work in
-any unit. Each image is treated alone. Shape letters: B images, C channels, H and W pixels.
+Nothing here is random, and nothing clips unless it says so. Functions that work on 256 levels or on a known range
+(posterize, solarize, equalize, autocontrast, invert) need images in [0, 1]; the others work in any unit. Each image is
+treated alone. Shape letters: B images, C channels, H and W pixels, R = B·C channels of all images, N = H·W, L levels.
 """
 
 from __future__ import annotations
@@ -67,17 +67,16 @@ def luminance(x_BCHW: Tensor) -> Tensor:
 def turn_hue(x_BCHW: Tensor, turn_B: Tensor) -> Tensor:
     """Turn the hue of RGB images by `turn_B` (−½ … ½ of the circle), keeping HSV's saturation and value.
 
-    Written with the extremes of each pixel alone, so that it needs no range of values.
+    It works with the extremes of each pixel alone, so it needs no range of values.
     """
     value_B1HW, top_B1HW = x_BCHW.max(1, keepdim=True)
     chroma_B1HW = value_B1HW - x_BCHW.amin(1, keepdim=True)
     red, green, blue = x_BCHW.split(1, dim=1)
-    # Sixths of the circle from red, by which channel is largest; grey pixels have chroma 0 and any hue will
-    # do.
+    # The hue in sixths of the circle from red, by which channel is largest; for a grey pixel, of chroma 0, any will do.
     difference = torch.where(top_B1HW == 0, green - blue, torch.where(top_B1HW == 1, blue - red, red - green))
     sixths_B1HW = difference / chroma_B1HW.clamp(min=torch.finfo(x_BCHW.dtype).tiny) + 2.0 * top_B1HW
     sixths_B1HW = sixths_B1HW + _per_image(6.0 * turn_B)
-    # How far around the circle each channel's own colour is; it is full within 1 of it and gone from 2 on.
+    # Distance on the circle from each channel's own colour: the channel is full within 1 of it and empty from 2 on.
     home_C11 = torch.arange(5, 0, -2, device=x_BCHW.device, dtype=x_BCHW.dtype)[:, None, None]  # red 5, green 3, blue 1
     k_BCHW = torch.remainder(home_C11 + sixths_B1HW, 6.0)
     return value_B1HW - chroma_B1HW * torch.minimum(k_BCHW, 4.0 - k_BCHW).clamp_(0.0, 1.0)
@@ -86,7 +85,7 @@ def turn_hue(x_BCHW: Tensor, turn_B: Tensor) -> Tensor:
 def sharpen(x_BCHW: Tensor, strength_B: Tensor) -> Tensor:
     """Away from (strength > 1) or towards (< 1) the smoothed image.
 
-    It is smoothed by [1 1 1; 1 5 1; 1 1 1] / 13, but for the rim, which stays as it is.
+    It is smoothed by [1 1 1; 1 5 1; 1 1 1] / 13, except for the rim, which stays as it is.
     """
     if min(x_BCHW.shape[-2:]) < 3:
         return x_BCHW

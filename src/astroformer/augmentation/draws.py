@@ -51,18 +51,18 @@ class Draw:
     strength_BP: Tensor | None = None
 
 
-# Each draw has its own column: turning one setting on leaves the draws of the others as they were.
-_TRIES = 10  # at a crop or rectangle that fits into the frame
+# Each draw has a column of its own, so turning a setting on leaves the draws of the others as they were.
+_TRIES = 10  # a crop or rectangle that does not fit into the frame is drawn again, at most so often
 _SINGLE = (
     *("flip_horizontal", "flip_vertical", "quarter_turns", "rotation", "scale", "aspect"),
     *("shear_x", "shear_y", "shift_x", "shift_y", "crop_x", "crop_y"),
     *("brightness", "contrast", "saturation", "hue", "erasing", "erasing_x", "erasing_y"),
 )
-_REPEATED = ("crop_area", "crop_ratio", "erasing_area", "erasing_aspect")
+_DRAWN_AGAIN = ("crop_area", "crop_ratio", "erasing_area", "erasing_aspect")
 _COLUMN = {name: slice(i, i + 1) for i, name in enumerate(_SINGLE)} | {
-    name: slice(len(_SINGLE) + _TRIES * i, len(_SINGLE) + _TRIES * (i + 1)) for i, name in enumerate(_REPEATED)
+    name: slice(len(_SINGLE) + _TRIES * i, len(_SINGLE) + _TRIES * (i + 1)) for i, name in enumerate(_DRAWN_AGAIN)
 }
-POLICY_COLUMN = len(_SINGLE) + _TRIES * len(_REPEATED)
+POLICY_COLUMN = len(_SINGLE) + _TRIES * len(_DRAWN_AGAIN)
 
 
 def draw(
@@ -70,19 +70,20 @@ def draw(
 ) -> Draw:
     """What is done to images `index_B` (B,) in `epoch` for results of `size`; on `index_B`'s device.
 
-    A policy chooses among operations that suit the `channels`, and uint8 images (`integer`) or not. Nothing here is
-    copied between host and device.
+    A policy chooses among the operations that mean something for so many channels, and for images that are uint8 where
+    `integer` is true. Nothing here is copied between host and device.
     """
     policy_slots = s.policy_slots
-    # float64: angles and sizes lose nothing to rounding, and these tensors are tiny.
+    # In float64 angles and sizes lose nothing to rounding, and these tensors are tiny.
     u_BK = uniforms(seed, epoch, index_B, Stream.AUGMENT, POLICY_COLUMN + 3 * policy_slots).double()
 
     def u(*names: str) -> Tensor:
-        """(B,) for one column, (B, n) for several."""
+        """The columns of these names: (B,) if that is one column, else (B, n)."""
         columns = torch.cat([u_BK[:, _COLUMN[name]] for name in names], dim=1)
         return columns[:, 0] if columns.shape[1] == 1 else columns
 
-    def around(strength: float, name: str) -> Tensor:
+    def factor(strength: float, name: str) -> Tensor:
+        """In 1 ± strength, not below 0."""
         low = max(0.0, 1.0 - strength)
         return low + (1.0 + strength - low) * u(name)
 
@@ -108,11 +109,11 @@ def draw(
         ratio_BT = _log_uniform(u("crop_ratio"), s.crop_ratio)
         found["window_B4"] = _window(area_BT, ratio_BT, u("crop_x", "crop_y"), s.crop_ratio, size)
     if s.brightness > 0:
-        found["brightness_B"] = around(s.brightness, "brightness").float()
+        found["brightness_B"] = factor(s.brightness, "brightness").float()
     if s.contrast > 0:
-        found["contrast_B"] = around(s.contrast, "contrast").float()
+        found["contrast_B"] = factor(s.contrast, "contrast").float()
     if s.saturation > 0 and channels == 3:
-        found["saturation_B"] = around(s.saturation, "saturation").float()
+        found["saturation_B"] = factor(s.saturation, "saturation").float()
     if s.hue > 0 and channels == 3:
         found["hue_B"] = (s.hue * (2.0 * u("hue") - 1.0)).float()
     if s.erasing > 0:
@@ -125,9 +126,9 @@ def draw(
         u_BP3 = u_BK[:, POLICY_COLUMN:].unflatten(1, (policy_slots, 3))
         names = operations(s.policy, channels, integer)
         place_BP = (len(names) * u_BP3[..., 0]).long()
-        for left_out, name in enumerate(OPERATIONS):  # from a place among those names to one among all
+        for place, name in enumerate(OPERATIONS):  # from a place among `names` to the one among all operations
             if name not in names:
-                place_BP += place_BP >= left_out
+                place_BP += place_BP >= place
         found["operation_BP"] = place_BP
         size_BP = u_BP3[..., 1]
         if s.policy == "randaugment":
@@ -142,7 +143,7 @@ def _log_uniform(u: Tensor, ends: tuple[float, float]) -> Tensor:
 
 
 def _first_that_fits(fits_BT: Tensor, *candidates_BT: Tensor) -> tuple[Tensor, ...]:
-    """Of each image's tries, the first that fits (the first of all where none does)."""
+    """Of each image's tries the first that fits, or the first of all where none fits; (B,) for each candidate."""
     first_B1 = fits_BT.to(torch.uint8).argmax(1, keepdim=True)
     return tuple(candidate_BT.gather(1, first_B1)[:, 0] for candidate_BT in candidates_BT)
 
@@ -152,7 +153,7 @@ def _window(
 ) -> Tensor:
     """Random-resized crop (B, 4), as fractions of the frame.
 
-    Where no try fits, it is the largest central one of an allowed ratio. Ratios are width over height as they
+    Where no try fits, it is the largest central crop of an allowed ratio. Ratios are width over height as they
     appear at `size`.
     """
     frame = size[1] / size[0]

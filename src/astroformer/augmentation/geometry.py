@@ -15,17 +15,16 @@ from astroformer.augmentation.settings import GEOMETRIC, OPERATIONS, Augment, Po
 
 
 def sampling_matrix(drawn: Draw, source: tuple[int, int], policy: Policy) -> Tensor:
-    """(B, 2, 3) float64: from places in the result to places in the stored image, as `F.affine_grid` counts
-    them.
+    """(B, 2, 3) float64: from places in the result to places in the stored image, in `F.affine_grid`'s coordinates.
 
-    It is a product of the inverses of what is done to the image, so nothing needs to be inverted. Rotation
-    and shear are in pixels of the stored image (of shape `source`), about the centre of the crop.
+    It is a product of the inverses of what is done to the image, each written down directly. Rotation and shear are in
+    pixels of the stored image (of shape `source`), about the centre of the crop.
     """
     given = [value for value in vars(drawn).values() if value is not None]
     eye_B33 = torch.eye(3, dtype=torch.float64, device=given[0].device).repeat(len(given[0]), 1, 1)
 
     def matrix(**entries: Tensor | float) -> Tensor:
-        """The identity but for the entries named by row and column, as `xy=`, `xt=` …"""
+        """The identity with other entries, which are named by row and column, as `xy=`, `xt=` …"""
         out_B33 = eye_B33.clone()
         for place, value in entries.items():
             out_B33[:, "xy".index(place[0]), "xyt".index(place[1])] = value
@@ -38,7 +37,7 @@ def sampling_matrix(drawn: Draw, source: tuple[int, int], policy: Policy) -> Ten
     height, width = source
     half_x: Tensor | float = width / 2
     half_y: Tensor | float = height / 2
-    steps: list[Tensor] = []  # from the stored image's side to the result's
+    steps: list[Tensor] = []  # the first is applied last, to places in the stored image
     if drawn.window_B4 is not None:
         x_B, y_B, width_B, height_B = drawn.window_B4.unbind(1)
         half_x, half_y = half_x * width_B, half_y * height_B
@@ -46,7 +45,7 @@ def sampling_matrix(drawn: Draw, source: tuple[int, int], policy: Policy) -> Ten
     if drawn.flip_B2 is not None:
         steps.append(matrix(xx=drawn.flip_B2[:, 0], yy=drawn.flip_B2[:, 1]))
     if drawn.turn_B is not None:
-        cos_B, sin_B = (values.double() for values in _quarter(drawn.turn_B))
+        cos_B, sin_B = (values.double() for values in _quarter_turn(drawn.turn_B))
         steps.append(matrix(xx=cos_B, xy=sin_B, yx=-sin_B, yy=cos_B))
     steps.append(matrix(xx=1.0 / half_x, yy=1.0 / half_y))
     if drawn.zoom_B2 is not None:
@@ -63,8 +62,7 @@ def sampling_matrix(drawn: Draw, source: tuple[int, int], policy: Policy) -> Ten
             amount = {  # 0 for the images that drew something else
                 name: torch.where(operation_B == OPERATIONS.index(name), strength_B, 0.0) for name in GEOMETRIC
             }
-            # One operation an image: the others' parts are the identity, so that one matrix may hold several
-            # of them.
+            # Each image drew one operation, and the others' amounts are 0 for it, so one matrix can hold several.
             steps.append(
                 matrix(
                     xy=-policy.shear * amount["shear_x"],
@@ -94,8 +92,12 @@ def sampling_grid(theta_B23: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def whole_places(drawn: Draw, size: tuple[int, int], border: str) -> tuple[Tensor, Tensor | None]:
-    """For each pixel of the result, row by row, the number of the pixel it comes from: (B, N) int64; with a
-    border of 0, also whether that lies in the frame: (B, N) bool."""
+    """Where each pixel of the result comes from if only whole pixels move.
+
+    Returns:
+        (B, N) int64, for the pixels of the result row by row the number of a pixel of the source, counted likewise; and
+        with a border of zeros (B, N) bool, whether the pixel lies in the frame, else None.
+    """
     height, width = size
     given = next(value for value in (drawn.flip_B2, drawn.turn_B, drawn.shift_B2) if value is not None)
     device, batch = given.device, len(given)
@@ -117,9 +119,9 @@ def whole_places(drawn: Draw, size: tuple[int, int], border: str) -> tuple[Tenso
             row_Bh = torch.minimum(row_Bh, 2 * height - 1 - row_Bh)
         else:
             column_Bw, row_Bh = column_Bw.clamp(0, width - 1), row_Bh.clamp(0, height - 1)
-    # Twice the distance from the centre is a whole number; a turn and a flip are then whole-number matrices.
+    # Twice the distance from the centre is a whole number, so turns and flips are matrices of whole numbers.
     across_Bw, down_Bh = 2 * column_Bw - (width - 1), 2 * row_Bh - (height - 1)
-    cos_B, sin_B = _quarter(turn_B)
+    cos_B, sin_B = _quarter_turn(turn_B)
     flip_x_B, flip_y_B = flip_B2.long().unbind(1)
     per_across_B = flip_x_B * cos_B - flip_y_B * sin_B * width
     per_down_B = flip_x_B * sin_B + flip_y_B * cos_B * width
@@ -127,7 +129,7 @@ def whole_places(drawn: Draw, size: tuple[int, int], border: str) -> tuple[Tenso
     return ((twice_Bhw + (height * width - 1)) // 2).flatten(1), inside_BN
 
 
-def _quarter(turn_B: Tensor) -> tuple[Tensor, Tensor]:
+def _quarter_turn(turn_B: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and sine of a number of quarter turns, as whole numbers."""
     return (1 - turn_B) * (1 - turn_B % 2), (2 - turn_B) * (turn_B % 2)
 

@@ -23,6 +23,12 @@ class Beta:
     The distribution function is tabulated on [0, ½] (the rest by symmetry) over t = x^min(α, 1): in that
     variable the density stays finite for α < 1 too. The inversion is linear between 4,097 nodes, which is
     within 1e-6 of the exact quantile.
+
+    Attributes:
+        alpha: α.
+        node: (4,097,) float64, the values of t in the table.
+        below: (4,097,) float64, the distribution function there.
+        exponent: x is t to this power.
     """
 
     def __init__(self, alpha: float) -> None:
@@ -36,14 +42,14 @@ class Beta:
         x = (node[:-1, None] + width * (np.arange(16) + 0.5)) ** (1.0 / self._power)
         mass = (x ** (alpha - self._power) * (1.0 - x) ** (alpha - 1.0)).sum(axis=1)
         below = np.concatenate(([0.0], np.cumsum(mass)))
-        self.exponent = 1.0 / self._power  # of the tabulated variable, for x
+        self.exponent = 1.0 / self._power
         self.node = torch.from_numpy(node)
         self.below = torch.from_numpy(0.5 * below / below[-1])
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def quantile(self, u_B: Tensor) -> Tensor:
         """The x with P(X ≤ x) = u; u in [0, 1], any shape; float32 on u's device."""
-        if u_B.device not in self._on_device:  # copied once: a copy to a GPU waits for it
+        if u_B.device not in self._on_device:  # copied once, since a copy to a GPU waits for the GPU
             self._on_device[u_B.device] = self.node.to(u_B.device), self.below.to(u_B.device)
         node, below = self._on_device[u_B.device]
         tail = torch.minimum(u_B.double(), 1.0 - u_B.double())
@@ -58,9 +64,8 @@ class MixDraw:
     """What was drawn for a batch.
 
     Attributes:
-        blend_B: share of the image itself where the two are blended; 1 for an image that is not (or that
-            CutMix takes).
-        box_B4: the box taken from the partner; empty for an image that CutMix does not take.
+        blend_B: share of the image itself in a blend of the two; 1 for an image that mixup leaves alone.
+        box_B4: the box taken from the partner; empty for an image that CutMix leaves alone.
         own_B: share of the image's own label: `blend_B`, or 1 − the box's share of the frame.
     """
 
@@ -70,8 +75,7 @@ class MixDraw:
 
 
 class Mixer:
-    """mixup (Zhang et al., arXiv 1710.09412) and CutMix (Yun et al., arXiv 1905.04899), per image and without
-    state.
+    """mixup (Zhang et al., arXiv 1710.09412) and CutMix (Yun et al., arXiv 1905.04899), drawn for each image.
 
     Args:
         mixup: α of mixup's Beta(α, α); 0 turns it off.
@@ -124,8 +128,8 @@ class Mixer:
     ) -> tuple[Tensor, Tensor]:
         """Mix each image, and its label, with its partner's.
 
-        The partner of an image should be a function of the epoch's order alone (its next in that order): then
-        so is the result, whatever the batch size.
+        The partner of an image should follow from the epoch's order alone, as the next image in it does. Then the
+        result does not depend on the batch size.
 
         Args:
             x_BCHW: float images. Neither they nor the other arguments are changed.
@@ -161,7 +165,7 @@ def box_mask(box_B4: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _box(side_B: Tensor, u_B2: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes with `side_B` of the frame's sides about a uniformly drawn pixel, cut off at the frame."""
+    """(B, 4) boxes about a uniformly drawn pixel, cut off at the frame; `side_B` is their share of its sides."""
     ends = []
     for axis, extent in enumerate(size):
         length_B = (side_B * extent).long()

@@ -1,8 +1,10 @@
 """What follows the backward pass: gradients are tied and clipped, the optimizer steps, the gradients are dropped.
 
-`Update` does it with torch's own tools. `FusedUpdate` does the same on a CPU by a kernel that goes through all weights
-at once (`native/update.cpp`): a small network has a hundred tensors, and to tie, clip and update them one by one takes
-longer than the arithmetic, and no less on more threads.
+`Update` does it with torch's own tools. `FusedUpdate` does it on a CPU by one call of a kernel for all weights
+(`native/update.cpp`). A small network has a hundred small tensors: to start the operations on each of them takes longer
+than the arithmetic, and more threads do not help.
+
+Legend: N numbers of a weight, G elements of the network's group, O orbits of a weight under it.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Update:
         tie: Tie | None,
         unscale: Callable[[], Any] = lambda: None,
     ) -> None:
-        self._parameters = list(network.parameters())  # to find them takes longer than to clip them
+        self._parameters = list(network.parameters())  # finding them takes longer than clipping them
         self.optimizer, self._clip, self._tie, self._unscale = optimizer, clip, tie, unscale
 
     def __call__(self) -> None:
@@ -51,39 +53,36 @@ class Update:
         self.optimizer.zero_grad(set_to_none=True)
 
     def condition_gradients(self) -> None:
-        """Ties and clips them."""
+        """Ties and clips the gradients, in place."""
         if self._tie is not None:
             self._tie.tie([p.grad for p in self._parameters if p.grad is not None])
         if self._clip is not None:
             self._unscale()
-            # accelerate's own looks whether there are distributed tensors, and imports them for that.
+            # accelerate's own function imports torch's distributed tensors, to see whether there are any.
             nn.utils.clip_grad_norm_(self._parameters, self._clip)
 
 
 class RecordableUpdate(Update):
-    """The same on a GPU without a number that the host has to know, so that a CUDA graph can hold it.
-
-    AdamW and SGD alone.
-    """
+    """An update by AdamW or SGD on a GPU that reads no number on the host, so that a CUDA graph can record it."""
 
     def record(self, learning_rate: Tensor, weight_decay: Tensor) -> None:
         """One update at a pace that lies on the device, both () float32."""
         self.condition_gradients()
         optimizer = self.optimizer
         with torch.no_grad():
-            # The optimizers take a rate on the device, but their decay as a number only.
+            # The optimizers take a learning rate on the device, but the weight decay only as a number of the host.
             decayed = [p for p in optimizer.param_groups[0]["params"] if p.grad is not None]
             if isinstance(optimizer, torch.optim.SGD):
                 torch._foreach_add_([p.grad for p in decayed], torch._foreach_mul(decayed, weight_decay))
             else:
                 torch._foreach_mul_(decayed, 1.0 - learning_rate * weight_decay)
-        words = {"lr": learning_rate, "weight_decay": 0.0, "capturable": True, "fused": True, "foreach": False}
-        kept = [{name: group[name] for name in words if name in group} for group in optimizer.param_groups]
+        settings = {"lr": learning_rate, "weight_decay": 0.0, "capturable": True, "fused": True, "foreach": False}
+        kept = [{name: group[name] for name in settings if name in group} for group in optimizer.param_groups]
         for group, own in zip(optimizer.param_groups, kept, strict=True):
-            group.update({name: words[name] for name in own})
+            group.update({name: settings[name] for name in own})
         try:
             optimizer.step()
-        finally:  # numbers again, as checkpoints and what is shown need them
+        finally:  # checkpoints and what is shown need numbers of the host
             for group, own in zip(optimizer.param_groups, kept, strict=True):
                 group.update(own)
         optimizer.zero_grad(set_to_none=True)
@@ -98,30 +97,30 @@ def set_pace(optimizer: torch.optim.Optimizer, pace: Pace) -> None:
 
 
 def why_no_fused_update(network: nn.Module, optimizer: torch.optim.Optimizer) -> str | None:
-    """What keeps the plain update; None if nothing does."""
+    """Why `FusedUpdate` can't do this, as half a sentence; None where it can."""
     if not isinstance(optimizer, torch.optim.AdamW):
         return "of optimizers only AdamW has a kernel"
-    if not all(_known(parameter) for parameter in network.parameters()):
+    if not all(_suits_the_kernel(parameter) for parameter in network.parameters()):
         return "weights are not all float32, dense and on the CPU"
     return why_not("update") if library("update") is None else None
 
 
-def _known(tensor: Tensor) -> bool:
-    """Whether the kernel can go through a tensor as it lies in memory."""
+def _suits_the_kernel(tensor: Tensor) -> bool:
+    """Whether a tensor is float32 numbers in one piece of the CPU's memory, which the kernel takes in that order."""
     dense = tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)
     return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and dense
 
 
 class FusedUpdate(Update):
-    """The same for AdamW on a CPU, in one pass over all weights.
+    """An update by AdamW on a CPU, in one call of a kernel for all weights.
 
-    What AdamW remembers is kept where torch's keeps it, so checkpoints are the same.
+    The moments stay where torch's AdamW keeps them, so checkpoints are the same.
 
     Args:
         network: whose weights `optimizer` updates; see `why_no_fused_update`.
         optimizer: of `create_optimizer`; its groups' learning rate and weight decay are read at every update.
         clip: largest norm of the gradient, or None.
-        tie: of weights that stay equal.
+        tie: of weights that stay equal, or None.
     """
 
     def __init__(
@@ -129,32 +128,31 @@ class FusedUpdate(Update):
     ) -> None:
         super().__init__(network, optimizer, clip=clip, tie=tie)
         updated = {p for group in optimizer.param_groups for p in group["params"]}
-        every = self._parameters
-        members = [None] * len(every) if tie is None else _in_memory(tie, every)
-        self._updated = [p for p in every if p in updated]
-        self._members = [m for p, m in zip(every, members, strict=True) if p in updated]
+        members = [None] * len(self._parameters) if tie is None else _members_in_memory(tie, self._parameters)
+        self._updated = [p for p in self._parameters if p in updated]
+        self._members = [m for p, m in zip(self._parameters, members, strict=True) if p in updated]
         self._order = 1 if tie is None else tie.order
         orbits = [0 if m is None else m.shape[1] for m in self._members]
-        self._numbers = torch.tensor([[p.numel() for p in self._updated], orbits])
+        self._counts = torch.tensor([[p.numel() for p in self._updated], orbits])
         group = optimizer.param_groups[0]
         largest = math.inf if clip is None else clip
         self._settings = torch.tensor([*group["betas"], group["eps"], largest], dtype=torch.float64)
-        # Found once for as long as the optimizer keeps its state, that of the first parameter among others.
-        self._state: dict[str, Tensor] | None = None
-        self._groups: list[dict[str, Any]] = []
-        self._kept: list[list[int]] = []  # addresses
+        # These hold for one state of the optimizer. It is another one where the first parameter has another.
+        self._first_state: dict[str, Tensor] | None = None
+        self._groups: list[dict[str, Any]] = []  # of each weight
+        self._addresses: list[list[int]] = []  # of each weight's first moments, second moments, step count and members
 
     def __call__(self) -> None:
         """One update, at the pace of `set_pace`."""
-        if self._state is None or self.optimizer.state[self._updated[0]] is not self._state:
-            self._take_up()
+        if self._first_state is None or self.optimizer.state[self._updated[0]] is not self._first_state:
+            self._find_state()
         weights = [p.data_ptr() for p in self._updated]
         gradients = [0 if p.grad is None else p.grad.data_ptr() for p in self._updated]
         paces = [[group[name] for group in self._groups] for name in ("lr", "weight_decay")]
         _KERNELS(
             "update",
-            torch.tensor([weights, gradients, *self._kept]),
-            self._numbers,
+            torch.tensor([weights, gradients, *self._addresses]),
+            self._counts,
             torch.tensor(paces, dtype=torch.float64),
             self._settings,
             *(len(weights), self._order),
@@ -162,8 +160,8 @@ class FusedUpdate(Update):
         for parameter in self._updated:
             parameter.grad = None
 
-    def _take_up(self) -> None:
-        """Begins, or goes on from the state that the optimizer was given."""
+    def _find_state(self) -> None:
+        """Finds the optimizer's state in memory; a weight that has none yet begins with zeros, as torch's AdamW."""
         group_of = {p: group for group in self.optimizer.param_groups for p in group["params"]}
         self._groups = [group_of[p] for p in self._updated]
         states = [self.optimizer.state[p] for p in self._updated]
@@ -172,15 +170,16 @@ class FusedUpdate(Update):
                 state["step"] = torch.zeros(())
                 for name in ("exp_avg", "exp_avg_sq"):
                     state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        self._state = states[0]
-        self._kept = [[state[name].data_ptr() for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
-        self._kept.append([0 if m is None else m.data_ptr() for m in self._members])
+        self._first_state = states[0]
+        names = ("exp_avg", "exp_avg_sq", "step")
+        self._addresses = [[state[name].data_ptr() for state in states] for name in names]
+        self._addresses.append([0 if m is None else m.data_ptr() for m in self._members])
 
 
-def _in_memory(tie: Tie, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The members of the orbits of each weight, (order, orbits) int32, as places in its memory."""
-    made = []
+def _members_in_memory(tie: Tie, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """For each weight, where in its memory the members of its orbits lie: (G, O) int32."""
+    places = []
     for parameter, members_GO in zip(parameters, tie.members, strict=True):
         place_N = torch.arange(parameter.numel()).as_strided(parameter.shape, parameter.stride()).flatten()
-        made.append(place_N[members_GO].int().contiguous())
-    return made
+        places.append(place_N[members_GO].int().contiguous())
+    return places
