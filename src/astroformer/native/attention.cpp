@@ -1,8 +1,8 @@
 // Global attention with a bias, for maps of few tokens, forward and backward: y = softmax(q k^T scale + bias) v.
 //
 // Queries, keys and values lie side by side as the linear layer makes them: qkv (B, L, N, 3, D) of type T, float32 or
-// bfloat16; the bias is (N, L, L) float32 or absent; y is (B, L, N, D). D is a multiple of 16. One head of one image is
-// worked on at a time, so that its L x L scores stay in the cache; they are made again in the backward pass.
+// bfloat16; the bias is (N, L, L) float32 or absent; y is (B, L, N, D). D is a multiple of 16. A thread works on one head
+// of one image at a time, so that its L x L scores stay in the cache; the backward pass computes them again.
 
 #include <algorithm>
 #include <vector>
@@ -23,11 +23,11 @@ inline float sum_of(Vec v) {
     return total;
 }
 
-constexpr int64_t ROWS = 4;  // queries worked on at once: each key is read once for all of them
+constexpr int64_t ROWS = 4;  // queries at a time: each key is read once for all of them
 
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// A head of an image in float32: rows (Q, D), the same turned (D, P), and for some queries their weights (ROWS, P).
+// A head of an image in float32: rows (Q, D), their transpose (D, P), and the weights of some queries (ROWS, P).
 // Q and P are L rounded up to whole blocks of queries and whole vectors; what lies beyond L is 0.
 struct Head {
     int64_t L, Q, P, D;
@@ -129,7 +129,7 @@ void forward(const T* qkv, const float* bias, T* y, float scale, int64_t B, int6
     }
 }
 
-// d_bias (G, N, L, L) holds the sums over G groups of images, of B / G or one more each: the caller adds them up.
+// d_bias (G, N, L, L) holds the sums over G groups of B / G images, or one more, each; the caller adds them up.
 template <class T>
 void backward(const T* qkv, const float* bias, const T* dy, T* d_qkv, float* d_bias, float scale, int64_t B, int64_t L,
               int64_t N, int64_t D, int64_t G) {

@@ -1,11 +1,11 @@
 // Augmented training batches: draws, geometry, values, mixing and normalisation in one pass an image.
 //
-// The plain version is augmentation/augmenter.py, and what is drawn augmentation/draws.py, mixing.py and randomness.py: the
-// names here are theirs, and so is the order of everything. An image is worked on by one thread from its stored bytes
-// to its place in the batch, in buffers that stay in the cache, so the result depends on neither batch nor threads.
+// The plain version is augmentation/augmenter.py; draws.py, mixing.py and randomness.py say what is drawn. Names and
+// order of operations here are theirs. One thread works on an image from its stored bytes to its place in the batch, in
+// buffers that stay in the processor's cache, so the result depends neither on the batch nor on the number of threads.
 //
-// Geometry reads "quads", four interleaved channels a pixel, so that one load fetches all channels of a pixel and the
-// arithmetic runs on four lanes; values are changed in planes (C, h*w), where every loop vectorizes by itself.
+// Geometry reads "quads", four interleaved channels a pixel, so that one load fetches four channels of a pixel and the
+// arithmetic runs on four lanes. Values are changed in planes (C, h*w), where the compiler vectorizes every loop.
 
 #include <omp.h>
 #ifdef __SSE4_1__
@@ -41,7 +41,8 @@ struct Uniforms {
 
     Uniforms(uint64_t seed, uint64_t epoch, int64_t index, Stream stream) {
         const uint32_t lanes[2] = {0x243F6A88u, 0x85A308D3u};
-        const uint32_t numbers[5] = {uint32_t(seed), uint32_t(seed >> 32), uint32_t(epoch), uint32_t(epoch >> 32), uint32_t(stream)};
+        const uint32_t numbers[5] = {uint32_t(seed), uint32_t(seed >> 32), uint32_t(epoch), uint32_t(epoch >> 32),
+                                     uint32_t(stream)};
         uint32_t keys[2];
         for (int lane = 0; lane < 2; ++lane) {
             uint32_t key = lanes[lane];
@@ -56,7 +57,7 @@ struct Uniforms {
     }
 };
 
-// Cephes' polynomials; x in (0, 1], not denormal.
+// Natural logarithm of x in (0, 1], not denormal, by the polynomials of the Cephes library.
 inline float logarithm(float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, 4);
@@ -276,7 +277,7 @@ inline Quad load(const float* at) {
 }
 
 inline Quad load(const uint8_t* at) {
-#ifdef __SSE4_1__  // GCC 12 makes this of the code below, channel by channel: half of the speed of the whole
+#ifdef __SSE4_1__  // of the code below GCC 12 makes one load per channel, which halves the speed of a whole batch
     int32_t bytes;
     std::memcpy(&bytes, at, 4);
     return Quad(_mm_cvtepi32_ps(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes))));
@@ -289,12 +290,15 @@ inline float value(uint8_t v) { return float(v); }
 inline float value(float v) { return v; }
 inline float value(_Float16 v) { return float(v); }
 
-// Room for one image and what is made of it; a thread keeps its own from batch to batch.
+// Buffers for one image and what is made of it; each thread keeps its own from batch to batch.
 struct Room {
-    std::vector<uint8_t> bytes;                     // the stored image as quads, of uint8 …
-    std::vector<float> floats;                      // … or of float32
-    std::vector<float> planes[2], spare, rows, at;  // results; a buffer of as many values; one row; positions
-    std::vector<int32_t> places, column, row;
+    std::vector<uint8_t> bytes;       // the stored image as quads of uint8
+    std::vector<float> floats;        // the stored image as quads of float32, or a resized frame
+    std::vector<float> planes[2];     // an image in the making, and its partner in mixing
+    std::vector<float> spare;         // scratch of the size of an image: noise, a copy of a plane, levels
+    std::vector<float> rows, at;      // one row of samples; positions in such a row
+    std::vector<int32_t> places;      // whole parts of these positions
+    std::vector<int32_t> column, row; // where taps of a column or row of the source are read
 
     template <class T>
     static T* of(std::vector<T>& buffer, size_t n) {
@@ -303,13 +307,13 @@ struct Room {
     }
 };
 
-// Four channels of a (C, H, W) image, from `first` on, as quads of H + 1 rows of W + 1 pixels; the last row and column
-// are 0, for a border of zeros to be read from.
+// Four channels of a (C, H, W) image, from `first` on, as quads of H + 1 rows of W + 1 pixels. The last row and column
+// are 0: a border of zeros is read from there. Where fewer than four channels are left, the last is repeated.
 template <class S, class Q>
 void pack(const S* image, int64_t channels, int64_t first, int64_t height, int64_t width, Q* quads) {
-    const int64_t many = std::min<int64_t>(4, channels - first), stride = width + 1;
+    const int64_t left = std::min<int64_t>(4, channels - first), stride = width + 1;
     const S* plane[4];
-    for (int c = 0; c < 4; ++c) plane[c] = image + (first + std::min<int64_t>(c, many - 1)) * height * width;
+    for (int c = 0; c < 4; ++c) plane[c] = image + (first + std::min<int64_t>(c, left - 1)) * height * width;
     for (int64_t y = 0; y < height; ++y) {
         Q* to = quads + 4 * stride * y;
         const S *a = plane[0] + y * width, *b = plane[1] + y * width, *c = plane[2] + y * width, *d = plane[3] + y * width;
@@ -321,7 +325,7 @@ void pack(const S* image, int64_t channels, int64_t first, int64_t height, int64
     std::fill_n(quads + 4 * stride * height, 4 * stride, Q(0));
 }
 
-// The same of the means over blocks, as adaptive pooling to (height / block_y, width / block_x) makes them.
+// The same for the means over blocks, as adaptive pooling to (height / block_y, width / block_x) makes them.
 template <class S>
 void pack_means(const S* image, int64_t channels, int64_t first, int64_t height, int64_t width, int64_t block_y,
                 int64_t block_x, float* quads) {
@@ -342,7 +346,7 @@ void pack_means(const S* image, int64_t channels, int64_t first, int64_t height,
     }
 }
 
-// Where a tap at `i` outside of 0 … n − 1 is read; n is a place of zeros.
+// Where the pixel `i` of a row or column of n is read if it may lie outside; place n holds zeros.
 inline int64_t inside(int64_t i, int64_t n, int64_t border) {
     if (i >= 0 && i < n) return i;
     if (border == 2) return n;
@@ -351,7 +355,8 @@ inline int64_t inside(int64_t i, int64_t n, int64_t border) {
     return m < n ? m : 2 * n - 1 - m;
 }
 
-inline void cubic(float t, float w[4]) {  // A = −0.75, as torch's grid_sample
+// Weights of the four taps of bicubic interpolation, the second being t before the position; A = −0.75 as in torch.
+inline void cubic(float t, float w[4]) {
     const float a = -0.75f, s = 1.0f - t, t1 = t + 1.0f, s1 = s + 1.0f;
     w[0] = ((a * t1 - 5.0f * a) * t1 + 8.0f * a) * t1 - 4.0f * a;
     w[1] = ((a + 2.0f) * t - (a + 3.0f)) * t * t + 1.0f;
@@ -359,16 +364,17 @@ inline void cubic(float t, float w[4]) {  // A = −0.75, as torch's grid_sample
     w[3] = ((a * s1 - 5.0f * a) * s1 + 8.0f * a) * s1 - 4.0f * a;
 }
 
-// `grid_sample` of quads (height, width) along the drawn matrix into planes; several samples a pixel are averaged.
+// `grid_sample` of quads (height, width) by the drawn matrix into `channels` planes; several samples a pixel are averaged.
 template <class Q, bool BICUBIC>
-void sample(const Plan& p, const Matrix& matrix, const Q* quads, int64_t height, int64_t width, int64_t many, float scale,
-            Room& room, float* planes) {
+void sample(const Plan& p, const Matrix& matrix, const Q* quads, int64_t height, int64_t width, int64_t channels,
+            float scale, Room& room, float* planes) {
     const float xx = float(matrix.xx), xy = float(matrix.xy), xt = float(matrix.xt);
     const float yx = float(matrix.yx), yy = float(matrix.yy), yt = float(matrix.yt);
     const int64_t fine_h = p.height * p.samples_y, fine_w = p.width * p.samples_x, pixels = p.height * p.width;
     const float half_w = float(width) / 2, half_h = float(height) / 2;
 
-    // The taps' columns and rows, over the whole range that the frame's corners span: no pixel asks where it lies.
+    // Where the taps of every column and row are read, for the whole range that the frame's corners span. So the loop over
+    // pixels has no branch for the border.
     const float reach_x = std::fabs(xx) + std::fabs(xy), reach_y = std::fabs(yx) + std::fabs(yy);
     const int64_t from_x = int64_t(std::floor((xt - reach_x + 1) * half_w)) - 4;
     const int64_t from_y = int64_t(std::floor((yt - reach_y + 1) * half_h)) - 4;
@@ -429,7 +435,7 @@ void sample(const Plan& p, const Matrix& matrix, const Q* quads, int64_t height,
             }
         }
         const float* done = p.samples_x > 1 || p.samples_y > 1 ? sums : taken;
-        for (int64_t c = 0; c < many; ++c) {
+        for (int64_t c = 0; c < channels; ++c) {
             float* to = planes + c * pixels + y * p.width;
             for (int64_t x = 0; x < p.width; ++x) to[x] = done[4 * x + c] * norm;
         }
@@ -441,22 +447,22 @@ void resample(const Plan& p, const Draw& d, const S* image, float scale, Room& r
     const int64_t height = p.stored_h / p.block_y, width = p.stored_w / p.block_x;
     const size_t quads = size_t(4 * (height + 1) * (width + 1));
     for (int64_t first = 0; first < p.channels; first += 4) {
-        const int64_t many = std::min<int64_t>(4, p.channels - first);
+        const int64_t channels = std::min<int64_t>(4, p.channels - first);
         float* to = planes + first * p.height * p.width;
         if constexpr (sizeof(S) == 1) {
             if (p.block_y == 1 && p.block_x == 1) {
                 uint8_t* packed = Room::of(room.bytes, quads);
                 pack(image, p.channels, first, height, width, packed);
-                if (p.bicubic) sample<uint8_t, true>(p, d.sampling, packed, height, width, many, scale, room, to);
-                else sample<uint8_t, false>(p, d.sampling, packed, height, width, many, scale, room, to);
+                if (p.bicubic) sample<uint8_t, true>(p, d.sampling, packed, height, width, channels, scale, room, to);
+                else sample<uint8_t, false>(p, d.sampling, packed, height, width, channels, scale, room, to);
                 continue;
             }
         }
         float* packed = Room::of(room.floats, quads);
         if (p.block_y == 1 && p.block_x == 1) pack(image, p.channels, first, height, width, packed);
         else pack_means(image, p.channels, first, p.stored_h, p.stored_w, p.block_y, p.block_x, packed);
-        if (p.bicubic) sample<float, true>(p, d.sampling, packed, height, width, many, scale, room, to);
-        else sample<float, false>(p, d.sampling, packed, height, width, many, scale, room, to);
+        if (p.bicubic) sample<float, true>(p, d.sampling, packed, height, width, channels, scale, room, to);
+        else sample<float, false>(p, d.sampling, packed, height, width, channels, scale, room, to);
     }
 }
 
@@ -487,7 +493,7 @@ inline float stored_value(float v, const float*) { return v; }
 inline float stored_value(_Float16 v, const float*) { return float(v); }
 
 // Flips, quarter turns and shifts by whole pixels of a frame (C, h, w), exactly. Twice the distance from the centre is
-// a whole number, and a flip and a turn are whole-number matrices.
+// a whole number, so turns and flips are matrices of whole numbers.
 template <class S>
 void rearrange(const Plan& p, const Draw& d, const S* image, Room& room, float* planes) {
     const int64_t h = p.height, w = p.width;
@@ -519,9 +525,9 @@ void rearrange(const Plan& p, const Draw& d, const S* image, Room& room, float* 
 
 // -- values: colour.py ------------------------------------------------------------------------------------------------
 
-struct Range {  // of an image's values: [0, 1] for uint8, else without ends
+struct Range {  // of an image's values: [0, 1] for uint8, else unlimited
     float low, high;
-    float clip(float x) const { return x < low ? low : x > high ? high : x; }  // NaN stays
+    float clip(float x) const { return x < low ? low : x > high ? high : x; }  // NaN stays NaN
 };
 
 struct Planes {
@@ -706,7 +712,7 @@ void transform(const Plan& p, uint64_t epoch, int64_t index, const S* image, Roo
         planes.adjust(d.brightness, d.contrast, d.saturation);
         clipped = true;
     }
-    if (!clipped) planes.clip();  // even a bilinear mean may end a rounding above 1
+    if (!clipped) planes.clip();  // rounding can leave even a bilinear mean above 1
     if (p.hue > 0) planes.turn_hue(d.hue);
     for (int64_t slot = 0; slot < p.policy_slots; ++slot) planes.apply(p, d.operation[slot], d.strength[slot]);
     if (p.noise > 0) {
@@ -734,7 +740,7 @@ void mix(const Plan& p, const MixDraw& d, float* own, const float* partner) {
 }
 
 inline void put(float v, float* to) { *to = v; }
-inline void put(float v, uint16_t* to) {  // bfloat16, to the nearest even
+inline void put(float v, uint16_t* to) {  // as bfloat16, rounded to the nearest, ties to even
     uint32_t bits;
     std::memcpy(&bits, &v, 4);
     const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
@@ -775,23 +781,23 @@ void batch(const Plan& p, const S* stored, const int64_t* rows, const int64_t* i
 #pragma omp parallel num_threads(threads)
     {
         thread_local Room room;
-        const int64_t many = omp_get_num_threads(), me = omp_get_thread_num();
-        const int64_t from = n * me / many, to = n * (me + 1) / many;
-        float* now = Room::of(room.planes[0], size_t(values));
-        float* next = Room::of(room.planes[1], size_t(values));
-        auto made = [&](int64_t i, float* out) { transform(p, epoch, index[i], stored + rows[i] * stored_values, room, out); };
-        if (mixes && from < to) made(from, now);
+        const int64_t running = omp_get_num_threads(), thread = omp_get_thread_num();
+        const int64_t from = n * thread / running, to = n * (thread + 1) / running;
+        float* own = Room::of(room.planes[0], size_t(values));
+        float* partner = Room::of(room.planes[1], size_t(values));
+        auto make = [&](int64_t i, float* out) { transform(p, epoch, index[i], stored + rows[i] * stored_values, room, out); };
+        if (mixes && from < to) make(from, own);
         for (int64_t i = from; i < to; ++i) {
             MixDraw d;
             if (mixes) {
-                made(i + 1, next);
+                make(i + 1, partner);
                 d = draw_mix(p, epoch, index[i]);
-                mix(p, d, now, next);
+                mix(p, d, own, partner);
             } else {
-                made(i, now);
+                make(i, own);
             }
-            write(p, now, x + i * values);
-            std::swap(now, next);
+            write(p, own, x + i * values);
+            std::swap(own, partner);  // the partner is the next image, and is not changed by mixing
             float* target = y + i * classes;
             std::fill_n(target, classes, 0.0f);
             target[labels[i]] += d.own;

@@ -25,12 +25,12 @@ void pad(float* row, int64_t W, bool circular) {
     }
 }
 
-// The rows of a map (H, W), padded by a pixel: the last three made are kept and, if circular, the first and the last of
-// the map. `make(h, to)` writes the pixels of row h, and is called once for each.
+// The rows of a map (H, W), padded by a pixel. It keeps the three rows that were made last and, if circular, the first
+// and the last row of the map. `make(h, to)` writes the pixels of row h, and is called once for each.
 template <int U, class Make>
 class Rows {
   public:
-    // The memory is of vectors for the sake of their alignment: a load across two cache lines takes twice as long.
+    // The memory is made of vectors, which are aligned: a load across two cache lines takes twice as long.
     Rows(std::vector<Vec>& memory, int64_t H, int64_t W, bool circular, Make make)
         : H(H), W(W), size((W + 2) * U * V), last(circular ? H - 1 : H), circular(circular), make(make) {
         memory.resize(5 * (W + 2) * U);
@@ -41,7 +41,7 @@ class Rows {
         made = circular ? -1 : 0;
     }
 
-    // Makes the rows up to h; the one above the first is the last.
+    // Makes the rows up to h. The row above the first is -1: if circular, the last of the map.
     void reach(int64_t h) {
         for (h = std::min(h, last - 1); made <= h; ++made) {
             float* const to = (*this)[made];
@@ -60,11 +60,11 @@ class Rows {
     const int64_t H, W, size, last;
     const bool circular;
     Make make;
-    int64_t made;  // the next to make
+    int64_t made;  // the next row to make
     float *rows, *above, *below;
 };
 
-// The weights (9, C) of U vectors, and their sum over the three rows of a pixel of the result.
+// The weights (9, C) of U vectors of channels, and the weighted sum over a window, whose three rows are given.
 template <int U, int S>
 struct Taps {
     Vec k[9][U];
@@ -82,8 +82,8 @@ struct Taps {
     }
 };
 
-// Calls `output(ho, z)` for every row of the result, z being the three rows of the input that it is made of. A pixel of
-// the input is `input(h, w, u)`, made once.
+// Calls `output(ho, z)` for every row of the result, where z are the three rows of the input that it depends on. The
+// input at a pixel is `input(h, w, u)`, which is called once for each.
 template <int U, int S, class Input, class Output>
 void for_output_rows(const Shape& s, Input input, Output output) {
     thread_local std::vector<Vec> memory;

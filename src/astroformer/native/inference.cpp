@@ -1,5 +1,5 @@
-// Between the two matrix products of an MBConv block in inference: GELU, depthwise 3x3 convolution, GELU and the means
-// for the gate in one pass over the wide map. Batch norms are folded into the weights.
+// What lies between the two matrix products of an MBConv block in inference: GELU, depthwise 3x3 convolution, GELU and
+// the means for the gate, in one pass over the wide map. Batch norms are folded into the weights.
 //
 // Maps are (B, H, W, C) in memory, float32 or bfloat16 (type T); C is a multiple of 16. All arithmetic is float32.
 

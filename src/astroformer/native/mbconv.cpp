@@ -1,4 +1,4 @@
-// The training step of an MBConv block, but for its matrix products: batch-norm statistics, GELU, the depthwise 3x3
+// The training step of an MBConv block without its matrix products: batch-norm statistics, GELU, the depthwise 3x3
 // convolution and the squeeze-and-excitation sums, each pass over the wide maps fused with its neighbours.
 //
 // Maps are (B, H, W, C) in memory. Wide ones (after the expansion) are of type T, float32 or bfloat16; C is then a
@@ -16,7 +16,7 @@
 
 namespace {
 
-constexpr int64_t RUN = 64;  // pixels that are added up before the sum is added to a longer one
+constexpr int64_t RUN = 64;  // pixels of a partial sum: a long float32 sum loses digits
 
 // --- statistics -------------------------------------------------------------------------------------------------
 
@@ -51,9 +51,9 @@ void moments(const T* x, const float* shift, float* sums, int64_t B, int64_t pix
     });
 }
 
-// What a batch norm is on this batch, (4, C): mean, rstd, a = gamma rstd and b = beta - mean a; and its running
-// statistics brought up to date. The sums are of y - running mean and of its square, so that the variance is no small
-// difference of large sums.
+// A batch norm on this batch, (4, C): mean, rstd, a = gamma rstd and b = beta - mean a. Its running statistics are
+// updated. The sums are those of y - running mean and of its square, so that the variance is not a small difference of
+// large numbers.
 void norm(const float* sums, const float* gamma, const float* beta, float* running_mean, float* running_var,
           int64_t* batches, float* out, int64_t units, int64_t pixels, int64_t C, float eps, float momentum) {
     if (batches) ++*batches;
@@ -74,7 +74,7 @@ void norm(const float* sums, const float* gamma, const float* beta, float* runni
 }
 
 // Its backward pass (Ioffe & Szegedy, arXiv 1502.03167, section 3), (4, C): the gradients of gamma and beta, p and q.
-// Two of the `kinds` of sums (units, kinds, C) are, from the `first` on, those of dh and of dh (y - mean) over all pixels.
+// Of the sums (units, kinds, C), kind `first` is that of dh and the next that of dh (y - mean).
 void norm_backward(const float* rows, const float* sums, float* out, int64_t units, int64_t kinds, int64_t first,
                    int64_t pixels, int64_t C) {
     const Norm norm(rows, C);
@@ -169,8 +169,8 @@ void gated(const T* y, Norm norm, const float* gate, T* out, int64_t B, int64_t 
 
 // --- backward ---------------------------------------------------------------------------------------------------
 
-// sums (B, 5, C) over the pixels, with d the gradient of gelu(h) * gate, g' = gelu'(h), n = y - mean: d gelu(h), d g',
-// g', d g' n, g' n. All that the gate and the batch norm need comes from them, whatever the gate is.
+// sums (B, 5, C) over the pixels of d gelu(h), d g', g', d g' n and g' n, where d is the gradient of gelu(h) * gate,
+// g' = gelu'(h) and n = y - mean. The gradients of the gate and of the batch norm follow from them for any gate.
 template <class T, int U>
 void gradient_sums_block(const T* d, const T* y, const float* a_C, const float* b_C, const float* mean_C, float* sums,
                          int64_t pixels, int64_t C) {
@@ -207,14 +207,14 @@ void gradient_sums(const T* d, const T* y, Norm norm, float* sums, int64_t B, in
     });
 }
 
-// What the backward pass of the depthwise convolution is given.
+// Arguments of the backward pass of the depthwise convolution.
 template <class T>
 struct Gradient {
-    const T* d;   // (B, Ho, Wo, C), of gelu(h2) * gate; without a gate, of h2
+    const T* d;   // (B, Ho, Wo, C), gradient of gelu(h2) * gate; without a gate, of h2
     const T* y2;  // (B, Ho, Wo, C), output of the convolution
     const T* y1;  // (B, H, W, C), before batch norm and GELU; gelu(h1) is the input of the convolution
     Norm norm2, norm1;
-    const float *gate, *spread;  // (B, C): the gradient of gelu(h2) is d gate + spread; or none
+    const float *gate, *spread;  // (B, C): the gradient of gelu(h2) is d gate + spread; null without a gate
     NormBackward back2;
     const float* weight;  // (9, C)
     T* out;               // (B, H, W, C): gradient of h1
@@ -283,7 +283,7 @@ void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t imag
                 Vec g0 = {}, g1 = {}, g2 = {};
                 if (S == 1) {
                     Vec right, here = load(from + u * V), next = load(from + (U + u) * V);
-                    for (int64_t w = 0; w < s.W; ++w) {  // at w: the gradient left of it, here, right of it
+                    for (int64_t w = 0; w < s.W; ++w) {  // left, here, right: the gradient of y2 around w
                         const Vec left = here;
                         here = next;
                         right = next = load(from + ((w + 2) * U + u) * V);
@@ -295,7 +295,7 @@ void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t imag
                         g2 += left * zw;
                     }
                 } else {
-                    for (int64_t wo = 0; wo < s.Wo; ++wo) {  // its three taps lie at 2 wo, + 1, + 2 of the padded row
+                    for (int64_t wo = 0; wo < s.Wo; ++wo) {  // its taps lie at 2 wo, 2 wo + 1, 2 wo + 2 of the padded row
                         const Vec d = load(from + ((wo + 1) * U + u) * V);
                         float* const at = dz + (2 * wo * U + u) * V;
                         const float* const zw = z + (2 * wo * U + u) * V;
@@ -306,7 +306,8 @@ void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t imag
                         store(at + 2 * U * V, load(at + 2 * U * V) + d * k2);
                         g2 += d * load(zw + 2 * U * V);
                     }
-                    if (s.circular) {  // the first tap of wo = 0; last, as for the other pixels of two taps
+                    // The first tap of wo = 0 is the last pixel. It is added last, as at all pixels under two taps.
+                    if (s.circular) {
                         float* const at = dz + (s.W * U + u) * V;
                         store(at, load(at) + load(from + (U + u) * V) * k0);
                     }
@@ -335,7 +336,7 @@ void depthwise_backward_block(const Gradient<T>& g, const Shape& s, int64_t imag
     }
 }
 
-// The gradient of the weights as torch has them, (C, 9).
+// The gradient of the weights in torch's layout, (C, 9).
 void kernel_gradient(const float* sums, float* out, int64_t B, int64_t C) {
     for (int64_t c = 0; c < C; ++c)
         for (int64_t t = 0; t < 9; ++t) {
@@ -367,7 +368,7 @@ void normalized_backward(T* d, const T* y, Norm norm, NormBackward back, int64_t
 
 // --- the narrow maps, float32 -----------------------------------------------------------------------------------
 
-// sums (B, 2, C): of x - shift and its square; or, with a gradient, of d and d (x - shift). Any C.
+// sums (B, 2, C) over the pixels of x - shift and its square; if `d` is given, of d and d (x - shift). C may be any.
 template <class D>
 void narrow_sums(const float* x, const D* d, const float* shift, float* sums, int64_t B, int64_t pixels, int64_t C) {
 #pragma omp parallel for schedule(static)
@@ -471,7 +472,7 @@ extern "C" {
 KERNELS(float, float32)
 KERNELS(BFloat16, bfloat16)
 
-// Of float32 alone: what is narrow.
+// Kernels of narrow maps and of norms, which are float32 in any case.
 
 void norm_float32(const float* sums, const float* gamma, const float* beta, float* running_mean, float* running_var,
                   int64_t* batches, float* rows, int64_t units, int64_t pixels, int64_t C, float eps, float momentum) {

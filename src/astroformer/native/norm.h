@@ -6,13 +6,14 @@
 
 namespace {
 
-// Passed as (4, C).
+// Four rows of one array (4, C).
 struct Norm {
     const float *mean, *rstd, *a, *b;
     Norm(const float* rows, int64_t C) : mean(rows), rstd(rows + C), a(rows + 2 * C), b(rows + 3 * C) {}
 };
 
-// Passed as (4, C) too, after the gradients of gamma and beta: the gradient of y is a (gradient of h) - p - q y.
+// The last two rows of another array (4, C), after the gradients of gamma and beta. The gradient of y is
+// a (gradient of h) - p - q y.
 struct NormBackward {
     const float *p, *q;
     NormBackward(const float* rows, int64_t C) : p(rows + 2 * C), q(rows + 3 * C) {}

@@ -1,11 +1,12 @@
-// Products of matrices that fit the processor's cache, float32, for kernels that make one factor on the way and use the
-// result while it is there.
+// Products of float32 matrices that fit into the processor's cache, for kernels that compute one factor just before and
+// use the result just after.
 //
-// All is for a K: 1 for any matrix; 2 or 4 for one that commutes with K flips and half turns of the image, whose
-// channels come in groups, one for each element of the whole group of flips and turns (network/group.py). The K commute
-// with each other, so with their characters, x^(chi) = sum over k of chi(k) x(k), such a matrix falls into K matrices,
-// of a Kth of the channels each way, and a product is a Kth of the multiplications (Bokman, Nordstrom & Kahl, arXiv
-// 2502.05169, for the mirror). Rows of channels are kept as K planes then, one for each chi (`Lanes::put`).
+// Everything here has a parameter K. K = 1 is for any matrix. K = 2 or 4 is for a matrix that commutes with K flips and
+// half turns of the image. Its channels come in groups, one channel for each element of the whole group of flips and
+// turns (network/group.py). The K elements commute with each other, so their characters chi split such a matrix: in the
+// coordinates x^(chi) = sum over k of chi(k) x(k) it consists of K matrices with a Kth of the channels each way, and a
+// product takes a Kth of the multiplications (Bokman, Nordstrom & Kahl, arXiv 2502.05169, for the mirror). Rows of
+// channels are then kept as K planes, one for each chi (`Lanes::put`).
 
 #pragma once
 
@@ -23,10 +24,10 @@ inline int64_t padded(int64_t columns) { return (columns + V - 1) / V * V; }
 
 // --- blocks of the result -----------------------------------------------------------------------------------------
 
-// Rows. With two vectors of columns 15 of 16 registers: 12 of sums, 2 of one factor and 1 of the other.
+// Rows of a block. With two vectors of columns it takes 15 of 16 registers: 12 sums, 2 of one factor, 1 of the other.
 constexpr int BLOCK = 6;
 
-// c (R, U vectors) = sum over k of a(r, k) b(k), or that is added to it; a(r, k) lies at a + r row + k step.
+// c (R, U vectors) = sum over k of a(r, k) b(k), or c += that sum; a(r, k) lies at a + r row + k step.
 template <int R, int U>
 void product_block(const float* a, int64_t row, int64_t step, const float* b, int64_t b_row, float* c, int64_t c_row,
                    int64_t in, bool add) {
@@ -61,7 +62,7 @@ void product_rows(int64_t rows, const float* a, int64_t row, int64_t step, const
     }
 }
 
-// Calls `block(first column, its vectors)` for all columns, two vectors at a time as far as they go.
+// Calls `block(first column, vectors)` for all columns, two vectors at a time while more than one is left.
 template <class Work>
 void for_panels(int64_t columns, Work block) {
     for (int64_t n = 0; n < columns; n += 2 * V)
@@ -70,7 +71,8 @@ void for_panels(int64_t columns, Work block) {
 
 // --- planes -------------------------------------------------------------------------------------------------------
 
-// Vectors of lanes that a Map names, constants, so that the compiler finds the instruction.
+// A vector whose lane L is lane Map::of(L) of a and b side by side. The lanes are constants, so that the compiler finds
+// the instruction that shuffles them.
 template <class Map, int... L>
 Vec chosen(Vec a, Vec b, std::integer_sequence<int, L...>) {
 #ifdef __clang__
@@ -88,23 +90,23 @@ Vec signs(std::integer_sequence<int, L...>) {
     return Vec{(Map::negative(L) ? -1.0f : 1.0f)...};
 }
 
-// Which element k of the K each lane of a vector of channels is, and of what kind, the rest of what tells it from
-// others. The product of two elements is the exclusive or of their numbers. In planes the lane of kind j and element k
-// is at k KINDS + j.
+// How the lanes of a vector of channels are numbered: each is (kind j, element k), where k is one of the K elements, and
+// j tells apart the channels that the K elements do not bring to each other. The product of two elements is the
+// exclusive or of their numbers. In planes the lane of kind j and element k lies at k KINDS + j.
 template <int K>
 struct Lanes {
     static constexpr int GROUP = K == 4 ? 8 : K;  // channels of a group: of d4, of the mirror
     static constexpr int KINDS = V / K;           // in a vector
     static_assert(K == 1 || K == 2 || K == 4);
 
-    // Whether so many channels can be dealt with: of wide maps K vectors at a time.
+    // Whether these numbers of channels suit: wide maps are taken K vectors at a time, narrow ones one.
     static bool suit(int64_t narrow, int64_t wide) {
         return K == 1 || (V % GROUP == 0 && narrow % V == 0 && wide % (K * V) == 0);
     }
 
-    // The lane that comes to a place. The elements of d4 are (quarter turns, flipped), in the order of
-    // network/group.py: 0 to 3, then 0 to 3 flipped. Those of the K are no turn, a half turn, a flip and both;
-    // multiplied by one quarter turn they are the other kind of a group.
+    // Which lane comes to a place in planes. The elements of d4 are (quarter turns, flipped), in the order of
+    // network/group.py: 0 to 3 turns, then 0 to 3 turns flipped. The K = 4 elements are no turn, a half turn, a flip and
+    // both; each times a quarter turn gives the second kind of a group.
     static constexpr int lane(int place) {
         constexpr int D4[8] = {0, 2, 4, 6, 1, 3, 7, 5};
         const int j = place % KINDS, k = place / KINDS, own = GROUP / K;
@@ -116,24 +118,24 @@ struct Lanes {
         return found;
     }
 
-    // The channel that is the jth of a plane, with the element k.
+    // The channel of element k at place j of a plane.
     static int64_t channel(int64_t j, int k) { return K == 1 ? j : j / KINDS * V + lane(k * KINDS + int(j % KINDS)); }
 
-    // K vectors of channels to where the planes have them, `plane` floats from one to the next.
+    // Writes K vectors of channels to the K planes, which are `plane` floats apart.
     static void put(Vec (&x)[K], float* to, int64_t plane) {
         for (int i = 0; i < K; ++i) x[i] = characters(chosen<Order>(x[i], x[i]));
         transpose(x);
         for (int k = 0; k < K; ++k) store(to + k * plane, x[k]);
     }
 
-    // Back again, times K.
+    // The inverse of `put`, times K.
     static void take(const float* from, int64_t plane, Vec (&x)[K]) {
         for (int k = 0; k < K; ++k) x[k] = load(from + k * plane);
         transpose(x);
         for (int i = 0; i < K; ++i) x[i] = chosen<Back>(characters(x[i]), x[i]);
     }
 
-    // The same for one vector, where there are no K of them.
+    // The same for a single vector, where fewer than K are left.
     static void put(Vec x, float* to, int64_t plane) {
         x = characters(chosen<Order>(x, x));
         for (int k = 0; k < K; ++k) std::memcpy(to + k * plane, (const float*)&x + k * KINDS, sizeof(float) * KINDS);
@@ -156,7 +158,8 @@ struct Lanes {
         static constexpr int of(int i) { return i ^ KINDS * BIT; }
         static constexpr bool negative(int i) { return i & KINDS * BIT; }
     };
-    // Of pieces of `KINDS BIT` lanes: the first of two of a and of b in turn; or the second.
+    // With vectors cut into pieces of `KINDS BIT` lanes: of every two pieces the first (or the second), from a and b in
+    // turn.
     template <int BIT, int SECOND>
     struct Pieces {
         static constexpr int of(int i) {
@@ -196,12 +199,12 @@ void characters_of(float* x) {
             }
 }
 
-// A factor (in, out) of c = a b: for each plane panels of two vectors of columns or, the last, one, filled up with
-// zeros.
+// The factor b (in, out) of a product c = a b, packed for it: for each plane, panels of two vectors of columns, the last
+// of one if that is enough, padded with zeros.
 template <int K>
 class Factor {
   public:
-    // Its element i, o lies at from + i row + o column.
+    // Element (i, o) of b lies at from + i row + o column.
     Factor(const float* from, int64_t row, int64_t column, int64_t in, int64_t out)
         : in(in / K), out(out / K), size(in / K * padded(out / K)), memory(K * size / V) {
         float* const to = (float*)memory.data();
@@ -209,7 +212,7 @@ class Factor {
             const int64_t width = vectors * V, used = std::min(width, this->out - first);
             for (int64_t i = 0; i < this->in; ++i)
                 for (int64_t o = 0; o < used; ++o) {
-                    float x[K];  // of the first element of each kind of inputs: the others follow from it
+                    float x[K];  // the input with element 0 of each kind; those with the others follow from it
                     for (int k = 0; k < K; ++k)
                         x[k] = from[Lanes<K>::channel(i, 0) * row + Lanes<K>::channel(first + o, k) * column] / K;
                     characters_of<K>(x);
@@ -235,8 +238,8 @@ class Factor {
     std::vector<Vec> memory;
 };
 
-// The gradient of a factor (A, B): the sum over rows of products of a channel a and a channel b, added up in so many
-// parts. For K > 1 it is the mean over the K, the same for all entries that they bring to each other.
+// The gradient of a factor (A, B): the sum over rows of products of a channel a and a channel b, kept in `parts` sums
+// until it is written. For K > 1 it is the mean over the K elements, and entries that they bring to each other are equal.
 template <int K>
 class FactorGradient {
   public:
@@ -248,7 +251,7 @@ class FactorGradient {
           memory(parts * A * columns / V),
           begun(parts) {}
 
-    // Rows in planes, those of b padded to whole vectors.
+    // Adds rows of a and b, both in planes, those of b padded to whole vectors.
     void add(int64_t part, const float* a, int64_t a_row, int64_t a_plane, const float* b, int64_t b_row,
              int64_t b_plane, int64_t rows) {
         for (int k = 0; k < K; ++k) {
@@ -261,7 +264,7 @@ class FactorGradient {
         begun[part] = true;
     }
 
-    // Element a, b to `to` + a row + b column.
+    // Writes the sum of all parts; element (a, b) goes to `to` + a row + b column.
     void write(float* to, int64_t row, int64_t column) const {
         const float* const from = (const float*)memory.data();
         for (int64_t a = 0; a < A; ++a)
@@ -279,7 +282,7 @@ class FactorGradient {
   private:
     const int64_t A, B, columns, parts;
     std::vector<Vec> memory;
-    std::vector<char> begun;  // not bool: threads write beside each other
+    std::vector<char> begun;  // not bool, whose elements share bytes: threads write to neighbours at the same time
 };
 
 }  // namespace

@@ -1,13 +1,13 @@
-// The two matrix products of an MBConv block in a training step, float32, tile by tile with the passes before and after
-// them: what is multiplied is made on the way, and what comes of it is used while it is in the cache.
+// The two matrix products of an MBConv block in a training step, float32, tile by tile together with the passes before
+// and after them: a factor is computed just before it is multiplied, and the product is used while it is in the cache.
 //
 // Maps are (pixels, C) in memory, those of all images one after the other. I, M and O are the channels of the block's
-// input, of its wide maps, a multiple of 16, and of its output. K, as in product.h, is 1, or how many flips and half
-// turns the weights commute with.
+// input, of its wide maps (a multiple of 16) and of its output. K, as in product.h, is the number of flips and half turns
+// that the weights commute with, or 1.
 //
-// Pixels come in units of so many, the last may have fewer: those of an image where there is a gate, whose sums are
-// kept apart, else of some small images or of a large one. Sums are of a unit's pixels, (units, k, C). Gradients of
-// weights are added up in as many parts as there are threads, so their last bits depend on that number.
+// Pixels are worked on in units, the last of which may have fewer. With a gate a unit is one image, since the gate needs
+// the sums of each; else it is one large image or several small ones. Sums are (units, k, C), over a unit's pixels.
+// Gradients of weights are added up in as many parts as there are threads, so their last bits depend on that number.
 
 #include <omp.h>
 
@@ -20,10 +20,10 @@
 
 namespace {
 
-constexpr int64_t TILE = 64;  // pixels of a unit that are worked on at once
+constexpr int64_t TILE = 64;  // pixels of a unit that are multiplied at once
 
-// Rows of channels in planes. They are a little longer than they need be: else columns of wide maps would all fall into
-// few lines of the cache.
+// The rows of channels of TILE pixels, in planes. They are 2 V longer than needed: with a power of two between them, the
+// values of a column would fall into the same few lines of the cache.
 template <int K>
 class Tile {
   public:
@@ -40,7 +40,7 @@ struct Units {
     int64_t pixels, unit;
     int64_t count = (pixels + unit - 1) / unit;
 
-    // Calls `tile(first pixel, pixels)` for each tile of one of them.
+    // Calls `work(first pixel, pixels)` for each tile of the unit `which`.
     template <class Work>
     void for_tiles(int64_t which, Work work) const {
         const int64_t end = std::min(pixels, (which + 1) * unit);
@@ -48,7 +48,7 @@ struct Units {
     }
 };
 
-// Sums of so many kinds over the pixels of a unit, tile by tile, (kinds, C).
+// Sums (kinds, C) over the pixels of a unit, added up tile by tile.
 class Sums {
   public:
     Sums(float* total, int64_t kinds, int64_t C) : total(total), size(kinds * C), C(C), memory(padded(size) / V) {
@@ -68,7 +68,7 @@ class Sums {
 
 inline void accumulate(float* sum, Vec x) { store(sum, load(sum) + x); }
 
-// Channels of row i of a tile: `vector(c)` or `one(c)` makes them, a vector at a time as far as they go.
+// Writes the channels of row i of a tile: `vector(c)` computes a whole vector of them, `one(c)` one of those that are left.
 template <int K, class Vectors, class Floats>
 void put(Tile<K>& to, int64_t i, int64_t C, Vectors vector, Floats one) {
     int64_t c = 0;
@@ -82,7 +82,7 @@ void put(Tile<K>& to, int64_t i, int64_t C, Vectors vector, Floats one) {
     for (; c < C; ++c) *to.at(i, c) = one(c);
 }
 
-// Gives them to `vector(c, x)` or `one(c, x)`.
+// Reads the channels of row i of a tile, and calls `vector(c, x)` or `one(c, x)` with them.
 template <int K, class Vectors, class Floats>
 void take(Tile<K>& from, int64_t i, int64_t C, Vectors vector, Floats one) {
     int64_t c = 0;
@@ -96,7 +96,7 @@ void take(Tile<K>& from, int64_t i, int64_t C, Vectors vector, Floats one) {
     for (; c < C; ++c) one(c, *from.at(i, c));
 }
 
-constexpr auto NONE_LEFT = [](auto...) { return 0.0f; };  // wide maps are whole vectors
+constexpr auto NONE_LEFT = [](auto...) { return 0.0f; };  // as `one` of wide maps, which are whole vectors
 
 template <int K>
 void normalize(const float* x, Norm norm, Tile<K>& to, int64_t i, int64_t C) {
@@ -170,7 +170,7 @@ void project(const float* y, Norm norm, const float* gate, const float* weight, 
     }
 }
 
-// Runs `unit(part, which)` for all units, those of a part by one thread and in their order.
+// Calls `unit(which)` for the units of a part in their order; one thread does a part.
 template <class Work>
 void for_parts(int64_t part, int64_t parts, Units units, Work unit) {
     for (int64_t which = part * units.count / parts; which < (part + 1) * units.count / parts; ++which) unit(which);
@@ -178,9 +178,10 @@ void for_parts(int64_t part, int64_t parts, Units units, Work unit) {
 
 inline int64_t parts_of(Units units) { return std::min<int64_t>(units.count, omp_get_max_threads()); }
 
-// The backward pass of `project`, d_out (pixels, O) being the gradient of its result: that of the weights, (O, M), and
-// - without a gate d (pixels, M) is the gradient of h = a y + b, and the two sums are its own and that times y - mean;
-// - with one d is the gradient of gelu(h) * gate, and the sums are the five of `gradient_sums` in mbconv.cpp.
+// The backward pass of `project`: from d_out (pixels, O), the gradient of its result, to the gradient of the weights,
+// (O, M), and to d (pixels, M) with its sums.
+// - Without a gate, d is the gradient of h = a y + b, and the two sums are those of d and of d (y - mean).
+// - With a gate, d is the gradient of gelu(h) * gate, and the sums are the five of `gradient_sums` in mbconv.cpp.
 template <int K, bool GATED>
 void project_backward(const float* d_out, const float* y, Norm norm, const float* gate, const float* weight, float* d,
                       float* sums, float* d_weight, Units units, int64_t M, int64_t O) {
@@ -239,8 +240,8 @@ void project_backward(const float* d_out, const float* y, Norm norm, const float
     gradient.write(d_weight, M, 1);
 }
 
-// The backward pass of `expand`, dh (pixels, M) being the gradient of the normalized y: that of its weights, (M, I),
-// that of n = a x + b (pixels, I), and its sums as `narrow_sums` has them.
+// The backward pass of `expand`: from dh (pixels, M), the gradient of the normalized y, to the gradient of the weights,
+// (M, I), and to dn (pixels, I), that of n = a x + b, with its sums as in `narrow_sums`.
 template <int K>
 void expand_backward(const float* dh, const float* y, Norm norm1, NormBackward back1, const float* x, Norm norm0,
                      const float* weight, float* dn, float* sums, float* d_weight, Units units, int64_t I, int64_t M) {
@@ -289,7 +290,7 @@ void expand_backward(const float* dh, const float* y, Norm norm1, NormBackward b
     gradient.write(d_weight, 1, I);
 }
 
-// Calls `work` with the K of so many flips and half turns, if these channels suit it.
+// Calls `work` with K = `mirrors` as a constant, or with 1 where the numbers of channels do not suit that K.
 template <class Work>
 void with(int64_t mirrors, int64_t narrow, int64_t wide, Work work) {
     if (mirrors == 4 && Lanes<4>::suit(narrow, wide)) return work(std::integral_constant<int, 4>());

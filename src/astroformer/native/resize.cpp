@@ -22,7 +22,7 @@ inline uint8_t rounded(int32_t sum) {
     return uint8_t(v < 0 ? 0 : v > 255 ? 255 : v);
 }
 
-// Lanes of a and b side by side, added in pairs that `even` and `odd` name.
+// With the lanes of a and b side by side: the lanes that `even` names plus those that `odd` names.
 inline Eight paired(Eight a, Eight b, Eight even, Eight odd) {
     return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
 }
@@ -39,16 +39,16 @@ inline Eight added(const Eight v[8]) {
 
 }  // namespace
 
-// `image` (height, width, channels) uint8, whose rows lie `stride` bytes apart, to `out` (channels, out_h, out_w).
-// Weights (out, taps) int32 with `taps` a multiple of 8, filled up with 0, for the pixels from `first` (out,) on;
-// `end_y` (out,) is where those of a row of the result end.
+// From `image` (height, width, channels) uint8, whose rows lie `stride` bytes apart, to `out` (channels, out_h, out_w).
+// The weights of an axis are (out, taps) int32, where `taps` is a multiple of 8 and the rest is 0; they are for the pixels
+// from `first` (out,) on. `end_y` (out,) is the pixel where those of a row of the result end.
 extern "C" void resize_uint8(const uint8_t* image, int64_t height, int64_t width, int64_t channels, int64_t stride,
                              uint8_t* out, int64_t out_h, int64_t out_w, const int32_t* weights_x,
                              const int64_t* first_x, int64_t taps_x, const int32_t* weights_y, const int64_t* first_y,
                              const int64_t* end_y, int64_t taps_y) {
     thread_local std::vector<int32_t> line, sums;
     thread_local std::vector<uint8_t> narrow;
-    line.assign(size_t(width + taps_x), 0);  // the weights filled up with 0 reach beyond the row
+    line.assign(size_t(width + taps_x), 0);  // weights of 0 reach beyond the row
     sums.resize(size_t(out_w + 8));
     narrow.resize(size_t(height * out_w));
     for (int64_t c = 0; c < channels; ++c) {
@@ -60,7 +60,7 @@ extern "C" void resize_uint8(const uint8_t* image, int64_t height, int64_t width
             else
                 for (int64_t x = 0; x < width; ++x) pixel[x] = from[channels * x];
             int32_t* total = sums.data();
-            for (int64_t x = 0; x < out_w; x += 8) {  // eight at a time, the last again and again where there are fewer
+            for (int64_t x = 0; x < out_w; x += 8) {  // eight at a time; where fewer are left, the last is repeated
                 Eight sum[8];
                 for (int64_t i = 0; i < 8; ++i) {
                     const int64_t at = x + i < out_w ? x + i : out_w - 1;

@@ -1,8 +1,8 @@
 // What follows the backward pass of a training step, float32: gradients are tied and clipped, and AdamW makes its update,
-// for all tensors of a network at once.
+// for all tensors of a network in one call.
 //
-// Tensors are given by their addresses, and are gone through as they lie in memory: a weight, its gradient and its moments
-// lie alike. Sums are added up in a fixed order: the same bits for any number of threads.
+// Tensors are given by their addresses and taken in the order of memory, which is the same for a weight, its gradient
+// and its moments. Sums are added up in a fixed order, so any number of threads gives the same bits.
 
 #include <algorithm>
 #include <cmath>
@@ -11,13 +11,13 @@
 
 namespace {
 
-constexpr int64_t PIECE = 8192;  // numbers that a thread works on at once: with their moments they fit into its cache
+constexpr int64_t PIECE = 8192;  // numbers that a thread takes at a time; with their moments they fit into its cache
 
 struct Piece {
     int64_t tensor, first, last;
 };
 
-// Tensors of so many numbers in pieces; those of `skip` are left out.
+// Cuts tensors of the given sizes into pieces of at most `length`, without those that `skip` names.
 template <class Skip>
 std::vector<Piece> pieces_of(const int64_t* sizes, int64_t tensors, int64_t length, Skip skip) {
     std::vector<Piece> pieces;
@@ -27,7 +27,7 @@ std::vector<Piece> pieces_of(const int64_t* sizes, int64_t tensors, int64_t leng
     return pieces;
 }
 
-// Gives the numbers of each orbit, [first, last) of them, their mean. `members` (G, orbits) says where they are.
+// Replaces the numbers of each orbit from `first` to `last` by their mean. `members` (G, orbits) says where they lie.
 template <int G>
 void tie(float* gradient, const int32_t* members, int64_t orbits, int64_t first, int64_t last) {
     for (int64_t o = first; o < last; ++o) {
@@ -37,8 +37,8 @@ void tie(float* gradient, const int32_t* members, int64_t orbits, int64_t first,
     }
 }
 
-// Loshchilov & Hutter 2019, algorithm 2: `keep` is what decay leaves of a weight, `rate` and `correction` are corrected
-// for moments that began at 0.
+// Loshchilov & Hutter 2019, algorithm 2. `factor` clips the gradient, `keep` is what decay leaves of a weight, and `rate`
+// and `correction` make up for moments that began at 0.
 void adamw(float* weight, const float* gradient, float* mean, float* square, int64_t size, float factor, float keep,
            float rate, float first, float second, float correction, float small) {
     for (int64_t i = 0; i < size; ++i) {
@@ -53,10 +53,12 @@ void adamw(float* weight, const float* gradient, float* mean, float* square, int
 
 extern "C" {
 
-// addresses (6, tensors): of a weight, its gradient (0: it has none, and stays), the moments, its number of updates (a
-// float, as torch keeps it), and the members of its orbits (0: none). numbers (2, tensors): how many are in it, and its
-// orbits. paces (2, tensors): its learning rate and weight decay. settings: beta1, beta2, epsilon, and the largest norm
-// of the gradient, or infinity. order: of the group, 2 or 8, if there are orbits.
+// addresses (6, tensors): of each weight, its gradient (0 if it has none; it then stays), the two moments, its number of
+//   updates (a float, as torch keeps it), and the members of its orbits (0 if it has none).
+// numbers (2, tensors): how many numbers each weight holds, and how many orbits.
+// paces (2, tensors): learning rate and weight decay of each weight.
+// settings: beta1, beta2, epsilon, and the largest norm of the gradient, or infinity.
+// order: of the group, 2 or 8, if there are orbits.
 void update_float32(const int64_t* addresses, const int64_t* numbers, const double* paces, const double* settings,
                     int64_t tensors, int64_t order) {
     const int64_t *const weights = addresses, *const gradients = weights + tensors, *const means = gradients + tensors,
@@ -90,7 +92,7 @@ void update_float32(const int64_t* addresses, const int64_t* numbers, const doub
             {
                 double sum = 0;
                 for (double one : sums) sum += one;
-                // As torch's; written so that NaN stays NaN: a run that diverged must be noticed.
+                // As torch clips, but written so that NaN stays NaN: a run that diverged must be noticed.
                 const double scale = largest / (std::sqrt(sum) + 1e-6);
                 factor = scale > 1 ? 1.0f : float(scale);
             }

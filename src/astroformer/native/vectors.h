@@ -11,7 +11,7 @@
 
 namespace {
 
-// Floats a vector, a divisor of 16. Longer vectors than the registers would work too, but GCC keeps those in memory.
+// Floats of a vector, a divisor of 16. Vectors longer than the registers would work too, but GCC keeps them in memory.
 #if defined(__AVX512F__)
 constexpr int V = 16;
 #elif defined(__AVX__)
@@ -73,7 +73,7 @@ inline Vec reciprocal(Vec x) {
 
 // 2^t for t in [-126, 0], to 2e-7.
 inline Vec power_of_two(Vec t) {
-    const Ints whole = __builtin_convertvector(t - 0.5f, Ints);  // t <= 0: cut towards 0, this is the nearest
+    const Ints whole = __builtin_convertvector(t - 0.5f, Ints);  // t <= 0, so cutting towards 0 rounds to the nearest
     const Vec f = t - __builtin_convertvector(whole, Vec);       // in [-1/2, 1/2]
     Vec p = all(1.3333558e-3f);
     p = p * f + 9.6181291e-3f;
@@ -112,7 +112,7 @@ inline void gelu_both(Vec x, Vec& value, Vec& slope) {
     slope = d + x * e * 0.39894228f;
 }
 
-// Runs `task(image, first channel, vectors)` for every image and block of channels; `vectors` of 16 is 2 or 1.
+// Calls `task(image, first channel, vectors)` for every image and block of channels, each of 2 vectors or 1.
 template <class Task>
 void for_blocks(int64_t images, int64_t channels, Task task) {
     const int64_t blocks = (channels + 2 * V - 1) / (2 * V);
