@@ -19,7 +19,7 @@ from astroformer.errors import UserError
 from astroformer.network import VARIANTS, create_network
 from astroformer.training import memory
 from astroformer.training import prepare as prepare_module
-from astroformer.training.memory import GIB, Footprint, at_most, decide_parts, footprint, free_memory
+from astroformer.training.memory import GIB, Footprint, decide_parts, footprint, footprint_bound, free_memory
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.run import RunFolder
 from astroformer.training.steps.fused import fuse, why_not_fused
@@ -53,7 +53,9 @@ def test_what_is_counted_without_data_is_what_a_real_pass_keeps() -> None:
     expected = (kept_for_backward(6) - kept_for_backward(2)) / 4
     with torch.device("meta"):
         network = create_network("astroformer_atto", num_classes=10, img_size=64).train()
-        counted = [memory._kept(copy.deepcopy(network), torch.zeros(n, 3, *SIZE), False)[0] for n in (2, 6)]
+        counted = [
+            memory._kept_for_backward(copy.deepcopy(network), torch.zeros(n, 3, *SIZE), False)[0] for n in (2, 6)
+        ]
     assert (counted[1] - counted[0]) / 4 == pytest.approx(expected, rel=0.01)
 
 
@@ -86,7 +88,7 @@ def test_where_the_bound_fits_the_count_fits(name: str, words: dict[str, Any]) -
     for size in ((32, 32), (64, 64), (100, 33)):
         config = dataclasses.replace(VARIANTS[name], img_size=size, **words)
         for recipe in (Recipe(), Recipe(optimizer="sgd", checkpointing=True)):
-            counted, bound = footprint(recipe, config, size), at_most(recipe, config, size)
+            counted, bound = footprint(recipe, config, size), footprint_bound(recipe, config, size)
             assert bound.fixed == counted.fixed
             assert counted.image < bound.image < 9 * counted.image * (4 if recipe.checkpointing else 1)
 
@@ -108,7 +110,7 @@ def test_a_measured_peak_is_near_the_estimate() -> None:
         [sys.executable, "-c", MEASURED, str(benchmarks)], capture_output=True, text=True, check=True, timeout=300
     )
     peak, estimate = (int(word) for word in done.stdout.split()[-2:])
-    assert memory._SHARE < estimate / peak < 1.5
+    assert memory.PLANNED_MEMORY < estimate / peak < 1.5
 
 
 # Free memory ------------------------------------------------------------------------------------------------
@@ -147,9 +149,9 @@ def free(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     """What is free is what the test says; an image takes 1 GiB and everything else 10."""
     found: list[int | None] = [None]
     monkeypatch.setattr(memory, "free_memory", lambda device: found[0])
-    for count in ("at_most", "footprint"):
+    for count in ("footprint_bound", "footprint"):
         monkeypatch.setattr(memory, count, lambda *_: Footprint(10 * GIB, GIB))
-    monkeypatch.setattr(memory, "_SHARE", 0.5)
+    monkeypatch.setattr(memory, "PLANNED_MEMORY", 0.5)
     return found
 
 

@@ -29,13 +29,12 @@ from astroformer.classifier import Classifier
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.network import AstroformerConfig
+from astroformer.training.defaults import FIRST_SIDE, LEAST_SIDE, RULES
 from astroformer.training.order import Integers, count_steps, draw_keys, epoch_order, even_parts
 from astroformer.training.placed_images import Streamed, place_images, to_device
 from astroformer.training.prefetcher import Prefetcher, halved_threads
 from astroformer.training.recipe import Recipe
 
-_SMALL = 0.75  # of each side, while a run is on smaller images
-_LEAST_SIDE = 32  # px of those images
 _AT_ONCE_BYTES = 2**26  # of float32 images that are augmented at once for steps to come, on a GPU
 
 
@@ -155,7 +154,7 @@ class Batches:
         settings: Augment = self._whole.settings
         mixing = "mixing of images" if self._whole.mixes else "none"
         return [
-            f"{name}: on, since the run has some {epochs:.0f} epochs"
+            RULES["policy and mixing"].said.format(what=name, epochs=epochs)
             for name, least in ((settings.policy, settings.policy_epochs), (mixing, settings.mix_epochs))
             if name != "none" and before < least <= epochs
         ]
@@ -253,11 +252,11 @@ def smaller_size(size: tuple[int, int], config: AstroformerConfig | None) -> tup
         None where that would be less than 32 px a side, or no less than `size`.
     """
     if config is not None and config.group != "none":
-        small = config.nearest_size(size[0] * _SMALL), config.nearest_size(size[1] * _SMALL)
+        small = config.nearest_size(size[0] * FIRST_SIDE), config.nearest_size(size[1] * FIRST_SIDE)
     else:
         multiple = math.lcm(4, 1 if config is None else config.size_multiple)
         small = (
-            round(size[0] * _SMALL / multiple) * multiple,
-            round(size[1] * _SMALL / multiple) * multiple,
+            round(size[0] * FIRST_SIDE / multiple) * multiple,
+            round(size[1] * FIRST_SIDE / multiple) * multiple,
         )
-    return small if min(small) >= _LEAST_SIDE and small != size else None
+    return small if min(small) >= LEAST_SIDE and small != size else None

@@ -1,7 +1,7 @@
-"""The rules that decide what a recipe leaves open, as a table: what each decides, how, why, and who overrules it.
+"""The rules that decide what a recipe leaves open, as a table: what each decides, how, why, and what overrules it.
 
-The decisions of a run and the sentences that it prints (`rules.py`), the help of the command line (`recipe.py`) and
-`docs/defaults.md` are made from this table and from the numbers here:
+The decisions of a run (`rules.py`), the sentences that it prints, the help of the command line (`recipe.py`) and
+`docs/defaults.md` are made from this table and from the numbers here. To write the page anew:
 
     python -m astroformer.training.defaults > docs/defaults.md
 
@@ -10,26 +10,33 @@ Nothing here imports torch: help and mistyped words are answered without it.
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 from astroformer.augmentation.settings import PRESETS
 from astroformer.network.config import VARIANTS
+from astroformer.training.pace import LEAST_MEMORY, MEMORY
 
 MINUTES = 10.0
-LEAST_CROP, CROP_SHARE = 0.5, 0.9
-LARGEST_SIDE = {"cpu": 64, "cuda": 128}  # px
+LEAST_CROP = 0.5  # of each side
+CROP_CONTENT = 0.9  # share of what differs between images that a crop holds
 MODELS = {"cpu": "astroformer_atto", "cuda": "astroformer_nano"}
 CONVOLUTIONAL_IMAGES = 5_000  # up to so many to train on, all stages are convolutional
 TIED_IMAGES = 1_000  # up to so many, weights are tied
-SMALL_SIDE = 48  # px; images below it are halved later
-# Seconds of training an image from which later strides pay, and these strides.
+LATE_SIDE = 48  # px; images of a smaller side are halved late
+# Seconds of training an image from which strides pay that halve it later, and these strides. Any run on a GPU has the
+# first ones.
 LATE_STRIDES = ((1.0, (1, 2, 2, 2, 1)), (0.5, (2, 1, 2, 2, 1)))
-BATCH_SHARE, LEAST_BATCH, LARGEST_BATCH = 64, 16, 64  # a 64th of the images, within these bounds
-LEARNING_RATES = {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}  # with LARGEST_BATCH; adamw: for the width of atto
-REFERENCE_WIDTH = VARIANTS["astroformer_atto"].widths[-1]
-WORTHWHILE_BFLOAT16 = 1.3  # times as fast as float32 its products have to be on a CPU
+LEAST_SIDE = 32  # px
+LARGEST_SIDE = {"cpu": 64, "cuda": 128}  # px
+SIDE_STEP = 8  # px
+LEAST_BATCH, LARGEST_BATCH, BATCH_DIVISOR = 16, 64, 64  # a 64th of the images, within these bounds
+LEARNING_RATES = {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}  # for batches of LARGEST_BATCH and more
+REFERENCE_WIDTH = VARIANTS["astroformer_atto"].widths[-1]  # of the network that adamw's rate is for
+WORTHWHILE_BFLOAT16 = 1.3  # times as fast as float32 its matrix products have to be on a CPU
 SMALL_STEP_PIXELS = 2**17  # of a batch on a GPU, below which bfloat16 only adds operations
-_NOTES = "experiments.md"
+PLANNED_MEMORY = 0.7  # of the free memory, share that training plans with
+FIRST_SHARE, FIRST_SIDE = 0.65, 0.75  # first share of a run on smaller images, and their share of each side
 
 
 @dataclass(frozen=True)
@@ -37,15 +44,16 @@ class Rule:
     """One rule.
 
     Attributes:
-        name: which it is known by.
+        name: which the code knows it by.
         settings: names of the settings of a recipe that it decides; nested ones with dots.
         title: its heading.
-        short: what help says of it, after `none:` or `auto:`.
-        text: the rule in one sentence.
-        why: the reason, in one or two sentences.
+        short: what help says of it, after `none:`, `auto:` or `not given:`.
+        text: what it decides, in a sentence or two.
+        why: the reason, with a link to the evidence where there is some.
         overruled_by: what a user gives instead.
         said: what a run prints where the rule decides something that is worth a line; with names in braces.
-        where: the part of the code that decides.
+        where: the file that decides, and a condition after a comma where it decides on the way.
+        figures: the numbers that `text` has no place for, as rows (case, value) under the names of the two columns.
     """
 
     name: str
@@ -57,18 +65,45 @@ class Rule:
     overruled_by: str
     said: str = ""
     where: str = "training/rules.py"
+    figures: tuple[tuple[str, str], ...] = ()
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
+def _strides(strides: tuple[int, ...]) -> str:
+    return " ".join(map(str, strides))
+
+
+def _exact_side(device: str) -> int:
+    """The largest side, in px, at which a network of tied weights has its symmetry exactly."""
+    stride = VARIANTS[MODELS[device]].total_stride
+    return (LARGEST_SIDE[device] - 1) // stride * stride + 1
 
 
 _sky, _photo = PRESETS["sky"], PRESETS["photo"]
+_LONGER_RUN, _SHORTER_RUN = LATE_STRIDES
+_NOTES = "experiments.md"
 
 RULES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
         Rule(
+            "device",
+            ("device",),
+            "Device",
+            "CUDA when torch finds it, else the CPU",
+            "A run is on a GPU where torch finds CUDA, else on the CPU.",
+            "A GPU trains a larger network in the same time.",
+            "`--device cpu`",
+            where="system.py",
+        ),
+        Rule(
             "length",
             ("minutes",),
-            "Length",
-            f"{MINUTES:g} when epochs is not given either",
+            "Length of a run",
+            f"{MINUTES:g} where epochs is not given either",
             f"A run takes {MINUTES:g} minutes.",
             "The schedule follows the clock, so a run ends when you expect it, on any machine.",
             "`--minutes` or `--epochs`",
@@ -78,18 +113,19 @@ RULES: dict[str, Rule] = {
             "channels",
             ("channels",),
             "Channels",
-            "as the images are",
-            "1 channel if all images are grey, else 3, or as many as all of them have.",
-            "Three equal channels cost time and say nothing.",
+            "1 where all images are grey, else 3, or as many as all of them have",
+            "Images have one channel where all of them are grey, else three, or as many as all of them have. Where "
+            "their numbers differ in another way than by colour and transparency, the run asks for yours.",
+            "Three equal channels cost time and tell the network nothing.",
             "`--channels`",
         ),
         Rule(
             "storage",
             ("storage",),
-            "Storage",
-            "uint8 when all are 8-bit, else float16",
-            "Decoded images are kept as uint8 if all files have 8 bits, else as float16.",
-            "Eight bits lose nothing of eight-bit files; of others they would lose what is faint.",
+            "Storage of decoded images",
+            "uint8 where all are 8-bit, else float16",
+            "Decoded images are kept as uint8 where all of them have 8 bits, else as float16.",
+            "Whole numbers of 8 bits take half the memory. Of images with more bits they would lose what is faint.",
             "`--storage`",
         ),
         Rule(
@@ -97,33 +133,36 @@ RULES: dict[str, Rule] = {
             ("crop",),
             "Crop",
             "measured on the training images",
-            f"The central share of each side, at least {LEAST_CROP:g}, in which a square that holds "
-            f"{CROP_SHARE:.0%} of "
-            "what differs between the training images can turn.",
-            "Cutouts get closer to their source and leave empty sky out; photographs stay whole.",
-            "`--crop 1` keeps all",
+            f"Images are cropped to the central share of each side, at least {_percent(LEAST_CROP)}, in which a square "
+            f"can turn that holds {_percent(CROP_CONTENT)} of what differs between the training images.",
+            "Cutouts that are centred on a source get closer to it, and empty sky is left out. Photographs differ "
+            f"everywhere and stay whole ([figures]({_NOTES}#first-choices)).",
+            "`--crop 1` keeps images whole",
             "the images vary in the central {crop:.0%} of each side: cropped to it (--crop 1 to keep all)",
         ),
         Rule(
             "model",
             ("model",),
             "Network",
-            "by device and data",
-            f"`{MODELS['cpu']}` on a CPU, `{MODELS['cuda']}` on a GPU.",
-            "Larger networks make fewer epochs in the same time.",
-            "`--model`; a model that you name is taken as it is",
+            f"{MODELS['cpu']} on a CPU, {MODELS['cuda']} on a GPU",
+            f"The network is `{MODELS['cpu']}` on a CPU and `{MODELS['cuda']}` on a GPU.",
+            "On a CPU a larger network makes far fewer epochs in the same time. On a GPU the time of a small step goes "
+            f"by the number of its operations, so that a wider network costs little ([figures]({_NOTES}"
+            "#on-a-gpu-by-the-clock)).",
+            "`--model`; a model that you name is taken as it is, and the next three rules leave it alone",
         ),
         Rule(
             "convolutions",
             ("network.layout", "network.channel_attention"),
             "Convolutions alone for few images",
-            "by the number of images",
+            f"convolutions alone for up to {CONVOLUTIONAL_IMAGES:,} images if nothing else is asked of the network, "
+            "else the variant's own",
             f"Up to {CONVOLUTIONAL_IMAGES:,} images are learned by convolutions in all stages, without channel "
-            "attention; "
-            "more by the paper's C-C-C-T.",
+            "attention. More are learned by the paper's C-C-C-T.",
             "With few images that is level with the paper's network or ahead of it "
-            f"([figures]({_NOTES}#convolutions-alone-for-few-images)).",
-            "`--network.layout CCCT`, or a `--model`",
+            f"([figures]({_NOTES}#convolutions-alone-for-few-images)). With more, nothing was compared.",
+            "`--network.layout CCCT`; any word on the model, the layout, the channel attention or the position bias "
+            "leaves the rule out",
             "{images:,} images: convolutions in all stages, without channel attention (--network.layout CCCT for the "
             "paper's network)",
         ),
@@ -131,85 +170,126 @@ RULES: dict[str, Rule] = {
             "tied weights",
             ("network.group",),
             "Weights tied for very few images",
-            "by the number of images and the augmentation",
-            f"Up to {TIED_IMAGES:,} images the weights are tied so that maps turn and flip with the image, under the "
-            "turns and flips of the augmentation.",
-            "Such a network learns from an image what others learn from all its views "
+            f"as the augmentation turns and flips for up to {TIED_IMAGES:,} images if nothing else is asked of the "
+            "network, else none",
+            f"Up to {TIED_IMAGES:,} images the weights are tied to each other so that the maps of the network turn and "
+            "flip with the image, as far as the augmentation turns and flips it.",
+            "One pass over an image then does what several over its turned and mirrored views would do. With few "
+            "images that gains much or costs nothing, with many it loses "
             f"([figures]({_NOTES}#weights-tied-under-flips-and-turns)).",
-            "`--network.group none`",
+            "`--network.group none`; what leaves out the rule before leaves out this one, and so do widths and the "
+            "equivariances `anchor` and `input`",
             "weights: tied so that maps {follow} with the image (--network.group none: free)",
         ),
         Rule(
             "strides",
             ("network.strides",),
             "Small images halved late",
-            "by the size of the images and the time an image",
-            f"Images of less than {SMALL_SIDE} px are halved later in the network: on a GPU, and on a CPU in runs "
-            "of at "
-            f"least {LATE_STRIDES[-1][0]:g} s an image by the clock.",
-            f"Finer maps see small images better and cost more time ([figures]({_NOTES}#small-images-halved-late)).",
-            f"`--network.strides {' '.join(map(str, VARIANTS[MODELS['cpu']].strides))}`",
+            f"late for images of less than {LATE_SIDE} px if model is auto and the run is long enough, else the "
+            "variant's own",
+            f"Images of less than {LATE_SIDE} px a side are halved later in the network, if the run is long enough for "
+            "that. On a CPU these are runs by the clock, by their seconds for each image.",
+            "Finer first maps see small images better, and a step takes longer "
+            f"([figures]({_NOTES}#small-images-halved-late)).",
+            f"`--network.strides {_strides(VARIANTS[MODELS['cpu']].strides)}`",
             "images of {side:.0f} px: halved late (--network.strides {usual} for the usual maps)",
+            figures=(
+                ("run", "strides of stem and stages"),
+                ("on a GPU", _strides(_LONGER_RUN[1])),
+                (f"on a CPU, at least {_LONGER_RUN[0]:g} s an image", _strides(_LONGER_RUN[1])),
+                (f"on a CPU, at least {_SHORTER_RUN[0]:g} s an image", _strides(_SHORTER_RUN[1])),
+                ("any other", _strides(VARIANTS[MODELS["cpu"]].strides)),
+            ),
         ),
         Rule(
             "image size",
             ("image_size",),
             "Image size",
-            "by the images and the device",
-            f"The side that the crop leaves, at most {LARGEST_SIDE['cpu']} px on a CPU and {LARGEST_SIDE['cuda']} "
-            "px on a "
-            "GPU, in steps of 8; 57 and 121 px where tied weights are exact there.",
-            "Larger images cost more time than they gain where the data are few.",
+            f"what the crop leaves, at most {LARGEST_SIDE['cpu']} px on a CPU and {LARGEST_SIDE['cuda']} px on a GPU",
+            "The network sees images of the side that the crop leaves, rounded down and within limits. Where weights "
+            "are tied, the side is one more than a multiple of the product of the strides, if the least side allows "
+            "it: then the network turns exactly with the image.",
+            "Larger images take longer, so that a run of the same length has fewer epochs. Other limits were not "
+            f"compared. [The notes]({_NOTES}#weights-tied-under-flips-and-turns) have the figures of tied weights.",
             "`--image-size`",
+            figures=(
+                ("side", "px"),
+                ("at least", f"{LEAST_SIDE}"),
+                ("in steps of", f"{SIDE_STEP}"),
+                ("at most, on a CPU", f"{LARGEST_SIDE['cpu']}; {_exact_side('cpu')} with tied weights"),
+                ("at most, on a GPU", f"{LARGEST_SIDE['cuda']}; {_exact_side('cuda')} with tied weights"),
+            ),
         ),
         Rule(
             "answers",
             ("network.symmetry",),
             "Answers averaged over views",
             "by the turns and flips of the augmentation",
-            "Where tied weights do not make them alike, answers are averaged over four turned and mirrored views "
-            "(sky), "
-            "or over the image and its mirror image (photographs).",
-            "The augmentation takes the views for the same image "
-            f"([figures]({_NOTES}#answers-averaged-over-views)); an "
-            "answer takes as many times as long.",
-            "`--network.symmetry shift` in training, `--symmetry shift` when a model is asked",
+            "A trained model averages its answers over what the augmentation takes for the same image: turned and "
+            "mirrored views of the sky, a photograph and its mirror image. It asks about the image alone where tied "
+            "weights make these answers alike.",
+            "The average is more often right and has better probabilities. It takes about as many times as long as "
+            f"there are views ([figures]({_NOTES}#answers-averaged-over-views)).",
+            "`--network.symmetry shift` in training, or `--symmetry shift` when a model is asked",
             "answers: {how} (--network.symmetry shift for the image alone)",
         ),
         Rule(
             "batch size",
             ("batch_size",),
             "Batch size",
-            f"by the number of images, {LEAST_BATCH} to {LARGEST_BATCH}",
-            f"A {BATCH_SHARE}th of the images, at least {LEAST_BATCH} and at most {LARGEST_BATCH}.",
-            "Few images need many small steps; more than that brings nothing on a large set.",
+            f"a {BATCH_DIVISOR}th of the images, {LEAST_BATCH} to {LARGEST_BATCH}",
+            "A batch grows with the number of images, between two limits.",
+            f"Few images are learned better in many small steps ([figures]({_NOTES}#the-recipe-for-few-images)).",
             "`--batch-size`",
+            figures=(
+                ("images to train on", "images a batch"),
+                (f"up to {LEAST_BATCH * BATCH_DIVISOR:,}", f"{LEAST_BATCH}"),
+                ("more", f"a {BATCH_DIVISOR}th of them"),
+                (f"from {LARGEST_BATCH * BATCH_DIVISOR:,} on", f"{LARGEST_BATCH}"),
+            ),
         ),
         Rule(
             "learning rate",
             ("learning_rate",),
             "Learning rate",
-            "by optimizer, width and batch size, adamw "
-            f"{LEARNING_RATES['adamw'] * (LEAST_BATCH / LARGEST_BATCH) ** 0.5:.0e}".replace("e-0", "e-")
-            + f" for atto and batches of {LEAST_BATCH}",
-            f"AdamW {LEARNING_RATES['adamw']:g}, SGD {LEARNING_RATES['sgd']:g}, Muon {LEARNING_RATES['muon']:g} for "
-            f"batches of {LARGEST_BATCH}; below as the root of the batch size, and AdamW's as 1 / width of wider "
-            "networks.",
-            "The root follows Malladi et al. ([arXiv 2205.10287](https://arxiv.org/abs/2205.10287)), the width Yang et "
-            "al. ([arXiv 2203.03466](https://arxiv.org/abs/2203.03466)).",
+            "by optimizer, batch size and width, adamw "
+            f"{LEARNING_RATES['adamw'] * (LEAST_BATCH / LARGEST_BATCH) ** 0.5:g} for {MODELS['cpu']} and batches "
+            f"of {LEAST_BATCH}",
+            "The peak follows from the optimizer. For smaller batches than those of the table it falls as the root of "
+            "their size; that of AdamW falls as 1 / width of the last stage in wider networks.",
+            "Both are how the best rate is known to change: with the batch by Malladi et al. "
+            "([arXiv 2205.10287](https://arxiv.org/abs/2205.10287)), with the width by Yang et al. "
+            "([arXiv 2203.03466](https://arxiv.org/abs/2203.03466)).",
             "`--learning-rate`",
+            figures=(
+                ("optimizer", f"peak, for batches of {LARGEST_BATCH} and more"),
+                (f"AdamW, `{MODELS['cpu']}`", f"{LEARNING_RATES['adamw']:g}"),
+                ("SGD", f"{LEARNING_RATES['sgd']:g}"),
+                ("Muon", f"{LEARNING_RATES['muon']:g}"),
+            ),
         ),
         Rule(
-            "step",
-            ("speed", "precision"),
+            "speed",
+            ("speed",),
             "How a step is computed",
-            "by the machine",
-            "On a CPU with a C++ compiler by native kernels, in bfloat16 where its matrix products are at least "
-            f"{WORTHWHILE_BFLOAT16:g} times as fast; on a GPU as recorded CUDA graphs, in bfloat16 but for small "
-            "steps; "
-            "else by plain torch, and the run says why.",
-            "Native and recorded steps are the same but for rounding, and faster ([figures](performance.md)).",
-            "`--speed`, `--precision`",
+            "fused on a CPU with a C++ compiler, graph on a GPU, else plain",
+            "A training step is computed by native kernels (`fused`) on a CPU with a C++ compiler, and as a recorded "
+            "CUDA graph on a GPU. Where neither can be, plain torch computes it, and the run says why.",
+            "All of them compute the same but for rounding. Kernels and graphs are faster ([figures](performance.md)).",
+            "`--speed`",
+        ),
+        Rule(
+            "precision",
+            ("precision",),
+            "Precision of a step",
+            "bf16 on a device that multiplies it faster than float32",
+            "Fused steps are in bfloat16 where the CPU was measured to multiply such matrices at least "
+            f"{WORTHWHILE_BFLOAT16:g} times as fast as float32. So are steps on a GPU that has bfloat16, but for those "
+            f"of the default network on batches of less than {SMALL_STEP_PIXELS:,} pixels. All others are in float32.",
+            f"No difference in accuracy was seen ([photographs]({_NOTES}#small-parts-of-the-recipe), "
+            f"[galaxies]({_NOTES}#first-choices)), and small ones are not excluded. A small step on a GPU is bound by "
+            "the number of its operations, and bfloat16 adds some.",
+            "`--precision no` for float32",
             "speed: {speed} training steps in {precision}{why}",
         ),
         Rule(
@@ -217,45 +297,74 @@ RULES: dict[str, Rule] = {
             ("accumulate",),
             "Parts of a batch",
             "as few as fit the memory, mostly 1",
-            "A batch is computed in as few parts as fit the free memory, mostly one.",
-            "The size of a batch stays the recipe's, whatever the machine.",
-            "`--accumulate`; `--checkpointing` takes less memory and more time",
+            "A batch is computed in as few parts as are expected to fit the free memory, of which "
+            f"{_percent(PLANNED_MEMORY)} are planned with. Mostly it is one.",
+            "So the size of a batch is the recipe's, whatever the machine ([figures](performance.md#memory)).",
+            "`--accumulate`; `--batch-size auto` chooses anew for a recipe that says otherwise; `--checkpointing` "
+            "takes less memory and more time",
+            "batches of {batch} in {parts} parts, about {taken:.1f} GiB of the {free:.1f} free{advice}",
             where="training/memory.py",
         ),
         Rule(
             "weight decay",
             ("weight_decay",),
             "Weight decay",
-            "by the length of the run, so that weights remember 30 % of it",
-            "The weights remember 30 % of the run, and at least 400 steps.",
-            "That share is what carries over from one length to another (Wang & Aitchison, "
-            "[arXiv 2405.13698](https://arxiv.org/abs/2405.13698)).",
+            f"by the length of the run, so that weights remember {_percent(MEMORY)} of it",
+            f"The decay is such that weights remember the last {_percent(MEMORY)} of the run, and at least "
+            f"{LEAST_MEMORY} steps.",
+            "That share is what carries over from one length of a run to another (Wang & Aitchison, "
+            f"[arXiv 2405.13698](https://arxiv.org/abs/2405.13698); [figures]({_NOTES}#the-recipe-for-few-images)).",
             "`--weight-decay`",
             where="training/pace.py, at every step",
         ),
         Rule(
-            "policy and mixing",
-            ("augment.policy_epochs", "augment.mix_epochs"),
-            "Stronger augmentation in long runs",
-            "by the length of the run",
-            f"TrivialAugment is applied to the sky in runs of at least {_sky.policy_epochs} epochs and to "
-            "photographs in "
-            f"runs of at least {_photo.policy_epochs}, where half of the photographs are mixed too.",
-            "Both make learning slower and overfitting rarer "
-            f"([policy]({_NOTES}#trivialaugment-where-a-run-is-long-enough"
-            f"), [mixing]({_NOTES}#mixing-in-long-runs-of-photographs)).",
-            "`--augment.policy`, `--augment.mixup`, `--augment.cutmix`: what you ask for is applied at any length",
-            where="training/batches.py, when the length is foreseen",
+            "smaller first images",
+            ("progressive",),
+            "Smaller images first",
+            f"the first {_percent(FIRST_SHARE)} of the run",
+            f"The first {_percent(FIRST_SHARE)} of a run are on images of {_percent(FIRST_SIDE)} of each side, or near "
+            "that of a size that suits the network. Where they would be smaller than the least image size, a run is on "
+            "whole images from the start.",
+            f"The same time then has more epochs ([figures]({_NOTES}#first-choices)).",
+            "`--progressive 0`",
+            where="training/batches.py",
         ),
         Rule(
-            "device",
-            ("device",),
-            "Device",
-            "CUDA when torch finds it, else the CPU",
-            "CUDA where torch finds a device, else the CPU.",
-            "It is the faster one.",
-            "`--device`",
-            where="system.py",
+            "augmentation",
+            ("augment",),
+            "Augmentation",
+            "that of the sky",
+            "Training images are flipped, turned by any angle, zoomed and shifted. With `--recipe photo` they are "
+            "cropped at random, flipped left to right, and changed in brightness, contrast and saturation.",
+            "No direction of the sky is special, while photographs have an up and a down. Your images are never asked "
+            "which of the two they are.",
+            "`--recipe photo`, or single words such as `--augment.rotation 10`",
+            where="training/recipe.py",
+            figures=(
+                ("the sky", "by default"),
+                ("zoom", f"{_sky.scale[0]:g} to {_sky.scale[1]:g}"),
+                ("shift along each axis", f"up to {_percent(_sky.shift)} of the frame"),
+            ),
+        ),
+        Rule(
+            "policy and mixing",
+            ("augment.policy", "augment.mixup", "augment.cutmix"),
+            "Stronger augmentation in long runs",
+            "by the length of the run",
+            "Long runs have stronger augmentation, as soon as they are seen to be long enough: a random operation on "
+            "each image (TrivialAugment), and of photographs a share is mixed in pairs too (mixup, CutMix).",
+            "Both make learning slower and overfitting rarer "
+            f"([TrivialAugment]({_NOTES}#trivialaugment-where-a-run-is-long-enough), "
+            f"[mixing]({_NOTES}#mixing-in-long-runs-of-photographs)).",
+            "`--augment.policy`, `--augment.mixup`, `--augment.cutmix`: what you ask for is applied at any length",
+            "{what}: on, since the run has some {epochs:.0f} epochs",
+            where="training/batches.py, when the length is foreseen",
+            figures=(
+                ("augmentation", "epochs of the run, at least"),
+                ("the sky: TrivialAugment", f"{_sky.policy_epochs}"),
+                ("photographs: TrivialAugment", f"{_photo.policy_epochs}"),
+                (f"photographs: {_percent(_photo.mix_probability)} of them mixed", f"{_photo.mix_epochs}"),
+            ),
         ),
     )
 }
@@ -268,33 +377,49 @@ def help_of(what: str, rule: str, *, word: str = "none") -> str:
 
 
 def page() -> str:
-    """`docs/defaults.md`."""
+    """The text of `docs/defaults.md`."""
     lines = [
         "# What is decided for you",
         "",
-        "A recipe leaves open what follows from your images and your machine. Rules fill it in before a run "
-        "begins, from",
-        "the training images and the device alone: never from labels, never from validation images. A run prints "
-        "what was",
-        "decided and keeps the complete recipe in its folder, so it can be repeated exactly. What you set yourself is",
-        "taken as it is.",
+        *_wrapped(
+            "A recipe leaves open what follows from your images and your machine. Rules fill it in, from the training "
+            "images and the device alone: they never see labels or validation images. What you set yourself is taken "
+            "as it is. A run prints what was decided, and keeps the complete recipe in its folder, so that it can be "
+            "repeated exactly."
+        ),
         "",
-        "This page is made from the table that decides "
-        "([`training/defaults.py`](../src/astroformer/training/defaults.py)).",
+        *_wrapped(
+            "This page is made from the table that decides "
+            "([`training/defaults.py`](../src/astroformer/training/defaults.py)), and so is the help of `astroformer "
+            "train`."
+        ),
         "",
-        "| setting | rule | instead |",
+        "| rule | settings | by default |",
         "|---|---|---|",
-        *(f"| [{rule.title}](#{_anchor(rule.title)}) | {rule.text} | {rule.overruled_by} |" for rule in RULES.values()),
-        "",
-        "## Why",
     ]
     for rule in RULES.values():
         settings = ", ".join(f"`{name}`" for name in rule.settings)
-        lines += ["", f"### {rule.title}", "", f"{rule.why} Settings: {settings}. Decided in {rule.where}."]
+        lines.append(f"| [{rule.title}](#{_anchor(rule.title)}) | {settings} | {rule.short} |")
+    for rule in RULES.values():
+        lines += ["", f"## {rule.title}", "", *_wrapped(rule.text), ""]
+        if rule.figures:
+            columns, *rows = (f"| {case} | {value} |" for case, value in rule.figures)
+            lines += [columns, "|---|---|", *rows, ""]
+        file, _, when = rule.where.partition(", ")
+        lines += _wrapped(f"- Why: {rule.why}")
+        lines += _wrapped(f"- To decide yourself: {rule.overruled_by}")
+        lines += _wrapped(f"- In the code: [`{file}`](../src/astroformer/{file})" + (f", {when}" if when else ""))
     return "\n".join(lines) + "\n"
 
 
+def _wrapped(text: str) -> list[str]:
+    """The lines of a paragraph, or of an item of a list."""
+    indent = "  " if text.startswith("- ") else ""
+    return textwrap.wrap(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
 def _anchor(title: str) -> str:
+    """Where a heading is found, as GitHub makes it."""
     return title.lower().replace(" ", "-")
 
 

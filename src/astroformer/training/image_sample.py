@@ -19,12 +19,14 @@ from astroformer.errors import UserError
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import UnreadableImage
 from astroformer.system import usable_cores
-from astroformer.training.defaults import CROP_SHARE, LEAST_CROP
+from astroformer.training.defaults import CROP_CONTENT, LEAST_CROP
 
-_SAMPLE = 256  # enough for shapes, channels and where the frames vary; it costs about half a second
+_SAMPLE_SIZE = 256  # enough for shapes, channels and where the frames vary; reading them takes about half a second
 _GRID = 48  # px a side of the reduced frames that the crop is measured on
-_LEAST_SAMPLE = 8  # images that a crop can be measured on
-_MIDDLE = 1.1  # times as much as outside has to differ in the middle half of each side, or nothing is special about it
+_LEAST_IMAGES = 8  # that a crop can be measured on
+# How many times as much as outside images have to differ in the middle half of each side. With less, nothing is special
+# about the middle, and images stay whole.
+_LEAST_CONTRAST = 1.1
 
 
 class SeenImage(NamedTuple):
@@ -59,8 +61,8 @@ def sample_images(images: LabelledImages, device: str) -> list[SeenImage]:
             return None  # the store reports every unreadable file
 
     if device == "cpu":
-        keep_freed_memory()  # as training will: images that come and go take the same pages
-    chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int)).tolist()
+        keep_freed_memory()  # as in training: images that come and go take the same pages
+    chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLE_SIZE).astype(int)).tolist()
     with ThreadPoolExecutor(usable_cores()) as pool:
         sample = [seen for seen in pool.map(see, chosen) if seen is not None]
     if not sample:
@@ -83,32 +85,34 @@ def common_channels(sample: Sequence[SeenImage]) -> int:
 
 
 def measure_crop(reduced: list[NDArray[Any]]) -> float:
-    """The central share of each side that cutouts are cropped to, from 0.5 in steps of 0.05; 1 keeps images whole.
+    """The central share of each side that cutouts are cropped to, from `LEAST_CROP` in steps of 0.05.
 
-    √2 times the smallest share that holds 90 % of what differs, so that what a source fills stays inside when it is
-    turned.
+    It is √2 times the smallest share that holds `CROP_CONTENT` of what differs between images, so that what a source
+    fills stays inside when it is turned. How much a pixel differs is its range between the 10th and the 90th percentile
+    over the images: a neighbouring star in one of them counts for nothing. Photographs have the same range everywhere,
+    which gives 1 and keeps them whole; a source in the middle of empty sky gives less.
 
-    The images come as grey frames of `_GRID`² (`reduce_image`). The range between the 10th and the 90th percentile of a
-    pixel over the images says whether something happens there in most images (a neighbouring star in one of them counts
-    for nothing). The same range everywhere (photographs) gives 1; a source in the middle of empty sky gives less.
+    Args:
+        reduced: grey frames of `_GRID`², see `reduce_image`.
     """
-    if len(reduced) < _LEAST_SAMPLE:
+    if len(reduced) < _LEAST_IMAGES:
         return 1.0
     low_HW, high_HW = np.quantile(np.stack(reduced), [0.1, 0.9], axis=0)
     y, x = np.indices((_GRID, _GRID))
     centre = (_GRID - 1) / 2
-    # Its mean over each square ring of pixels around the middle. Pixel by pixel the range of few images is noisy, and
-    # the noise of a large empty sky adds up to more than a source.
+    # The range is averaged over each square ring of pixels around the middle. Pixel by pixel it is noisy where images
+    # are few, and the noise of a large empty sky adds up to more than a source.
     ring_HW = np.maximum(abs(y - centre), abs(x - centre)).astype(int)
     pixels_R = np.bincount(ring_HW.ravel())
     range_R = np.bincount(ring_HW.ravel(), (high_HW - low_HW).ravel()) / pixels_R
     inner, outer = _mean_of_parts(range_R, pixels_R, 2)
-    if inner <= _MIDDLE * outer:
+    if inner <= _LEAST_CONTRAST * outer:
         return 1.0
-    # The quietest eighth of them is sky noise, the same everywhere: only what exceeds it is signal.
+    # The quietest eighth of the rings shows the noise of the sky, which is the same everywhere. What exceeds it is
+    # signal.
     signal_R = np.maximum(range_R - _mean_of_parts(range_R, pixels_R, 8).min(), 0) * pixels_R
     within_R = np.cumsum([0.0, *signal_R])
-    share = np.interp(CROP_SHARE * within_R[-1], within_R, np.linspace(0, 1, len(within_R)))
+    share = np.interp(CROP_CONTENT * within_R[-1], within_R, np.linspace(0, 1, len(within_R)))
     return float(np.clip(math.ceil(20 * math.sqrt(2) * share) / 20, LEAST_CROP, 1.0))
 
 
@@ -127,6 +131,6 @@ def _seen(image: NDArray[Any]) -> SeenImage:
 
 
 def _mean_of_parts(value_R: NDArray[Any], pixels_R: NDArray[Any], parts: int) -> NDArray[Any]:
-    """The mean over the pixels of so many parts of rings, from the middle outwards."""
+    """(P,) the means over the pixels of so many equal parts of the rings, from the middle outwards."""
     value_PR, pixels_PR = value_R.reshape(parts, -1), pixels_R.reshape(parts, -1)
     return (value_PR * pixels_PR).sum(1) / pixels_PR.sum(1)

@@ -1,7 +1,7 @@
 """`Recipe`: every setting of a training run, as one model that YAML, the command line and Python share.
 
-A setting that is `auto` is decided by a rule when the data are known (`training/rules.py`); the run folder keeps
-the decided recipe, so that it repeats the run exactly.
+What a recipe leaves open (`null`, or `auto`) is decided by the rules of `training/defaults.py` when the data are known.
+The run folder keeps the decided recipe, so that the run can be repeated exactly.
 """
 
 from __future__ import annotations
@@ -16,25 +16,44 @@ from astroformer.augmentation.settings import PRESETS, Augment
 from astroformer.errors import UserError, unknown_name
 from astroformer.network import VARIANTS, AnswersConfig
 from astroformer.network.config import split_words
-from astroformer.training.defaults import RULES, help_of
+from astroformer.training.defaults import FIRST_SHARE, FIRST_SIDE, LEAST_SIDE, RULES, help_of
 
 
 class NetworkSettings(BaseModel):
-    """Words of the network config that change a variant; `null` keeps the variant's own, or where `model` is auto what
-    the rule for few images says."""
+    """Settings of the network that differ from those of its variant.
+
+    `null` keeps the variant's own or, where a rule decides the setting, what the rule says.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layout: str | None = Field(None, description="vertical layout: four of C (convolution) and T (Transformer)")
+    layout: str | None = Field(
+        None,
+        description=help_of(
+            "vertical layout: four of C (convolution) and T (Transformer)", "convolutions", word="not given"
+        ),
+    )
     widths: tuple[int, int, int, int] | None = Field(None, description="channels of the stages S1 to S4")
     depths: tuple[int, int, int, int] | None = Field(None, description="number of blocks of the stages S1 to S4")
     strides: tuple[int, int, int, int, int] | None = Field(
-        None, description="1 or 2 for the stem and the four stages: finer maps cost more and see small images better"
+        None,
+        description=help_of(
+            "1 or 2 for the stem and the four stages: finer maps take longer and see small images better",
+            "strides",
+            word="not given",
+        ),
     )
-    channel_attention: Literal["se", "cbam", "none"] | None = Field(None, description="in the convolution blocks")
+    channel_attention: Literal["se", "cbam", "none"] | None = Field(
+        None, description=help_of("in the convolution blocks", "convolutions", word="not given")
+    )
     relative_bias: bool | None = Field(None, description="position bias in the Transformer blocks")
     group: Literal["none", "mirror", "d4"] | None = Field(
-        None, description="flips and turns that the maps follow, by weights that are tied to each other"
+        None,
+        description=help_of(
+            "flips and turns that the maps follow, by weights that are tied to each other",
+            "tied weights",
+            word="not given",
+        ),
     )
     equivariance: Literal["none", "frame", "centre", "anchor", "input"] | None = Field(
         None,
@@ -43,8 +62,11 @@ class NetworkSettings(BaseModel):
     )
     symmetry: Literal["shift", "shift+mirror", "shift+d4"] | None = Field(
         None,
-        description="of answers: averaged over turned and mirrored views (shift+d4), over the image and its mirror "
-        f"image (shift+mirror), of the image alone (shift); none: {RULES['answers'].short}",
+        description=help_of(
+            "of answers: averaged over turned and mirrored views (shift+d4), over the image and its mirror image "
+            "(shift+mirror), of the image alone (shift)",
+            "answers",
+        ),
     )
     views: Literal[1, 2, 4, 8] | None = Field(
         None, description="turned and mirrored views that shift+d4 averages, each at the cost of one; 4 if not given"
@@ -68,7 +90,23 @@ class NetworkSettings(BaseModel):
 
 
 class Recipe(BaseModel):
-    """All that a run needs beside its images."""
+    """All that a run needs beside its images.
+
+    Settings that are left open are decided by rules, which see the training images and the device alone
+    (docs/defaults.md). A recipe can't be changed; `model_copy(update=...)` makes another one.
+
+    Raises:
+        UserError: a value is impossible, or does not go with another. (Wrong types and unknown settings raise
+            pydantic's `ValidationError`; `make_recipe` says these in a sentence too.)
+
+    Example:
+        >>> from astroformer import Recipe
+        >>> recipe = Recipe(epochs=20, augment="photo")
+        >>> recipe.epochs, recipe.minutes, recipe.augment.flip_vertical
+        (20, None, 0.0)
+        >>> print(recipe.to_yaml().splitlines()[0])
+        model: auto
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -86,9 +124,11 @@ class Recipe(BaseModel):
     storage: Literal["uint8", "float16"] | None = Field(
         None, description=help_of("how decoded images are kept", "storage")
     )
-    valid_fraction: float = Field(0.2, gt=0, lt=1, description="held out of each class when --valid is not given")
+    valid_fraction: float = Field(
+        0.2, gt=0, lt=1, description="share of each class that is held out when --valid is not given"
+    )
     split_seed: int | None = Field(
-        None, ge=0, lt=2**31, description="of which images there are and which are held out; none: seed"
+        None, ge=0, lt=2**31, description="seed of what a source draws and of which images are held out; none: seed"
     )
     folds: int | None = Field(
         None, ge=2, description="cross-validation: split into so many folds, hold one of them out"
@@ -97,7 +137,7 @@ class Recipe(BaseModel):
 
     # length
     epochs: int | None = Field(None, ge=1, description="passes over the images; none: by the clock")
-    minutes: float | None = Field(None, gt=0, description=f"length by the clock; {RULES['length'].short}")
+    minutes: float | None = Field(None, gt=0, description=help_of("length by the clock", "length"))
 
     # optimisation
     optimizer: Literal["adamw", "sgd", "muon"] = Field("adamw", description="what turns gradients into updates")
@@ -105,7 +145,7 @@ class Recipe(BaseModel):
     weight_decay: float | None = Field(
         None,
         ge=0,
-        description=help_of("spares norms, biases and position-bias tables", "weight decay"),
+        description=help_of("of all weights but norms, biases and position-bias tables", "weight decay"),
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and muon")
     batch_size: int | None = Field(
@@ -124,10 +164,11 @@ class Recipe(BaseModel):
     final_learning_rate: float = Field(0.001, ge=0, le=1, description="share of the peak that the cosine ends at")
     clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; none: no clipping")
     progressive: float = Field(
-        0.65,
+        FIRST_SHARE,
         ge=0,
         le=1,
-        description="first share of the run, on images of 3/4 of each side if that leaves 32 px: more epochs in a time",
+        description=f"first share of the run, on images of {100 * FIRST_SIDE:g} % of each side if that leaves "
+        f"{LEAST_SIDE} px: more epochs in the same time",
     )
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of each target spread evenly over the classes")
     ema: float = Field(
@@ -136,7 +177,7 @@ class Recipe(BaseModel):
     class_weights: Literal["none", "auto"] | dict[str, float] = Field(
         "none", description="of the loss: none, auto (inverse frequency), or a weight by class name"
     )
-    balanced_sampling: bool = Field(False, description="draw every class equally often")
+    balanced_sampling: bool = Field(False, description="draw every class equally often (no class_weights with it)")
 
     # images on the way to the network
     augment: Augment = Field(
@@ -145,19 +186,18 @@ class Recipe(BaseModel):
 
     # running
     seed: int = Field(0, ge=0, lt=2**31, description="of all that is random: split, first weights, augmentation")
-    precision: Literal["auto", "no", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 on a device that multiplies it faster than float32"
-    )
+    precision: Literal["auto", "no", "bf16", "fp16"] = Field("auto", description=f"auto: {RULES['precision'].short}")
     speed: Literal["auto", "plain", "fused", "graph", "compiled"] = Field(
         "auto",
         description="how a training step is computed: plain torch, fused (kernels for the CPU), graph (recorded as a "
-        "CUDA graph) or compiled (torch.compile: minutes before the first step); auto: fused on a CPU with a C++ "
-        "compiler, graph on a GPU, else plain",
+        f"CUDA graph) or compiled (torch.compile: minutes before the first step); auto: {RULES['speed'].short}",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description=f"auto: {RULES['device'].short}")
     evaluations: int = Field(20, ge=1, description="validations a run, evenly spread; at most one an epoch")
     checkpoint_seconds: float = Field(60.0, ge=0, description="at least so much time between two checkpoints")
-    track: Literal["none", "tensorboard"] = Field("none", description="needs the extra [track]")
+    track: Literal["none", "tensorboard"] = Field(
+        "none", description="where to show the history too; needs the extra [track]"
+    )
 
     @property
     def images_seed(self) -> int:
@@ -178,13 +218,13 @@ class Recipe(BaseModel):
 
     @property
     def parts(self) -> int:
-        """Parts that a process computes its share of a batch in."""
+        """In how many parts a process computes its share of a batch."""
         return self.accumulate or 1
 
     @model_validator(mode="before")
     @classmethod
     def _batch_size_auto(cls, settings: Any) -> Any:
-        """`batch_size: auto` keeps the size and leaves the parts to the memory."""
+        """Takes `batch_size: auto`, which keeps the size and leaves the parts to the memory."""
         if isinstance(settings, dict) and settings.get("batch_size") == "auto":
             if settings.get("accumulate") is not None:
                 raise UserError(f"batch_size auto chooses accumulate; leave out accumulate: {settings['accumulate']}.")
@@ -201,7 +241,7 @@ class Recipe(BaseModel):
     @field_validator("augment", mode="before")
     @classmethod
     def _preset(cls, value: Any) -> Any:
-        """`augment: photo` stands for the preset; `augment: {preset: photo, rotation: 5}` changes words of it."""
+        """Takes `augment: photo` for the preset, and `augment: {preset: photo, rotation: 5}` for changes to it."""
         if isinstance(value, str):
             value = {"preset": value}
         if isinstance(value, dict) and "preset" in value:
@@ -221,8 +261,8 @@ class Recipe(BaseModel):
             raise UserError("balanced_sampling and class_weights both even out the classes; choose one of them.")
         size = self.image_size
         sides: tuple[int, ...] = (size,) if isinstance(size, int) else size or ()
-        if any(side < 32 for side in sides):
-            raise UserError(f"image_size {self.image_size} is too small; each side needs at least 32 px.")
+        if any(side < LEAST_SIDE for side in sides):
+            raise UserError(f"image_size {self.image_size} is too small; each side needs at least {LEAST_SIDE} px.")
         if self.augment.quarter_turns and len(set(sides)) > 1:
             raise UserError(
                 f"image_size {sides[0]} × {sides[1]} is not square, and augment.quarter_turns needs square images; set "
@@ -235,10 +275,11 @@ class Recipe(BaseModel):
         return self
 
     def to_yaml(self) -> str:
+        """The recipe as a YAML file holds it, with every setting; `load_recipe` reads it back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-# Recipes by name, for `--recipe NAME`: what differs from the defaults, which suit cutouts of the sky.
+# Recipes by name, for `--recipe NAME`: how they differ from the defaults, which suit cutouts of the sky.
 BUILT_IN: dict[str, dict[str, Any]] = {
     "sky": {},
     "photo": {"augment": "photo"},
@@ -249,7 +290,7 @@ def make_recipe(settings: dict[str, Any]) -> Recipe:
     """A recipe from plain settings, as YAML holds them.
 
     Raises:
-        UserError: an unknown setting (with the nearest valid name), a wrong type, or an impossible value.
+        UserError: a setting is unknown (with the nearest valid name), of a wrong type, or impossible.
     """
     try:
         return Recipe.model_validate(settings)
@@ -258,7 +299,11 @@ def make_recipe(settings: dict[str, Any]) -> Recipe:
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """A recipe file (YAML), or one of the built-in recipes by name."""
+    """A recipe file (YAML), or one of the built-in recipes by name.
+
+    Raises:
+        UserError: there is no such file or recipe, the file is no YAML, or a setting is wrong (see `make_recipe`).
+    """
     if str(name) in BUILT_IN:
         return make_recipe(BUILT_IN[str(name)])
     path = Path(name)
@@ -288,10 +333,10 @@ def explain(error: ValidationError) -> str:
             model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model
         prefix = "".join(f"{part}." for part in where[:-1])
         return str(unknown_name("setting", prefix + where[-1], [prefix + name for name in model.model_fields]))
-    own = first.get("ctx", {}).get("error")
-    if isinstance(own, UserError):
-        return str(own)
-    # Where a setting allows several kinds of value, pydantic tells each kind's objection, under its name.
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, UserError):
+        return str(cause)
+    # Where a setting allows several kinds of value, pydantic lists the objection of each kind, under its name.
     setting = where[:2] if where[0] in ("augment", "network") else where[:1]
     messages = [
         e["msg"].removeprefix("Value error, ")

@@ -1,6 +1,7 @@
-"""How the rules of `defaults.py` decide what a recipe leaves open.
+"""How the rules of `defaults.py` decide what a recipe leaves open, before a run begins.
 
-They see the training images and the device alone: never labels, never validation images.
+They see the training images and the device alone: never labels, never validation images. Each is a function of the
+recipe as it is decided so far and of the facts.
 """
 
 from __future__ import annotations
@@ -20,18 +21,20 @@ from astroformer.images.labelled import LabelledImages
 from astroformer.network import VARIANTS, AstroformerConfig
 from astroformer.system import matrix_rates, pick_device
 from astroformer.training.defaults import (
-    BATCH_SHARE,
+    BATCH_DIVISOR,
     CONVOLUTIONAL_IMAGES,
     LARGEST_BATCH,
     LARGEST_SIDE,
+    LATE_SIDE,
     LATE_STRIDES,
     LEARNING_RATES,
     LEAST_BATCH,
+    LEAST_SIDE,
     MINUTES,
     MODELS,
     REFERENCE_WIDTH,
     RULES,
-    SMALL_SIDE,
+    SIDE_STEP,
     SMALL_STEP_PIXELS,
     TIED_IMAGES,
     WORTHWHILE_BFLOAT16,
@@ -44,13 +47,13 @@ from astroformer.training.steps.graphed import why_not_graphed
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rules go by.
+    """What the rules go by, beside the recipe.
 
     Attributes:
         given: the recipe as the user gave it.
         images: how many there are to train on.
         sample: what was seen of some of them.
-        device: "cpu" or "cuda".
+        device: that trains, "cpu" or "cuda".
     """
 
     given: Recipe
@@ -64,20 +67,26 @@ class Facts:
         return float(np.median([seen.side for seen in self.sample]))
 
     @property
-    def free_network(self) -> bool:
-        """Whether nothing is asked of the network, so that the rules may change it."""
-        asked = self.given.network
-        no_words = (asked.layout, asked.channel_attention, asked.relative_bias) == (None,) * 3
-        return self.given.model == "auto" and no_words
+    def network_is_open(self) -> bool:
+        """Whether the user asks nothing of the kind of the network, so that the rules may change it."""
+        given = self.given.network
+        kind_is_open = (given.layout, given.channel_attention, given.relative_bias) == (None,) * 3
+        return self.given.model == "auto" and kind_is_open
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a rule decided: settings of the recipe, settings of its network, and the values of its sentence."""
+    """What a rule decided.
+
+    Attributes:
+        settings: of the recipe.
+        network: settings of its network.
+        said: the values in the sentence of the rule (`Rule.said`); None where it is not worth a line.
+    """
 
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     network: dict[str, Any] = dataclasses.field(default_factory=dict)
-    said: dict[str, Any] | None = None  # None: nothing worth a line
+    said: dict[str, Any] | None = None
 
 
 _NOTHING = Decision()
@@ -105,9 +114,9 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
     sentences: list[str] = []
     decided = recipe
     for name, rule in RULES.items():
-        if name not in _DECIDE:
+        if name not in _DECIDERS:
             continue
-        decision = _DECIDE[name](decided, facts)
+        decision = _DECIDERS[name](decided, facts)
         settings = dict(decision.settings)
         if decision.network:
             settings["network"] = decided.network.model_copy(update=decision.network)
@@ -147,32 +156,36 @@ def _model(recipe: Recipe, facts: Facts) -> Decision:
 
 
 def _convolutions(recipe: Recipe, facts: Facts) -> Decision:
-    if not facts.free_network or facts.images > CONVOLUTIONAL_IMAGES:
+    if not facts.network_is_open or facts.images > CONVOLUTIONAL_IMAGES:
         return _NOTHING
     words = {"layout": "CCCC", "channel_attention": "none"}
     return Decision(network=words, said={"images": facts.images})
 
 
 def _tied_weights(recipe: Recipe, facts: Facts) -> Decision:
-    """At 500 images it gains much or costs nothing, at 1,000 and 2,000 nothing, at 5,000 it loses (experiments.md)."""
-    asked, group = recipe.network, _invariance(recipe.augment)
-    open_words = asked.group is None and asked.widths is None and asked.equivariance not in ("anchor", "input")
-    if not facts.free_network or facts.images > TIED_IMAGES or not open_words or group == "none":
+    """With 500 images that gains much or costs nothing, with 2,000 it costs nothing, with 5,000 it loses."""
+    given, group = recipe.network, _augmentation_group(recipe.augment)
+    # Given widths may be no multiple of the group's order, and the phases of anchor and input do not turn.
+    can_be = given.group is None and given.widths is None and given.equivariance not in ("anchor", "input")
+    if not facts.network_is_open or facts.images > TIED_IMAGES or not can_be or group == "none":
         return _NOTHING
     follow = {"d4": "turn and flip", "mirror": "flip left to right"}[group]
     return Decision(network={"group": group}, said={"follow": follow})
 
 
 def _strides(recipe: Recipe, facts: Facts) -> Decision:
-    """Images are halved in S1, S2 and S3 instead of the stem, S1 and S2: the first maps are twice as fine and the last
-    as they were. A step takes 1.7 times as long on a CPU, 1.4 times where the stem halves and S1 does not."""
+    """Small images are halved in S1, S2 and S3 instead of the stem, S1 and S2.
+
+    So the first maps are twice as fine, and the last ones are as they were. On a CPU a step takes 1.7 times as long, or
+    1.4 times as long where the stem halves and S1 does not.
+    """
     if facts.given.model != "auto" or recipe.network.strides is not None:
         return _NOTHING
     size = recipe.image_size
     side = facts.side * (recipe.crop or 1.0) if size is None else size if isinstance(size, int) else min(size)
     seconds = math.inf if facts.device == "cuda" else 60 * (recipe.minutes or 0.0) / facts.images
     late = next((strides for least, strides in LATE_STRIDES if seconds >= least), None)
-    if late is None or side >= SMALL_SIDE:
+    if late is None or side >= LATE_SIDE:
         return _NOTHING
     usual = " ".join(map(str, VARIANTS[recipe.model].strides))
     return Decision(network={"strides": late}, said={"side": side, "usual": usual})
@@ -182,14 +195,15 @@ def _image_size(recipe: Recipe, facts: Facts) -> Decision:
     if recipe.image_size is not None:
         return _NOTHING
     kept, largest = facts.side * (recipe.crop or 1.0), LARGEST_SIDE[facts.device]
-    config = _config(recipe.model, recipe.network)
-    multiple = math.lcm(8, config.size_multiple)
-    size = max(32, int(min(kept, largest)) // multiple * multiple)
+    config = _network_config(recipe.model, recipe.network)
+    multiple = math.lcm(SIDE_STEP, config.size_multiple)
+    size = max(LEAST_SIDE, int(min(kept, largest)) // multiple * multiple)
     if config.group != "none":
-        # Enlarged by a pixel for d4, which saves three of four views, not for a mirror, which saves one of two.
+        # An image may be enlarged by a pixel for the sake of d4, where exact ties save three of four views, but not for
+        # that of a mirror, where they save one of two.
         limit = int(min(kept + (config.group == "d4"), largest))
         exact = (limit - 1) // config.total_stride * config.total_stride + 1
-        size = exact if exact >= 32 else size
+        size = exact if exact >= LEAST_SIDE else size
     return Decision({"image_size": size})
 
 
@@ -199,9 +213,9 @@ def _answers(recipe: Recipe, facts: Facts) -> Decision:
     how = None
     if symmetry is None:
         answers = network.answers()
-        own = answers.exact_group(_config(recipe.model, network), recipe.sides)
-        own = own if network.views is None else "none"  # who gives their number wants them
-        symmetry, how = _symmetry(_invariance(recipe.augment), own, answers.views)
+        own = answers.exact_group(_network_config(recipe.model, network), recipe.sides)
+        own = own if network.views is None else "none"  # who gives a number of views wants them
+        symmetry, how = _symmetry(_augmentation_group(recipe.augment), own, answers.views)
     if network.views is not None and symmetry != "shift+d4":
         raise UserError(
             f"network.views is {network.views}, but with symmetry '{symmetry}' no turned views are averaged; "
@@ -213,7 +227,7 @@ def _answers(recipe: Recipe, facts: Facts) -> Decision:
 def _batch_size(recipe: Recipe, facts: Facts) -> Decision:
     if recipe.batch_size is not None:
         return _NOTHING
-    size = min(max(round(facts.images / BATCH_SHARE), LEAST_BATCH), LARGEST_BATCH)
+    size = min(max(round(facts.images / BATCH_DIVISOR), LEAST_BATCH), LARGEST_BATCH)
     return Decision({"batch_size": max(size, recipe.parts)})  # never fewer than the parts that were asked for
 
 
@@ -221,44 +235,58 @@ def _learning_rate(recipe: Recipe, facts: Facts) -> Decision:
     if recipe.learning_rate is not None:
         return _NOTHING
     rate = LEARNING_RATES[recipe.optimizer] * math.sqrt(min(1.0, recipe.batch / LARGEST_BATCH))
-    width = _config(recipe.model, recipe.network).widths[-1]
+    width = _network_config(recipe.model, recipe.network).widths[-1]
     return Decision({"learning_rate": rate * REFERENCE_WIDTH / width if recipe.optimizer == "adamw" else rate})
 
 
-def _step(recipe: Recipe, facts: Facts) -> Decision:
-    """`speed` and `precision`; on a GPU a small step of the default network is bound by the number of its operations.
+def _speed(recipe: Recipe, facts: Facts) -> Decision:
+    not_graphed, not_fused = why_not_graphed(recipe, facts.device), _why_not_fused(recipe, facts)
+    if recipe.speed == "graph" and not_graphed is not None:
+        raise UserError(f"speed can't be graph here: {not_graphed}; choose plain, compiled or auto.")
+    if recipe.speed == "fused" and not_fused is not None:
+        raise UserError(f"speed can't be fused here: {not_fused}; mend that, or choose plain, compiled or auto.")
+    if recipe.speed != "auto":
+        return _NOTHING
+    return Decision({"speed": "fused" if not_fused is None else "graph" if not_graphed is None else "plain"})
 
-    On a CPU the choice follows from how fast it was measured to multiply bfloat16 matrices. The decided recipe keeps
-    it; two new runs are sure to choose alike only where `precision` is given.
-    """
-    speed, precision, on_cpu = recipe.speed, recipe.precision, facts.device == "cpu"
-    ungraphed = why_not_graphed(recipe, facts.device)
-    if speed == "graph" and ungraphed is not None:
-        raise UserError(f"speed can't be graph here: {ungraphed}; choose plain, compiled or auto.")
-    reason = why_not_fused() if on_cpu else "it is for the CPU, and this run is on CUDA"
+
+def _why_not_fused(recipe: Recipe, facts: Facts) -> str | None:
+    """Why steps of this recipe can't be fused, as half a sentence; None where they can."""
+    if facts.device != "cpu":
+        return "it is for the CPU, and this run is on CUDA"
+    reason = why_not_fused()
     if reason is None and recipe.network.channel_attention == "cbam":
-        reason = "blocks with CBAM have no fused pass"
-    if speed == "fused" and reason is not None:
-        raise UserError(f"speed can't be fused here: {reason}; mend that, or choose plain, compiled or auto.")
-    if speed == "auto":
-        speed = "fused" if reason is None else "plain" if ungraphed is not None else "graph"
-    why = f" ({reason})" if on_cpu and recipe.speed == "auto" and reason is not None else ""
-    if precision == "auto" and not on_cpu:
+        return "blocks with CBAM have no fused pass"
+    return reason
+
+
+def _precision(recipe: Recipe, facts: Facts) -> Decision:
+    """`precision`, and the sentence for both it and `speed`.
+
+    On a CPU it follows from how fast this one was measured to multiply bfloat16 matrices. The decided recipe keeps it;
+    two new runs are sure to choose alike only where `precision` is given. On a GPU a small step of the default network
+    is bound by the number of its operations.
+    """
+    precision, reason = recipe.precision, None
+    if facts.device == "cpu" and facts.given.speed == "auto":
+        reason = _why_not_fused(recipe, facts)
+    if precision == "auto" and facts.device == "cuda":
         small = facts.given.model == "auto" and recipe.batch * math.prod(recipe.sides) < SMALL_STEP_PIXELS
         precision = "bf16" if torch.cuda.is_bf16_supported() and not small else "no"
     elif precision == "auto":
         rates = matrix_rates()
         gain = rates.bfloat16 / rates.float32
-        # Plain bf16 steps are no faster: torch falls back to slow convolutions.
-        precision = "bf16" if speed == "fused" and gain > WORTHWHILE_BFLOAT16 else "no"
-        why = why or f" (this CPU multiplies bfloat16 matrices {gain:.2g} times as fast as float32)"
+        # Plain steps in bfloat16 are no faster: torch falls back to slow convolutions.
+        precision = "bf16" if recipe.speed == "fused" and gain > WORTHWHILE_BFLOAT16 else "no"
+        reason = reason or f"this CPU multiplies bfloat16 matrices {gain:.2g} times as fast as float32"
+    if "auto" not in (facts.given.speed, facts.given.precision):
+        return _NOTHING
     name = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision]
-    was_open = "auto" in (recipe.speed, recipe.precision)
-    said = {"speed": speed, "precision": name, "why": why} if was_open else None
-    return Decision({"speed": speed, "precision": precision}, said=said)
+    why = "" if reason is None else f" ({reason})"
+    return Decision({"precision": precision}, said={"speed": recipe.speed, "precision": name, "why": why})
 
 
-_DECIDE: dict[str, Callable[[Recipe, Facts], Decision]] = {
+_DECIDERS: dict[str, Callable[[Recipe, Facts], Decision]] = {
     "length": _length,
     "channels": _channels,
     "storage": _storage,
@@ -271,17 +299,21 @@ _DECIDE: dict[str, Callable[[Recipe, Facts], Decision]] = {
     "answers": _answers,
     "batch size": _batch_size,
     "learning rate": _learning_rate,
-    "step": _step,
+    "speed": _speed,
+    "precision": _precision,
 }
-"""What decides each rule; those that are not here are decided elsewhere (`Rule.where`)."""
+"""The functions of the rules that are decided here, by name; other places decide the others (`Rule.where`)."""
 
 
-def _config(model: str, network: NetworkSettings) -> AstroformerConfig:
+def _network_config(model: str, network: NetworkSettings) -> AstroformerConfig:
     return dataclasses.replace(VARIANTS[model], **network.words())
 
 
-def _invariance(augment: Augment) -> str:
-    """The group of flips and turns under which training takes images for the same: none, mirror or d4."""
+def _augmentation_group(augment: Augment) -> str:
+    """The group of flips and turns that the augmentation draws from, so that its elements are one image to the network.
+
+    "none", "mirror" (left and right) or "d4" (quarter turns and flips).
+    """
     if augment.quarter_turns and (augment.flip_horizontal or augment.flip_vertical):
         return "d4"
     return "mirror" if augment.flip_horizontal else "none"
@@ -292,8 +324,8 @@ def _symmetry(wanted: str, own: str, views: int) -> tuple[str, str | None]:
 
     Args:
         wanted: the group under which images are the same.
-        own: the group under which the network answers alike, exactly.
-        views: of `d4` that are averaged.
+        own: the group under which the network answers alike by itself, exactly.
+        views: number of views that `shift+d4` averages.
     """
     if wanted in ("none", own) or own == "d4":
         return "shift", None
