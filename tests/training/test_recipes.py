@@ -1,6 +1,6 @@
-"""The files in `recipes/`: that each begins, and that those of the paper hold what was published.
+"""The files in `recipes/`: that a run can begin with each, and that those of the paper hold what was published.
 
-None is trained from here; what a run reaches is a question of GPU hours.
+None is trained here: what a run reaches is a question of GPU hours.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ BEST = {
     "cifar100": ("astroformer_4", "93.36", 224),
     "tiny-imagenet": ("astroformer_5", "92.98", 224),
 }
-# Words of the augmentation that mean nothing unless another is on.
-HANG_ON: dict[str, Callable[[Any], bool]] = {
+# Settings of the augmentation that have an effect only where another one is on.
+HAS_EFFECT: dict[str, Callable[[Any], bool]] = {
     "crop_ratio": lambda a: a.crop_scale is not None,
     "erasing_area": lambda a: a.erasing > 0,
     "erasing_aspect": lambda a: a.erasing > 0,
@@ -94,7 +94,7 @@ def images_like(name: str) -> LabelledImages:
 
 
 def decided(file: str) -> Recipe:
-    """As on a CPU without a compiler: how a step is computed is not the file's."""
+    """The recipe of a file as it is decided on a CPU, with plain steps: no file says how a step is computed."""
     given = load_recipe(FOLDER / f"{file}.yaml")
     assert (given.device, given.speed, given.precision) == ("auto", "auto", "auto")
     here = given.model_copy(update={"device": "cpu", "speed": "plain", "precision": "no"})
@@ -131,7 +131,7 @@ def test_every_word_changes_something(file: str) -> None:
     preset = PRESETS[augment if isinstance(augment, str) else augment["preset"]]
     for word in words:
         assert getattr(recipe.augment, word) != getattr(preset, word), f"{word} is the preset's"
-        assert word not in HANG_ON or HANG_ON[word](recipe.augment), f"{word} has no effect"
+        assert word not in HAS_EFFECT or HAS_EFFECT[word](recipe.augment), f"{word} has no effect"
     assert recipe.augment.without_effect(3, torch.uint8) == []
 
 

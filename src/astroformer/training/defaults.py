@@ -133,8 +133,9 @@ RULES: dict[str, Rule] = {
             ("crop",),
             "Crop",
             "measured on the training images",
-            f"Images are cropped to the central share of each side, at least {_percent(LEAST_CROP)}, in which a square "
-            f"can turn that holds {_percent(CROP_CONTENT)} of what differs between the training images.",
+            f"Images are cropped around their middle. A square that holds {_percent(CROP_CONTENT)} of what differs "
+            "between the training images still fits into the crop when it is turned, and at least "
+            f"{_percent(LEAST_CROP)} of each side is kept.",
             "Cutouts that are centred on a source get closer to it, and empty sky is left out. Photographs differ "
             f"everywhere and stay whole ([figures]({_NOTES}#first-choices)).",
             "`--crop 1` keeps images whole",
@@ -177,7 +178,7 @@ RULES: dict[str, Rule] = {
             "One pass over an image then does what several over its turned and mirrored views would do. With few "
             "images that gains much or costs nothing, with many it loses "
             f"([figures]({_NOTES}#weights-tied-under-flips-and-turns)).",
-            "`--network.group none`; what leaves out the rule before leaves out this one, and so do widths and the "
+            "`--network.group none`; what leaves out the rule above leaves out this one too, and so do widths and the "
             "equivariances `anchor` and `input`",
             "weights: tied so that maps {follow} with the image (--network.group none: free)",
         ),
@@ -188,7 +189,7 @@ RULES: dict[str, Rule] = {
             f"late for images of less than {LATE_SIDE} px if model is auto and the run is long enough, else the "
             "variant's own",
             f"Images of less than {LATE_SIDE} px a side are halved later in the network, if the run is long enough for "
-            "that. On a CPU these are runs by the clock, by their seconds for each image.",
+            "that. On a CPU this goes by the seconds of training that a run by the clock has for each image.",
             "Finer first maps see small images better, and a step takes longer "
             f"([figures]({_NOTES}#small-images-halved-late)).",
             f"`--network.strides {_strides(VARIANTS[MODELS['cpu']].strides)}`",
@@ -226,8 +227,8 @@ RULES: dict[str, Rule] = {
             "Answers averaged over views",
             "by the turns and flips of the augmentation",
             "A trained model averages its answers over what the augmentation takes for the same image: turned and "
-            "mirrored views of the sky, a photograph and its mirror image. It asks about the image alone where tied "
-            "weights make these answers alike.",
+            "mirrored views of the sky, a photograph and its mirror image. Where tied weights make these answers "
+            "alike, it is asked about the image alone.",
             "The average is more often right and has better probabilities. It takes about as many times as long as "
             f"there are views ([figures]({_NOTES}#answers-averaged-over-views)).",
             "`--network.symmetry shift` in training, or `--symmetry shift` when a model is asked",
@@ -287,7 +288,7 @@ RULES: dict[str, Rule] = {
             f"{WORTHWHILE_BFLOAT16:g} times as fast as float32. So are steps on a GPU that has bfloat16, but for those "
             f"of the default network on batches of less than {SMALL_STEP_PIXELS:,} pixels. All others are in float32.",
             f"No difference in accuracy was seen ([photographs]({_NOTES}#small-parts-of-the-recipe), "
-            f"[galaxies]({_NOTES}#first-choices)), and small ones are not excluded. A small step on a GPU is bound by "
+            f"[galaxies]({_NOTES}#first-choices)), and a small one is not excluded. A small step on a GPU is bound by "
             "the number of its operations, and bfloat16 adds some.",
             "`--precision no` for float32",
             "speed: {speed} training steps in {precision}{why}",
@@ -310,8 +311,8 @@ RULES: dict[str, Rule] = {
             ("weight_decay",),
             "Weight decay",
             f"by the length of the run, so that weights remember {_percent(MEMORY)} of it",
-            f"The decay is such that weights remember the last {_percent(MEMORY)} of the run, and at least "
-            f"{LEAST_MEMORY} steps.",
+            f"The decay is such that weights are an average of their updates over the last {_percent(MEMORY)} of the "
+            f"run, and over at least {LEAST_MEMORY} steps.",
             "That share is what carries over from one length of a run to another (Wang & Aitchison, "
             f"[arXiv 2405.13698](https://arxiv.org/abs/2405.13698); [figures]({_NOTES}#the-recipe-for-few-images)).",
             "`--weight-decay`",
@@ -322,8 +323,8 @@ RULES: dict[str, Rule] = {
             ("progressive",),
             "Smaller images first",
             f"the first {_percent(FIRST_SHARE)} of the run",
-            f"The first {_percent(FIRST_SHARE)} of a run are on images of {_percent(FIRST_SIDE)} of each side, or near "
-            "that of a size that suits the network. Where they would be smaller than the least image size, a run is on "
+            f"The first {_percent(FIRST_SHARE)} of a run are on images of {_percent(FIRST_SIDE)} of each side, rounded "
+            "to a size that suits the network. Where they would be smaller than the least image size, a run is on "
             "whole images from the start.",
             f"The same time then has more epochs ([figures]({_NOTES}#first-choices)).",
             "`--progressive 0`",
@@ -336,8 +337,8 @@ RULES: dict[str, Rule] = {
             "that of the sky",
             "Training images are flipped, turned by any angle, zoomed and shifted. With `--recipe photo` they are "
             "cropped at random, flipped left to right, and changed in brightness, contrast and saturation.",
-            "No direction of the sky is special, while photographs have an up and a down. Your images are never asked "
-            "which of the two they are.",
+            "No direction of the sky is special, while photographs have an up and a down. Which of the "
+            "two your images are is not guessed.",
             "`--recipe photo`, or single words such as `--augment.rotation 10`",
             where="training/recipe.py",
             figures=(
@@ -389,9 +390,9 @@ def page() -> str:
         ),
         "",
         *_wrapped(
-            "This page is made from the table that decides "
-            "([`training/defaults.py`](../src/astroformer/training/defaults.py)), and so is the help of `astroformer "
-            "train`."
+            f"This page and the help of `astroformer train` are made from one table, "
+            f"{_linked('training/defaults.py')}. Where a rule names no other file, {_linked(Rule.where)} decides by it "
+            "before a run begins."
         ),
         "",
         "| rule | settings | by default |",
@@ -405,11 +406,17 @@ def page() -> str:
         if rule.figures:
             columns, *rows = (f"| {case} | {value} |" for case, value in rule.figures)
             lines += [columns, "|---|---|", *rows, ""]
-        file, _, when = rule.where.partition(", ")
         lines += _wrapped(f"- Why: {rule.why}")
         lines += _wrapped(f"- To decide yourself: {rule.overruled_by}")
-        lines += _wrapped(f"- In the code: [`{file}`](../src/astroformer/{file})" + (f", {when}" if when else ""))
+        if rule.where != Rule.where:
+            file, _, when = rule.where.partition(", ")
+            lines += _wrapped(f"- In the code: {_linked(file)}" + (f", {when}" if when else ""))
     return "\n".join(lines) + "\n"
+
+
+def _linked(file: str) -> str:
+    """A file of the package as the page links to it."""
+    return f"[`{file}`](../src/astroformer/{file})"
 
 
 def _wrapped(text: str) -> list[str]:
