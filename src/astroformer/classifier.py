@@ -54,6 +54,7 @@ class Predictions:
         errors: why an image could not be read, "" where it was.
 
     Example:
+        >>> import numpy as np
         >>> two = Predictions(["a.png", "b.png"], ("disc", "ring"), np.array([[0.9, 0.1], [0.25, 0.75]]), ["", ""])
         >>> two.names
         ['disc', 'ring']
@@ -98,6 +99,8 @@ class Classifier:
             instructions for it, and moves probabilities in the third digit; `pick_precision` knows "auto" too.
 
     Example:
+        >>> import numpy as np
+        >>> from astroformer.images import Preprocessing
         >>> from astroformer.network import create_network
         >>> network = create_network("astroformer_atto", num_classes=2, img_size=32)
         >>> classifier = Classifier(network, Preprocessing((32, 32), 3), ("disc", "ring"))
