@@ -104,8 +104,7 @@ class Classifier:
         >>> from astroformer.network import create_network
         >>> network = create_network("astroformer_atto", num_classes=2, img_size=32)
         >>> classifier = Classifier(network, Preprocessing((32, 32), 3), ("disc", "ring"))
-        >>> predictions = classifier.predict(np.zeros((4, 32, 32, 3), np.uint8))  # four black images
-        >>> predictions.probabilities_NK.shape
+        >>> classifier.predict(np.zeros((4, 32, 32, 3), np.uint8)).probabilities_NK.shape  # of four black images
         (4, 2)
     """
 

@@ -62,7 +62,8 @@ def footprint(recipe: Recipe, config: AstroformerConfig, size: tuple[int, int]) 
     kept, largest = ((four - two) // 2 for two, four in zip(of_two, of_four, strict=True))
     # Validation passes over up to twice as many images, but keeps nothing for a backward pass.
     return Footprint(
-        _fixed_bytes(recipe, network), max(kept + _TENSORS_AT_WORK * largest, 2 * _TENSORS_AT_WORK * largest)
+        _fixed_bytes(network, recipe.optimizer, averaged=recipe.ema > 0),
+        max(kept + _TENSORS_AT_WORK * largest, 2 * _TENSORS_AT_WORK * largest),
     )
 
 
@@ -82,12 +83,12 @@ def footprint_bound(recipe: Recipe, config: AstroformerConfig, size: tuple[int, 
         else:
             scores = width // config.head_width * pixels_out**2
             values += width * pixels_in + depth * (max(4, config.mlp_ratio) * width * pixels_out + scores)
-    return Footprint(_fixed_bytes(recipe, network), 4 * _TENSORS_A_BLOCK * values)
+    return Footprint(_fixed_bytes(network, recipe.optimizer, averaged=recipe.ema > 0), 4 * _TENSORS_A_BLOCK * values)
 
 
-def _fixed_bytes(recipe: Recipe, network: Astroformer) -> int:
+def _fixed_bytes(network: Astroformer, optimizer: str, *, averaged: bool) -> int:
     """Bytes of the libraries, and of weights, gradients, the optimizer's state and the averaged weights."""
-    copies = 2 + _OPTIMIZER_COPIES[recipe.optimizer] + (recipe.ema > 0)
+    copies = 2 + _OPTIMIZER_COPIES[optimizer] + averaged
     return _LIBRARY_BYTES + copies * 4 * count_parameters(network)
 
 

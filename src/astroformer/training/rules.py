@@ -240,7 +240,10 @@ def _learning_rate(recipe: Recipe, facts: Facts) -> Decision:
 
 
 def _speed(recipe: Recipe, facts: Facts) -> Decision:
-    not_graphed, not_fused = why_not_graphed(recipe, facts.device), _why_not_fused(recipe, facts)
+    not_graphed, not_fused = (
+        why_not_graphed(recipe, facts.device),
+        _why_not_fused(facts.device, recipe.network.channel_attention),
+    )
     if recipe.speed == "graph" and not_graphed is not None:
         raise UserError(f"speed can't be graph here: {not_graphed}; choose plain, compiled or auto.")
     if recipe.speed == "fused" and not_fused is not None:
@@ -250,12 +253,12 @@ def _speed(recipe: Recipe, facts: Facts) -> Decision:
     return Decision({"speed": "fused" if not_fused is None else "graph" if not_graphed is None else "plain"})
 
 
-def _why_not_fused(recipe: Recipe, facts: Facts) -> str | None:
+def _why_not_fused(device: str, channel_attention: str | None) -> str | None:
     """Why steps of this recipe can't be fused, as half a sentence; None where they can."""
-    if facts.device != "cpu":
+    if device != "cpu":
         return "it is for the CPU, and this run is on CUDA"
     reason = why_not_fused()
-    if reason is None and recipe.network.channel_attention == "cbam":
+    if reason is None and channel_attention == "cbam":
         return "blocks with CBAM have no fused pass"
     return reason
 
@@ -269,7 +272,7 @@ def _precision(recipe: Recipe, facts: Facts) -> Decision:
     """
     precision, reason = recipe.precision, None
     if facts.device == "cpu" and facts.given.speed == "auto":
-        reason = _why_not_fused(recipe, facts)
+        reason = _why_not_fused(facts.device, recipe.network.channel_attention)
     if precision == "auto" and facts.device == "cuda":
         small = facts.given.model == "auto" and recipe.batch * math.prod(recipe.sides) < SMALL_STEP_PIXELS
         precision = "bf16" if torch.cuda.is_bf16_supported() and not small else "no"
