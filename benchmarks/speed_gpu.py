@@ -301,7 +301,7 @@ def cifar10(card: Card, file: Path, scratch: Path) -> Row:
         stores = [ImageStore.build(images, preprocessing, cache=scratch) for images in (train, valid)]
         mean, std = measure_statistics(stores[0].base, stores[0].rows)
         preprocessing = dataclasses.replace(preprocessing, mean=mean, std=std)
-        network = create_network(recipe.model, num_classes=10, img_size=32, **recipe.network.words())
+        network = create_network(recipe.model, num_classes=10, img_size=32, **recipe.network.changes())
         fit = train_network(network, stores[0], stores[1], recipe, preprocessing=preprocessing)
         top1 = fit.state.history[-1]["valid_top1"]
         found["runs"].append({"seconds": round(60 * minutes, 1), "model": recipe.model, "top1": top1})

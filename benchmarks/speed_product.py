@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> None:
         store = ImageStore.build(images, preprocessing, cache=cache)
         mean, std = measure_statistics(store.base, store.rows)
         preprocessing = dataclasses.replace(preprocessing, mean=mean, std=std)
-        words: dict[str, Any] = recipe.network.words()
+        words: dict[str, Any] = recipe.network.changes()
         if arguments.depth_factor > 1:
             from astroformer.network import VARIANTS
 

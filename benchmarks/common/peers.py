@@ -312,7 +312,7 @@ def network(model: str, recipe: Recipe, classes: int, size: tuple[int, int]) -> 
     channels, drop = recipe.channels, recipe.network.stochastic_depth
     assert channels is not None, "the recipe is not decided"
     if model == OURS:
-        words = recipe.network.words()
+        words = recipe.network.changes()
         return create_network(recipe.model, num_classes=classes, in_chans=channels, img_size=size, **words)
     shape = Shape(channels, classes, size, drop)
     if model in PEERS:

@@ -141,7 +141,7 @@ def test_the_network_can_be_built_and_takes_the_images(file: str) -> None:
     side, classes = recipe.image_size, NAMED_SETS[name].number_of_classes
     assert isinstance(side, int)
     with torch.device("meta"), WithoutValues(), torch.no_grad():
-        words = recipe.network.words()
+        words = recipe.network.changes()
         network = create_network(recipe.model, num_classes=classes, in_chans=3, img_size=side, **words)
         assert network.eval()(torch.zeros(2, 3, side, side)).shape == (2, classes)
 

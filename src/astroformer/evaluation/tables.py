@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from astroformer.classifier import Predictions
 from astroformer.errors import UserError
+from astroformer.files import replacing, write_json
 from astroformer.metrics import Evaluation
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ class PredictionWriter:
         if self.path.is_dir():
             raise UserError(f"predictions can't be written to '{path}': it is a folder.")
         self.columns = ["file", "prediction", "confidence", *(f"p:{name}" for name in classes), "error"]
-        self._unfinished = self.path.with_name(self.path.name + ".part")
         self._parquet: pq.ParquetWriter | None = None
 
     def _schema(self) -> pa.Schema:
@@ -49,14 +49,17 @@ class PredictionWriter:
 
     def __enter__(self) -> Self:
         try:
-            if self.path.suffix.lower() == ".parquet":
-                import pyarrow.parquet as pq  # a quarter of a second that CSV needs not wait for
+            with contextlib.ExitStack() as opened:
+                unfinished = opened.enter_context(replacing(self.path))
+                if self.path.suffix.lower() == ".parquet":
+                    import pyarrow.parquet as pq  # a quarter of a second that CSV need not wait for
 
-                self._parquet = pq.ParquetWriter(self._unfinished, self._schema())
-            else:
-                self._stream = self._unfinished.open("w", newline="", encoding="utf-8")
-                self._csv = csv.writer(self._stream)
-                self._csv.writerow(self.columns)
+                    self._parquet = opened.enter_context(pq.ParquetWriter(unfinished, self._schema()))
+                else:
+                    stream = opened.enter_context(unfinished.open("w", newline="", encoding="utf-8"))
+                    self._csv = csv.writer(stream)
+                    self._csv.writerow(self.columns)
+                self._opened = opened.pop_all()
         except OSError as error:
             raise UserError(f"predictions can't be written to '{self.path}': {error.strerror}.") from None
         return self
@@ -65,7 +68,7 @@ class PredictionWriter:
         rows = zip(part.files, part.names, part.confidence_N, part.probabilities_NK, part.errors, strict=True)
         if self._parquet:
             table = [
-                [file, name or None, _number(confidence), *map(_number, p_K), error or None]
+                [file, name or None, _none_for_nan(confidence), *map(_none_for_nan, p_K), error or None]
                 for file, name, confidence, p_K, error in rows
             ]
             if table:
@@ -74,26 +77,22 @@ class PredictionWriter:
                 self._parquet.write_table(pa.table(list(zip(*table, strict=True)), schema=self._schema()))
         else:
             for file, name, confidence, p_K, error in rows:
-                numbers = [_number(v) for v in (confidence, *p_K)]
+                numbers = [_none_for_nan(v) for v in (confidence, *p_K)]
                 self._csv.writerow([file, name, *("" if v is None else f"{v:.8g}" for v in numbers), error])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        (self._parquet or self._stream).close()
-        if kind is None:
-            os.replace(self._unfinished, self.path)
-        else:
-            self._unfinished.unlink(missing_ok=True)
+        self._opened.__exit__(kind, error, trace)
 
 
-def _number(value: Any) -> float | None:
+def _none_for_nan(value: Any) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
 def write_metrics(path: Path, evaluation: Evaluation, extra: dict[str, Any]) -> None:
     """`metrics.json`: `n`, every metric with `value`, `low`, `high`, recall a class, the confusion matrix."""
-    path.write_text(json.dumps({**evaluation.to_dict(), **extra}, indent=2) + "\n", encoding="utf-8")
+    write_json(path, {**evaluation.to_dict(), **extra})
 
 
 def metrics_text(evaluation: Evaluation) -> str:
@@ -123,7 +122,9 @@ def confusion_text(evaluation: Evaluation) -> str:
 
 def write_symmetry(path: Path, report: SymmetryReport, extra: dict[str, Any]) -> None:
     """`symmetry.json`: what was measured, with which settings, and what the caller knows of model and images."""
-    path.write_text(json.dumps({**extra, **report.to_dict()}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    content = json.dumps({**extra, **report.to_dict()}, indent=2, allow_nan=False)
+    with replacing(path) as part:
+        part.write_text(content + "\n", encoding="utf-8")
 
 
 def symmetry_text(report: SymmetryReport) -> str:

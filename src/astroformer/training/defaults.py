@@ -14,7 +14,7 @@ import textwrap
 from dataclasses import dataclass
 
 from astroformer.augmentation.settings import PRESETS
-from astroformer.network.config import VARIANTS
+from astroformer.network.config import VARIANTS, AnswersConfig
 from astroformer.training.pace import LEAST_MEMORY, MEMORY
 
 MINUTES = 10.0
@@ -226,9 +226,9 @@ RULES: dict[str, Rule] = {
             ("network.symmetry",),
             "Answers averaged over views",
             "by the turns and flips of the augmentation",
-            "A trained model averages its answers over what the augmentation takes for the same image: turned and "
-            "mirrored views of the sky, a photograph and its mirror image. Where tied weights make these answers "
-            "alike, it is asked about the image alone.",
+            "A trained model averages its answers over what the augmentation takes for the same image: "
+            f"{AnswersConfig().views} turned and mirrored views of the sky, a photograph and its mirror image. Where "
+            "tied weights make these answers alike, it is asked about the image alone.",
             "The average is more often right and has better probabilities. It takes about as many times as long as "
             f"there are views ([figures]({_NOTES}#answers-averaged-over-views)).",
             "`--network.symmetry shift` in training, or `--symmetry shift` when a model is asked",

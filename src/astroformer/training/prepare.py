@@ -289,7 +289,7 @@ def _starting_network(
         num_classes=len(classes),
         in_chans=preprocessing.channels,
         img_size=preprocessing.image_size,
-        **recipe.network.words(),
+        **recipe.network.changes(),
     )
     return network, Frame() if recipe.network.answers().frame else None
 
@@ -309,7 +309,7 @@ def _inherited(recipe: Recipe, initial: Classifier) -> Recipe:
             "from one; give one of its members, which the run folder that made it keeps: RUN/seed-0/model."
         )
     assert isinstance(initial.network, Astroformer | Answers)
-    if recipe.model != "auto" or recipe.network.words() != Recipe().network.words():
+    if recipe.model != "auto" or recipe.network.changes() != Recipe().network.changes():
         raise UserError("--init-from brings its own network; give no model or network setting with it.")
     name, same = initial.info.name, initial.preprocessing
     if name not in VARIANTS:

@@ -74,8 +74,8 @@ class NetworkSettings(BaseModel):
     stochastic_depth: float = Field(0.05, ge=0, lt=1, description="rate of dropping the deepest block")
     head_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the last linear layer")
 
-    def words(self) -> dict[str, Any]:
-        """The settings of the network that is trained which differ from the variant, as keywords of `create_network`.
+    def changes(self) -> dict[str, Any]:
+        """How the network that is trained differs from its variant, as keywords of `create_network`.
 
         How the trained network is asked is not among them; see `answers`.
         """

@@ -309,7 +309,7 @@ _DECIDERS: dict[str, Callable[[Recipe, Facts], Decision]] = {
 
 
 def _network_config(model: str, network: NetworkSettings) -> AstroformerConfig:
-    return dataclasses.replace(VARIANTS[model], **network.words())
+    return dataclasses.replace(VARIANTS[model], **network.changes())
 
 
 def _augmentation_group(augment: Augment) -> str:

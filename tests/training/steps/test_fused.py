@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from astroformer import native
 from astroformer.network import VARIANTS, Astroformer, Tie, create_network
+from astroformer.network.blocks import MBConv
 from astroformer.training.steps.fused import FusedMBConv, FusedRelativeAttention, fuse, unfuse, why_not_fused
 from helpers.circular import made_circular
 
@@ -313,6 +316,66 @@ def test_what_it_does_not_know_stays_plain() -> None:
     assert made.double().train()(x_BCHW.double()).dtype == torch.float64
     unfuse(made)
     assert not any(isinstance(layer, FusedMBConv | FusedRelativeAttention) for layer in made.modules())
+
+
+COPIES: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "deep": copy.deepcopy,
+    "shallow": copy.copy,
+    "pickled": lambda made: pickle.loads(pickle.dumps(made)),
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("stage", [0, 3], ids=["MBConv", "attention"])
+def test_a_copy_of_a_fused_block_is_fused_and_has_weights_of_its_own(how: str, stage: int) -> None:
+    """Fails if torch or Python stop copying a module by its class."""
+    made = network(group="mirror")
+    fuse(made)
+    kinds = (FusedMBConv, FusedRelativeAttention)
+    block = next(layer for layer in made.stages[stage].modules() if isinstance(layer, kinds))
+    x = torch.randn(2, 3, 3, block.qkv.in_features) if stage else torch.randn(2, block.norm.num_features, 6, 6)
+    expected = block(x)
+    copied = COPIES[how](block)
+    assert type(copied) is type(block)
+    assert getattr(copied, "mirrors", None) == getattr(block, "mirrors", None) == (None if stage else 2)
+    for module, names in ((copied, ("project",)), (block, ()) if how == "shallow" else (block, ("project", "qkv"))):
+        for name in names:  # other weights for one of the two, by replacing a layer as a whole
+            if hasattr(module, name):
+                other = copy.deepcopy(getattr(module, name))
+                nn.init.zeros_(other.weight)
+                nn.init.constant_(other.bias, 2.0)
+                setattr(module, name, other)
+    assert not torch.equal(copied(x), expected)
+    if how == "shallow":
+        assert torch.equal(block(x), expected)
+
+
+def test_only_the_class_of_a_block_changes() -> None:
+    """Parameters, buffers, their names and hooks stay; unfused, a network is what it was."""
+    made = network(group="mirror")
+    state = made.state_dict(keep_vars=True)
+    attributes = [set(vars(layer)) for layer in made.modules()]
+    called: list[str] = []
+    block = made.stages[0][0]
+    block.register_forward_hook(lambda *_: called.append("hook"))
+    fuse(made)
+    assert type(block) is FusedMBConv
+    made(torch.randn(2, 3, 48, 48))
+    assert called == ["hook"]
+    fused = made.state_dict(keep_vars=True)
+    assert fused.keys() == state.keys()
+    assert all(fused[name] is tensor for name, tensor in state.items())
+    unfuse(made)
+    assert type(block) is MBConv
+    assert [set(vars(layer)) for layer in made.modules()] == attributes
+
+
+def test_torch_swaps_classes_too() -> None:
+    """If it does not any more, look at how it gives a module another forward pass, and do that."""
+    layer = nn.Linear(2, 2)
+    nn.utils.parametrizations.weight_norm(layer)
+    assert type(layer) is not nn.Linear
+    assert isinstance(layer, nn.Linear)
 
 
 def test_checkpointing_counts_the_statistics_once() -> None:

@@ -76,7 +76,7 @@ def loop_of(recipe: Recipe, cache: Path, precise: bool = False, **settings: Any)
     mean, std = measure_statistics(store.base, store.rows)
     preprocessing = Preprocessing(size, 3, mean=mean, std=std)
     torch.manual_seed(3)
-    words = {**recipe.network.words(), **settings}
+    words = {**recipe.network.changes(), **settings}
     network = create_network(recipe.model, num_classes=len(CLASSES), img_size=size, **words)
     accelerator = Accelerator(cpu=recipe.device == "cpu", mixed_precision=recipe.precision)
     network = Precise(network) if precise else network
