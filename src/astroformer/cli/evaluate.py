@@ -45,7 +45,7 @@ class Evaluate:
                 progress=lambda done, total: reporter.count("evaluating", done, total),
             )
         left_out = int((~predictions.readable_N).sum())
-        write_metrics(self.out / "metrics.json", evaluation, {"source": self.source, "left_out": left_out})
+        write_metrics(self.out / "metrics.json", evaluation, source=self.source, left_out=left_out)
         with PredictionWriter(self.out / "predictions.csv", classifier.classes) as writer:
             writer.write(predictions)
         text = f"{metrics_text(evaluation)}\n\n{confusion_text(evaluation)}"

@@ -58,9 +58,6 @@ class Symmetry:
         from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
         from astroformer.evaluation.symmetry.measured import open_network, read_images
         from astroformer.evaluation.tables import symmetry_text, write_symmetry
-        from astroformer.network import Answers, Astroformer, Ensemble
-        from astroformer.network.answers import answers_of
-        from astroformer.network.config import joined_words
         from astroformer.progress import Reporter
         from astroformer.system import pick_device
 
@@ -98,27 +95,11 @@ class Symmetry:
                 device=device,
                 progress=lambda done, total: reporter.count("measuring", done, total),
             )
-        how, kind = "as it is", type(measured.network).__name__
-        if isinstance(measured.network, Astroformer | Answers | Ensemble):
-            words = joined_words(measured.network.config, answers_of(measured.network))
-            if (words["group"], words["equivariance"], words["symmetry"]) != ("none", "none", "shift"):
-                how = "(group {group}, equivariance {equivariance}, symmetry {symmetry})".format(**words)
-            kind = "Astroformer" if isinstance(measured.network, Answers) else kind
-        about = {
-            "model": measured.name,
-            "network": kind,
-            "weights": measured.weights,
-            "source": inputs.source,
-            "total": inputs.total,
-            "left_out": dict(inputs.left_out),
-            "preprocessing": measured.preprocessing.to_dict(),
-            "frame_preprocessing": inputs.frame_preprocessing.to_dict(),
-        }
-        write_symmetry(self.out / "symmetry.json", report, about)
+        write_symmetry(self.out / "symmetry.json", report, measured, inputs)
         place = Path(measured.name)  # of a folder's path the end is what tells
         label = place.resolve().parent.name if place.name == "model" else place.name
         plot_symmetry({label: report}, self.out / "symmetry.png")
-        print(f"{measured.name}: {kind} {how}, {measured.weights} weights")
+        print(f"{measured.name}: {measured.kind} {measured.symmetries}, {measured.weights} weights")
         print(f"{inputs.source}: {report.n:,} of {inputs.total:,} images, drawn with seed {self.seed}")
         print(f"{symmetry_text(report)}")
         if inputs.left_out:

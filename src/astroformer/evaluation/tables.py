@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
     from astroformer.evaluation.symmetry import SymmetryReport
+    from astroformer.evaluation.symmetry.measured import MeasuredImages, MeasuredNetwork
 
 
 class PredictionWriter:
@@ -90,9 +91,14 @@ def _none_for_nan(value: Any) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def write_metrics(path: Path, evaluation: Evaluation, extra: dict[str, Any]) -> None:
-    """`metrics.json`: `n`, every metric with `value`, `low`, `high`, recall a class, the confusion matrix."""
-    write_json(path, {**evaluation.to_dict(), **extra})
+def write_metrics(path: Path, evaluation: Evaluation, *, source: str, left_out: int) -> None:
+    """`metrics.json`: `n`, every metric with `value`, `low`, `high`, recall a class, the confusion matrix.
+
+    Args:
+        source: of the images, as the user named it.
+        left_out: number of images that could not be read.
+    """
+    write_json(path, {**evaluation.to_dict(), "source": source, "left_out": left_out})
 
 
 def metrics_text(evaluation: Evaluation) -> str:
@@ -120,9 +126,10 @@ def confusion_text(evaluation: Evaluation) -> str:
     return "\n".join([header, *lines])
 
 
-def write_symmetry(path: Path, report: SymmetryReport, extra: dict[str, Any]) -> None:
-    """`symmetry.json`: what was measured, with which settings, and what the caller knows of model and images."""
-    content = json.dumps({**extra, **report.to_dict()}, indent=2, allow_nan=False)
+def write_symmetry(path: Path, report: SymmetryReport, measured: MeasuredNetwork, images: MeasuredImages) -> None:
+    """`symmetry.json`: which network on which images, what was measured, and with which settings."""
+    about = {**measured.to_dict(), **images.to_dict()}
+    content = json.dumps({**about, **report.to_dict()}, indent=2, allow_nan=False)
     with replacing(path) as part:
         part.write_text(content + "\n", encoding="utf-8")
 

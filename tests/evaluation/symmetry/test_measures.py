@@ -22,8 +22,10 @@ from astroformer.evaluation.symmetry import (
     share,
     shift_range,
 )
+from astroformer.evaluation.symmetry.measured import MeasuredImages, MeasuredNetwork
 from astroformer.evaluation.symmetry.transformations import rotate
 from astroformer.evaluation.tables import symmetry_text, write_symmetry
+from astroformer.images.preprocessing import Preprocessing
 
 FAST = SymmetrySettings(shifts=6, crops=4, rotations=2, batch_size=4)
 
@@ -335,9 +337,14 @@ def test_json_and_table_hold_all_that_the_figures_depend_on(tmp_path: Path) -> N
     x, wide = images(5), images(5, size=(19, 19))
     report = measure_symmetry(OnTheTorus(), x, np.arange(5) % 4, frames_NCHW=wide, settings=FAST)
     assert report.not_measured == {}
-    write_symmetry(tmp_path / "s.json", report, {"model": "a network"})
+    plain = Preprocessing((16, 16), 3)
+    measured = MeasuredNetwork("a network", OnTheTorus(), "random (seed 0)", plain)
+    asked = MeasuredImages("somewhere", x, wide, None, plain, 7, [("bad.png", "truncated")])
+    write_symmetry(tmp_path / "s.json", report, measured, asked)
     content = json.loads((tmp_path / "s.json").read_text())
-    assert {"model", *(f.name for f in dataclasses.fields(SymmetryReport))} == content.keys()
+    about = {"model", "network", "weights", "preprocessing", "source", "total", "left_out", "frame_preprocessing"}
+    assert {*about, *(f.name for f in dataclasses.fields(SymmetryReport))} == content.keys()
+    assert (content["network"], content["total"], content["left_out"]) == ("OnTheTorus", 7, {"bad.png": "truncated"})
     assert content["settings"] == {
         **dataclasses.asdict(FAST),
         "shift_range": [[-8, 7], [-8, 7]],

@@ -23,7 +23,9 @@ from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sets.download import Listener
 from astroformer.images.sets.mock_galaxies import CLASSES
 from astroformer.images.sources import open_source
-from astroformer.network import VARIANTS, create_answers
+from astroformer.network import VARIANTS, Answers, Astroformer, Ensemble, create_answers
+from astroformer.network.answers import answers_of
+from astroformer.network.config import joined_words
 from astroformer.randomness import permutation
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -48,6 +50,30 @@ class MeasuredNetwork:
     preprocessing: Preprocessing
     classes: tuple[str, ...] = ()
 
+    @property
+    def kind(self) -> str:
+        """The class of the network, whatever way it is asked in."""
+        return type(self.network.network if isinstance(self.network, Answers) else self.network).__name__
+
+    @property
+    def symmetries(self) -> str:
+        """What makes the network hold still by its design, in words."""
+        if not isinstance(self.network, Astroformer | Answers | Ensemble):
+            return "as it is"
+        words = joined_words(self.network.config, answers_of(self.network))
+        if (words["group"], words["equivariance"], words["symmetry"]) == ("none", "none", "shift"):
+            return "as it is"
+        return "(group {group}, equivariance {equivariance}, symmetry {symmetry})".format(**words)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `symmetry.json` keeps it."""
+        return {
+            "model": self.name,
+            "network": self.kind,
+            "weights": self.weights,
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+
 
 @dataclass(frozen=True)
 class MeasuredImages:
@@ -60,6 +86,15 @@ class MeasuredImages:
     frame_preprocessing: Preprocessing
     total: int
     left_out: list[tuple[str, str]]  # (file, reason)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `symmetry.json` keeps it, without the pixels."""
+        return {
+            "source": self.source,
+            "total": self.total,
+            "left_out": dict(self.left_out),
+            "frame_preprocessing": self.frame_preprocessing.to_dict(),
+        }
 
 
 def open_network(
