@@ -391,18 +391,28 @@ def table(results: dict[str, Row]) -> str:
             f"| {_number(row['sides']['timm']['median'])} | {_ratio(row['ratios']['timm'])} "
             f"| {_ratio(row['ratios'].get('timm, our allocator settings'))} | {shares} |"
         )
-    machines = {f"{row['processor']}, torch {row['versions']['torch']}: {_ceilings(row)}" for row in results.values()}
-    return "\n".join(
-        [*lines, *(held if len(held) > 3 else []), *(grown if len(grown) > 3 else []), "", *sorted(machines)]
-    )
+    sittings = sorted({_ceilings(row) for row in results.values()})
+    rates = [
+        "",
+        "| ceilings of | threads | float32, GFLOP/s | bfloat16, GFLOP/s | copied, GB/s |",
+        "|---|---|---|---|---|",
+        *sittings,
+    ]
+    return "\n".join([*lines, *(held if len(held) > 3 else []), *(grown if len(grown) > 3 else []), *rates])
 
 
 def _ceilings(row: Row) -> str:
-    return "; ".join(
-        f"{threads} thread{'s' if threads != '1' else ''} {c['gflops_float32']:.0f} GFLOP/s float32, "
-        f"{c['gflops_bfloat16']:.0f} bfloat16, {c['copy_gbytes']:.0f} GB/s copied"
-        for threads, c in row["ceilings"].items()
+    """What the machine reached when a row was measured, a line of a table with a value for each number of threads."""
+    threads = row["ceilings"].values()
+    values = (
+        f"{row['processor']}, torch {row['versions']['torch']}",
+        ", ".join(row["ceilings"]),
+        *(
+            ", ".join(f"{c[rate]:.0f}" for c in threads)
+            for rate in ("gflops_float32", "gflops_bfloat16", "copy_gbytes")
+        ),
     )
+    return f"| {' | '.join(values)} |"
 
 
 def main() -> None:

@@ -64,6 +64,13 @@ def test_the_ratio_is_of_neighbours_and_the_table_shows_it(scripts: tuple[Any, A
     assert "| a row | images/s | 150 | 50 | 3.00 (3.00 – 3.00) |" in speed.table({"a row": row})
 
 
+def test_the_page_shows_what_the_table_prints() -> None:
+    page = (BENCHMARKS.parent / "docs" / "performance.md").read_text(encoding="utf-8").splitlines()
+    printed = [line for line in run("speed.py", "--table").splitlines() if line]
+    assert len(printed) > 20
+    assert [line for line in printed if line not in page] == []
+
+
 def test_a_row_is_kept_as_it_comes_and_not_measured_again(
     scripts: tuple[Any, Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
