@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,12 @@ def test_a_variant_gets_images_that_are_the_middle_of_their_frames() -> None:
     torch.testing.assert_close(inputs.images_NCHW, inputs.frames_NCHW[:, :, 2:34, 2:34], rtol=0, atol=0)
     again = open_network("astroformer_atto", image_size=32, seed=3).network.state_dict()
     assert all(torch.equal(value, again[name]) for name, value in measured.network.state_dict().items())
+
+
+def test_timm_knows_the_variants_by_name_too(tmp_path: Path) -> None:
+    program = "from astroformer.evaluation.symmetry.measured import open_network"
+    program += "\nassert open_network('timm:astroformer_atto', image_size=32).name == 'timm:astroformer_atto'"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=120)
 
 
 def test_a_timm_network_by_name() -> None:

@@ -165,6 +165,8 @@ def _timm_network(
 ) -> tuple[nn.Module, tuple[int, int]]:
     import timm
 
+    import astroformer.timm  # noqa: F401 (timm then knows our variants too)
+
     base = name.partition(".")[0]
     if not timm.is_model(base):
         near = difflib.get_close_matches(base, timm.list_models(), n=1, cutoff=0.5)
