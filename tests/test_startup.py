@@ -111,3 +111,33 @@ def test_every_public_name_is_there() -> None:
         assert name in dir(astroformer)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         astroformer.trian  # noqa: B018
+
+
+def test_the_collector_leaves_alone_what_a_command_imports(tmp_path: Path) -> None:
+    """What `first_imports` relies on: off means no collection, frozen means that no later one looks at it."""
+    program = """
+import gc
+collections = []
+gc.callbacks.append(lambda phase, info: phase == "start" and collections.append(info["generation"]))
+from astroformer.cli.common import first_imports
+with first_imports():
+    before = len(collections)
+    import torch
+    assert len(collections) == before, "the collector ran while torch was imported"
+assert gc.isenabled()
+looked_at, frozen = len(gc.get_objects()), gc.get_freeze_count()
+assert frozen > 50 * looked_at, (frozen, looked_at)
+assert not any(each is torch.nn.Module for each in gc.get_objects())
+with first_imports():
+    assert gc.isenabled(), "a program that has torch is left as it is"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=120)
+
+
+def test_only_help_imports_tyro(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom astroformer.cli.main import main\nassert main({}) == {}\nassert ('tyro' in sys.modules) is {}"
+    )
+    for words, status, imported_then in ((["predict", "M"], 2, False), (["predict", "--help"], 0, True)):
+        command = [sys.executable, "-c", program.format(words, status, imported_then)]
+        subprocess.run(command, check=True, cwd=tmp_path, timeout=120)

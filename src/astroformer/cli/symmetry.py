@@ -96,9 +96,7 @@ class Symmetry:
                 progress=lambda done, total: reporter.count("measuring", done, total),
             )
         write_symmetry(self.out / "symmetry.json", report, measured, inputs)
-        place = Path(measured.name)  # of a folder's path the end is what tells
-        label = place.resolve().parent.name if place.name == "model" else place.name
-        plot_symmetry({label: report}, self.out / "symmetry.png")
+        plot_symmetry({measured.label: report}, self.out / "symmetry.png")
         print(f"{measured.name}: {measured.kind} {measured.symmetries}, {measured.weights} weights")
         print(f"{inputs.source}: {report.n:,} of {inputs.total:,} images, drawn with seed {self.seed}")
         print(f"{symmetry_text(report)}")

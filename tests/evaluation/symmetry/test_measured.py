@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -88,3 +89,14 @@ def test_an_unreadable_file_is_left_out_and_counted(model_folder: Path, galaxy_f
 def test_a_wrong_network_is_one_sentence(model: str, words: dict[str, int], says: str) -> None:
     with pytest.raises(UserError, match=says):
         open_network(model, **words)  # type: ignore[arg-type]
+
+
+def test_what_is_said_of_a_network() -> None:
+    plain = open_network("astroformer_atto", image_size=32)
+    assert (plain.kind, plain.symmetries, plain.label) == ("Astroformer", "as it is", "astroformer_atto")
+    turned = open_network("astroformer_atto", image_size=32, equivariance="anchor", symmetry="shift+d4")
+    assert turned.kind == "Astroformer"
+    assert turned.symmetries == "(group none, equivariance anchor, symmetry shift+d4)"
+    assert open_network("timm:test_resnet", image_size=32).symmetries == "as it is"
+    for name, label in (("runs/deep/model", "deep"), ("runs/deep", "deep"), ("timm:resnet18", "timm:resnet18")):
+        assert dataclasses.replace(plain, name=name).label == label

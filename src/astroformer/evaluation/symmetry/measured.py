@@ -65,6 +65,12 @@ class MeasuredNetwork:
             return "as it is"
         return "(group {group}, equivariance {equivariance}, symmetry {symmetry})".format(**words)
 
+    @property
+    def label(self) -> str:
+        """Its name for a picture: the end of a folder's path, or of a run's `model` folder the run's."""
+        place = Path(self.name)
+        return place.resolve().parent.name if place.name == "model" else place.name
+
     def to_dict(self) -> dict[str, Any]:
         """As `symmetry.json` keeps it."""
         return {
