@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
+"""What a person sees while work goes on: live bars in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,10 +22,18 @@ def duration(seconds: float) -> str:
 
 
 class Reporter:
-    """Shows counts (decoding, predicting) and training. `quiet` shows nothing."""
+    """Shows how far an activity is: images counted, bytes downloaded, a training run.
+
+    It is a context: while it is open, a terminal shows a bar for each activity. Elsewhere (a log, a pipe) there is a
+    plain line now and then. All of it goes to stderr.
+
+    Args:
+        console: where to write; stderr without it.
+        quiet: show nothing.
+    """
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
-        # Progress goes to stderr: stdout carries the results, whose last line names the model.
+        # stdout is for the results, whose last line names the model.
         self.console = console or Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self.live = self.console.is_terminal and not quiet
         self._progress: Progress | None = None
@@ -53,7 +61,7 @@ class Reporter:
             self._progress.stop()
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Prints one line, which stays."""
         self.console.print(text, markup=False)
 
     def _bar(self, name: str, share: float, text: str) -> None:
@@ -63,13 +71,16 @@ class Reporter:
             self._progress.update(self._tasks[name], completed=share, text=text)
 
     def count(self, name: str, done: int, total: int) -> None:
-        """`done` of `total` images of the activity `name`."""
+        """Shows that `done` of `total` images of the activity `name` are done; a log has one line, at the end."""
         self._bar(name, done / max(total, 1), f"{done:,} of {total:,} images")
         if not self.live and done == total:
             self.say(f"{name}: {total:,} images")
 
     def transfer(self, name: str, done: int, total: int) -> None:
-        """`done` of `total` bytes of the file `name`; a log has a line every 15 seconds at most, and at the end."""
+        """Shows that `done` of `total` bytes of the file `name` are here.
+
+        A log has a line every 15 seconds at most, and one at the end.
+        """
         text = f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
         self._bar(name, done / max(total, 1), text)
         if not self.live and (done == total or time.monotonic() - self._last_line.get(name, self._began) >= 15):
@@ -87,9 +98,16 @@ class Reporter:
         left: float,
         name: str = "training",
     ) -> None:
-        """Called as often as the loop likes; a terminal shows each call, a log one line every 15 seconds at most.
+        """Shows how far a training run is. A terminal shows each call, a log one line every 15 seconds at most.
 
-        Of several runs at once each has its `name`, its bar and its lines.
+        Args:
+            progress: share of the run that is done.
+            epoch: the epoch that the run is in.
+            loss: smoothed training loss in nats.
+            images_per_second: how many images are trained on in a second.
+            valid: balanced accuracy at the last validation; None before the first.
+            left: seconds to go.
+            name: of the run, where there are several at once; each has a bar and lines of its own.
         """
         score = "" if valid is None else f" · balanced accuracy {valid:.1%}"
         text = f"{duration(left)} left · epoch {epoch} · loss {loss:.3f}{score} · {images_per_second:,.0f} images/s"
@@ -100,7 +118,11 @@ class Reporter:
 
 
 def trackers(track: str) -> str | None:
-    """What accelerate shall log with; a missing package is a sentence that names the extra."""
+    """The name of the tracker that accelerate logs with, or None for none.
+
+    Raises:
+        UserError: its package is not installed.
+    """
     if track == "none":
         return None
     if importlib.util.find_spec(track) is None:

@@ -1,6 +1,7 @@
 """The words a user types: `astroformer train | predict | evaluate | symmetry | info`.
 
-Exit status: 0 done; 2 an error the user can mend, one sentence on stderr; 1 ours; 130 or 143 stopped by a signal.
+The exit status is 0 when the work is done, 2 for an error that the user can mend (one sentence on stderr), 1 for a
+fault of ours, and 130 or 143 when a signal stopped the work.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ _COMMANDS = {
     "symmetry": "measure what shifts, crops, flips and turns do to a model's answers",
     "info": "describe a model folder, the network variants, the data sets by name or this machine",
 }
-"""What each command does; a file of its name beside this one holds a class of its name."""
+"""What each command does. A file of the same name beside this one holds the command as a class of that name."""
 
-_NO_ROOM_OR_RIGHT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM_OR_RIGHT:
+        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
             if debug:
                 traceback.print_exc()
             print(f"error: '{error.filename or 'the output'}' can't be written: {error.strerror}.", file=sys.stderr)

@@ -19,7 +19,7 @@ _INK, _BLUE, _RED, _GREY = "#222222", "#2563a8", "#c2452d", "#8a8a8a"
 
 
 def _new_figure(width: float, height: float) -> Figure:
-    """An empty figure in inches. matplotlib is imported at the first: training should not wait for its end."""
+    """An empty figure, its sides in inches. matplotlib is imported here: it takes long, and few commands need it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -29,7 +29,13 @@ def _new_figure(width: float, height: float) -> Figure:
 
 
 def plot_history(history: list[dict[str, float]], path: Path) -> None:
-    """Training loss and validation scores against the epoch."""
+    """Training loss and validation scores against the epoch; no picture is made of an empty history.
+
+    Args:
+        history: a row for each validation, with `epoch`, `train_loss`, `valid_nll`, `valid_top1` and
+            `valid_balanced_accuracy`.
+        path: of the PNG file.
+    """
     if not history:
         return
     epochs = [row["epoch"] for row in history]
@@ -63,16 +69,16 @@ def plot_history(history: list[dict[str, float]], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _short(name: str, longest: int = 36) -> str:
+def _shortened(name: str, longest: int = 36) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def plot_confusion(evaluation: Evaluation, path: Path) -> None:
-    """The confusion matrix: colour is the share of the true class, numbers are counts (up to 20 classes)."""
+    """The confusion matrix. Colours are shares of the true class; up to 20 classes have the counts as numbers too."""
     counts = evaluation.confusion_KK
     k = len(counts)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    names = [_short(name.replace("_", " ")) for name in evaluation.classes] if k <= 40 else []
+    names = [_shortened(name.replace("_", " ")) for name in evaluation.classes] if k <= 40 else []
     # Inches of the matrix and of the longest name beside it; at least as wide as the title.
     side, beside = min(max(0.5 * k, 2.8), 13.0), 0.085 * max(map(len, names), default=4)
     figure = _new_figure(max(side + beside + 1.9, 6.2), side + 0.65 * beside + 1.2)
@@ -99,7 +105,7 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
 
 
 def plot_symmetry(reports: Mapping[str, SymmetryReport], path: Path) -> None:
-    """Consistency against shift distance, a line a network, with its 95 % band and its C-Cons in the legend."""
+    """Consistency against the distance of a shift: a line for each network with its 95 % band; C-Cons in the legend."""
     figure = _new_figure(7.2, 4.2)
     axes = figure.subplots()
     lowest, farthest = 1.0, 1
@@ -107,7 +113,7 @@ def plot_symmetry(reports: Mapping[str, SymmetryReport], path: Path) -> None:
         px, shares = list(report.distance), list(report.distance.values())
         colour = (_BLUE, _RED, _GREY, "#3b8f5a", "#8a5aa8", "#c98a1b")[i % 6]
         axes.fill_between(px, [m.low for m in shares], [m.high for m in shares], color=colour, alpha=0.15, linewidth=0)
-        label = f"{_short(name)} (C-Cons {report.c_cons.value:.1%})"
+        label = f"{_shortened(name)} (C-Cons {report.c_cons.value:.1%})"
         axes.plot(px, [m.value for m in shares], color=colour, marker="o", markersize=3.5, label=label)
         lowest = min(lowest, *(m.low for m in shares))
         farthest = max(farthest, *px)

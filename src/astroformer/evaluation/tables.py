@@ -25,10 +25,28 @@ if TYPE_CHECKING:
 
 
 class PredictionWriter:
-    """Writes predictions batch by batch to a CSV or Parquet file, one row an image.
+    """Writes predictions to a CSV or Parquet file, batch by batch, one row for each image.
 
-    Columns: `file`, `prediction`, `confidence`, one `p:<class>` a class, `error`. A file that can't be read is a row
-    with its reason and empty numbers. The file appears under its name once it is whole.
+    The columns are `file`, `prediction`, `confidence`, `p:<class>` for each class, and `error`. An image that can't be
+    read has a row with the reason and without numbers. It is a context: the file appears under its name, whole, when
+    the context ends without an error.
+
+    Args:
+        path: of the file; its name ends in `.csv` or `.parquet`.
+        classes: names of the classes, in the order of the probabilities.
+
+    Raises:
+        UserError: there can't be such a file.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> path = Path(tempfile.mkdtemp()) / "predictions.csv"
+        >>> with PredictionWriter(path, ("cat", "dog")) as writer:
+        ...     writer.write(Predictions(["a.png"], ("cat", "dog"), np.array([[0.25, 0.75]]), [""]))
+        >>> print(path.read_text().strip())
+        file,prediction,confidence,p:cat,p:dog,error
+        a.png,dog,0.75,0.25,0.75,
     """
 
     def __init__(self, path: str | Path, classes: tuple[str, ...]) -> None:
@@ -92,7 +110,7 @@ def _none_for_nan(value: Any) -> float | None:
 
 
 def write_metrics(path: Path, evaluation: Evaluation, *, source: str, left_out: int) -> None:
-    """`metrics.json`: `n`, every metric with `value`, `low`, `high`, recall a class, the confusion matrix.
+    """Writes `metrics.json`: `n`, each metric with `value`, `low` and `high`, each class's recall, the confusion matrix.
 
     Args:
         source: of the images, as the user named it.
@@ -112,7 +130,7 @@ def metrics_text(evaluation: Evaluation) -> str:
 
 
 def confusion_text(evaluation: Evaluation) -> str:
-    """The confusion matrix as text: a row a true class, a column a predicted one, numbered as the rows are."""
+    """The confusion matrix as text: a row for each true class, a column for each predicted one, numbered alike."""
     counts = evaluation.confusion_KK
     width = max(len(str(counts.max())), len(str(len(counts)))) + 2
     name_width = max(map(len, evaluation.classes)) + 4
@@ -127,7 +145,7 @@ def confusion_text(evaluation: Evaluation) -> str:
 
 
 def write_symmetry(path: Path, report: SymmetryReport, measured: MeasuredNetwork, images: MeasuredImages) -> None:
-    """`symmetry.json`: which network on which images, what was measured, and with which settings."""
+    """Writes `symmetry.json`: which network on which images, what was measured, and with which settings."""
     about = {**measured.to_dict(), **images.to_dict()}
     content = json.dumps({**about, **report.to_dict()}, indent=2, allow_nan=False)
     with replacing(path) as part:
@@ -136,48 +154,76 @@ def write_symmetry(path: Path, report: SymmetryReport, measured: MeasuredNetwork
 
 def symmetry_text(report: SymmetryReport) -> str:
     """The report as tables: shares with 95 % intervals, changes by transformation, feature errors, shift distances."""
-    s, (height, width) = report.settings, report.image_size
+    tables = [_drawn(report), _shares(report), _changes(report), _distances(report)]
+    if report.features:
+        tables.insert(3, _feature_errors(report))
+    if report.classes_called == 1:
+        tables.append(["All images are called the same class: consistency says little, see the changes of the logits."])
+    if report.not_measured:
+        tables.append([f"not measured: {name} ({why})" for name, why in report.not_measured.items()])
+    return "\n\n".join("\n".join(lines) for lines in tables)
+
+
+def _drawn(report: SymmetryReport) -> list[str]:
+    """What was drawn, and for which images."""
+    settings, (height, width) = report.settings, report.image_size
     rows, columns = report.shift_range
-    reach = f"rows {_range(rows)}, columns {_range(columns)} px"
     lines = [
         f"{report.n:,} images of {height} × {width} px, called {report.classes_called} of {report.num_classes} classes",
-        f"{s.dtype} on {report.device}, seed {s.seed}",
-        f"circular shifts: {s.shifts} an image, {reach}, (0, 0) excluded, padding circular",
+        f"{settings.dtype} on {report.device}, seed {settings.seed}",
+        f"circular shifts: {settings.shifts} an image, rows {_range(rows)}, columns {_range(columns)} px, (0, 0) "
+        "excluded, padding circular",
     ]
     if report.frame and report.crop_offsets:
-        down, right = (_range(r) for r in report.crop_offsets)
-        lines.append(
-            f"crops: {s.crops} an image, {height} × {width} of {report.frame[0]} × {report.frame[1]} px, offsets "
-            + (down if down == right else f"{down} and {right}")
-        )
-    lines += [f"rotations: {s.rotations} an image, any angle, bilinear, padding {s.padding}", ""]
+        down, right = (_range(ends) for ends in report.crop_offsets)
+        offsets = down if down == right else f"{down} and {right}"
+        frame = " × ".join(map(str, report.frame))
+        lines.append(f"crops: {settings.crops} an image, {height} × {width} of {frame} px, offsets {offsets}")
+    lines.append(f"rotations: {settings.rotations} an image, any angle, bilinear, padding {settings.padding}")
+    return lines
+
+
+def _shares(report: SymmetryReport) -> list[str]:
+    """Shares of images, with their intervals."""
     shares = {"C-Cons (two circular shifts)": report.c_cons, "S-Cons (two crops)": report.s_cons}
-    words = {"plain": "accuracy", "shifted": "accuracy, circular shifts", "worst": f"accuracy, worst of {s.shifts}"}
-    shares |= {words[name]: interval for name, interval in report.accuracy.items()}
-    lines += [
-        f"{name:<30}{m.value:>9.2%}   95 % interval {m.low:.2%} to {m.high:.2%}" for name, m in shares.items() if m
-    ]
-    lines += ["", f"{'':<18}{'views':>7}{'same class':>13}{'max |Δ logit|':>16}{'over their sd':>16}"]
+    names = {
+        "plain": "accuracy",
+        "shifted": "accuracy, circular shifts",
+        "worst": f"accuracy, worst of {report.settings.shifts}",
+    }
+    shares |= {names[name]: interval for name, interval in report.accuracy.items()}
+    return [f"{name:<30}{m.value:>9.2%}   95 % interval {m.low:.2%} to {m.high:.2%}" for name, m in shares.items() if m]
+
+
+def _changes(report: SymmetryReport) -> list[str]:
+    """How much the logits change under each transformation."""
+    lines = [f"{'':<18}{'views':>7}{'same class':>13}{'max |Δ logit|':>16}{'over their sd':>16}"]
     for name, change in report.changes.items():
         relative = "–" if change.relative is None else f"{change.relative:.3g}"
         lines.append(
             f"{name:<18}{change.views:>7}{change.consistency.value:>13.2%}{change.largest:>16.3g}{relative:>16}"
         )
-    if report.features:
-        lines += ["", "feature error ‖F(Tx) − T F(x)‖ / ‖F(x)‖, mean and largest", f"{'stage':<7}{'map':<16}"]
-        lines[-1] += "".join(f"{name:>22}" for name in report.features)
-        for stage, errors in enumerate(zip(*report.features.values(), strict=True)):
-            size = " × ".join(map(str, errors[0].map))
-            cells = (f"{e.mean:.2g}, {e.largest:.2g}" for e in errors)
-            lines.append(f"{stage:<7}{size:<16}" + "".join(f"{cell:>22}" for cell in cells))
+    return lines
+
+
+def _feature_errors(report: SymmetryReport) -> list[str]:
+    """How far the maps of each stage are from moving with the image."""
+    lines = ["feature error ‖F(Tx) − T F(x)‖ / ‖F(x)‖, mean and largest"]
+    lines.append(f"{'stage':<7}{'map':<16}" + "".join(f"{name:>22}" for name in report.features))
+    for stage, errors in enumerate(zip(*report.features.values(), strict=True)):
+        size = " × ".join(map(str, errors[0].map))
+        cells = (f"{error.mean:.2g}, {error.largest:.2g}" for error in errors)
+        lines.append(f"{stage:<7}{size:<16}" + "".join(f"{cell:>22}" for cell in cells))
+    return lines
+
+
+def _distances(report: SymmetryReport) -> list[str]:
+    """The share of images that keep their class, for some of the distances: the five shortest, then every fourth."""
     shown = [*list(report.distance)[:5], *list(report.distance)[7::4]]
-    lines += ["", f"{'shift by, px':<18}" + "".join(f"{px:>9}" for px in shown)]
-    lines.append(f"{'same class':<18}" + "".join(f"{report.distance[px].value:>9.2%}" for px in shown))
-    if report.classes_called == 1:
-        lines += ["", "All images are called the same class: consistency says little, see the changes of the logits."]
-    if report.not_measured:
-        lines += ["", *(f"not measured: {name} ({why})" for name, why in report.not_measured.items())]
-    return "\n".join(lines)
+    return [
+        f"{'shift by, px':<18}" + "".join(f"{px:>9}" for px in shown),
+        f"{'same class':<18}" + "".join(f"{report.distance[px].value:>9.2%}" for px in shown),
+    ]
 
 
 def _range(ends: tuple[int, int]) -> str:
