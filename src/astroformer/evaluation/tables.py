@@ -110,7 +110,7 @@ def _none_for_nan(value: Any) -> float | None:
 
 
 def write_metrics(path: Path, evaluation: Evaluation, *, source: str, left_out: int) -> None:
-    """Writes `metrics.json`: `n`, each metric with `value`, `low` and `high`, each class's recall, the confusion matrix.
+    """Writes `metrics.json`: `n`, each metric with `value`, `low`, `high`, each class's recall, the confusion matrix.
 
     Args:
         source: of the images, as the user named it.
