@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -30,6 +29,7 @@ import numpy as np
 import astroformer
 from astroformer.images import open_source
 from astroformer.model_folder import ModelFolder
+from common.equivariance_studies import STUDIES
 from common.first_defaults import FIRST_WORDS
 from common.rows import RESULTS
 from common.statistics import T_95
@@ -44,27 +44,6 @@ ARMS = {
 }
 
 
-@dataclass(frozen=True)
-class Study:
-    """A data set: sources (`{a}` and `{b}` bound the images a class of a seed's split), and the length of a run."""
-
-    train: str
-    valid: str
-    epochs: int
-    words: tuple[str, ...] = ()
-    per_class: int = 0
-
-
-STUDIES = {
-    "Galaxy Zoo 2, 400 a class": Study("galaxy-zoo2/train", "galaxy-zoo2/valid", 40),
-    "CIFAR-10 (JPEG), 50 a class": Study(
-        "cifar10/train.npz@per-class={a}:{b}", "cifar10/train.npz@per-class=4000:4100", 200, ("--recipe", "photo"), 50
-    ),
-    "CIFAR-10 (JPEG), 500 a class": Study(
-        "cifar10/train.npz@per-class={a}:{b}", "cifar10/train.npz@per-class=4000:4100", 40, ("--recipe", "photo"), 500
-    ),
-    "MiraBest, 200 a class": Study("mirabest/train.npz@per-class=0:200", "mirabest/train.npz@per-class=200:312", 100),
-}
 SHOWN = {
     "accuracy": "accuracy",
     "shifted": "under circular shifts",

@@ -26,8 +26,8 @@ from astroformer.system import versions
 from astroformer.training.prepare import preprocessing_of
 from astroformer.training.recipe import load_recipe
 from astroformer.training.rules import decide
+from common.equivariance_studies import STUDIES
 from common.rows import RESULTS
-from equivariance import STUDIES
 
 OUT = RESULTS / "framing.json"
 WITHIN = (0, 1, 2, 4)  # px, along either axis

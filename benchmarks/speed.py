@@ -28,13 +28,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from common.rows import RESULTS
+from common.rows import RESULTS, Row, read_results, write_results
+from common.speed_table import number, shown_ratio, table
 from common.turns import in_turn, python, ratios, spread, timed_commands
 
 OUT = RESULTS / "speed.json"
-Row = dict[str, Any]
 STEPS = [  # variant, px, images a batch
     ("astroformer_0", 64, 64),
     ("astroformer_0", 224, 16),
@@ -348,73 +347,6 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def read(path: Path) -> dict[str, Row]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-
-
-def write(path: Path, results: dict[str, Row]) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _ratio(ratio: dict[str, float] | None) -> str:
-    return f"{ratio['median']:.2f} ({ratio['min']:.2f} – {ratio['max']:.2f})" if ratio else ""
-
-
-def table(results: dict[str, Row]) -> str:
-    """Markdown tables: ours beside timm, memory, and how our cost grows."""
-    lines = [
-        "| measure | unit | ours | timm | ratio (min – max) | ratio, timm with our allocator settings "
-        "| ours, share of the ceiling |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    held = ["", "| most memory held by the process | images a batch | ours, GiB | timm, GiB |", "|---|---|---|---|"]
-    grown = ["", "| what grows | points | time over linear growth from the first point |", "|---|---|---|"]
-    for name, row in results.items():
-        if "cost" in row:
-            costs = ", ".join(f"{c['median']:.2f}" for c in row["cost"].values())
-            grown.append(f"| {name.removeprefix('scaling ')} ({row['grows']}) | {', '.join(row['cost'])} | {costs} |")
-            continue
-        if "peak_gib" in row:
-            peaks = row["peak_gib"]
-            held.append(f"| {name} | {row['batch']} | {peaks['ours']:.2f} | {peaks['timm']:.2f} |")
-        share = row.get("share_of_ceiling", {}).get("ours", {})
-        shares = ", ".join(f"{100 * value:.3g} % of {kind}" for kind, value in share.items())
-        files = f", {row['files']:,} files" if "files" in row else ""
-        lines.append(
-            f"| {name}{files} | {row['unit']} | {_number(row['sides']['ours']['median'])} "
-            f"| {_number(row['sides']['timm']['median'])} | {_ratio(row['ratios']['timm'])} "
-            f"| {_ratio(row['ratios'].get('timm, our allocator settings'))} | {shares} |"
-        )
-    sittings = sorted({_ceilings(row) for row in results.values()})
-    rates = [
-        "",
-        "| ceilings of | threads | float32, GFLOP/s | bfloat16, GFLOP/s | copied, GB/s |",
-        "|---|---|---|---|---|",
-        *sittings,
-    ]
-    return "\n".join([*lines, *(held if len(held) > 3 else []), *(grown if len(grown) > 3 else []), *rates])
-
-
-def _ceilings(row: Row) -> str:
-    """What the machine reached when a row was measured, a line of a table with a value for each number of threads."""
-    threads = row["ceilings"].values()
-    values = (
-        f"{row['processor']}, torch {row['versions']['torch']}",
-        ", ".join(row["ceilings"]),
-        *(
-            ", ".join(f"{c[rate]:.0f}" for c in threads)
-            for rate in ("gflops_float32", "gflops_bfloat16", "copy_gbytes")
-        ),
-    )
-    return f"| {' | '.join(values)} |"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="?", help="folder with train/ and valid/ of class folders")
@@ -429,7 +361,7 @@ def main() -> None:
     arguments = parser.parse_args()
     out: Path = arguments.out or OUT
     if arguments.table:
-        print(table(read(out)))
+        print(table(read_results(out)))
         return
     if arguments.data is None or not (arguments.data / "train").is_dir():
         parser.error(f"DATA is {arguments.data}; a folder with train/ and valid/ of class folders is needed")
@@ -446,7 +378,7 @@ def main() -> None:
     from astroformer.system import versions
 
     for name, measure in chosen.items():
-        if name in read(out) and not arguments.again:
+        if name in read_results(out) and not arguments.again:
             continue
         if not ceilings:
             ceilings.update(measure_ceilings(plan))
@@ -458,11 +390,15 @@ def main() -> None:
             "versions": versions(),
             "finished": time.strftime("%Y-%m-%d %H:%M"),
         }
-        write(out, {**read(out), name: row})
-        what = "; ".join(f"{side} {_number(s['median'])}" for side, s in row["sides"].items())
-        ratio = f"; {_ratio(row['ratios'].get('timm'))}" if "ratios" in row else f"; {row['furthest_from_linear']:+.0%}"
+        write_results(out, {**read_results(out), name: row})
+        what = "; ".join(f"{side} {number(s['median'])}" for side, s in row["sides"].items())
+        ratio = (
+            f"; {shown_ratio(row['ratios'].get('timm'))}"
+            if "ratios" in row
+            else f"; {row['furthest_from_linear']:+.0%}"
+        )
         print(f"{name}: {what} {row['unit']}{ratio}   [{time.monotonic() - started:.0f} s]", flush=True)
-    print(table(read(out)))
+    print(table(read_results(out)))
 
 
 if __name__ == "__main__":

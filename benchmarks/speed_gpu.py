@@ -45,14 +45,12 @@ from astroformer.training.recipe import make_recipe
 from astroformer.training.rules import decide
 from astroformer.training.single import train_network
 from astroformer.training.stopping import Interrupted
-from astroformer.weights import maxxvit_reference
 from common.ceilings import measure as measure_ceilings
 from common.ceilings import rate, synchronize
-from common.rows import RESULTS
-from speed import read, write
-from timm_reference import training_loader
+from common.rows import RESULTS, Row, read_results, write_results
+from common.timm_training import network as timm_network
+from common.timm_training import training_loader
 
-Row = dict[str, Any]
 SIZES = (32, 64, 224)
 NAMES = ("astroformer_atto", "astroformer_nano", "astroformer_0", "astroformer_2", "astroformer_4")
 BATCH = {"astroformer_2": 64, "astroformer_4": 32}  # of 224 px; else 128; smaller images 4 times as many
@@ -86,11 +84,6 @@ class Card:
         return (time.perf_counter() - started) / calls
 
 
-def _reference(variant: str, size: int, classes: int) -> nn.Module:
-    config = dataclasses.replace(VARIANTS[variant], img_size=(size, size), num_classes=classes, stochastic_depth=0.05)
-    return maxxvit_reference(config)
-
-
 def step(card: Card, variant: str, size: int, bf16: float) -> Row:
     """Forward, backward and optimizer on one batch on the device; the same for both networks."""
     batch = card.batch(variant, size)
@@ -99,7 +92,7 @@ def step(card: Card, variant: str, size: int, bf16: float) -> Row:
     ours = create_network(variant, num_classes=10, img_size=size, stochastic_depth=0.05)
     macs = count_macs(ours, (size, size))
 
-    makers = {"ours": _stepper(card, ours), "timm": _stepper(card, _reference(variant, size, 10))}
+    makers = {"ours": _stepper(card, ours), "timm": _stepper(card, timm_network(variant, size, 10))}
     calls = {name: partial(make, x_BCHW, target_B) for name, make in makers.items()}
     for call in calls.values():
         for _ in range(3):
@@ -176,7 +169,7 @@ def _loader_epochs(card: Card, variant: str, size: int, source: Path, batch: int
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(file)
     loader = training_loader(folder, size, batch, 10, len(os.sched_getaffinity(0)), torch.device(card.device))
-    step = _stepper(card, _reference(variant, size, 10))
+    step = _stepper(card, timm_network(variant, size, 10))
     found: dict[str, list[float]] = {"timm": [], "timm's loader alone": []}
     for train in [True, False] * (epochs + 1):
         images, started = 0, time.perf_counter()
@@ -341,7 +334,7 @@ def main() -> None:
                 rows[f"epoch {variant} {px} px"] = lambda v=variant, s=px: epoch(card, v, s, scratch)  # type: ignore[misc]
         what = torch.cuda.get_device_name() if card.device == "cuda" else "cpu"
         for name, measure in rows.items():
-            done = read(arguments.out)
+            done = read_results(arguments.out)
             if name in done and "error" not in done[name]:
                 continue
             if time.monotonic() - began > arguments.budget:
@@ -356,7 +349,7 @@ def main() -> None:
             except Exception as error:  # out of memory in one row must not cost the others
                 row = {"error": f"{type(error).__name__}: {str(error)[:500]}", "where": traceback.format_exc()[-1500:]}
             row |= {"device": what, "torch": torch.__version__, "took": round(time.monotonic() - started, 1)}
-            write(arguments.out, {**read(arguments.out), name: row})
+            write_results(arguments.out, {**read_results(arguments.out), name: row})
             print(f"{name}: {json.dumps(row)}", flush=True)
 
 

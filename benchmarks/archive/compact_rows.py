@@ -8,6 +8,7 @@ once, to the rows of `low_data.py` up to commit e66d2f1.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -17,7 +18,11 @@ from common.rows import append_row, read_rows
 
 
 def main() -> None:
-    old, new = map(Path, sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("old", type=Path, help="file of whole rows")
+    parser.add_argument("new", type=Path, help="file of differences to be written; defaults/ is made beside it")
+    arguments = parser.parse_args()
+    old, new = arguments.old, arguments.new
     if new.exists():
         sys.exit(f"'{new}' is there already.")
     lines = old.read_text(encoding="utf-8").splitlines()

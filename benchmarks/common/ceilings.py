@@ -1,15 +1,7 @@
-"""What this machine can do at most, measured: matrix products in float32 and bfloat16, and copying memory.
-
-    OMP_NUM_THREADS=2 python benchmarks/ceilings.py
-
-prints `gflops_float32`, `gflops_bfloat16` (two operations a multiply-accumulate) and `copy_gbytes` (bytes read and
-written a second, 10^9 each) as one line of JSON. The threads are torch's, so OMP_NUM_THREADS sets them.
-"""
+"""How fast a device multiplies matrices and copies memory at most: the ceilings that a speed is a share of."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 
 import torch
@@ -57,11 +49,3 @@ def measure(device: str = "cpu", size: int = 2048, seconds: float = 1.0) -> dict
         "gflops_bfloat16": round(rate(torch.bfloat16, device, size, seconds), 1),
         "copy_gbytes": round(copy_rate(device, mebibytes, seconds), 2),
     }
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=2048)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    arguments = parser.parse_args()
-    print(json.dumps(measure("cpu", arguments.size, arguments.seconds)))

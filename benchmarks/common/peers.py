@@ -17,13 +17,9 @@ Legend: C channels, H height, W width, K classes.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where it is run as a script
 
 import timm
 import torch
@@ -335,7 +331,7 @@ def macs(module: nn.Module, channels: int, size: tuple[int, int]) -> int:
     return counter.get_total_flops() // 2
 
 
-def _sizes() -> str:
+def sizes_table() -> str:
     """What each network has and needs at 32 and 64 px, three channels and ten classes, as Markdown."""
     lines = ["| network | parameters M | MMAC at 32 px | MMAC at 64 px |", "|---|---|---|---|"]
     recipe = Recipe(model="astroformer_atto", channels=3)
@@ -344,7 +340,3 @@ def _sizes() -> str:
         need = " | ".join(f"{macs(module, 3, (side, side)) / 1e6:.0f}" for side, module in made.items())
         lines.append(f"| {model} | {count_parameters(made[32]) / 1e6:.2f} | {need} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(settings_table(), _sizes(), sep="\n\n")

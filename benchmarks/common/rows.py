@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from astroformer.files import replacing
+
 Row = dict[str, Any]
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 _DEFAULTS = "defaults"
@@ -27,20 +29,22 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of a file, whole. A last line that a crash cut short is dropped from the file, and that is said.
 
     Raises:
-        ValueError: another line is no row, or its defaults are not there.
+        ValueError: another line is no row, or its defaults are not there or are not the ones that it was kept with.
     """
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     lines = text.splitlines(keepends=True)
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(_whole(json.loads(line), path.parent / _DEFAULTS))
+            kept = json.loads(line)
         except json.JSONDecodeError as error:
             if number == len(lines) and not line.endswith("\n"):
                 path.write_text("".join(lines[:-1]), encoding="utf-8")
                 print(f"{path}: the last line was cut short; it is removed, and its run is due again", file=sys.stderr)
                 break
             raise ValueError(f"line {number} of {path} is no row ({error}); mend it or take it out.") from None
+        try:
+            found.append(_whole(kept, path.parent / _DEFAULTS))
         except FileNotFoundError as error:
             raise ValueError(f"line {number} of {path} needs '{error.filename}', which is not there.") from None
     return found
@@ -50,12 +54,28 @@ def append_row(path: Path, row: Row) -> None:
     """Adds a row to the end of a file.
 
     A row of new fields, or one that differs by much from all defaults, becomes a file of defaults itself.
+
+    Raises:
+        ValueError: the row has a field `defaults`, which stands for the file; or a file of defaults is damaged.
     """
+    if "defaults" in row:
+        raise ValueError("a row has no field 'defaults': it is the name of the file that the row differs from.")
     path.parent.mkdir(parents=True, exist_ok=True)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     line = json.dumps(_shortened(row, path.parent / _DEFAULTS))
     with path.open("a", encoding="utf-8") as stream:
         stream.write(("\n" if text and not text.endswith("\n") else "") + line + "\n")
+
+
+def read_results(path: Path) -> dict[str, Row]:
+    """The rows of a file that is one JSON object, by name; none where there is no file."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def write_results(path: Path, results: dict[str, Row]) -> None:
+    """Writes rows by name as one JSON object, in one step."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def _whole(line: Row, folder: Path) -> Row:
@@ -76,13 +96,17 @@ def _shortened(row: Row, folder: Path) -> Row:
     text = json.dumps(row) + "\n"
     name = hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    with replacing(folder / f"{name}.json", shared=True) as part:
+        part.write_text(text, encoding="utf-8")
     return {"defaults": name}
 
 
 @functools.cache
 def _read_defaults(path: Path) -> Row:
-    return json.loads(path.read_text(encoding="utf-8"))
+    content = path.read_text(encoding="utf-8")  # with \n, whatever ends of lines git made of it
+    if not hashlib.sha256(content.encode()).hexdigest().startswith(path.stem):
+        raise ValueError(f"'{path}' is damaged: it is not what its name is the hash of; bring it back from git.")
+    return dict(json.loads(content))
 
 
 def _fields(row: Row) -> Any:

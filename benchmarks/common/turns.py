@@ -170,5 +170,5 @@ def ratios(ours: list[float], theirs: list[float]) -> dict[str, float]:
 
 
 def python(script: str, *words: object) -> list[str]:
-    """The command of a script of this folder."""
-    return [sys.executable, str(Path(__file__).with_name(script)), *map(str, words)]
+    """The command of a benchmark script, by its name in `benchmarks/`."""
+    return [sys.executable, str(Path(__file__).resolve().parents[1] / script), *map(str, words)]

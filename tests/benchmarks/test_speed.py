@@ -108,6 +108,22 @@ def test_sides_answer_in_turn_and_one_that_fails_says_why(scripts: tuple[Any, An
         turns.in_turn({"ours": broken}, rounds=1, threads=1)
 
 
+@pytest.mark.parametrize("script", ["ceilings.py", "speed_product.py", "timm_reference.py"])
+def test_the_sides_are_scripts_that_are_there(scripts: tuple[Any, Any], script: str) -> None:
+    _, turns = scripts
+    command = turns.python(script, "--help")
+    assert command[0] == sys.executable
+    assert "usage" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.slow
+def test_every_script_answers_help() -> None:
+    every = [*BENCHMARKS.glob("*.py"), *BENCHMARKS.glob("archive/*.py")]
+    assert len(every) > 15
+    for script in every:
+        assert "usage" in run(str(script.relative_to(BENCHMARKS)), "--help"), script
+
+
 @pytest.mark.slow
 def test_every_row_runs_at_toy_size(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
