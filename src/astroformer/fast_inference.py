@@ -29,7 +29,7 @@ from astroformer.native import Kernels, library
 from astroformer.network.answers import Answers, moved_to_frame
 from astroformer.network.astroformer import Astroformer, check_images
 from astroformer.network.attention import ConvBlockAttention, RelativeAttention, SqueezeExcitation
-from astroformer.network.blocks import EXPANSION, MBConv, Shortcut, Stem, TransformerBlock
+from astroformer.network.blocks import EXPANSION, HybridBlock, MBConv, Shortcut, Stem, TransformerBlock
 from astroformer.network.ensemble import Ensemble, log_mean_probabilities
 from astroformer.network.framing import centred
 from astroformer.network.phases import anchored
@@ -37,6 +37,7 @@ from astroformer.network.torus import wrapped
 from astroformer.network.views import answer_views
 
 _LANES = 16  # channels that a kernel works on at once
+_HEAD_CHANNELS = 4  # the attention kernel takes heads whose width is a multiple of this
 _MOST_TOKENS = 256  # for our attention kernel: up to here one head's scores stay in the cache, and it beats torch's
 _MAP_VALUES = 4 << 20  # in the widest map of a stage, for the images that are computed together
 
@@ -93,12 +94,11 @@ class FastInference:
                 period = config.anchor_period(stage)
                 self._stages.append([_Anchor(period)] if period > 1 else [])
                 for block in blocks.children():
-                    made = _MBConv(block, ops) if isinstance(block, MBConv) else _Transformer(block, ops)
-                    self._stages[-1].append(made)
+                    self._stages[-1].append(_made(block, ops))
             self._head = copy.deepcopy(network.head).eval()
         # Channels that the first block of each stage makes of the map before it.
         self._wide = [
-            EXPANSION * width if kind == "C" else width
+            EXPANSION * width if kind == "C" or config.transformer == "hybrid" else width
             for kind, width in zip(config.layout, config.widths, strict=True)
         ]
 
@@ -188,7 +188,7 @@ class _Operations:
         batch, tokens, heads, width = qkv_BLNE.shape
         head_width = width // 3
         scale = head_width**-0.5
-        if self.attention_kernels is None or head_width % _LANES or tokens > _MOST_TOKENS:
+        if self.attention_kernels is None or head_width % _HEAD_CHANNELS or tokens > _MOST_TOKENS:
             q_BNLD, k_BNLD, v_BNLD = qkv_BLNE.transpose(1, 2).chunk(3, dim=-1)
             mask = None if bias_NLL is None else bias_NLL[None].to(self.dtype)
             y_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=mask, scale=scale)
@@ -340,6 +340,23 @@ def _gate(attention: nn.Module) -> Callable[[Tensor], Tensor] | None:
     return gate
 
 
+def _made(block: nn.Module, ops: _Operations) -> Callable[[Tensor], Tensor]:
+    """A block of a stage: (B, H, W, I) to (B, Ho, Wo, O)."""
+    if isinstance(block, MBConv):
+        return _MBConv(block, ops)
+    return _Hybrid(block, ops) if isinstance(block, HybridBlock) else _Transformer(block, ops)
+
+
+class _Hybrid:
+    def __init__(self, block: HybridBlock, ops: _Operations) -> None:
+        self.mbconv, self.norm = _MBConv(block.mbconv, ops), copy.deepcopy(block.norm)
+        self.attention = _Attention(block.attention, ops, block.gamma)
+
+    def __call__(self, x_BHWI: Tensor) -> Tensor:
+        x_BHWO = self.mbconv(x_BHWI)
+        return x_BHWO + self.attention(self.norm(x_BHWO))
+
+
 class _Transformer:
     def __init__(self, block: nn.Module, ops: _Operations) -> None:
         assert isinstance(block, TransformerBlock)
@@ -360,14 +377,20 @@ class _Transformer:
 
 
 class _Attention:
-    """Relative attention whose position bias is kept for the map size that it was last asked for."""
+    """Relative attention whose position bias is kept for the map size that it was last asked for.
 
-    def __init__(self, attention: RelativeAttention, ops: _Operations) -> None:
+    Args:
+        gamma_C: what its result is multiplied by, a number a channel; it goes into the last product.
+    """
+
+    def __init__(self, attention: RelativeAttention, ops: _Operations, gamma_C: Tensor | None = None) -> None:
         self.ops, self.heads, self.head_width = ops, attention.heads, attention.head_width
         self.qkv = ops.weight(attention.qkv.weight)
         self.qkv_bias = _bias(attention.qkv).to(ops.dtype, copy=True)
-        self.project = ops.weight(attention.project.weight)
-        self.project_bias = _bias(attention.project).to(ops.dtype, copy=True)
+        weight_OI, bias_O = attention.project.weight, _bias(attention.project)
+        if gamma_C is not None:
+            weight_OI, bias_O = gamma_C[:, None] * weight_OI, gamma_C * bias_O
+        self.project, self.project_bias = ops.weight(weight_OI), bias_O.to(ops.dtype, copy=True)
         self.position_bias = copy.deepcopy(attention.position_bias)
         self.kept: tuple[tuple[int, int], Tensor] | None = None
 

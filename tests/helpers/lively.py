@@ -10,7 +10,7 @@ from astroformer.network.framing import Frame
 
 
 def lively(config: AstroformerConfig, answers: AnswersConfig | None = None) -> Astroformer | Answers:
-    """In eval mode, with statistics, norms, tables and frame that are not the neutral ones."""
+    """In eval mode, with statistics, norms, tables, gammas and frame that are not the neutral ones."""
     torch.manual_seed(0)
     plain = Astroformer(config).eval()
     network = Answers.around(plain, answers or AnswersConfig())
@@ -23,8 +23,8 @@ def lively(config: AstroformerConfig, answers: AnswersConfig | None = None) -> A
         if isinstance(module, Frame):
             module.weights_2K.random_(-9000, 9000)
     for name, parameter in network.named_parameters():
-        if "norm" in name or name.endswith("table"):
-            nn.init.normal_(parameter, mean=float(name.endswith("norm.weight")), std=0.5)
+        if "norm" in name or name.endswith(("table", "gamma")):
+            nn.init.normal_(parameter, mean=float(name.endswith(("norm.weight", "gamma"))), std=0.5)
     if config.group != "none":
         Tie(plain, config.group).even(plain)
     return network

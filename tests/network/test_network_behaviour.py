@@ -11,7 +11,7 @@ from torch import nn
 
 from astroformer.errors import UserError
 from astroformer.network import create_network
-from astroformer.network.blocks import HalvingPool, MBConv, StochasticDepth, TransformerBlock
+from astroformer.network.blocks import HalvingPool, HybridBlock, MBConv, StochasticDepth, TransformerBlock
 
 
 def test_initial_weights_are_drawn_as_the_released_ones() -> None:
@@ -32,6 +32,66 @@ def test_initial_weights_are_drawn_as_the_released_ones() -> None:
     assert 0 < transformer.mlp.expand.bias.std() < 2e-6
     assert transformer.attention.position_bias is not None
     assert transformer.attention.position_bias.table.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_attention_of_a_hybrid_block_begins_as_a_slight_blur_of_what_is_near() -> None:
+    torch.manual_seed(0)
+    network = create_network("astroformer_atto", transformer="hybrid", head_width=8, channel_attention="none").eval()
+    block = network.stages[3][1]
+    assert isinstance(block, HybridBlock)
+    x_BCHW = torch.randn(2, 96, 8, 8)
+    with torch.no_grad():
+        convolved_BCHW, mixed_BCHW = block.mbconv(x_BCHW), block(x_BCHW)
+        attention = block.attention
+        assert attention.position_bias is not None
+        bias_NLL = attention.position_bias(8, 8)
+        normed_BHWC = block.norm(convolved_BCHW.permute(0, 2, 3, 1))
+        blurred_BNLD = bias_NLL.softmax(-1) @ (
+            attention.qkv(normed_BHWC).view(2, 64, 12, 3, 8)[:, :, :, 2].transpose(1, 2)
+        )
+        blurred_BHWC = attention.project(blurred_BNLD.transpose(1, 2).reshape(2, 8, 8, 96))
+    # Queries and keys hardly matter: what is added is near a tenth of the fixed blur.
+    added_BHWC = (mixed_BCHW - convolved_BCHW).permute(0, 2, 3, 1)
+    assert (added_BHWC - 0.1 * blurred_BHWC).std() < 0.02 * added_BHWC.std()
+    # Heads of four kinds: -a d^2 with each head's own a, over the places of the map.
+    middle, beside, across = 8 * 4 + 4, 8 * 4 + 5, 8 * 5 + 6
+    strengths = torch.tensor([3.0, 1.0, 0.3, 0.1]).repeat(3)
+    torch.testing.assert_close(bias_NLL[:, middle, middle], torch.zeros(12))
+    torch.testing.assert_close(bias_NLL[:, middle, beside], -strengths)
+    torch.testing.assert_close(bias_NLL[:, across, middle], -5 * strengths)
+
+
+def test_a_torus_has_the_nearer_way_to_each_place() -> None:
+    settings = {"transformer": "hybrid", "head_width": 8, "equivariance": "anchor"}
+    network = create_network("astroformer_atto", **settings)
+    bias_NLL = network.stages[3][0].attention.position_bias(8, 8)
+    assert bias_NLL[1, 0, [0, 1, 4, 7, 8, 63]].tolist() == [0, -1, -16, -1, -1, -2]
+
+
+def test_without_its_gammas_a_hybrid_network_is_the_convolutional_one() -> None:
+    """To the bit, forward and backward: so it can begin as that network and be compared with it."""
+    hybrid = create_network("astroformer_atto", transformer="hybrid", head_width=8, img_size=32)
+    plain = create_network("astroformer_atto", layout="CCCC", img_size=32)
+
+    def shared(name: str) -> str | None:
+        """What the plain network calls a weight; None for those of the attention."""
+        return name.replace("mbconv.", "") if "mbconv" in name or not name.startswith("stages.3") else None
+
+    plain.load_state_dict({shared(name): weight for name, weight in hybrid.state_dict().items() if shared(name)})
+    with torch.no_grad():
+        for name, weight in hybrid.named_parameters():
+            if name.endswith("gamma"):
+                weight.zero_()
+    images = torch.randn(4, 3, 32, 32)
+    outputs = [network(images) for network in (hybrid, plain)]
+    assert torch.equal(outputs[0], outputs[1])
+    for output in outputs:
+        output.square().sum().backward()
+    gradients = {shared(name): weight.grad for name, weight in hybrid.named_parameters()}
+    for name, weight in plain.named_parameters():
+        assert weight.grad is not None
+        torch.testing.assert_close(gradients[name], weight.grad)
+    assert hybrid.stages[3][0].gamma.grad.abs().min() > 0  # they learn at once
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 8, 33])

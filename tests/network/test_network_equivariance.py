@@ -30,6 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "anchor CCTT": {"equivariance": "anchor", "layout": "CCTT", "strides": (2, 2, 1, 2, 1)},
     "anchor cbam": {"equivariance": "anchor", "layout": "CCCC", "channel_attention": "cbam"},
     "input TTTT": {"equivariance": "input", "layout": "TTTT"},
+    "anchor hybrid": {"equivariance": "anchor", "transformer": "hybrid"},
 }
 
 
@@ -368,7 +369,7 @@ def test_exact_when_compiled_by_inductor(setting: str) -> None:
     assert error(torch.compile(build(**SETTINGS[setting]), fullgraph=True), images("smooth", 32, 48).float()) < 1e-4
 
 
-@pytest.mark.parametrize("setting", ["frame", "centre", "anchor", "input", "d4"])
+@pytest.mark.parametrize("setting", ["frame", "centre", "anchor", "anchor hybrid", "input", "d4"])
 def test_exact_in_onnxruntime(setting: str) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")

@@ -23,6 +23,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "CCCT": {},
     "TTTT": {"layout": "TTTT", "head_hidden": 24},
     "no bias": {"relative_bias": False},
+    "hybrid": {"transformer": "hybrid", "head_width": 4},
+    "hybrid TTTT, no bias": {"transformer": "hybrid", "layout": "TTTT", "relative_bias": False, "head_width": 2},
     "other strides": {"layout": "CCTT", "strides": (1, 2, 1, 2, 1)},
 }
 ORDERS = {"mirror": 2, "d4": 8}
@@ -98,7 +100,7 @@ def test_maps_need_not_be_square_for_a_mirror(size: tuple[int, int]) -> None:
         torch.testing.assert_close(network(x.flip(3)), network(x), rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("setting", ["CCCC", "cbam", "CCCT"])
+@pytest.mark.parametrize("setting", ["CCCC", "cbam", "CCCT", "hybrid"])
 @pytest.mark.parametrize("group", ORDERS)
 def test_a_tied_gradient_is_the_mean_over_all_views(group: str, setting: str) -> None:
     """An independent way to the orbits: no view of the batch is preferred in training either."""
@@ -117,6 +119,24 @@ def test_a_tied_gradient_is_the_mean_over_all_views(group: str, setting: str) ->
     assert max((a - b).abs().max() for a, b in zip(tied, each[0], strict=True)) > 1e-3
     for got, wanted in zip(tied, expected, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-11)
+
+
+def test_heads_of_a_group_change_places_and_look_another_way() -> None:
+    """In the hybrid block; in the paper's each head keeps its place, and looks alike to all sides."""
+    for settings, turned in ((SETTINGS["hybrid"], True), ({}, False)):
+        network = build("d4", **settings)
+        attention = network.stages[3][0].attention
+        assert attention.heads_turn == turned
+        tables_NHW = attention.position_bias.table
+        for flipped in (0, 1):
+            for turns in range(4):
+                moved_NHW = (tables_NHW.flip(-1) if flipped else tables_NHW).rot90(turns, (-2, -1))
+                if turned:  # 8 heads, one for each element
+                    torch.testing.assert_close(tables_NHW[4 * flipped + turns], moved_NHW[0])
+                else:
+                    torch.testing.assert_close(tables_NHW, moved_NHW)
+        alike = torch.allclose(tables_NHW[0], tables_NHW[0].rot90(1, (-2, -1)), atol=1e-3)
+        assert alike != turned
 
 
 @pytest.mark.parametrize("group", ORDERS)
@@ -171,7 +191,7 @@ def test_statistics_are_evened_out() -> None:
         torch.testing.assert_close(network(x.flip(3)), network(x), rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("setting", ["CCCC", "cbam", "CCCT"])
+@pytest.mark.parametrize("setting", ["CCCC", "cbam", "CCCT", "hybrid"])
 @pytest.mark.parametrize("side", [33, 40])
 def test_the_fast_pass_equals_the_plain_one(setting: str, side: int) -> None:
     network = build("d4", **SETTINGS[setting]).float()
@@ -211,6 +231,8 @@ def test_the_nearest_size() -> None:
         ({"group": "d4", "widths": (16, 16, 32, 36), "layout": "CCCC"}, r"widths\[3\] is 36"),
         ({"group": "d4", "head_hidden": 30}, "head_hidden is 30"),
         ({"group": "d4", "head_width": 4}, "head_width is 4"),
+        ({"group": "d4", "transformer": "hybrid"}, "S4 has 2 heads.*groups of 8; choose a head_width that divides 32"),
+        ({"group": "mirror", "transformer": "hybrid", "head_width": 32}, "S4 has 1 heads.*groups of 2"),
         ({"group": "mirror", "stem_width": 7}, "groups of 2"),
         ({"group": "d4", "img_size": (33, 41)}, "must be square"),
         ({"group": "mirror", "equivariance": "anchor", "img_size": 32}, "choose equivariance"),

@@ -58,9 +58,11 @@ def test_macs_agree_with_fvcore() -> None:
 
 
 @pytest.mark.parametrize("layout", ["CCCT", "CTCT", "TTTT"])
+@pytest.mark.parametrize("transformer", ["paper", "hybrid"])
 @pytest.mark.parametrize("attention", ["se", "cbam", "none"])
-def test_macs_are_what_torch_counts_while_a_pass_runs(layout: str, attention: str) -> None:
-    settings = {"layout": layout, "channel_attention": attention, "strides": (2, 2, 1, 2, 1), "img_size": (49, 66)}
+def test_macs_are_what_torch_counts_while_a_pass_runs(layout: str, transformer: str, attention: str) -> None:
+    settings = {"layout": layout, "transformer": transformer, "channel_attention": attention}
+    settings |= {"strides": (2, 2, 1, 2, 1), "img_size": (49, 66)}
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), torch.no_grad(), counter:  # there it sees into the fused attention
         network = create_network("astroformer_atto", **settings).eval()

@@ -80,6 +80,7 @@ def test_the_estimate_follows_what_takes_memory() -> None:
         {"layout": "TTTT", "mlp_ratio": 1},
         {"mlp_ratio": 8},
         {"channel_attention": "cbam"},
+        {"transformer": "hybrid", "layout": "CTTT"},
         {"depths": (1, 1, 1, 1), "in_chans": 64},
     ],
     ids=str,

@@ -142,6 +142,8 @@ def test_what_maxxvit_cannot_be_is_refused() -> None:
     config = VARIANTS["astroformer_atto"]
     with pytest.raises(UserError, match="cbam"):
         maxxvit_reference(dataclasses.replace(config, channel_attention="cbam"))
+    with pytest.raises(UserError, match="hybrid"):
+        maxxvit_reference(dataclasses.replace(config, transformer="hybrid"))
     with pytest.raises(UserError, match="multiples of 8"):
         maxxvit_reference(dataclasses.replace(config, img_size=60))
     with pytest.raises(UserError, match="even"):

@@ -34,6 +34,7 @@ EVERY_WORD: dict[str, Any] = {
     "stochastic_depth": 0.1,
     "head_dropout": 0.2,
     "head_hidden": 24,
+    "transformer": "hybrid",
     "head_width": 8,
     "mlp_ratio": 2,
     "group": "mirror",

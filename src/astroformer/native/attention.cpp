@@ -1,8 +1,11 @@
 // Global attention with a bias, for maps of few tokens, forward and backward: y = softmax(q k^T scale + bias) v.
 //
 // Queries, keys and values lie side by side as the linear layer makes them: qkv (B, L, N, 3, D) of type T, float32 or
-// bfloat16; the bias is (N, L, L) float32 or absent; y is (B, L, N, D). D is a multiple of 16. A thread works on one head
-// of one image at a time, so that its L x L scores stay in the cache; the backward pass computes them again.
+// bfloat16; the bias is (N, L, L) float32 or absent; y is (B, L, N, D). D is a multiple of 4. A thread works on one head
+// of one image at a time, so that its scores stay in the cache; the backward pass computes them again.
+//
+// Heads are narrow, so vectors run along the queries: a block of V queries meets one key after the other, and no sum
+// runs along a vector. Sums over queries, for the gradients of keys and values, run along the channels instead.
 
 #include <algorithm>
 #include <vector>
@@ -11,100 +14,192 @@
 
 namespace {
 
+constexpr int KEYS = 8;  // at a time, so that what they meet is read once for all of them
+
 inline Vec exponential(Vec x) {  // for x <= 0
     const Vec t = x * 1.44269504f;
     return power_of_two(t < -126.0f ? all(-126.0f) : t);
 }
 
-inline float sum_of(Vec v) {
-    float x[V], total = 0.0f;
-    store(x, v);
-    for (int i = 0; i < V; ++i) total += x[i];
-    return total;
-}
-
-constexpr int64_t ROWS = 4;  // queries at a time: each key is read once for all of them
-
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// A head of an image in float32: rows (Q, D), their transpose (D, P), and the weights of some queries (ROWS, P).
-// Q and P are L rounded up to whole blocks of queries and whole vectors; what lies beyond L is 0.
-struct Head {
-    int64_t L, Q, P, D;
-    std::vector<float> q, k, v, kt, vt, w;
+// Four channels of a token, which are turned four tokens at a time.
+typedef float Four __attribute__((vector_size(16)));
+typedef int32_t FourInts __attribute__((vector_size(16)));
+typedef uint32_t FourWords __attribute__((vector_size(16)));
+typedef uint16_t FourHalves __attribute__((vector_size(8)));
 
-    Head(int64_t tokens, int64_t width) : L(tokens), Q(round_up(tokens, ROWS)), P(round_up(tokens, V)), D(width) {
-        for (auto* rows : {&q, &k, &v}) rows->assign(Q * D, 0.0f);
-        kt.assign(D * P, 0.0f), vt.assign(D * P, 0.0f), w.resize(ROWS * P);
+inline Four load_four(const float* p) {
+    Four x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+inline Four load_four(const BFloat16* p) {
+    FourHalves h;
+    std::memcpy(&h, p, sizeof h);
+    return (Four)(__builtin_convertvector(h, FourWords) << 16);
+}
+inline void store_four(float* p, Four x) { std::memcpy(p, &x, sizeof x); }
+inline void store_four(BFloat16* p, Four x) {  // as `store` of a whole vector
+    const FourWords u = (FourWords)x;
+    const FourHalves h = __builtin_convertvector((u + 0x7fffu + ((u >> 16) & 1u)) >> 16, FourHalves);
+    std::memcpy(p, &h, sizeof h);
+}
+
+inline void turn(Four x[4]) {  // rows become columns
+    const FourInts low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, last = {2, 3, 6, 7};
+    const Four a = __builtin_shuffle(x[0], x[1], low), b = __builtin_shuffle(x[0], x[1], high);
+    const Four c = __builtin_shuffle(x[2], x[3], low), d = __builtin_shuffle(x[2], x[3], high);
+    x[0] = __builtin_shuffle(a, c, first), x[1] = __builtin_shuffle(a, c, last);
+    x[2] = __builtin_shuffle(b, d, first), x[3] = __builtin_shuffle(b, d, last);
+}
+
+// The queries, keys, values or results of a head of an image, in float32: rows (Q, D) and their transpose (D, P). Q and P
+// are L rounded up to whole blocks of keys and of queries; what lies beyond L is 0.
+struct Tokens {
+    int64_t L, P, D;
+    std::vector<float> rows, turned;
+
+    Tokens(int64_t tokens, int64_t width)
+        : L(tokens), P(round_up(tokens, V)), D(width), rows(round_up(tokens, 16) * width), turned(P * width) {}
+
+    template <class T>
+    void read(const T* from, int64_t step, float scale = 1.0f) {
+        for (int64_t i = 0; i < L; ++i)
+            for (int64_t d = 0; d < D; d += 4) store_four(&rows[i * D + d], load_four(from + i * step + d) * scale);
+        for (int64_t i = 0; i < L; i += 4)
+            for (int64_t d = 0; d < D; d += 4) {
+                Four x[4];
+                for (int r = 0; r < 4; ++r) x[r] = load_four(&rows[(i + r) * D + d]);
+                turn(x);
+                for (int r = 0; r < 4; ++r) store_four(&turned[(d + r) * P + i], x[r]);
+            }
+    }
+
+    template <class T>
+    void write_rows(T* to, int64_t step) const {
+        for (int64_t i = 0; i < L; ++i)
+            for (int64_t d = 0; d < D; d += 4) store_four(to + i * step + d, load_four(&rows[i * D + d]));
+    }
+
+    template <class T>
+    void write_turned(T* to, int64_t step) const {
+        for (int64_t i = 0; i < L; i += 4)
+            for (int64_t d = 0; d < D; d += 4) {
+                Four x[4];
+                for (int r = 0; r < 4; ++r) x[r] = load_four(&turned[(d + r) * P + i]);
+                turn(x);
+                for (int r = 0; r < 4 && i + r < L; ++r) store_four(to + (i + r) * step + d, x[r]);
+            }
+    }
+};
+
+// out (L, V) = products of all tokens of `every` with the V tokens of `some` from `from` on.
+inline void products(const Tokens& every, const Tokens& some, int64_t from, float* out) {
+    const int64_t D = every.D;
+    for (int64_t j = 0; j < every.L; j += KEYS) {
+        const float* const rows = &every.rows[j * D];
+        Vec sum[KEYS] = {};
+        for (int64_t d = 0; d < D; ++d) {
+            const Vec t = load(&some.turned[d * some.P + from]);
+            for (int k = 0; k < KEYS; ++k) sum[k] += rows[k * D + d] * t;
+        }
+        for (int k = 0; k < KEYS; ++k) store(out + (j + k) * V, sum[k]);
+    }
+}
+
+// The V tokens of `some` from `from` on = `factor` times the sums over all tokens of `every`, times weights (L, V).
+template <int CHANNELS>
+inline int64_t sums_of(const Tokens& every, const float* weights, Tokens& some, int64_t from, Vec factor, int64_t d) {
+    for (; d + CHANNELS <= every.D; d += CHANNELS) {
+        const float* rows = &every.rows[d];
+        Vec sum[CHANNELS] = {};
+        for (int64_t j = 0; j < every.L; ++j, rows += every.D) {
+            const Vec w = load(weights + j * V);
+#pragma GCC unroll 8
+            for (int c = 0; c < CHANNELS; ++c) sum[c] += rows[c] * w;
+        }
+#pragma GCC unroll 8
+        for (int c = 0; c < CHANNELS; ++c) store(&some.turned[(d + c) * some.P + from], sum[c] * factor);
+    }
+    return d;
+}
+
+inline void sums(const Tokens& every, const float* weights, Tokens& some, int64_t from, Vec factor) {
+    const int64_t done = sums_of<8>(every, weights, some, from, factor, 0);
+    sums_of<4>(every, weights, some, from, factor, done);
+}
+
+// The rows of all tokens of `every` += weights (L, V) times the rows of V tokens of `some` from `from` on. WIDTH floats
+// at a time, a divisor of D.
+template <int WIDTH>
+inline void add_sums_of(Tokens& every, const float* weights, const Tokens& some, int64_t from) {
+    typedef float Part __attribute__((vector_size(4 * WIDTH)));
+    const int64_t D = some.D;
+    for (int64_t j = 0; j < every.L; j += KEYS)
+        for (int64_t d = 0; d < D; d += WIDTH) {
+            float* const to = &every.rows[j * D + d];
+            const float* at = &some.rows[from * D + d];
+            Part sum[KEYS];
+#pragma GCC unroll 8
+            for (int k = 0; k < KEYS; ++k) std::memcpy(&sum[k], to + k * D, sizeof sum[k]);
+            for (int i = 0; i < V; ++i, at += D) {
+                Part x;
+                std::memcpy(&x, at, sizeof x);
+#pragma GCC unroll 8
+                for (int k = 0; k < KEYS; ++k) sum[k] += weights[(j + k) * V + i] * x;
+            }
+#pragma GCC unroll 8
+            for (int k = 0; k < KEYS; ++k) std::memcpy(to + k * D, &sum[k], sizeof sum[k]);
+        }
+}
+
+inline void add_sums(Tokens& every, const float* weights, const Tokens& some, int64_t from) {
+    if (V >= 16 && some.D % 16 == 0) return add_sums_of<16>(every, weights, some, from);
+    if (V >= 8 && some.D % 8 == 0) return add_sums_of<8>(every, weights, some, from);
+    add_sums_of<4>(every, weights, some, from);
+}
+
+// A head of an image.
+struct Head {
+    int64_t L;
+    Tokens q, k, v, y;        // y: the result, or its gradient
+    std::vector<float> w;     // (L, V) and some rows more: of a block of queries, weights over all keys
+    std::vector<float> bias;  // (P / V, L, V): blocks of queries, keys, the queries of a block
+
+    Head(int64_t tokens, int64_t width)
+        : L(tokens), q(tokens, width), k(tokens, width), v(tokens, width), y(tokens, width),
+          w(round_up(tokens, KEYS) * V), bias(tokens * q.P) {}
+
+    int64_t place(int64_t i, int64_t j) const { return (i / V * L + j) * V + i % V; }  // in `bias`
+
+    void read_bias(const float* from) {  // (L, L) of queries and keys, or null
+        for (int64_t i = 0; i < L; ++i)
+            for (int64_t j = 0; j < L; ++j) bias[place(i, j)] = from ? from[i * L + j] : 0.0f;
     }
 
     template <class T>
     void read(const T* qkv, int64_t step, float scale) {
-        for (int64_t i = 0; i < L; ++i)
-            for (int64_t d = 0; d < D; d += V) {
-                const T* const at = qkv + i * step + d;
-                store(&q[i * D + d], load(at) * scale);
-                store(&k[i * D + d], load(at + D));
-                store(&v[i * D + d], load(at + 2 * D));
-            }
-        for (int64_t i = 0; i < L; ++i)
-            for (int64_t d = 0; d < D; ++d) kt[d * P + i] = k[i * D + d], vt[d * P + i] = v[i * D + d];
+        q.read(qkv, step, scale), k.read(qkv + q.D, step), v.read(qkv + 2 * q.D, step);
     }
 
-    // out (ROWS, P) = rows (ROWS, D) times turned (D, P).
-    void onto_keys(const float* rows, const std::vector<float>& turned, float* out) const {
-        for (int64_t j = 0; j < P; j += V) {
-            Vec sum[ROWS] = {};
-            for (int64_t d = 0; d < D; ++d) {
-                const Vec t = load(&turned[d * P + j]);
-                for (int64_t r = 0; r < ROWS; ++r) sum[r] += rows[r * D + d] * t;
-            }
-            for (int64_t r = 0; r < ROWS; ++r) store(out + r * P + j, sum[r]);
+    // Writes the weights of the queries from i on over all keys into `w`, but for a factor of each query, and gives that.
+    Vec attend(int64_t i) {
+        const float* const biases = &bias[place(i, 0)];
+        products(k, q, i, w.data());
+        Vec top = load(&w[0]) + load(biases);
+        for (int64_t j = 0; j < L; ++j) {
+            const Vec s = load(&w[j * V]) + load(biases + j * V);
+            store(&w[j * V], s);
+            top = s > top ? s : top;
         }
-    }
-
-    // out (ROWS, D) = weights (ROWS, P) times rows (L, D).
-    void over_keys(const float* weights, const std::vector<float>& rows, float* out) const {
-        for (int64_t d = 0; d < D; d += V) {
-            Vec sum[ROWS] = {};
-            for (int64_t j = 0; j < L; ++j) {
-                const Vec t = load(&rows[j * D + d]);
-                for (int64_t r = 0; r < ROWS; ++r) sum[r] += weights[r * P + j] * t;
-            }
-            for (int64_t r = 0; r < ROWS; ++r) store(out + r * D + d, sum[r]);
+        Vec total = {};
+        for (int64_t j = 0; j < L; ++j) {
+            const Vec e = exponential(load(&w[j * V]) - top);
+            store(&w[j * V], e);
+            total += e;
         }
-    }
-
-    // The weights of the queries from i on over all keys, into `w`.
-    void attend(int64_t i, const float* bias) {
-        onto_keys(&q[i * D], kt, w.data());
-        for (int64_t r = 0; r < ROWS; ++r) {
-            float* const x = &w[r * P];
-            if (i + r >= L) {
-                std::fill(x, x + P, 0.0f);
-                continue;
-            }
-            if (bias)
-                for (int64_t j = 0; j < L; ++j) x[j] += bias[(i + r) * L + j];
-            std::fill(x + L, x + P, x[0]);
-            Vec tops = load(x);
-            for (int64_t j = V; j < P; j += V) {
-                const Vec xj = load(x + j);
-                tops = xj > tops ? xj : tops;
-            }
-            float top = tops[0];
-            for (int u = 1; u < V; ++u) top = tops[u] > top ? tops[u] : top;
-            Vec total = {};
-            for (int64_t j = 0; j < P; j += V) {
-                Vec e = exponential(load(x + j) - top);
-                if (j + V > L)
-                    for (int64_t beyond = L - j; beyond < V; ++beyond) e[beyond] = 0.0f;
-                store(x + j, e);
-                total += e;
-            }
-            const float inverse = 1.0f / sum_of(total);
-            for (int64_t j = 0; j < P; j += V) store(x + j, load(x + j) * inverse);
-        }
+        return 1.0f / total;
     }
 };
 
@@ -113,18 +208,17 @@ void forward(const T* qkv, const float* bias, T* y, float scale, int64_t B, int6
 #pragma omp parallel
     {
         Head head(L, D);
-        std::vector<float> rows(ROWS * D);
+        int64_t biased = -1;
 #pragma omp for collapse(2) schedule(static)
-        for (int64_t b = 0; b < B; ++b)
-            for (int64_t n = 0; n < N; ++n) {
+        for (int64_t n = 0; n < N; ++n)
+            for (int64_t b = 0; b < B; ++b) {
+                if (biased != n) head.read_bias(bias ? bias + n * L * L : nullptr), biased = n;
                 head.read(qkv + (b * L * N + n) * 3 * D, N * 3 * D, scale);
-                for (int64_t i = 0; i < L; i += ROWS) {
-                    head.attend(i, bias ? bias + n * L * L : nullptr);
-                    head.over_keys(head.w.data(), head.v, rows.data());
-                    for (int64_t r = 0; r < ROWS && i + r < L; ++r)
-                        for (int64_t d = 0; d < D; d += V)
-                            store(y + ((b * L + i + r) * N + n) * D + d, load(&rows[r * D + d]));
+                for (int64_t i = 0; i < L; i += V) {
+                    const Vec factor = head.attend(i);
+                    sums(head.v, head.w.data(), head.y, i, factor);
                 }
+                head.y.write_turned(y + (b * L * N + n) * D, N * D);
             }
     }
 }
@@ -136,59 +230,45 @@ void backward(const T* qkv, const float* bias, const T* dy, T* d_qkv, float* d_b
 #pragma omp parallel
     {
         Head head(L, D);
-        const int64_t P = head.P;
-        std::vector<float> dq(head.Q * D), dk(L * D), dv(L * D), ds(ROWS * P), rows(ROWS * D);
+        Tokens dq(L, D), dk(L, D), dv(L, D);
+        std::vector<float> gradients(head.w.size()), db(head.bias.size());
+        float *const w = head.w.data(), *const ds = gradients.data();
 #pragma omp for collapse(2) schedule(static)
         for (int64_t g = 0; g < G; ++g)
             for (int64_t n = 0; n < N; ++n) {
-                float* const db = d_bias ? d_bias + (g * N + n) * L * L : nullptr;
-                if (db) std::fill(db, db + L * L, 0.0f);
+                head.read_bias(bias ? bias + n * L * L : nullptr);
+                std::fill(db.begin(), db.end(), 0.0f);
                 for (int64_t b = g * B / G; b < (g + 1) * B / G; ++b) {
                     head.read(qkv + (b * L * N + n) * 3 * D, N * 3 * D, scale);
-                    std::fill(dk.begin(), dk.end(), 0.0f);
-                    std::fill(dv.begin(), dv.end(), 0.0f);
-                    for (int64_t i = 0; i < L; i += ROWS) {
-                        head.attend(i, bias ? bias + n * L * L : nullptr);
-                        const float* const w = head.w.data();
-                        for (int64_t r = 0; r < ROWS; ++r)
-                            for (int64_t d = 0; d < D; d += V)
-                                store(&rows[r * D + d],
-                                      i + r < L ? load(dy + ((b * L + i + r) * N + n) * D + d) : Vec{});
-                        head.onto_keys(rows.data(), head.vt, ds.data());  // of the weights
-                        for (int64_t r = 0; r < ROWS; ++r) {
-                            float* const s = &ds[r * P];
-                            Vec mean = {};
-                            for (int64_t j = 0; j < P; j += V) mean += load(w + r * P + j) * load(s + j);
-                            const float centre = sum_of(mean);
-                            for (int64_t j = 0; j < P; j += V)  // of the scores: w (dw - sum w dw)
-                                store(s + j, load(w + r * P + j) * (load(s + j) - centre));
-                            if (db && i + r < L)
-                                for (int64_t j = 0; j < L; ++j) db[(i + r) * L + j] += s[j];
+                    head.y.read(dy + (b * L * N + n) * D, N * D);
+                    std::fill(dk.rows.begin(), dk.rows.end(), 0.0f);
+                    std::fill(dv.rows.begin(), dv.rows.end(), 0.0f);
+                    for (int64_t i = 0; i < L; i += V) {
+                        const Vec factor = head.attend(i);
+                        products(head.v, head.y, i, ds);  // of the weights, so far
+                        Vec mean = {};
+                        for (int64_t j = 0; j < L; ++j) {
+                            const Vec wj = load(w + j * V) * factor;
+                            store(w + j * V, wj);
+                            mean += wj * load(ds + j * V);
                         }
-                        head.over_keys(ds.data(), head.k, &dq[i * D]);
-                        for (int64_t d = 0; d < D; d += V) {
-                            Vec dyi[ROWS], qi[ROWS];
-                            for (int64_t r = 0; r < ROWS; ++r)
-                                dyi[r] = load(&rows[r * D + d]), qi[r] = load(&head.q[(i + r) * D + d]);
-                            for (int64_t j = 0; j < L; ++j) {
-                                Vec k = load(&dk[j * D + d]), v = load(&dv[j * D + d]);
-                                for (int64_t r = 0; r < ROWS; ++r) {
-                                    k += ds[r * P + j] * qi[r];
-                                    v += w[r * P + j] * dyi[r];
-                                }
-                                store(&dk[j * D + d], k);
-                                store(&dv[j * D + d], v);
-                            }
+                        float* const dbi = &db[head.place(i, 0)];
+                        for (int64_t j = 0; j < L; ++j) {  // of the scores: w (dw - sum w dw)
+                            const Vec dsj = load(w + j * V) * (load(ds + j * V) - mean);
+                            store(ds + j * V, dsj);
+                            store(dbi + j * V, load(dbi + j * V) + dsj);
                         }
+                        sums(head.k, ds, dq, i, all(scale));
+                        add_sums(dk, ds, head.q, i);
+                        add_sums(dv, w, head.y, i);
                     }
-                    for (int64_t i = 0; i < L; ++i)
-                        for (int64_t d = 0; d < D; d += V) {
-                            T* const at = d_qkv + ((b * L + i) * N + n) * 3 * D + d;
-                            store(at, load(&dq[i * D + d]) * scale);
-                            store(at + D, load(&dk[i * D + d]));
-                            store(at + 2 * D, load(&dv[i * D + d]));
-                        }
+                    T* const to = d_qkv + (b * L * N + n) * 3 * D;
+                    dq.write_turned(to, N * 3 * D);
+                    dk.write_rows(to + D, N * 3 * D), dv.write_rows(to + 2 * D, N * 3 * D);
                 }
+                if (d_bias)
+                    for (int64_t i = 0; i < L; ++i)
+                        for (int64_t j = 0; j < L; ++j) d_bias[((g * N + n) * L + i) * L + j] = db[head.place(i, j)];
             }
     }
 }

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from astroformer.errors import UserError, unknown_name
-from astroformer.network.blocks import Head, MBConv, Stem, TransformerBlock
-from astroformer.network.config import VARIANTS, AstroformerConfig, check_settings
+from astroformer.network.blocks import Head, HybridBlock, MBConv, Stem, TransformerBlock
+from astroformer.network.config import GROUPS, VARIANTS, AstroformerConfig, check_settings
 from astroformer.network.framing import centred
 from astroformer.network.group import Tie
 from astroformer.network.phases import anchored
@@ -41,43 +41,13 @@ class Astroformer(nn.Module):
         super().__init__()
         self.config = config
         self.grad_checkpointing = False
-        torus, grouped = config.on_torus, config.group != "none"
-        self.stem = Stem(config.in_chans, config.stem_width, config.strides[0], torus)
-        stages: list[nn.Sequential] = []
-        width, map_sizes, total = config.stem_width, config.map_sizes(), sum(config.depths)
-        for stage, kind in enumerate(config.layout):
-            blocks: list[nn.Module] = []
-            for position in range(config.depths[stage]):
-                index = sum(config.depths[:stage]) + position
-                drop = config.stochastic_depth * index / max(1, total - 1)
-                stride = config.strides[stage + 1] if position == 0 else 1
-                out_width = config.widths[stage]
-                if kind == "C":
-                    block: nn.Module = MBConv(
-                        width=width,
-                        out_width=out_width,
-                        stride=stride,
-                        attention=config.channel_attention,
-                        drop=drop,
-                        circular=torus,
-                        centred=grouped,
-                    )
-                else:
-                    block = TransformerBlock(
-                        width=width,
-                        out_width=out_width,
-                        stride=stride,
-                        head_width=config.head_width,
-                        mlp_ratio=config.mlp_ratio,
-                        map_size=map_sizes[stage + 1] if config.relative_bias else None,
-                        drop=drop,
-                        torus=torus,
-                        centred=grouped,
-                    )
-                blocks.append(block)
-                width = out_width
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.ModuleList(stages)
+        grouped = config.group != "none"
+        self.stem = Stem(config.in_chans, config.stem_width, config.strides[0], config.on_torus)
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(_block(config, stage, position) for position in range(depth)))
+            for stage, depth in enumerate(config.depths)
+        )
+        width = config.widths[-1]
         self.num_features = width
         self.head = Head(width, config.head_hidden, config.num_classes, config.head_dropout)
         if grouped and not self.head.norm.weight.is_meta:  # without values, for which torch would import its compiler
@@ -192,6 +162,49 @@ class Astroformer(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of the position-bias tables, which weight decay spares as it spares biases and norms."""
         return {name for name, _ in self.named_parameters() if name.endswith("position_bias.table")}
+
+
+def _block(config: AstroformerConfig, stage: int, position: int) -> nn.Module:
+    """The block at a position of S1 to S4, which are the stages 0 to 3 here."""
+    torus, grouped, kind = config.on_torus, config.group != "none", config.layout[stage]
+    index, total = sum(config.depths[:stage]) + position, sum(config.depths)
+    drop = config.stochastic_depth * index / max(1, total - 1)
+    stride = config.strides[stage + 1] if position == 0 else 1
+    out_width = config.widths[stage]
+    width = out_width if position else (config.stem_width, *config.widths)[stage]
+    map_size = config.map_sizes()[stage + 1] if config.relative_bias else None
+    if kind == "T" and config.transformer == "paper":
+        return TransformerBlock(
+            width=width,
+            out_width=out_width,
+            stride=stride,
+            head_width=config.head_width,
+            mlp_ratio=config.mlp_ratio,
+            map_size=map_size,
+            drop=drop,
+            torus=torus,
+            centred=grouped,
+        )
+    mbconv = MBConv(
+        width=width,
+        out_width=out_width,
+        stride=stride,
+        attention=config.channel_attention,
+        drop=drop,
+        circular=torus,
+        centred=grouped,
+    )
+    if kind == "C":
+        return mbconv
+    return HybridBlock(
+        mbconv,
+        width=out_width,
+        head_width=config.head_width,
+        map_size=map_size,
+        drop=drop,
+        torus=torus,
+        group_order=len(GROUPS[config.group]),
+    )
 
 
 def check_images(x_BCHW: Tensor, config: AstroformerConfig) -> None:

@@ -36,6 +36,17 @@ class PositionBias(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.table, std=0.02)
 
+    @torch.no_grad()
+    def start_near(self, strengths_N: Tensor) -> None:
+        """Lets each head begin with what lies near: w = -a d^2 at a distance of d places, a its strength (N,)."""
+        _, *sides = self.table.shape
+        rows, columns = (torch.arange(side, dtype=self.table.dtype, device=self.table.device) for side in sides)
+        if self.torus:
+            rows, columns = (torch.minimum(x, len(x) - x) for x in (rows, columns))
+        else:
+            rows, columns = (x - len(x) // 2 for x in (rows, columns))
+        self.table.copy_(-strengths_N.to(self.table)[:, None, None] * (rows[:, None] ** 2 + columns**2))
+
     def forward(self, height: int, width: int) -> Tensor:
         """The bias (N, L, L) of queries (rows) and keys (columns) on a map of `height` by `width`."""
         # Not kept between calls: it takes tens of microseconds, and a kept one would go stale whenever
@@ -107,12 +118,21 @@ class RelativeAttention(nn.Module):
         head_width: channels of a head D, a divisor of `out_width`.
         map_size: (H, W) that the bias table is built for, None for no bias.
         torus: whether the bias goes by circular offsets.
+        heads_turn: of a network with a group, whether heads come in groups, as channels do, and change places when
+            the image turns; else each keeps its place, and its bias looks alike from all sides (`group.py`).
     """
 
     def __init__(
-        self, width: int, out_width: int, head_width: int, map_size: tuple[int, int] | None, torus: bool = False
+        self,
+        width: int,
+        out_width: int,
+        head_width: int,
+        map_size: tuple[int, int] | None,
+        torus: bool = False,
+        heads_turn: bool = False,
     ) -> None:
         super().__init__()
+        self.heads_turn = heads_turn
         self.head_width = head_width
         self.heads = out_width // head_width
         self.qkv = nn.Linear(width, 3 * out_width)

@@ -1,4 +1,4 @@
-"""The building blocks: stem, MBConv and Transformer block, head.
+"""The building blocks: stem, MBConv, Transformer and hybrid block, head.
 
 Shapes: B batch, C channels, H and W rows and columns. A stride of 2 halves H and W, rounding up.
 """
@@ -210,6 +210,70 @@ class TransformerBlock(nn.Module):
         y_BHWC = self.pool(y_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         x_BHWC = self.shortcut(x_BCHW).permute(0, 2, 3, 1) + self.drop(self.attention(y_BHWC))
         x_BHWC = x_BHWC + self.drop(self.mlp(self.norm2(x_BHWC)))
+        return x_BHWC.permute(0, 3, 1, 2)
+
+
+class HybridBlock(nn.Module):
+    """The block of hybrid Transformer stages: an MBConv block, then attention.
+
+    x <- mbconv(x), x <- x + drop(gamma * attention(norm(x))), gamma one number a channel. An MBConv block in place of
+    the MLP, before the attention, is how MOAT builds its blocks (Yang et al., arXiv 2210.01820, which puts no number
+    before the attention); the number is LayerScale's (Touvron et al., arXiv 2103.17239).
+
+    With few images attention learns too late where to look. So it begins as a slight blur: gamma is small, queries and
+    keys hardly matter, and each head sees what is near, some heads less far than others.
+
+    Args:
+        mbconv: the convolutional block, which has the stride and does the widening.
+        width: channels of its output.
+        head_width: channels of an attention head.
+        map_size: (H, W) of the output that the position bias is built for, None for no bias.
+        drop: stochastic depth, the probability of dropping the attention of a sample.
+        torus: whether the position bias goes by circular offsets.
+        group_order: elements of the network's group; so many heads, one for each, change places as the image turns.
+    """
+
+    GAMMA, CONTENT, STRENGTHS = 0.1, 0.1, (3.0, 1.0, 0.3, 0.1)  # at the start
+
+    def __init__(
+        self,
+        mbconv: MBConv,
+        *,
+        width: int,
+        head_width: int,
+        map_size: tuple[int, int] | None,
+        drop: float,
+        torus: bool = False,
+        group_order: int = 1,
+    ) -> None:
+        super().__init__()
+        self.mbconv = mbconv
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attention = RelativeAttention(width, width, head_width, map_size, torus, heads_turn=group_order > 1)
+        self.gamma = nn.Parameter(torch.empty(width))
+        self.drop = StochasticDepth(drop)
+        self.group_order = group_order
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier-uniform weights, those of queries and keys times `CONTENT`; biases are 0, gamma is `GAMMA`; the
+        position bias falls with the distance (`PositionBias.start_near`)."""
+        attention = self.attention
+        for layer in (attention.qkv, attention.project):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        nn.init.constant_(self.gamma, self.GAMMA)
+        if attention.qkv.weight.is_meta:  # without values, for which torch would import its compiler
+            return
+        with torch.no_grad():
+            attention.qkv.weight.unflatten(0, (attention.heads, 3, -1))[:, :2] *= self.CONTENT
+        if attention.position_bias is not None:
+            kinds = torch.arange(attention.heads) // self.group_order
+            attention.position_bias.start_near(torch.tensor(self.STRENGTHS)[kinds % len(self.STRENGTHS)])
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BHWC = self.mbconv(x_BCHW).permute(0, 2, 3, 1)
+        x_BHWC = x_BHWC + self.drop(self.attention(self.norm(x_BHWC)) * self.gamma)
         return x_BHWC.permute(0, 3, 1, 2)
 
 

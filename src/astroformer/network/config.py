@@ -15,6 +15,7 @@ from typing import Any
 from astroformer.errors import UserError, unknown_name
 
 CHANNEL_ATTENTIONS = ("se", "cbam", "none")
+TRANSFORMERS = ("paper", "hybrid")
 EQUIVARIANCES = ("none", "centre", "anchor", "input")
 SYMMETRIES = ("shift", "shift+mirror", "shift+d4")
 VIEWS = (1, 2, 4, 8)
@@ -51,8 +52,10 @@ class AstroformerConfig:
         head_dropout: probability of dropping a feature just before the last linear layer. In [0, 1).
         head_hidden: width of the head's hidden layer (linear, tanh); None (or 0) goes from the normalized
             features straight to the logits.
+        transformer: the blocks of Transformer stages. `paper`: attention, then an MLP. `hybrid`: the convolutional
+            block, then attention, of which as much is added as a learnt number a channel says.
         head_width: channels of one attention head.
-        mlp_ratio: hidden over outer width in the MLP of Transformer blocks.
+        mlp_ratio: hidden over outer width in the MLP of the paper's Transformer blocks.
         group: the flips and turns of the image under which the maps transform (`group.py`): `d4` (quarter turns and
             flips), `mirror` (the swap of left and right) or `none`. Channels then come in groups of 8 or 2, and weights
             are equal along the orbits of the group, at the same cost or less.
@@ -88,6 +91,7 @@ class AstroformerConfig:
     stochastic_depth: float = 0.0
     head_dropout: float = 0.0
     head_hidden: int | None = None
+    transformer: str = "paper"
     head_width: int = 32
     mlp_ratio: int = 4
     group: str = "none"
@@ -123,6 +127,7 @@ class AstroformerConfig:
             )
         for name, allowed in (
             ("channel_attention", CHANNEL_ATTENTIONS),
+            ("transformer", TRANSFORMERS),
             ("group", tuple(GROUPS)),
             ("equivariance", EQUIVARIANCES),
         ):
@@ -168,12 +173,21 @@ class AstroformerConfig:
             )
         channels = {"stem_width": self.stem_width, "head_hidden": self.head_hidden or 0}
         channels |= {f"widths[{stage}]": width for stage, width in enumerate(self.widths)}
-        channels |= {"head_width": self.head_width} if "T" in self.layout else {}
+        if self.transformer == "paper" and "T" in self.layout:
+            channels["head_width"] = self.head_width
         for name, width in channels.items():
             if width % order:
                 raise UserError(
                     f"{name} is {width}, but with group '{self.group}' channels come in groups of {order}: give a "
                     "multiple of that."
+                )
+        for stage, (kind, width) in enumerate(zip(self.layout, self.widths, strict=True), start=1):
+            heads = width // self.head_width
+            if kind == "T" and self.transformer == "hybrid" and heads % order:
+                raise UserError(
+                    f"widths are {self.widths} and head_width is {self.head_width}: stage S{stage} has {heads} heads, "
+                    f"which with group '{self.group}' come in groups of {order}; choose a head_width that divides "
+                    f"{width} into a multiple of {order} heads."
                 )
 
     @property

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from astroformer.errors import unknown_name
 from astroformer.network.astroformer import Astroformer
 from astroformer.network.attention import ConvBlockAttention, SqueezeExcitation
-from astroformer.network.blocks import MBConv, TransformerBlock
+from astroformer.network.blocks import HybridBlock, MBConv, TransformerBlock
 from astroformer.network.config import VARIANTS, AnswersConfig, AstroformerConfig, joined_words
 
 
@@ -41,16 +41,16 @@ def count_macs(network: Astroformer, size: tuple[int, int] | None = None) -> int
     for stage, before, after in zip(network.stages, pixels, pixels[1:], strict=False):
         for position, block in enumerate(stage.children()):
             total += _weights(block) * after
-            if isinstance(block, MBConv):
+            if isinstance(block, TransformerBlock | HybridBlock):
+                total += 2 * after * after * block.attention.project.in_features
+            convolution = block.mbconv if isinstance(block, HybridBlock) else block
+            if isinstance(convolution, MBConv):
                 inside = before if position == 0 else after  # the first block strides after it has widened
-                total += _weights(block.expand) * (inside - after)
-                attention = block.attention
+                total += _weights(convolution.expand) * (inside - after)
+                attention = convolution.attention
                 if isinstance(attention, SqueezeExcitation | ConvBlockAttention):  # gates: once an image, CBAM's twice
                     times = 1 if isinstance(attention, SqueezeExcitation) else 2
                     total += (_weights(attention.reduce) + _weights(attention.restore)) * (times - after)
-            else:
-                assert isinstance(block, TransformerBlock)
-                total += 2 * after * after * block.attention.project.in_features
     return total
 
 

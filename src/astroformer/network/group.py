@@ -23,12 +23,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from astroformer.network.attention import ConvBlockAttention, PositionBias, SqueezeExcitation
+from astroformer.network.attention import ConvBlockAttention, PositionBias, RelativeAttention, SqueezeExcitation
 from astroformer.network.blocks import Head, Stem
 from astroformer.network.config import GROUPS
 
@@ -53,8 +54,8 @@ class Tie:
         self.members: list[Tensor] = []
         orbits = []
         device = next(network.parameters()).device
-        for parameter, kinds in _parameters(network):
-            moved_GN = [moved.flatten() for moved in _moved_entries(parameter.shape, kinds, group)]
+        for parameter, axes in _parameters(network):
+            moved_GN = [moved.flatten() for moved in _moved_entries(parameter.shape, axes, group)]
             first_N = functools.reduce(torch.minimum, moved_GN)  # of the orbit, which it is known by
             is_first_N = first_N == moved_GN[0]
             self.members.append(torch.stack([moved_N[is_first_N] for moved_N in moved_GN]))
@@ -105,48 +106,63 @@ class Tie:
         torch._foreach_copy_(list(tensors), [piece.view(t.shape) for piece, t in zip(pieces, tensors, strict=True)])
 
 
-def _parameters(network: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
-    """Every parameter with the kinds of its axes: c channels in groups, f channels that stay in place, and s s places.
+class _Axis(NamedTuple):
+    """What an axis of a weight holds. A turn takes channels to others of their group; where each has `inner` entries,
+    these move together (the entries of a head that turns)."""
 
-    What stays: the channels of the image, those between the layers of a channel gate, and the logits.
+    kind: str  # channels; fixed: channels that stay; places, of a kernel or of a table
+    inner: int = 1
+
+
+_CHANNELS, _FIXED, _PLACES = _Axis("channels"), _Axis("fixed"), _Axis("places")
+
+
+def _parameters(network: nn.Module) -> Iterator[tuple[nn.Parameter, tuple[_Axis, ...]]]:
+    """Every parameter with its axes.
+
+    What stays in place: the channels of the image, those between the layers of a channel gate, the logits, and heads
+    that do not turn.
     """
-    fixed_inputs: set[nn.Module] = set()
-    fixed_outputs: set[nn.Module] = set()
+    outputs: dict[nn.Module, _Axis] = {}  # where they are not channels
+    inputs: dict[nn.Module, _Axis] = {}
     for module in network.modules():
         if isinstance(module, Stem):
-            fixed_inputs.add(module.conv1)
+            inputs[module.conv1] = _FIXED
         elif isinstance(module, SqueezeExcitation | ConvBlockAttention):
-            fixed_outputs.add(module.reduce)
-            fixed_inputs.add(module.restore)
+            outputs[module.reduce] = inputs[module.restore] = _FIXED
             if isinstance(module, ConvBlockAttention):
-                fixed_inputs.add(module.spatial)
-                fixed_outputs.add(module.spatial)
+                inputs[module.spatial] = outputs[module.spatial] = _FIXED
+        elif isinstance(module, RelativeAttention):
+            if module.heads_turn:
+                outputs[module.qkv] = _Axis("channels", 3 * module.head_width)
+                inputs[module.project] = _Axis("channels", module.head_width)
+            elif module.position_bias is not None:
+                outputs[module.position_bias] = _FIXED
         elif isinstance(module, Head):
-            fixed_outputs.add(module.classifier)
+            outputs[module.classifier] = _FIXED
     for module in network.modules():
-        out, into = ("f" if module in fixed else "c" for fixed in (fixed_outputs, fixed_inputs))
+        out, into = outputs.get(module, _CHANNELS), inputs.get(module, _CHANNELS)
         for parameter in module.parameters(recurse=False):
             if isinstance(module, PositionBias):
-                yield parameter, "fss"
+                yield parameter, (out, _PLACES, _PLACES)
             elif parameter.ndim == 1:
-                yield parameter, out
+                yield parameter, (out,)
             elif isinstance(module, nn.Conv2d):
-                depthwise = module.groups > 1
-                yield parameter, out + ("f" if depthwise else into) + "ss"
+                yield parameter, (out, _FIXED if module.groups > 1 else into, _PLACES, _PLACES)
             else:
-                yield parameter, out + into
+                yield parameter, (out, into)
 
 
-def _moved_entries(shape: Iterable[int], kinds: str, group: str) -> Iterator[Tensor]:
+def _moved_entries(shape: torch.Size, axes: tuple[_Axis, ...], group: str) -> Iterator[Tensor]:
     """For each element, of a weight's shape: which entry of the flattened weight it brings to each place."""
-    entries = torch.arange(torch.Size(shape).numel(), dtype=torch.int32, device="cpu").view(*shape)
+    entries = torch.arange(shape.numel(), dtype=torch.int32, device="cpu").view(shape)
     for (turns, flipped), source_G in zip(GROUPS[group], _sources(group), strict=True):
         moved = entries
-        for axis, kind in enumerate(kinds):
-            if kind == "c":
-                moved = moved.unflatten(axis, (-1, len(source_G))).index_select(axis + 1, source_G)
-                moved = moved.flatten(axis, axis + 1)
-        if kinds.endswith("ss"):
+        for number, axis in enumerate(axes):
+            if axis.kind == "channels":
+                moved = moved.unflatten(number, (-1, len(source_G), axis.inner)).index_select(number + 1, source_G)
+                moved = moved.flatten(number, number + 2)
+        if axes[-1] == _PLACES:
             moved = (moved.flip(-1) if flipped else moved).rot90(turns, (-2, -1))
         yield moved
 

@@ -78,9 +78,9 @@ def footprint_bound(recipe: Recipe, config: AstroformerConfig, size: tuple[int, 
     values = config.in_chans * size[0] * size[1] + 2 * config.stem_width * pixels[0]
     stages = zip(config.layout, config.widths, config.depths, pixels, pixels[1:], strict=False)
     for kind, width, depth, pixels_in, pixels_out in stages:
-        if kind == "C":
+        if kind == "C" or config.transformer == "hybrid":
             values += EXPANSION * width * (pixels_in + (depth - 1) * pixels_out)
-        else:
+        if kind == "T":
             scores = width // config.head_width * pixels_out**2
             values += width * pixels_in + depth * (max(4, config.mlp_ratio) * width * pixels_out + scores)
     return Footprint(_fixed_bytes(network, recipe.optimizer, averaged=recipe.ema > 0), 4 * _TENSORS_A_BLOCK * values)

@@ -46,6 +46,12 @@ class NetworkSettings(BaseModel):
     channel_attention: Literal["se", "cbam", "none"] | None = Field(
         None, description=help_of("in the convolution blocks", "convolutions", word="not given")
     )
+    transformer: Literal["paper", "hybrid"] | None = Field(
+        None,
+        description="blocks of Transformer stages: attention, then an MLP (paper); a convolution block, then attention "
+        "(hybrid)",
+    )
+    head_width: int | None = Field(None, ge=1, description="channels of an attention head")
     relative_bias: bool | None = Field(None, description="position bias in the Transformer blocks")
     group: Literal["none", "mirror", "d4"] | None = Field(
         None,

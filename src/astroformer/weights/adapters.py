@@ -254,5 +254,9 @@ def _refuse_others(config: AstroformerConfig) -> None:
         )
     if config.group != "none":
         raise UserError(f"group is '{config.group}', which timm's MaxxVit has no counterpart of; allowed: none.")
+    if config.transformer != "paper":
+        raise UserError(
+            f"transformer is '{config.transformer}', which timm's MaxxVit has no counterpart of; allowed: paper."
+        )
     if config.channel_attention == "cbam":
         raise UserError("channel_attention is 'cbam', which timm's MaxxVit has no counterpart of; allowed: none, se.")

@@ -31,7 +31,8 @@ from astroformer.network.attention import RelativeAttention, SqueezeExcitation
 from astroformer.network.blocks import MBConv
 from astroformer.network.config import GROUPS
 
-_CHANNELS = 16  # the kernels take wide maps and heads whose channels are a multiple of this
+_CHANNELS = 16  # the kernels take wide maps whose channels are a multiple of this,
+_HEAD_CHANNELS = 4  # and heads whose width is one of this
 _TILE = 64  # pixels that a kernel multiplies at once
 # Sums of the position bias's gradient over parts of the batch; a fixed number gives the same bits on any threads.
 _BIAS_GRADIENTS = 8
@@ -53,11 +54,11 @@ def fuse(network: nn.Module) -> int:
 
     Weights of a network with a group must be equal along its orbits (`network/group.py`), and stay so.
 
-    Blocks with CBAM and heads whose width is no multiple of 16 keep the plain pass; so does everything where there are
+    Blocks with CBAM and heads whose width is no multiple of 4 keep the plain pass; so does everything where there are
     no native kernels. A fused block takes the plain pass itself in evaluation and on other devices than the CPU.
 
     Returns:
-        How many blocks are fused.
+        How many MBConv blocks and attentions are fused.
     """
     if why_not_fused() is not None:
         return 0
@@ -71,7 +72,7 @@ def fuse(network: nn.Module) -> int:
             block.__class__ = FusedMBConv
             block.mirrors = mirrors  # type: ignore[assignment]
             count += 1
-        elif type(block) is RelativeAttention and block.head_width % _CHANNELS == 0:
+        elif type(block) is RelativeAttention and block.head_width % _HEAD_CHANNELS == 0:
             block.__class__ = FusedRelativeAttention
             count += 1
     return count
