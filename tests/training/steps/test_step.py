@@ -13,6 +13,7 @@ from torch import nn
 
 from astroformer.network import create_network
 from astroformer.training.objective import Objective
+from astroformer.training.pace import Pace
 from astroformer.training.recipe import make_recipe
 from astroformer.training.steps import choose as choose_module
 from astroformer.training.steps.choose import choose_step
@@ -56,6 +57,35 @@ def chosen(speed: str, network: nn.Module, **changes: Any) -> tuple[Step, str | 
 
 def atto() -> nn.Module:
     return create_network("astroformer_atto", num_classes=3, in_chans=1, img_size=32)
+
+
+class Wrapper(nn.Module):
+    """What several processes and the compiler do: a module around the network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.network(x_BCHW)
+        return out
+
+
+def test_a_step_after_a_validation_trains_the_network_inside_of_a_wrapper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A validation sees the network alone and leaves it in eval mode, while its wrapper is in training mode still."""
+    prepare = Accelerator.prepare
+
+    def wrapping(self: Accelerator, network: nn.Module, *others: Any, **settings: Any) -> Any:
+        return (Wrapper(network), *prepare(self, network, *others, **settings)[1:])
+
+    monkeypatch.setattr(Accelerator, "prepare", wrapping)
+    network = atto()
+    step, _ = chosen("plain", network)
+    norm = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+    for count in (1, 2):
+        step(torch.randn(4, 1, 32, 32), torch.eye(3)[[0, 1, 2, 0]], Pace(0.01, 0.0, 0.0, 0, 4))
+        assert norm.num_batches_tracked == count
+        network.eval()
 
 
 @pytest.mark.skipif(why_not_fused() is not None, reason="no native kernels here")

@@ -49,7 +49,8 @@ class PlainStep:
         self._when_closed = when_closed
 
     def __call__(self, x_BCHW: Tensor, y_BK: Tensor, pace: Pace) -> None:
-        if not self._network.training:
+        # A validation leaves the network itself in eval mode, and of what wraps it for several processes nothing shows.
+        if not self._averaged.training:
             self._network.train()
         set_pace(self.update.optimizer, pace)
         accelerator = self._accelerator
