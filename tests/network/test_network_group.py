@@ -231,8 +231,6 @@ def test_the_nearest_size() -> None:
         ({"group": "d4", "widths": (16, 16, 32, 36), "layout": "CCCC"}, r"widths\[3\] is 36"),
         ({"group": "d4", "head_hidden": 30}, "head_hidden is 30"),
         ({"group": "d4", "head_width": 4}, "head_width is 4"),
-        ({"group": "d4", "transformer": "hybrid"}, "S4 has 2 heads.*groups of 8; choose a head_width that divides 32"),
-        ({"group": "mirror", "transformer": "hybrid", "head_width": 32}, "S4 has 1 heads.*groups of 2"),
         ({"group": "mirror", "stem_width": 7}, "groups of 2"),
         ({"group": "d4", "img_size": (33, 41)}, "must be square"),
         ({"group": "mirror", "equivariance": "anchor", "img_size": 32}, "choose equivariance"),

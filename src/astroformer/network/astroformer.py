@@ -194,7 +194,7 @@ def _block(config: AstroformerConfig, stage: int, position: int) -> nn.Module:
         circular=torus,
         centred=grouped,
     )
-    if kind == "C":
+    if kind == "C" or position < config.depths[stage] - 1:
         return mbconv
     return HybridBlock(
         mbconv,

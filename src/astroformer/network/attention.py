@@ -114,10 +114,11 @@ class RelativeAttention(nn.Module):
 
     Args:
         width: channels of the input.
-        out_width: channels of the output; queries, keys and values have as many.
-        head_width: channels of a head D, a divisor of `out_width`.
+        out_width: channels of the output.
+        head_width: channels of a head D.
         map_size: (H, W) that the bias table is built for, None for no bias.
         torus: whether the bias goes by circular offsets.
+        heads: their number N; as in the paper `out_width` / D if not given.
         heads_turn: of a network with a group, whether heads come in groups, as channels do, and change places when
             the image turns; else each keeps its place, and its bias looks alike from all sides (`group.py`).
     """
@@ -129,15 +130,17 @@ class RelativeAttention(nn.Module):
         head_width: int,
         map_size: tuple[int, int] | None,
         torus: bool = False,
+        *,
+        heads: int | None = None,
         heads_turn: bool = False,
     ) -> None:
         super().__init__()
         self.heads_turn = heads_turn
         self.head_width = head_width
-        self.heads = out_width // head_width
-        self.qkv = nn.Linear(width, 3 * out_width)
+        self.heads = heads or out_width // head_width
+        self.qkv = nn.Linear(width, 3 * self.heads * head_width)
         self.position_bias = None if map_size is None else PositionBias(self.heads, map_size, torus)
-        self.project = nn.Linear(out_width, out_width)
+        self.project = nn.Linear(self.heads * head_width, out_width)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """(B, H, W, width) to (B, H, W, out_width)."""

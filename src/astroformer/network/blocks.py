@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from astroformer.network.attention import RelativeAttention, channel_attention
+from astroformer.network.config import HYBRID_HEADS
 from astroformer.network.torus import convolution
 
 EXPANSION = 4  # hidden over outer width of an MBConv block
@@ -214,7 +215,7 @@ class TransformerBlock(nn.Module):
 
 
 class HybridBlock(nn.Module):
-    """The block of hybrid Transformer stages: an MBConv block, then attention.
+    """The last block of a hybrid Transformer stage: an MBConv block, then attention.
 
     x <- mbconv(x), x <- x + drop(gamma * attention(norm(x))), gamma one number a channel. An MBConv block in place of
     the MLP, before the attention, is how MOAT builds its blocks (Yang et al., arXiv 2210.01820, which puts no number
@@ -233,7 +234,7 @@ class HybridBlock(nn.Module):
         group_order: elements of the network's group; so many heads, one for each, change places as the image turns.
     """
 
-    GAMMA, CONTENT, STRENGTHS = 0.1, 0.1, (3.0, 1.0, 0.3, 0.1)  # at the start
+    GAMMA, CONTENT, STRENGTHS = 0.1, 0.1, (0.3, 3.0, 0.1, 1.0)  # at the start
 
     def __init__(
         self,
@@ -249,7 +250,9 @@ class HybridBlock(nn.Module):
         super().__init__()
         self.mbconv = mbconv
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.attention = RelativeAttention(width, width, head_width, map_size, torus, heads_turn=group_order > 1)
+        self.attention = RelativeAttention(
+            width, width, head_width, map_size, torus, heads=HYBRID_HEADS, heads_turn=group_order > 1
+        )
         self.gamma = nn.Parameter(torch.empty(width))
         self.drop = StochasticDepth(drop)
         self.group_order = group_order

@@ -16,6 +16,7 @@ from astroformer.errors import UserError, unknown_name
 
 CHANNEL_ATTENTIONS = ("se", "cbam", "none")
 TRANSFORMERS = ("paper", "hybrid")
+HYBRID_HEADS = 8  # as many as the largest group has elements
 EQUIVARIANCES = ("none", "centre", "anchor", "input")
 SYMMETRIES = ("shift", "shift+mirror", "shift+d4")
 VIEWS = (1, 2, 4, 8)
@@ -36,7 +37,7 @@ class AstroformerConfig:
 
     Args:
         stem_width: channels of S0.
-        widths: channels of S1 to S4. Those of Transformer stages are multiples of `head_width`.
+        widths: channels of S1 to S4. Those of the paper's Transformer stages are multiples of `head_width`.
         depths: number of blocks of S1 to S4.
         layout: four letters over C and T, one a stage; the paper's is `CCCT`.
         strides: 1 or 2 for S0 to S4; a stage's first block (the stem's first convolution) carries it.
@@ -52,9 +53,10 @@ class AstroformerConfig:
         head_dropout: probability of dropping a feature just before the last linear layer. In [0, 1).
         head_hidden: width of the head's hidden layer (linear, tanh); None (or 0) goes from the normalized
             features straight to the logits.
-        transformer: the blocks of Transformer stages. `paper`: attention, then an MLP. `hybrid`: the convolutional
-            block, then attention, of which as much is added as a learnt number a channel says.
-        head_width: channels of one attention head.
+        transformer: what Transformer stages are made of. `paper`: blocks of attention and an MLP. `hybrid`: the
+            convolutional blocks, and after the last of them attention of 8 heads, of which as much is added as a learnt
+            number a channel says.
+        head_width: channels of one attention head. The paper's blocks have as many heads as that makes of the width.
         mlp_ratio: hidden over outer width in the MLP of the paper's Transformer blocks.
         group: the flips and turns of the image under which the maps transform (`group.py`): `d4` (quarter turns and
             flips), `mirror` (the swap of left and right) or `none`. Channels then come in groups of 8 or 2, and weights
@@ -148,7 +150,7 @@ class AstroformerConfig:
             )
         self._check_shape("img_size is", self.img_size)
         for stage, (kind, width) in enumerate(zip(self.layout, self.widths, strict=True), start=1):
-            if kind == "T" and width % self.head_width:
+            if kind == "T" and self.transformer == "paper" and width % self.head_width:
                 raise UserError(
                     f"widths are {self.widths}, layout is '{self.layout}': stage S{stage} is a Transformer, "
                     f"so its width {width} must be a multiple of head_width ({self.head_width}); change one "
@@ -180,14 +182,6 @@ class AstroformerConfig:
                 raise UserError(
                     f"{name} is {width}, but with group '{self.group}' channels come in groups of {order}: give a "
                     "multiple of that."
-                )
-        for stage, (kind, width) in enumerate(zip(self.layout, self.widths, strict=True), start=1):
-            heads = width // self.head_width
-            if kind == "T" and self.transformer == "hybrid" and heads % order:
-                raise UserError(
-                    f"widths are {self.widths} and head_width is {self.head_width}: stage S{stage} has {heads} heads, "
-                    f"which with group '{self.group}' come in groups of {order}; choose a head_width that divides "
-                    f"{width} into a multiple of {order} heads."
                 )
 
     @property

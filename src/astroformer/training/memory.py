@@ -20,6 +20,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from astroformer.errors import UserError
 from astroformer.network import Astroformer, AstroformerConfig, count_parameters
 from astroformer.network.blocks import EXPANSION
+from astroformer.network.config import HYBRID_HEADS
 from astroformer.network.counting import WithoutValues
 from astroformer.training.defaults import PLANNED_MEMORY, RULES
 from astroformer.training.recipe import Recipe
@@ -78,11 +79,13 @@ def footprint_bound(recipe: Recipe, config: AstroformerConfig, size: tuple[int, 
     values = config.in_chans * size[0] * size[1] + 2 * config.stem_width * pixels[0]
     stages = zip(config.layout, config.widths, config.depths, pixels, pixels[1:], strict=False)
     for kind, width, depth, pixels_in, pixels_out in stages:
-        if kind == "C" or config.transformer == "hybrid":
+        hybrid = kind == "T" and config.transformer == "hybrid"
+        if kind == "C" or hybrid:
             values += EXPANSION * width * (pixels_in + (depth - 1) * pixels_out)
         if kind == "T":
-            scores = width // config.head_width * pixels_out**2
-            values += width * pixels_in + depth * (max(4, config.mlp_ratio) * width * pixels_out + scores)
+            heads = HYBRID_HEADS if hybrid else width // config.head_width
+            widest = max(4 * width, 4 * heads * config.head_width, 0 if hybrid else config.mlp_ratio * width)
+            values += width * pixels_in + (1 if hybrid else depth) * (widest * pixels_out + heads * pixels_out**2)
     return Footprint(_fixed_bytes(network, recipe.optimizer, averaged=recipe.ema > 0), 4 * _TENSORS_A_BLOCK * values)
 
 

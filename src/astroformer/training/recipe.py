@@ -48,8 +48,8 @@ class NetworkSettings(BaseModel):
     )
     transformer: Literal["paper", "hybrid"] | None = Field(
         None,
-        description="blocks of Transformer stages: attention, then an MLP (paper); a convolution block, then attention "
-        "(hybrid)",
+        description="Transformer stages: blocks of attention and an MLP (paper), or convolution blocks and attention "
+        "after the last of them (hybrid)",
     )
     head_width: int | None = Field(None, ge=1, description="channels of an attention head")
     relative_bias: bool | None = Field(None, description="position bias in the Transformer blocks")
