@@ -181,7 +181,7 @@ def jobs_of(arguments: argparse.Namespace, rows: list[Row]) -> list[Job]:
     cells = [CELLS[name] for name in arguments.sets or map(str, CELLS_1 if arguments.tier == 1 else CELLS_2)]
     study = STUDIES[arguments.study] if arguments.study else None
     models = arguments.models or (study.models if study else TIER_1 if arguments.tier == 1 else TIER_2)
-    seeds = arguments.seeds or (1 if arguments.tune else 3)
+    seeds = arguments.seeds or range(1 if arguments.tune else 3)
     length = {"minutes": arguments.minutes, "epochs": arguments.epochs, "flops": arguments.flops}
     if not any(length.values()):
         length |= {"flops": TRAINING_FLOPS} if study else {"minutes": 5.0}
@@ -191,6 +191,8 @@ def jobs_of(arguments: argparse.Namespace, rows: list[Row]) -> list[Job]:
         if arguments.tune and len(names) < 2:
             continue  # nothing to choose
         kind, split = ("tune", 0) if arguments.tune else ("run", cell.split(seed))
+        if kind == "run" and not arguments.develop and cell.images > SETS[cell.data].room:
+            continue  # test images would be among them
         if arguments.develop:
             kind, limit = "develop", SETS[cell.data].develop
             if limit is None or cell.images > limit[0]:
@@ -248,6 +250,12 @@ def check(jobs: list[Job], data: Path, device: str) -> None:
                 sys.exit(f"there is no '{path}', which {name} is read from; name other --sets or another data folder.")
 
 
+def seeds_of(text: str) -> range:
+    """The seeds that `--seeds` names: `3` for 0 to 2, `4:9` for 4 to 8."""
+    first, colon, end = text.partition(":")
+    return range(int(first), int(end)) if colon else range(int(first))
+
+
 def asking(**settings: Any) -> argparse.ArgumentParser:
     """The words that say which runs are asked for: those of a line of a plan."""
     parser = argparse.ArgumentParser(**settings)
@@ -260,7 +268,7 @@ def asking(**settings: Any) -> argparse.ArgumentParser:
     parser.add_argument("--study", choices=STUDIES, help="; ".join(f"{k}: {v.question}" for k, v in STUDIES.items()))
     parser.add_argument("--members", type=int, default=1, help="networks of ours a run, which share its length")
     parser.add_argument("--distil", action="store_true", help="ours: one more learns what they answer, and is asked")
-    parser.add_argument("--seeds", type=int, help="default 3, in tuning 1")
+    parser.add_argument("--seeds", type=seeds_of, help="so many from 0 on, or 4:9 for 4 to 8; default 3, in tuning 1")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help="a run, wall-clock of one thread; default 5")
     length.add_argument("--epochs", type=int, help="a run, in place of minutes")

@@ -6,6 +6,7 @@ What each part of a row means is told there.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -108,7 +109,12 @@ CELLS_2 = (
     Cell("Fashion-MNIST", 500),
 )
 # Of no tier, for questions about the number of images.
-BETWEEN = (Cell("CIFAR-10 (JPEG)", 200), Cell("Galaxy Zoo 2", 200))
+BETWEEN = (
+    Cell("CIFAR-10 (JPEG)", 200),
+    Cell("Galaxy Zoo 2", 200),
+    Cell("CIFAR-10 (JPEG)", 2000),
+    Cell("CIFAR-10 (JPEG)", 4500),
+)
 CELLS = {str(cell): cell for cell in (*CELLS_2, *BETWEEN)}
 
 
@@ -166,7 +172,7 @@ def job_of(row: Row) -> Job:
     return Job(**{name: row[name] for name in Job.__dataclass_fields__ if name in row})
 
 
-def grid(tier: int, cells: list[Cell], models: list[str], seeds: int) -> list[tuple[Cell, str, int]]:
+def grid(tier: int, cells: list[Cell], models: list[str], seeds: Iterable[int]) -> list[tuple[Cell, str, int]]:
     """(cell, model, seed) in the order they are run in, most telling first.
 
     Cells and models of tier 1 come first, then its cells with the other models, the other cells with its models, and
@@ -176,7 +182,7 @@ def grid(tier: int, cells: list[Cell], models: list[str], seeds: int) -> list[tu
     def part(cell: Cell, model: str) -> int:
         return 0 if tier == 1 else 2 * (cell not in CELLS_1) + (model not in TIER_1)
 
-    every = [(cell, model, seed) for seed in range(seeds) for cell in cells for model in models]
+    every = [(cell, model, seed) for seed in seeds for cell in cells for model in models]
     return sorted(every, key=lambda one: part(one[0], one[1]))  # stable
 
 

@@ -12,8 +12,8 @@ from common.grid import CELLS, CELLS_1, TIER_2, Cell, mean_of
 from common.peers import OURS
 from common.rows import Row
 from common.statistics import interval
-from common.studies import STUDIES, Study
-from common.tables import arms_of, grouped, measure_of
+from common.studies import CONVOLUTIONS, STUDIES, Study, kind_of_network
+from common.tables import arms_of, differences, grouped, measure_of
 
 _COLOURS = dict(zip(TIER_2, ("#d1495b", "#30638e", "#3b8c6e", "#8d6cab", "#c98a2b", "#6b7a8f", "#52a7c7", "#a05a3c",
                              "#9aa53c", "#1f5d49", "#5b3f7a"), strict=True))  # fmt: skip
@@ -44,6 +44,9 @@ def plots(rows: list[Row], folder: Path) -> list[Path]:
                 beside = [row for row in plain if row["model"] in study.peers and measure_of(row) == measure]
                 draw = _draw_scale if study.peers else _draw_study
                 made.append(_saved(draw(some + beside, study, measure), folder, name, measure))
+    attention = _draw_attention(rows)
+    if attention is not None:
+        made.append(_saved(attention, folder, "attention", "images-a-class"))
     return made
 
 
@@ -213,6 +216,54 @@ def _draw_sizes(rows: list[Row], measure: str) -> Any:
         axis.set_xlabel("images a class", fontsize=9)
         axis.set_ylabel("balanced accuracy, %", fontsize=9)
     _legend(figure, handles, measure)
+    return figure
+
+
+def _draw_attention(rows: list[Row]) -> Any:
+    """A panel a data set: by how many points a network with attention differs from C-C-C-C on the same splits and after
+    as many FLOPs, against images a class. Only cells that have a hybrid."""
+    sets: dict[str, dict[str, dict[int, np.ndarray]]] = {}
+    for kind in ("develop", "run"):
+        for some in grouped([row for row in rows if row["flops"] is not None], kind).values():
+            arms = {kind_of_network(arm[2]): by_seed for arm, by_seed in arms_of(some).items() if arm[0] == OURS}
+            if CONVOLUTIONS not in arms or "C-C-C-T, hybrid" not in arms:
+                continue
+            cell = Cell(some[0]["data"], some[0]["per_class"])
+            for name, by_seed in arms.items():
+                if name not in (None, CONVOLUTIONS):
+                    points = 100 * differences(by_seed, arms[CONVOLUTIONS])
+                    sets.setdefault(cell.data, {}).setdefault(str(name), {})[cell.images] = points
+    if not sets:
+        return None
+    figure, axes = _figure(len(sets), 2, 3.0)
+    handles: dict[str, Any] = {}
+    colours = dict(zip(("C-C-C-T, hybrid", "C-C-C-T", "C-C-T-T"), ("#d1495b", "#30638e", "#3b8c6e"), strict=True))
+    for axis, (data, arms) in zip(axes, sets.items(), strict=True):
+        sizes = sorted({size for by_size in arms.values() for size in by_size})
+        for place, (name, colour) in enumerate(colours.items()):
+            if by_size := arms.get(name):
+                at = sorted(by_size)
+                handles[name] = axis.errorbar(
+                    [size * 1.05**place for size in at],  # so that intervals don't hide each other
+                    [by_size[size].mean() for size in at],
+                    yerr=[_reach(by_size[size]) for size in at],
+                    color=colour,
+                    marker="o",
+                    markersize=5,
+                    linewidth=1.8,
+                    capsize=2,
+                )
+        axis.axhline(0, color="#444444", linewidth=1)
+        axis.set_xscale("log")
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.minorticks_off()
+        axis.margins(x=0.15)
+        axis.set_title(data, fontsize=10, loc="left")
+        axis.set_xlabel("images a class", fontsize=9)
+        axis.set_ylabel("points from C-C-C-C", fontsize=9)
+    figure.suptitle("Balanced accuracy, after equal training FLOPs on the same splits; means with 95 % intervals of "
+                    "the differences", fontsize=9, color="#555555")  # fmt: skip
+    _legend(figure, handles, "")
     return figure
 
 

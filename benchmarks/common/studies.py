@@ -74,6 +74,18 @@ STUDIES = {
 }
 
 
+CONVOLUTIONS = "C-C-C-C"
+
+
+def kind_of_network(words: str) -> str | None:
+    """What `hybrid.txt` compares, by the words of an arm; None for an arm of other widths."""
+    settings = dict(word.split("=", 1) for word in words.split())
+    if "network.widths" in settings or "network.layout" not in settings:
+        return None
+    layout = "-".join(settings["network.layout"])
+    return f"{layout}, hybrid" if settings.get("network.transformer") == "hybrid" else layout
+
+
 def arm_name(words: str) -> str | None:
     """What a study calls an arm of these words; None if it is in no study."""
     for study in STUDIES.values():

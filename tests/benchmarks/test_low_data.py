@@ -223,10 +223,10 @@ def test_a_last_line_cut_short_is_mended_and_another_is_an_error(
 
 
 def test_the_grid_is_complete_and_most_telling_first() -> None:
-    every = grid.grid(2, list(grid.CELLS_2), list(grid.TIER_2), 3)
+    every = grid.grid(2, list(grid.CELLS_2), list(grid.TIER_2), range(3))
     assert len(every) == len(set(every)) == len(grid.CELLS_2) * len(grid.TIER_2) * 3
     first = every[: len(grid.CELLS_1) * len(grid.TIER_1) * 3]
-    assert set(first) == set(grid.grid(1, list(grid.CELLS_1), list(grid.TIER_1), 3))
+    assert set(first) == set(grid.grid(1, list(grid.CELLS_1), list(grid.TIER_1), range(3)))
     assert [seed for _, _, seed in first] == sorted(seed for _, _, seed in first)
 
 
@@ -409,6 +409,28 @@ def test_plots_are_drawn(tmp_path: Path) -> None:
     made += [path for path in pictures.plots([*rows, peer], tmp_path) if "scale" in path.name]
     assert made[-1].name == "low-data-scale-4e12-FLOPs.png"
     assert all(path.stat().st_size > 10_000 for path in made)
+
+
+def test_attention_is_drawn_against_convolutions_of_the_same_splits(tmp_path: Path) -> None:
+    convolutions, hybrid = "network.layout=CCCC", "network.layout=CCCT network.transformer=hybrid"
+    assert studies.kind_of_network(convolutions) == "C-C-C-C"
+    assert studies.kind_of_network(hybrid) == "C-C-C-T, hybrid"
+    assert studies.kind_of_network("network.layout=CCTT") == "C-C-T-T"
+    assert studies.kind_of_network(f"{convolutions} network.widths=[8,8,8,8]") is None
+    assert studies.kind_of_network("optimizer=muon") is None
+
+    def rows(words: str, score: float, seeds: range, per_class: int) -> list[dict[str, Any]]:
+        flops = {"minutes": None, "flops": 4e12, "data": "Galaxy Zoo 2", "per_class": per_class}
+        return [made_row(made_job(words=words, seed=seed, **flops), score + 0.01 * seed) for seed in seeds]
+
+    made = [row for n in (10, 50) for row in rows(convolutions, 0.5, range(3), n)]
+    assert pictures.plots(made, tmp_path) == []
+    made += [row for n in (10, 50) for row in rows(hybrid, 0.52, range(1, 4), n)]
+    (path,) = pictures.plots(made, tmp_path)
+    assert path.name == "low-data-attention-images-a-class.png"
+    (axis,) = pictures._draw_attention(made).axes
+    (line,) = (drawn for drawn in axis.get_lines() if len(drawn.get_xdata()) == 2 and drawn.get_marker() == "o")
+    assert line.get_ydata() == pytest.approx([2, 2])  # of the two seeds that both have
 
 
 # The command ---------------------------------------------------------------------------------------------------------
