@@ -34,14 +34,16 @@ def test_initial_weights_are_drawn_as_the_released_ones() -> None:
     assert transformer.attention.position_bias.table.std().item() == pytest.approx(0.02, rel=0.1)
 
 
-def test_attention_of_a_hybrid_block_begins_as_a_slight_blur_of_what_is_near() -> None:
+def test_what_attention_of_a_hybrid_block_adds_first_is_a_blur_of_what_is_near() -> None:
     torch.manual_seed(0)
     network = create_network("astroformer_atto", transformer="hybrid", head_width=8, channel_attention="none").eval()
     block = network.stages[3][1]
     assert isinstance(block, HybridBlock)
     x_BCHW = torch.randn(2, 96, 8, 8)
     with torch.no_grad():
-        convolved_BCHW, mixed_BCHW = block.mbconv(x_BCHW), block(x_BCHW)
+        convolved_BCHW = block.mbconv(x_BCHW)
+        block.gamma.fill_(0.1)
+        mixed_BCHW = block(x_BCHW)
         attention = block.attention
         assert attention.position_bias is not None
         bias_NLL = attention.position_bias(8, 8)
@@ -68,8 +70,8 @@ def test_a_torus_has_the_nearer_way_to_each_place() -> None:
     assert bias_NLL[3, 0, [0, 1, 4, 7, 8, 63]].tolist() == [0, -1, -16, -1, -1, -2]
 
 
-def test_without_its_gammas_a_hybrid_network_is_the_convolutional_one() -> None:
-    """To the bit, forward and backward: so it can begin as that network and be compared with it."""
+def test_a_fresh_hybrid_network_is_the_convolutional_one() -> None:
+    """To the bit, forward and backward; of its attention the gammas alone have a gradient then."""
     hybrid = create_network("astroformer_atto", transformer="hybrid", head_width=8, img_size=32)
     plain = create_network("astroformer_atto", layout="CCCC", img_size=32)
 
@@ -78,10 +80,6 @@ def test_without_its_gammas_a_hybrid_network_is_the_convolutional_one() -> None:
         return name.replace("mbconv.", "") if "mbconv" in name or not name.startswith("stages.3.1") else None
 
     plain.load_state_dict({shared(name): weight for name, weight in hybrid.state_dict().items() if shared(name)})
-    with torch.no_grad():
-        for name, weight in hybrid.named_parameters():
-            if name.endswith("gamma"):
-                weight.zero_()
     images = torch.randn(4, 3, 32, 32)
     outputs = [network(images) for network in (hybrid, plain)]
     assert torch.equal(outputs[0], outputs[1])

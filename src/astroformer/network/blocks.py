@@ -221,8 +221,8 @@ class HybridBlock(nn.Module):
     the MLP, before the attention, is how MOAT builds its blocks (Yang et al., arXiv 2210.01820, which puts no number
     before the attention); the number is LayerScale's (Touvron et al., arXiv 2103.17239).
 
-    With few images attention learns too late where to look. So it begins as a slight blur: gamma is small, queries and
-    keys hardly matter, and each head sees what is near, some heads less far than others.
+    At the start gamma is 0: the block is its MBConv block, and attention comes in as far as it helps. What comes in
+    first is a blur: queries and keys hardly matter yet, and each head sees what is near, some less far than others.
 
     Args:
         mbconv: the convolutional block, which has the stride and does the widening.
@@ -234,7 +234,7 @@ class HybridBlock(nn.Module):
         group_order: elements of the network's group; so many heads, one for each, change places as the image turns.
     """
 
-    GAMMA, CONTENT, STRENGTHS = 0.1, 0.1, (0.3, 3.0, 0.1, 1.0)  # at the start
+    CONTENT, STRENGTHS = 0.1, (0.3, 3.0, 0.1, 1.0)  # at the start
 
     def __init__(
         self,
@@ -259,13 +259,13 @@ class HybridBlock(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier-uniform weights, those of queries and keys times `CONTENT`; biases are 0, gamma is `GAMMA`; the
+        """Xavier-uniform weights, those of queries and keys times `CONTENT`; biases and gamma are 0; the
         position bias falls with the distance (`PositionBias.start_near`)."""
         attention = self.attention
         for layer in (attention.qkv, attention.project):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.gamma, self.GAMMA)
+        nn.init.zeros_(self.gamma)
         if attention.qkv.weight.is_meta:  # without values, for which torch would import its compiler
             return
         with torch.no_grad():
