@@ -583,12 +583,25 @@ def test_a_package_that_is_only_on_the_path_is_told_before_anything_is_run(monke
         low_data.check([made_job()], Path("data"), "cpu")
 
 
-def test_the_plan_for_a_gpu_asks_for_what_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = low_data.planned(Path(low_data.__file__).with_name("low_data_gpu.txt"), [])
+@pytest.mark.parametrize(("plan", "members"), [("low_data_gpu.txt", {1, 3}), ("hybrid.txt", {1})])
+def test_a_plan_asks_for_what_can_be(plan: str, members: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = low_data.planned(Path(low_data.__file__).with_name(plan), [])
     assert {"run", "develop"} == {job.kind for job in jobs}
-    assert {1, 3} == {job.members for job in jobs}
+    assert members == {job.members for job in jobs}
     monkeypatch.setattr(Path, "exists", lambda path: True)  # the data, which need not be here
     low_data.check(jobs, Path("data"), "cpu")
+
+
+def test_seeds_may_begin_later_and_test_images_are_not_trained_on() -> None:
+    words = ["--flops", "1e12", "--models", "astroformer", "--sets", "CIFAR-10 (JPEG), 2000 a class"]
+    jobs = low_data.jobs_of(
+        low_data.asking().parse_args([*words, "CIFAR-10 (JPEG), 4500 a class", "--seeds", "4:6"]), []
+    )
+    assert [(job.per_class, job.seed, job.split) for job in jobs] == [(2000, 4, 0), (2000, 5, 1)]  # of 4,000 a class
+    jobs = low_data.jobs_of(
+        low_data.asking().parse_args(["--develop", *words[:-1], "CIFAR-10 (JPEG), 4500 a class"]), []
+    )
+    assert [(job.per_class, job.seed, job.split) for job in jobs] == [(4500, seed, 0) for seed in range(3)]
 
 
 def test_a_worker_stays_and_runs_one_job_after_the_other(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
