@@ -200,6 +200,8 @@ def test_few_images_are_left_to_convolutions_unless_a_network_is_asked_for() -> 
     assert network(9, network={"layout": "CCTT"}) == ("CCTT", None)
     assert network(9, network={"channel_attention": "cbam"}) == (None, "cbam")
     assert network(9, network={"relative_bias": False}) == (None, None)
+    assert network(9, network={"transformer": "hybrid"}) == (None, None)  # else there would be no attention
+    assert network(9, network={"head_width": 8}) == (None, None)
     assert network(9, network={"stochastic_depth": 0.2}) == ("CCCC", "none")
 
 

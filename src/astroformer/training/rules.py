@@ -70,7 +70,8 @@ class Facts:
     def network_is_open(self) -> bool:
         """Whether the user asks nothing of the kind of the network, so that the rules may change it."""
         given = self.given.network
-        kind_is_open = (given.layout, given.channel_attention, given.relative_bias) == (None,) * 3
+        kind = (given.layout, given.channel_attention, given.transformer, given.head_width, given.relative_bias)
+        kind_is_open = all(word is None for word in kind)
         return self.given.model == "auto" and kind_is_open
 
 
