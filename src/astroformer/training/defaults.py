@@ -162,8 +162,8 @@ RULES: dict[str, Rule] = {
             "attention. More are learned by the paper's C-C-C-T.",
             "With few images that is level with the paper's network or ahead of it "
             f"([figures]({_NOTES}#convolutions-alone-for-few-images)). With more, nothing was compared.",
-            "`--network.layout CCCT`; any word on the model, the layout, the channel attention, the Transformer stages, "
-            "their heads or the position bias leaves the rule out",
+            "`--network.layout CCCT`; any word on the model, the layout, the channel attention, the Transformer "
+            "stages, their heads or the position bias leaves the rule out",
             "{images:,} images: convolutions in all stages, without channel attention (--network.layout CCCT for the "
             "paper's network)",
         ),
