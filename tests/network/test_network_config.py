@@ -44,6 +44,7 @@ def test_head_hidden_zero_means_none() -> None:
         ({"img_size": (64, 16)}, ["img_size is 64x16", "32x32"]),
         ({"img_size": 64.0}, ["img_size is 64.0", "integers"]),
         ({"transformer": "hybird"}, ["transformer 'hybird'", "Did you mean 'hybrid'"]),
+        ({"transformer": "hybrid", "layout": "CCCC"}, ["'hybrid'", "'CCCC' has no Transformer stage", "'CCCT'"]),
         ({"channel_attention": "cbma"}, ["channel_attention 'cbma'", "Did you mean 'cbam'"]),
         ({"relative_bias": 1}, ["relative_bias is 1", "true or false"]),
         ({"stochastic_depth": 1.0}, ["stochastic_depth is 1.0", "below 1"]),

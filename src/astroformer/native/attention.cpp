@@ -26,24 +26,16 @@ inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 // Four channels of a token, which are turned four tokens at a time.
 typedef float Four __attribute__((vector_size(16)));
 typedef int32_t FourInts __attribute__((vector_size(16)));
-typedef uint32_t FourWords __attribute__((vector_size(16)));
-typedef uint16_t FourHalves __attribute__((vector_size(8)));
 
 inline Four load_four(const float* p) {
     Four x;
     std::memcpy(&x, p, sizeof x);
     return x;
 }
-inline Four load_four(const BFloat16* p) {
-    FourHalves h;
-    std::memcpy(&h, p, sizeof h);
-    return (Four)(__builtin_convertvector(h, FourWords) << 16);
-}
+inline Four load_four(const BFloat16* p) { return Four{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])}; }
 inline void store_four(float* p, Four x) { std::memcpy(p, &x, sizeof x); }
-inline void store_four(BFloat16* p, Four x) {  // as `store` of a whole vector
-    const FourWords u = (FourWords)x;
-    const FourHalves h = __builtin_convertvector((u + 0x7fffu + ((u >> 16) & 1u)) >> 16, FourHalves);
-    std::memcpy(p, &h, sizeof h);
+inline void store_four(BFloat16* p, Four x) {
+    for (int r = 0; r < 4; ++r) from_float(x[r], p + r);
 }
 
 inline void turn(Four x[4]) {  // rows become columns
