@@ -142,8 +142,8 @@ class AstroformerConfig:
             )
         if self.transformer == "hybrid" and "T" not in self.layout:
             raise UserError(
-                f"transformer is 'hybrid', but layout '{self.layout}' has no Transformer stage, so nothing would come of "
-                "it; put a T into the layout, such as 'CCCT', or leave transformer out."
+                f"transformer is 'hybrid', but layout '{self.layout}' has no Transformer stage, so it would change "
+                "nothing; put a T into the layout, such as 'CCCT', or leave transformer out."
             )
         if set(self.strides) - {1, 2}:
             raise UserError(f"strides are {self.strides}: each is 1 or 2, for the stem and the stages S1 to S4.")
