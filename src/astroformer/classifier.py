@@ -97,6 +97,7 @@ class Classifier:
         info: what the model was made from and what it reached.
         precision: of the matrix products, "float32" or "bfloat16". The second is faster where the CPU or GPU has
             instructions for it, and moves probabilities in the third digit; `pick_precision` knows "auto" too.
+        white: the value that is white in the images that are asked about, if somebody states it, see `Units.shared`.
 
     Example:
         >>> import numpy as np
@@ -113,6 +114,7 @@ class Classifier:
     classes: tuple[str, ...]
     info: ModelRecord = field(default_factory=ModelRecord)
     precision: str = "float32"
+    white: float | None = None
     # The network as `fast_pass` has it, and the state of the weights and settings that it was made from.
     _fast: tuple[Any, Callable[[Tensor], Tensor]] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -195,7 +197,7 @@ class Classifier:
             errors = [""] * (stop - start)
             for k in range(stop - start):
                 try:
-                    rows[k] = self.preprocessing.apply(images.read(start + k))
+                    rows[k] = self.preprocessing.apply(images.read(start + k), self.white)
                 except UserError as error:  # unreadable, or of a type or channels that the network can't take
                     errors[k] = str(error)
             if rows:
@@ -310,11 +312,11 @@ class Classifier:
         network = Answers(copy.deepcopy(plain), replace(answers_of(self.network), frame=True)).to(self.device)
         opened = _as_images(images)
         some = np.unique(np.linspace(0, len(opened) - 1, min(len(opened), FRAME_IMAGES)).astype(int))
-        stored_BCHW = np.stack([self.preprocessing.apply(opened.read(int(i))) for i in some])
+        stored_BCHW = np.stack([self.preprocessing.apply(opened.read(int(i)), self.white) for i in some])
         assert network.frame is not None
         network.frame.fit(self.preprocessing.normalize(torch.from_numpy(stored_BCHW).to(self.device)))
         info = self.info.without_metrics()
-        return Classifier(network.eval(), self.preprocessing, self.classes, info, self.precision)
+        return Classifier(network.eval(), self.preprocessing, self.classes, info, self.precision, self.white)
 
     # -- several as one ----------------------------------------------------------------------------------------------
 
@@ -372,6 +374,7 @@ class Classifier:
         *,
         precision: str = "float32",
         symmetry: str | None = None,
+        white: float | None = None,
         say: Callable[[str], object] | None = None,
     ) -> Classifier:
         """Reads a model folder and proves that it is whole. Arguments and errors are those of `astroformer.load`."""
@@ -382,7 +385,7 @@ class Classifier:
         if symmetry is not None and symmetry != config.answers.symmetry:
             answers, record = replace(config.answers, symmetry=symmetry), config.record.without_metrics()
             config = replace(config, answers=answers, record=record)
-        classifier = cls(model.network(config), config.input, config.classes, config.record, precision)
+        classifier = cls(model.network(config), config.input, config.classes, config.record, precision, white)
         caveat = model.caveat(config)
         if say is not None and caveat is not None:
             say(caveat)
@@ -395,6 +398,7 @@ def load(
     *,
     precision: str = "float32",
     symmetry: str | None = None,
+    white: float | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Classifier:
     """Reads a model folder, or a run folder that holds one, and proves that it is whole.
@@ -407,6 +411,8 @@ def load(
             image and its mirror image, or over turned and mirrored views, each at the cost of one); None: as the
             model says. The metrics of a model are those of the symmetry that it was saved with: with another one
             they are not known, and `evaluate` measures them.
+        white: the value that is white in the images that will be asked about, where their pixels are of another type
+            than those that the model learned from: 65535 for uint16 that uses all bits, 4095 for 12 bits.
         say: is given a sentence where the folder is of an old format, whose hashes do not cover all of it.
 
     Raises:
@@ -423,7 +429,7 @@ def load(
         >>> len(model.predict("mock-galaxies:4x32").names)
         4
     """
-    return Classifier.load(folder, device, precision=precision, symmetry=symmetry, say=say)
+    return Classifier.load(folder, device, precision=precision, symmetry=symmetry, white=white, say=say)
 
 
 def _as_images(images: Images) -> LabelledImages:

@@ -305,6 +305,12 @@ class ModelFolder:
                 f"in '{self.path}' config.json does not fit its weights: {what}. Copy the two files together."
             )
         self._check_hashes(config)
+        bad = next((name for name in own if not torch.isfinite(state[name]).all()), None)
+        if bad is not None:
+            raise UserError(
+                f"the weights of '{self.path}' hold NaN or infinite values (the first in '{bad}'), so it would answer "
+                "alike whatever the image; train the model again."
+            )
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state[name])

@@ -109,13 +109,18 @@ def test_one_bit_palette_and_alpha() -> None:
     palette = Image.fromarray(RGB).quantize(16)
     np.testing.assert_array_equal(read_image(encode(palette, "PNG")), np.asarray(palette.convert("RGB")))
     clear = read_image(encode(palette, "PNG", transparency=3))
-    np.testing.assert_array_equal(clear[..., 3], np.where(np.asarray(palette) == 3, 0, 255))
+    np.testing.assert_array_equal(clear, np.asarray(palette.convert("RGB")) * (np.asarray(palette) != 3)[..., None])
 
     rgba = np.dstack([RGB, RGB[..., 1]])
+    over_black = np.rint(RGB * (RGB[..., 1:2] / 255)).astype(np.uint8)
     for kind in ("PNG", "TIFF"):
-        np.testing.assert_array_equal(read_image(encode(Image.fromarray(rgba), kind)), rgba)
+        np.testing.assert_array_equal(read_image(encode(Image.fromarray(rgba), kind)), over_black)
+    np.testing.assert_array_equal(
+        read_image(encode(Image.fromarray(rgba), "WEBP", lossless=True, exact=True)), over_black
+    )
     grey_alpha = np.ascontiguousarray(RGB[..., :2])
-    np.testing.assert_array_equal(read_image(encode(Image.fromarray(grey_alpha, "LA"), "PNG")), grey_alpha)
+    grey = np.rint(RGB[..., :1] * (RGB[..., 1:2] / 255)).astype(np.uint8)
+    np.testing.assert_array_equal(read_image(encode(Image.fromarray(grey_alpha, "LA"), "PNG")), grey)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -130,6 +135,8 @@ def test_png_of_16_bits_keeps_every_bit(channels: int) -> None:
     pixels = RNG.integers(0, 65536, (5, 7, channels)).astype(np.uint16)
     image = read_image(png16(pixels))
     assert image.dtype == np.uint16
+    if channels in (2, 4):
+        pixels = np.rint(pixels[..., :-1] * (pixels[..., -1:] / 65535)).astype(np.uint16)
     np.testing.assert_array_equal(image, pixels)
 
 
@@ -146,6 +153,19 @@ def test_tiff_bands_keep_every_bit(dtype: str, bands: int, compression: int, pre
     image = read_image(tiff(pixels, order, compression, t317=predictor))
     assert image.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(image, pixels)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_a_band_of_a_tiff_is_alpha_where_the_file_says_so(dtype: str) -> None:
+    pixels = RNG.integers(0, 256 if dtype == "u1" else 65536, (6, 5, 4)).astype(dtype)
+    full = 1 if dtype == "f4" else np.iinfo(dtype).max
+    rgb, alpha = pixels[..., :3], pixels[..., 3:]
+    unnamed, multiplied, alone = (read_image(tiff(pixels, t338=kind)) for kind in (0, 1, 2))
+    np.testing.assert_array_equal(unnamed, pixels)
+    product = rgb * alpha if dtype == "f4" else (rgb * (alpha / full)).round().astype(dtype)
+    np.testing.assert_array_equal(alone, product)
+    if dtype != "u1":  # Pillow divides colours of 8 bits by alpha, so that a pixel brighter than its alpha is cut
+        np.testing.assert_array_equal(multiplied, rgb)
 
 
 def test_float_and_signed_tiff() -> None:

@@ -128,7 +128,7 @@ def test_failures_are_left_out_listed_and_remembered(folder: Path, cache: Path) 
         assert built.reused == expected_reuse
         assert [file for file, _ in built.failures] == ["a/0.png", "a/4.png", "b/7.png", "b/19.png"]
         reasons = [reason for _, reason in built.failures]
-        assert "uint16, which uint8 would degrade" in reasons[1]
+        assert "uint16, and the model learned from uint8" in reasons[1]
         assert reasons[3] == "not a JPEG, PNG, TIFF or WebP image"
         assert len(built) == len(built.array) == len(built.files) == len(built.labels) == 36
         for row, i in enumerate(built.indices):

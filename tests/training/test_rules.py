@@ -43,6 +43,7 @@ def test_everything_open_is_decided_and_nothing_given_is_changed() -> None:
         {
             "device": "cpu",
             "channels": 3,
+            "pixels": "uint8",
             "storage": "float16",
             "crop": 0.5,
             "image_size": 32,
@@ -58,12 +59,12 @@ def test_everything_open_is_decided_and_nothing_given_is_changed() -> None:
     assert decide(given, images_of(noise(10, 40, 40, 1))) == (given, [])
 
 
-@pytest.mark.parametrize(
-    ("channels", "expected"), [([1], 1), ([3], 3), ([1, 3], 3), ([4], 3), ([1, 4], 3), ([2], 1), ([1, 2], 1), ([5], 5)]
-)
+@pytest.mark.parametrize(("channels", "expected"), [([1], 1), ([3], 3), ([1, 3], 3), ([4], 4), ([2], 2), ([5], 5)])
 def test_channels(channels: list[int], expected: int) -> None:
     arrays = [image for c in channels for image in noise(4, 32, 32, c)]
-    assert decide(CPU, images_of(arrays))[0].channels == expected
+    recipe, said = decide(CPU, images_of(arrays))
+    assert recipe.channels == expected
+    assert (f"{expected} bands an image, all kept" in said) == (expected not in (1, 3))
 
 
 def test_colour_images_that_are_all_grey_are_one_channel() -> None:
@@ -71,8 +72,6 @@ def test_colour_images_that_are_all_grey_are_one_channel() -> None:
     assert decide(CPU, images_of(grey))[0].channels == 1
     one_coloured = [*grey, noise(1, 32, 32, 3)[0]]
     assert decide(CPU, images_of(one_coloured))[0].channels == 3
-    alpha = [np.concatenate([image, np.full((32, 32, 1), 255, np.uint8)], axis=2) for image in grey]
-    assert decide(CPU, images_of(alpha))[0].channels == 1
 
 
 def test_channels_that_differ_need_a_word() -> None:
@@ -85,9 +84,24 @@ def test_storage(dtype: Any, expected: str) -> None:
     assert decide(CPU, images_of(noise(6, 32, 32, 1, dtype)))[0].storage == expected
 
 
-def test_one_image_of_more_than_8_bits_decides_the_storage() -> None:
-    mixed = noise(5, 32, 32, 1) + noise(1, 32, 32, 1, np.uint16)
-    assert decide(CPU, images_of(mixed))[0].storage == "float16"
+def test_images_of_several_types_need_a_word() -> None:
+    eight, sixteen, floats = (noise(3, 32, 32, 1, dtype) for dtype in (np.uint8, np.uint16, np.float32))
+    with pytest.raises(UserError, match=r"uint16, some of uint8.*--white.*--pixels uint16"):
+        decide(CPU, images_of(eight + sixteen))
+    with pytest.raises(UserError, match=r"float, some of uint8(?!.*--white).*--pixels float"):
+        decide(CPU, images_of(eight + floats))
+    for recipe, pixels, storage in (
+        (Recipe(device="cpu", white=4095), "uint16", "float16"),
+        (Recipe(device="cpu", pixels="uint8"), "uint8", "uint8"),
+        (Recipe(device="cpu", pixels="uint16"), "uint16", "float16"),
+    ):
+        decided, _ = decide(recipe, images_of(eight + sixteen))
+        assert (decided.pixels, decided.storage) == (pixels, storage)
+    with pytest.raises(UserError, match=r"pixels are float, .* those of the images are uint8"):
+        decide(Recipe(device="cpu", pixels="float"), images_of(eight))
+    _, said = decide(CPU, images_of(sixteen))
+    assert any("white not stated (--white N" in sentence for sentence in said)
+    assert not any("white" in sentence for sentence in decide(Recipe(device="cpu", white=4095), images_of(sixteen))[1])
 
 
 def test_crop_is_said() -> None:
@@ -328,7 +342,7 @@ def test_unreadable_images_are_passed_over_until_all_are() -> None:
 
     images = replace(images_of(good), reader=read)
     assert decide(CPU, images)[0].channels == 1
-    with pytest.raises(UserError, match="none of the images of 'test' can be read"):
+    with pytest.raises(UserError, match=r"none of 3 images of 'test' can be read. The first.*broken"):
         decide(CPU, images.subset([1, 3, 5]))
 
 

@@ -48,13 +48,26 @@ class Asking:
             "turned and mirrored views; none: as the model says"
         ),
     ] = None
+    white: Annotated[
+        float | None,
+        Doc(
+            "value that is white in the images, where they are uint16 and the model learned from uint8, or the reverse"
+        ),
+    ] = None
 
     def load(self, model: Path) -> Classifier:
         """The model of a folder, which will be asked in this way."""
         from astroformer.classifier import load
 
         computing = self.computing
-        return load(model, computing.device, precision=self.precision, symmetry=self.symmetry, say=tell_beside)
+        return load(
+            model,
+            computing.device,
+            precision=self.precision,
+            symmetry=self.symmetry,
+            white=self.white,
+            say=tell_beside,
+        )
 
 
 @dataclass

@@ -24,6 +24,7 @@ from torch import Tensor
 from astroformer.errors import UserError, unknown_name
 from astroformer.images.reading import Array
 from astroformer.images.resize import resize
+from astroformer.images.units import Units, kind_of_pixels
 
 _FITS = ("crop", "pad", "stretch")
 _DTYPES = ("uint8", "float16")
@@ -43,6 +44,8 @@ class Preprocessing:
             differently.
         mean, std: per channel, in the units of `normalize`; empty: 0 and 1.
         dtype: what is kept, `uint8` for 8-bit images, else `float16`.
+        units: of the images that a network learns from. None: those of a model that did not keep them, for which
+            uint8 counts by 255, uint16 by 65535, and floats as they are, unless `dtype` says that all were uint8.
     """
 
     image_size: tuple[int, int]
@@ -52,6 +55,7 @@ class Preprocessing:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     dtype: Literal["uint8", "float16"] = "uint8"
+    units: Units | None = None
 
     def __post_init__(self) -> None:
         def fail(word: str, value: object, allowed: str) -> UserError:
@@ -68,6 +72,8 @@ class Preprocessing:
             raise unknown_name("fit", self.fit, _FITS)
         if self.dtype not in _DTYPES:
             raise unknown_name("dtype", self.dtype, _DTYPES)
+        if self.dtype == "uint8" and self.units is not None and self.units.pixels != "uint8":
+            raise UserError(f"the images are {self.units}, which storage uint8 would degrade; choose float16.")
         mean = tuple(float(m) for m in self.mean) or (0.0,) * self.channels
         std = tuple(float(s) for s in self.std) or (1.0,) * self.channels
         if len(mean) != self.channels or not all(map(math.isfinite, mean)):
@@ -77,33 +83,29 @@ class Preprocessing:
         for name, value in (("image_size", size), ("crop", float(self.crop)), ("mean", mean), ("std", std)):
             object.__setattr__(self, name, value)
 
-    def apply(self, image: Array) -> Array:
+    def apply(self, image: Array, white: float | None = None) -> Array:
         """`(H, W, C)` or `(H, W)` of uint8, uint16, bool or float → `(channels, *image_size)` of `dtype`.
 
         The frame is cut to whole pixels and resized with an antialiased bicubic filter (Pillow); a frame that
-        has the size already is left as it is. Values: uint8 stays uint8 when that is the dtype, and is
-        divided by 255 for float16; uint16 is divided by 65535; floats are kept as they are, in their own
-        units, not clipped. Channels: grey is repeated, RGB to grey is the BT.601 luminance, and two or four
-        channels are grey or RGB with alpha, laid over black, unless as many are asked for.
+        has the size already is left as it is. Values: `units` brings whole numbers to shares of white and refuses what
+        would be a guess; uint8 stays uint8 when that is the dtype; floats are kept as they are, in their own units, not
+        clipped. Channels: grey is repeated, and RGB to grey is the BT.601 luminance. Any other number of channels is
+        kept if as many are asked for, and refused if not.
 
-        Raises `UserError` if the image's type or channels do not fit, or if float16 cannot hold its values.
+        Args:
+            image: of one picture.
+            white: the value that is white in it, if somebody states it, see `Units.shared`.
+
+        Raises:
+            UserError: the image's units or channels do not fit, or float16 cannot hold its values.
         """
         if image.ndim == 2:
             image = image[:, :, None]
         if image.ndim != 3 or 0 in image.shape:
             raise UserError(f"an image has shape {image.shape}; (height, width, channels), none of them 0, is needed.")
-        if image.dtype == np.bool_:
-            image = image.astype(np.uint8) * 255
-        if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
-            raise UserError(f"an image is {image.dtype}; uint8, uint16 and floats are understood.")
-        bounded = image.dtype == np.uint16
-        if image.dtype != np.uint8:
-            if self.dtype == "uint8":
-                raise UserError(f"an image is {image.dtype}, which uint8 would degrade; set the dtype to float16.")
-            with np.errstate(over="ignore"):  # a float64 beyond float32 is refused below
-                image = image.astype(np.float32)
-            if bounded:
-                image = image / np.float32(65535)
+        kind = kind_of_pixels(image.dtype)
+        units = self.units or Units("uint8" if self.dtype == "uint8" else kind)
+        image = units.shared(image, white)
         image = self._cut(image)
         image = self._resized(self._with_channels(image))
         if image.shape[2] != self.channels:
@@ -111,9 +113,11 @@ class Preprocessing:
         image_CHW = np.ascontiguousarray(image.transpose(2, 0, 1))
         if image_CHW.dtype == np.uint8:
             return image_CHW if self.dtype == "uint8" else (image_CHW / np.float32(255)).astype(np.float16)
-        if bounded:  # a bicubic filter overshoots at edges; the scale of an integer image ends at 0 and 1
+        if kind != "float":  # a bicubic filter overshoots at edges; the scale of an integer image ends at 0 and 1
             return image_CHW.clip(0, 1).astype(np.float16)
-        return _as_float16(image_CHW)
+        stored_CHW = _as_float16(image_CHW)
+        units.check_brightness(stored_CHW)
+        return stored_CHW
 
     def normalize(self, x_BCHW: Tensor) -> Tensor:
         """What the network sees: `(x / 255 if x is uint8 - mean) / std` per channel, float32, of the same shape."""
@@ -123,7 +127,10 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON keeps them; `from_dict` is the way back."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        words = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        units = words.pop("units")
+        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in words.items()}
+        return settings if units is None else {**settings, "units": units.to_dict()}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Preprocessing:
@@ -137,8 +144,12 @@ class Preprocessing:
                 raise UserError(f"the preprocessing lacks '{word}'.")
         try:
             values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+            if values.get("units") is not None:
+                values["units"] = Units.from_dict(values["units"])
             return cls(**values)
-        except TypeError as error:
+        except UserError:
+            raise
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
             raise UserError(f"the preprocessing has a value of the wrong kind: {error}.") from None
 
     def _cut(self, image: Array) -> Array:
@@ -158,14 +169,12 @@ class Preprocessing:
         have = image.shape[2]
         if have == self.channels:
             return image
-        if self.channels not in (1, 3) or have > 4:
+        if {have, self.channels} != {1, 3}:
             raise UserError(
                 f"an image has {have} channels, {self.channels} are asked for; only grey and RGB are made "
                 f"from each other."
             )
-        if have in (2, 4):
-            image = _over_black(image)
-        if image.shape[2] == 3 and self.channels == 1:
+        if self.channels == 1:
             if image.dtype == np.uint8:
                 return np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))[:, :, None]
             grey: Array = image @ np.array(_LUMINANCE, np.float32)
@@ -191,14 +200,6 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     """(C, 1, 1) on the device; kept, since a copy to a GPU waits for it."""
     with torch.inference_mode(False):  # one made for a prediction may serve a training step
         return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
-
-
-def _over_black(image: Array) -> Array:
-    """Colour times alpha; alpha is the last channel, full at 255 (uint8) or 1 (float)."""
-    colour, alpha = image[:, :, :-1], image[:, :, -1:]
-    if image.dtype == np.uint8:
-        return ((colour.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
-    return colour * alpha
 
 
 def _as_float16(image_CHW: Array) -> Array:

@@ -50,9 +50,9 @@ def read_image(file: str | Path | bytes, *, name: str | None = None) -> Array:
     """Decode an image file, or the bytes of one, and turn it upright as its EXIF orientation says.
 
     Returns an array `(H, W, C)`:
-      - uint8 for 8-bit files. C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha; more in a multi-band
-        TIFF. One bit a pixel becomes 0 and 255, a palette becomes RGB (RGBA if it has transparency), CMYK
-        becomes RGB.
+      - uint8 for 8-bit files. C = 1 grey, 3 RGB; any number in a multi-band TIFF. What the file calls transparency
+        (alpha, a transparent colour) is laid over black. One bit a pixel becomes 0 and 255, a palette and CMYK become
+        RGB.
       - uint16 for 16-bit unsigned files, every bit kept, with the same C.
       - float32 for float TIFF, and for signed or 32-bit integer TIFF whose values float32 holds exactly.
 
@@ -187,7 +187,18 @@ def _as_array(image: Image.Image) -> Array:
         array = np.array(image, dtype=np.float32)
     else:
         raise _Refused(f"colour mode {image.mode} is not read; save it as RGB or grey")
+    if image.mode in ("LA", "RGBA"):
+        return _over_black(array)
     return array[:, :, None] if array.ndim == 2 else array
+
+
+def _over_black(image_HWC: Array) -> Array:
+    """Colour times alpha, which is the last channel and full at the largest value of the type, or at 1 in floats."""
+    colour, alpha = image_HWC[:, :, :-1], image_HWC[:, :, -1:]
+    if image_HWC.dtype.kind == "f":
+        return colour * alpha
+    full = np.uint32(np.iinfo(image_HWC.dtype).max)
+    return ((colour.astype(np.uint32) * alpha + full // 2) // full).astype(image_HWC.dtype)
 
 
 def _read_png16(image: ImageFile.ImageFile, data: bytes) -> Array:
@@ -199,13 +210,14 @@ def _read_png16(image: ImageFile.ImageFile, data: bytes) -> Array:
         raise _Refused("a 16-bit PNG with one transparent colour is not read; save it with an alpha channel")
     samples = {4: 2, 2: 3, 6: 4}[data[25]]  # by colour type (PNG specification, IHDR)
     if samples == 2:  # grey and alpha: four bytes a pixel, the same as 8-bit RGBA
-        return _unpacked(image, "RGBA").view(">u2").astype(np.uint16)
+        return _over_black(_unpacked(image, "RGBA").view(">u2").astype(np.uint16))
     # PNG is big-endian; read as if little-endian, the byte taken for the high one is the low one.
     name = "RGB" if samples == 3 else "RGBA"
     high = _unpacked(image, f"{name};16B")
     with Image.open(io.BytesIO(data), formats=("PNG",)) as again:
         low = _unpacked(again, f"{name};16L")
-    return high.astype(np.uint16) << 8 | low
+    image_HWC = high.astype(np.uint16) << 8 | low
+    return _over_black(image_HWC) if samples == 4 else image_HWC
 
 
 def _unpacked(image: ImageFile.ImageFile, rawmode: str) -> Array:
@@ -284,7 +296,9 @@ def _read_tiff_bands(data: bytes) -> Array | None:
     bits, formats = values(258, 1), values(339, 1)
     photometric, extra = values(262, 1)[0], values(338, 1) if 338 in entries else ()
     colours = {2: 3, 5: 4, 6: 3, 8: 3}.get(photometric, 1)
-    kept = bands == colours or (bands == colours + 1 and extra[:1] in ((1,), (2,)))
+    # ExtraSamples says of a band that it is alpha, and 1 that the colours are multiplied by it already.
+    has_alpha = bands == colours + 1 and extra[:1] in ((1,), (2,))
+    kept = bands == colours or has_alpha
     if bands == 1 or (bits[0] <= 8 and kept):
         if bands == 1:
             _check_tiff_samples(bits, formats)
@@ -324,4 +338,6 @@ def _read_tiff_bands(data: bytes) -> Array | None:
         if image_HWC.dtype == np.float32:
             raise _Refused(f"{what} with float samples and an integer predictor is not read; {advice}")
         image_HWC = np.cumsum(image_HWC, axis=1, dtype=image_HWC.dtype)  # wraps around, as the predictor does
+    if has_alpha:
+        image_HWC = image_HWC[:, :, :-1] if extra[0] == 1 else _over_black(image_HWC)
     return _oriented(image_HWC, values(274, 1)[0])

@@ -142,7 +142,8 @@ class ImageStore:
         """Open the entry for these images and settings, or decode them into a new one.
 
         Args:
-            preprocessing: `mean` and `std` do not shape the array and do not enter the key.
+            preprocessing: `mean`, `std` and the brightness that is measured afterwards do not shape the array and do
+                not enter the key.
             cache: folder of all entries; made if it is not there.
             workers: threads that decode, by default one a core (Pillow decodes outside Python's lock).
             strict: an image that cannot be read is an error, not a failure to list.
@@ -154,7 +155,9 @@ class ImageStore:
         if not len(images):
             raise UserError(f"'{images.source}' has no images.")
         cache = Path(cache).expanduser()
-        settings = {k: v for k, v in preprocessing.to_dict().items() if k not in ("mean", "std")}
+        units = None if preprocessing.units is None else replace(preprocessing.units, brightest=None)
+        decoding = replace(preprocessing, mean=(), std=(), units=units)
+        settings = {k: v for k, v in decoding.to_dict().items() if k not in ("mean", "std")}
         key_text = json.dumps([_FORMAT, images.fingerprint(cache), settings], sort_keys=True)
         key = hash_text(key_text).hex()
         folder = cache / key
@@ -162,7 +165,7 @@ class ImageStore:
         reused = entry is not None
         if entry is None:
             try:
-                entry = _write_entry(folder, key, images, preprocessing, workers, progress)
+                entry = _write_entry(folder, key, images, decoding, workers, progress)
             except OSError as error:
                 raise _cache_error(cache, error, len(images), preprocessing) from None
         base, failed = entry

@@ -115,16 +115,30 @@ RULES: dict[str, Rule] = {
             "Channels",
             "1 where all images are grey, else 3, or as many as all of them have",
             "Images have one channel where all of them are grey, else three, or as many as all of them have. Where "
-            "their numbers differ in another way than by colour and transparency, the run asks for yours.",
+            "their numbers differ in another way than by colour, the run asks for yours. Transparency is no channel: "
+            "what a file declares as such is laid over black. Arrays declare nothing, so all of their bands are kept.",
             "Three equal channels cost time and tell the network nothing.",
             "`--channels`",
+            "{channels} bands an image, all kept",
+        ),
+        Rule(
+            "pixels",
+            ("pixels",),
+            "Type of the pixels",
+            "that of the images",
+            "All images have pixels of one type, uint8, uint16 or floats, and a model takes images in the units that "
+            "it learned from. uint16 counts as shares of 65,535, or of the value that `--white` states.",
+            "The same picture in other units is another picture to a network, and answers would be wrong without a "
+            "sign.",
+            "`--pixels` leaves images of another type out; `--white` brings uint8 and uint16 together",
+            "pixels: uint16, white not stated (--white N states it, so that the model takes 8-bit images too)",
         ),
         Rule(
             "storage",
             ("storage",),
             "Storage of decoded images",
-            "uint8 where all are 8-bit, else float16",
-            "Decoded images are kept as uint8 where all of them have 8 bits, else as float16.",
+            "uint8 where pixels are, else float16",
+            "Decoded images are kept as uint8 where their pixels are, else as float16.",
             "Whole numbers of 8 bits take half the memory. Of images with more bits they would lose what is faint.",
             "`--storage`",
         ),

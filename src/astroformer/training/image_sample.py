@@ -54,30 +54,32 @@ def sample_images(images: LabelledImages, device: str) -> list[SeenImage]:
         UserError: none of them can be read.
     """
 
-    def see(i: int) -> SeenImage | None:
+    def see(i: int) -> SeenImage | UnreadableImage:
         try:
             return _seen(images.read(i))
-        except UnreadableImage:
-            return None  # the store reports every unreadable file
+        except UnreadableImage as error:
+            return error  # the store reports every unreadable file
 
     if device == "cpu":
         keep_freed_memory()  # as in training: images that come and go take the same pages
     chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLE_SIZE).astype(int)).tolist()
     with ThreadPoolExecutor(usable_cores()) as pool:
-        sample = [seen for seen in pool.map(see, chosen) if seen is not None]
+        seen = list(pool.map(see, chosen))
+    sample = [image for image in seen if isinstance(image, SeenImage)]
     if not sample:
-        raise UserError(f"none of the images of '{images.source}' can be read.")
+        first = next(error for error in seen if isinstance(error, UnreadableImage))
+        raise UserError(f"none of {len(seen)} images of '{images.source}' can be read. The first, {first}")
     return sample
 
 
 def common_channels(sample: Sequence[SeenImage]) -> int:
-    """1 if all are grey, 3 for colour with or without alpha, else the number that all have.
+    """1 if all are grey, 3 for grey and colour, else the number that all have.
 
     Raises:
         UserError: their channels differ in a way that needs a decision.
     """
     found = {seen.channels for seen in sample}
-    if found <= {1, 2, 3, 4}:  # 2 and 4 with alpha
+    if found <= {1, 3}:
         return 1 if all(seen.grey for seen in sample) else 3
     if len(found) == 1:
         return found.pop()
@@ -126,7 +128,7 @@ def reduce_image(image: NDArray[Any]) -> NDArray[Any]:
 def _seen(image: NDArray[Any]) -> SeenImage:
     channels = image.shape[2]
     first, *others = (image[..., c] for c in range(min(3, channels)))
-    grey = channels <= 2 or all(np.array_equal(first, other) for other in others)
+    grey = channels == 1 or all(np.array_equal(first, other) for other in others)
     return SeenImage(channels, grey, image.dtype, min(image.shape[:2]), reduce_image(image))
 
 

@@ -27,6 +27,7 @@ from astroformer.images import (
     read_split,
     write_split,
 )
+from astroformer.images.units import Units, measure_brightest
 from astroformer.network import (
     VARIANTS,
     Answers,
@@ -142,6 +143,11 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
         reporter.say(f"{len(failures)} files can't be read and are left out; all in {run.left_out}")
 
     # 6. What is measured on the decoded training images.
+    if preprocessing.units is not None and preprocessing.units.pixels == "float":
+        brightest = measure_brightest(train.base, train.rows)
+        if initial is not None and initial.preprocessing.units is not None:
+            initial.preprocessing.units.check_brightness(np.array(brightest or 0.0))
+        preprocessing = replace(preprocessing, units=replace(preprocessing.units, brightest=brightest))
     if initial is not None:
         mean, std = initial.preprocessing.mean, initial.preprocessing.std
     else:
@@ -232,7 +238,8 @@ def preprocessing_of(recipe: Recipe) -> Preprocessing:
     assert crop is not None, "the recipe is not decided"
     assert channels is not None, "the recipe is not decided"
     assert storage is not None, "the recipe is not decided"
-    return Preprocessing(image_size=recipe.sides, channels=channels, crop=crop, fit=recipe.fit, dtype=storage)
+    units = None if recipe.pixels is None else Units(recipe.pixels, recipe.white)  # None in runs of before
+    return Preprocessing(recipe.sides, channels, crop, recipe.fit, dtype=storage, units=units)
 
 
 def final_answers(recipe: Recipe, frame: Frame | None) -> AnswersConfig:
@@ -328,6 +335,10 @@ def _inherited(recipe: Recipe, initial: Classifier) -> Recipe:
         "fit": same.fit,
         "storage": recipe.storage or same.dtype,
     }
+    if same.units is not None:
+        inherited |= {"pixels": same.units.pixels}
+        if same.units.pixels == "uint16":
+            inherited |= {"white": recipe.white or same.units.white}
     return recipe.model_copy(update=inherited)
 
 

@@ -127,6 +127,15 @@ class Recipe(BaseModel):
     crop: float | None = Field(None, gt=0, le=1, description=help_of("central share of each side that is kept", "crop"))
     fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how an image of another shape is made to fit")
     channels: int | None = Field(None, ge=1, description=help_of("1 grey, 3 RGB", "channels"))
+    pixels: Literal["uint8", "uint16", "float"] | None = Field(
+        None, description=help_of("type of the images' pixels", "pixels")
+    )
+    white: float | None = Field(
+        None,
+        gt=0,
+        description="of uint16 images, the value that is white, such as 4095 for 12 bits: then a model takes images of "
+        "another type too",
+    )
     storage: Literal["uint8", "float16"] | None = Field(
         None, description=help_of("how decoded images are kept", "storage")
     )

@@ -18,6 +18,7 @@ import torch
 from astroformer.augmentation.settings import Augment
 from astroformer.errors import UserError
 from astroformer.images.labelled import LabelledImages
+from astroformer.images.units import kind_of_pixels
 from astroformer.network import VARIANTS, AstroformerConfig
 from astroformer.system import matrix_rates, pick_device
 from astroformer.training.defaults import (
@@ -135,14 +136,37 @@ def _length(recipe: Recipe, facts: Facts) -> Decision:
 
 
 def _channels(recipe: Recipe, facts: Facts) -> Decision:
-    return _NOTHING if recipe.channels is not None else Decision({"channels": common_channels(facts.sample)})
+    if recipe.channels is not None:
+        return _NOTHING
+    channels = common_channels(facts.sample)
+    return Decision({"channels": channels}, said=None if channels in (1, 3) else {"channels": channels})
+
+
+def _pixels(recipe: Recipe, facts: Facts) -> Decision:
+    found = sorted({kind_of_pixels(seen.dtype) for seen in facts.sample})
+    if recipe.pixels is not None:
+        if recipe.pixels not in found:
+            raise UserError(
+                f"pixels are {recipe.pixels}, by the recipe or the model that the run starts from, and those of the "
+                f"images are {' and '.join(found)}. Convert the images, or choose pixels {found[0]} and start afresh."
+            )
+        return _NOTHING
+    if found == ["uint16", "uint8"] and recipe.white is not None:
+        return Decision({"pixels": "uint16"})
+    if len(found) > 1:
+        white = "" if "float" in found else "state the value that is white in uint16 (--white 4095 for 12 bits), "
+        raise UserError(
+            f"some images have pixels of {', some of '.join(found)}, and the same number means another brightness in "
+            f"them. Convert them to one type, {white}or leave the others out with --pixels {found[0]}."
+        )
+    unknown_white = found == ["uint16"] and recipe.white is None
+    return Decision({"pixels": found[0]}, said={} if unknown_white else None)
 
 
 def _storage(recipe: Recipe, facts: Facts) -> Decision:
     if recipe.storage is not None:
         return _NOTHING
-    eight_bits = all(seen.dtype == np.uint8 for seen in facts.sample)
-    return Decision({"storage": "uint8" if eight_bits else "float16"})
+    return Decision({"storage": "uint8" if recipe.pixels == "uint8" else "float16"})
 
 
 def _crop(recipe: Recipe, facts: Facts) -> Decision:
@@ -293,6 +317,7 @@ def _precision(recipe: Recipe, facts: Facts) -> Decision:
 _DECIDERS: dict[str, Callable[[Recipe, Facts], Decision]] = {
     "length": _length,
     "channels": _channels,
+    "pixels": _pixels,
     "storage": _storage,
     "crop": _crop,
     "model": _model,

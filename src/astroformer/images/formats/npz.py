@@ -120,8 +120,8 @@ def _array_reader(path: Path, images: Array, layout: str | None) -> ArrayReader:
     images = images.astype(images.dtype.newbyteorder("="), copy=False)
     if images.dtype not in (np.uint8, np.uint16, np.bool_) and images.dtype.kind != "f":
         raise UserError(
-            f"'{path}': 'images' is {images.dtype}; save it as uint8, uint16 or float32, for instance "
-            f"images.astype('uint8')."
+            f"'{path}': 'images' is {images.dtype}; uint8, uint16 and floats are read. Save signed or wider whole "
+            "numbers as images.astype('float32')."
         )
     if layout not in (None, "NHWC", "NCHW"):
         raise unknown_name("layout", layout, ("NHWC", "NCHW"))

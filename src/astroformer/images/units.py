@@ -1,0 +1,190 @@
+"""What the numbers of an image mean: their type, the value that is white, and the range that floats come in.
+
+The same picture may come as uint8, as uint16, as floats from 0 to 255 or from 0 to 1. A network that learned from one
+of these answers nonsense on another, so a model keeps the units of the images that it learned from, and an image in
+others is converted where that needs no guess, or refused.
+
+Shape letters: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astroformer.errors import UserError, unknown_name
+from astroformer.images.reading import Array
+
+Pixels = Literal["uint8", "uint16", "float"]
+PIXELS: tuple[Pixels, ...] = get_args(Pixels)
+_WHITE_8, _WHITE_16 = 255.0, 65535.0
+# How many times as bright as the brightest training images, or as faint as the faintest, a float image may be. Images
+# of one kind differ by less, and two units by more: 255, or the 16 between 12 and 16 bits.
+_TIMES = 8.0
+_DIM, _BRIGHT = 0.01, 0.99  # quantiles of the training images' largest values
+
+
+def kind_of_pixels(dtype: np.dtype[Any]) -> Pixels:
+    """What a type of pixels counts as.
+
+    Raises:
+        UserError: it is none that is understood.
+    """
+    if dtype == np.uint16:
+        return "uint16"
+    if dtype in (np.uint8, np.bool_):
+        return "uint8"
+    if dtype.kind == "f":
+        return "float"
+    raise UserError(
+        f"an image is {dtype}; uint8, uint16 and floats are understood. Save signed or wider whole numbers as float32."
+    )
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units of the images that a network learns from.
+
+    Attributes:
+        pixels: the type of their pixels.
+        white: of whole numbers, the value that is white: 255 for uint8, for uint16 what somebody states, such as 4095
+            for 12 bits. None: nobody did.
+        brightest: of floats, how large the largest value (without its sign) of an image is, for nearly all training
+            images, after cropping and resizing. None: not measured.
+
+    Example:
+        >>> import numpy as np
+        >>> deep = np.array([[[4095]]], np.uint16)
+        >>> Units("uint8").shared(deep, white=4095)
+        array([[[255]]], dtype=uint8)
+        >>> Units("uint16", white=65535).shared(deep)
+        array([[[0.06248569]]], dtype=float32)
+    """
+
+    pixels: Pixels
+    white: float | None = None
+    brightest: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixels not in PIXELS:
+            raise unknown_name("type of pixels", self.pixels, PIXELS)
+        if self.brightest is not None:
+            low, high = map(float, self.brightest)
+            object.__setattr__(self, "brightest", (low, high))
+        if self.pixels == "uint8" and self.white is None:
+            object.__setattr__(self, "white", _WHITE_8)
+        self._check_white(self.white, self.pixels, "the images are")
+
+    def shared(self, image: Array, white: float | None = None) -> Array:
+        """An image in these units: as it is if it is uint8 like these, whole numbers as shares of white (float32),
+        floats as float32.
+
+        Args:
+            image: of any shape and of a type that `kind_of_pixels` knows.
+            white: the value that is white in this image, if somebody states it; by default that of its type or, for
+                an image of the same type, of these units.
+
+        Raises:
+            UserError: the image's units are others, and to convert it would be a guess.
+        """
+        kind = kind_of_pixels(image.dtype)
+        self._check_white(white, kind, "an image is")
+        if image.dtype == np.bool_:
+            image = image.astype(np.uint8) * 255
+        if "float" in (kind, self.pixels):
+            if kind != self.pixels:
+                raise UserError(
+                    f"an image is {image.dtype}, and the model learned from {self}: floats have no white, so nothing "
+                    "converts one into the other without a guess. Give images of the type that it learned from."
+                )
+            with np.errstate(over="ignore"):  # a float64 beyond float32 is refused when it is stored
+                return image.astype(np.float32)
+        of_kind = _WHITE_8 if kind == "uint8" else self.white if kind == self.pixels else None
+        of_image = white if white is not None else of_kind
+        if kind == self.pixels == "uint8":
+            return image
+        if of_image is None and kind != self.pixels:
+            raise UserError(
+                f"an image is {image.dtype}, and the model learned from {self}. State the value that is white in these "
+                "images with --white (white=… in Python): 65535 if they use all 16 bits, 4095 for 12 bits."
+            )
+        if self.white is None and of_image is not None:
+            raise UserError(
+                f"an image is {image.dtype} with white at {of_image:g}, and the model learned from {self}, whose white "
+                "nobody stated. Give images like those without --white, or train again with --white."
+            )
+        scale = of_image or _WHITE_16
+        if image.size and image.max() > scale:
+            raise UserError(
+                f"an image has the value {image.max()}, and white is stated as {scale:g}; state the largest value that "
+                "these images can have."
+            )
+        share = image.astype(np.float32) / np.float32(scale)
+        return np.rint(share * 255).astype(np.uint8) if self.pixels == "uint8" else share
+
+    def check_brightness(self, image: Array) -> None:
+        """Raises a UserError if a float image is far brighter or fainter than all that these units were measured on."""
+        if self.brightest is None or not image.size:
+            return
+        largest, (low, high) = float(np.abs(image).max()), self.brightest
+        if largest and not low / _TIMES <= largest <= high * _TIMES:
+            raise UserError(
+                f"an image has {largest:.4g} as its largest value, and the model learned from images whose largest "
+                f"values are {low:.4g} to {high:.4g}. It is in another unit, or shows something else: give images in "
+                "the unit of those, or train on such as this one."
+            )
+
+    def __str__(self) -> str:
+        white = f" with white at {self.white:g}" if self.white is not None and self.pixels == "uint16" else ""
+        return f"{self.pixels}{'s' if self.pixels == 'float' else ''}{white}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON keeps them; `from_dict` is the way back."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, words: Mapping[str, Any]) -> Units:
+        """Rebuild from `to_dict`. Raises `UserError` for an unknown word, `TypeError` for a wrong value."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        for word in words:
+            if word not in known:
+                raise unknown_name("word of the units", word, known)
+        brightest = words.get("brightest")
+        return cls(words["pixels"], words.get("white"), None if brightest is None else (brightest[0], brightest[1]))
+
+    @staticmethod
+    def _check_white(white: float | None, pixels: Pixels, what: str) -> None:
+        largest = {"uint8": _WHITE_8, "uint16": _WHITE_16, "float": None}[pixels]
+        if white is None:
+            return
+        if largest is None:
+            raise UserError(f"white is {white:g}, but {what} floats, which have no white; leave --white out.")
+        if not 0 < white <= largest:
+            raise UserError(
+                f"white is {white:g}, but {what} {pixels}; a value above 0 and up to {largest:g} is needed."
+            )
+        if pixels == "uint8" and white != _WHITE_8:
+            raise UserError(f"white is {white:g}, but {what} uint8, whose white is 255; leave --white out.")
+
+
+def measure_brightest(array_NCHW: NDArray[Any], rows: NDArray[np.integer] | None = None) -> tuple[float, float] | None:
+    """`Units.brightest` of stored images: between which bounds the largest values of nearly all of them lie.
+
+    Images of zeros alone say nothing of a unit and do not count; None if all are.
+
+    Args:
+        array_NCHW: the images. They are read one by one, so they may be larger than memory.
+        rows: those that count; all by default.
+    """
+    chosen = range(len(array_NCHW)) if rows is None else rows
+    largest = np.array([float(np.abs(array_NCHW[int(i)]).max()) for i in chosen])
+    largest = largest[largest > 0]
+    if not len(largest):
+        return None
+    low, high = np.quantile(largest, [_DIM, _BRIGHT])
+    return float(low), float(high)
