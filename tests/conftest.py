@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 
 from astroformer.classifier import Classifier
+from astroformer.cli.main import main
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.metrics import evaluate
 from astroformer.model_folder import ModelRecord, ValidationScores
 from astroformer.network import create_network
+from helpers.command_line import Run, Said
 
 torch.set_num_threads(1)  # tests run side by side, one process a core
 
@@ -27,6 +29,20 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         cache = tmp_path_factory.mktemp("cache")
         patch.setenv("ASTROFORMER_CACHE", str(cache))
         yield cache
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "90")
+
+    def call(*words: str | Path) -> Said:
+        status = main([str(word) for word in words])
+        said = capsys.readouterr()
+        return Said(status, said.out, said.err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from astroformer.allocator import keep_freed_memory
 from astroformer.errors import UserError, unknown_name
 from astroformer.fast_inference import fast_pass
+from astroformer.images.copies import Digests, pixel_digest
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.reading import read_image
@@ -39,6 +40,7 @@ from astroformer.system import PRECISIONS, pick_device, pick_precision, usable_c
 _TASK_IMAGES = 16  # that a thread on a CPU decodes and classifies together, enough to fill the matrix products
 _WORKERS = 8  # threads: of more, some would wait for Python's lock; on larger CPUs each computes with several cores
 _TARGET_IMAGES = 256  # of a forward pass whose answers are targets; a GPU is given thousands of images at once
+_SEEN = "seen"  # (N, 8) uint8 of `extra.safetensors`: the digests of the images that were trained on
 Array = NDArray[Any]
 Images = str | Path | Sequence[str | Path] | Array | LabelledImages
 
@@ -52,6 +54,7 @@ class Predictions:
         classes: names of the K columns.
         probabilities_NK: (N, K) float64; the rows of images that were read sum to 1.
         errors: why an image could not be read, "" where it was.
+        seen_N: (N,) whether the model was trained on an image of the same pixels; None where nobody asked.
 
     Example:
         >>> import numpy as np
@@ -66,6 +69,7 @@ class Predictions:
     classes: tuple[str, ...]
     probabilities_NK: Array
     errors: list[str]
+    seen_N: Array | None = None
 
     @property
     def readable_N(self) -> Array:
@@ -85,6 +89,18 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.files)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Predictions], classes: tuple[str, ...]) -> Predictions:
+        """Several predictions of the same classes, one after the other."""
+        seen = [part.seen_N for part in parts if part.seen_N is not None]
+        return cls(
+            [file for part in parts for file in part.files],
+            classes,
+            np.concatenate([np.empty((0, len(classes))), *(part.probabilities_NK for part in parts)]),
+            [error for part in parts for error in part.errors],
+            np.concatenate(seen) if parts and len(seen) == len(parts) else None,
+        )
+
 
 @dataclass
 class Classifier:
@@ -98,6 +114,7 @@ class Classifier:
         precision: of the matrix products, "float32" or "bfloat16". The second is faster where the CPU or GPU has
             instructions for it, and moves probabilities in the third digit; `pick_precision` knows "auto" too.
         white: the value that is white in the images that are asked about, if somebody states it, see `Units.shared`.
+        seen: the `pixel_digest` of each image that the network was trained on; None where they are not known.
 
     Example:
         >>> import numpy as np
@@ -115,6 +132,7 @@ class Classifier:
     info: ModelRecord = field(default_factory=ModelRecord)
     precision: str = "float32"
     white: float | None = None
+    seen: Digests | None = None
     # The network as `fast_pass` has it, and the state of the weights and settings that it was made from.
     _fast: tuple[Any, Callable[[Tensor], Tensor]] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -172,11 +190,16 @@ class Classifier:
             self._fast = (made_from, fast_pass(self.network, dtype))
         return self._fast[1]
 
-    def iter_predict(self, images: LabelledImages, *, batch_size: int = 64) -> Iterator[Predictions]:
-        """Predictions batch by batch, for any number of images: each thread decodes some and asks the network."""
+    def iter_predict(
+        self, images: LabelledImages, *, batch_size: int = 64, mark_seen: bool = False
+    ) -> Iterator[Predictions]:
+        """Predictions batch by batch, for any number of images: each thread decodes some and asks the network.
+
+        With `mark_seen` they say which images the network was trained on, if that is known.
+        """
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; at least 1 image a forward pass is needed.")
-        network = self._asked()
+        network, seen = self._asked(), self.seen if mark_seen else None
         total, cores = len(images), usable_cores()
         on_cpu = self.device.type == "cpu"
         # Side by side, decoding and network fill all cores whichever of the two takes longer, and no thread waits for
@@ -191,47 +214,51 @@ class Classifier:
         ]
 
         @torch.inference_mode()
-        def task(start: int, stop: int) -> tuple[Array, list[str]]:
+        def task(start: int, stop: int) -> Predictions:
             probabilities_NK = np.full((stop - start, len(self.classes)), np.nan)
             rows: dict[int, Array] = {}
             errors = [""] * (stop - start)
+            digests = np.zeros(stop - start, np.uint64)
             for k in range(stop - start):
                 try:
-                    rows[k] = self.preprocessing.apply(images.read(start + k), self.white)
+                    image = images.read(start + k)
+                    rows[k] = self.preprocessing.apply(image, self.white)
+                    if seen is not None:
+                        digests[k] = pixel_digest(image)
                 except UserError as error:  # unreadable, or of a type or channels that the network can't take
                     errors[k] = str(error)
             if rows:
                 probabilities_NK[list(rows)] = self._probabilities(network, np.stack(list(rows.values())))
-            return probabilities_NK, errors
+            seen_N = None if seen is None else np.isin(digests, seen)
+            return Predictions(images.files[start:stop], self.classes, probabilities_NK, errors, seen_N)
 
         threads = torch.get_num_threads()
         # A worker computes with its share of the threads that torch may use.
         pool = ThreadPoolExecutor(
             workers, initializer=torch.set_num_threads, initargs=(max(1, min(threads, cores) // workers),)
         )
-        running: deque[Future[tuple[Array, list[str]]]] = deque()
+        running: deque[Future[Predictions]] = deque()
         try:
             waiting = iter(bounds)
-            parts: list[tuple[Array, list[str]]] = []
+            parts: list[Predictions] = []
             for _, stop in bounds:
                 while len(running) < 2 * workers and (some := next(waiting, None)) is not None:
                     running.append(pool.submit(task, *some))
                 parts.append(running.popleft().result())
                 if stop % batch_size == 0 or stop == total:
-                    begin = stop - sum(len(errors) for _, errors in parts)
-                    yield Predictions(
-                        images.files[begin:stop],
-                        self.classes,
-                        np.concatenate([probabilities_NK for probabilities_NK, _ in parts]),
-                        [error for _, errors in parts for error in errors],
-                    )
+                    yield Predictions.joined(parts, self.classes)
                     parts = []
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             torch.set_num_threads(threads)  # the workers' number is what torch gives to threads that start later
 
     def predict(
-        self, images: Images, *, batch_size: int = 64, progress: Callable[[int, int], None] | None = None
+        self,
+        images: Images,
+        *,
+        batch_size: int = 64,
+        mark_seen: bool = False,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Predictions:
         """Probabilities and names for images.
 
@@ -239,23 +266,18 @@ class Classifier:
             images: a path (image, folder, `.npz`, catalog), a list of image paths, an array (H, W), (H, W, C) or
                 (N, H, W, C), or what `open_source` gives. Labels, if there are any, are not used.
             batch_size: at most so many images a forward pass, and between two calls of `progress`.
+            mark_seen: say which images the network was trained on, if that is known.
             progress: called with (images done, images in all).
         """
         opened = _as_images(images)
         parts = []
         done = 0
-        for part in self.iter_predict(opened, batch_size=batch_size):
+        for part in self.iter_predict(opened, batch_size=batch_size, mark_seen=mark_seen):
             parts.append(part)
             done += len(part)
             if progress:
                 progress(done, len(opened))
-        probabilities = [part.probabilities_NK for part in parts] or [np.empty((0, len(self.classes)))]
-        return Predictions(
-            opened.files,
-            self.classes,
-            np.concatenate(probabilities),
-            [error for part in parts for error in part.errors],
-        )
+        return Predictions.joined(parts, self.classes)
 
     def evaluate(
         self,
@@ -268,7 +290,8 @@ class Classifier:
         """Metrics with 95 % intervals on labelled images, and the predictions they were made from.
 
         Images that cannot be read are left out of the metrics and stand in the predictions with their reason;
-        with `strict` they are an error.
+        with `strict` they are an error. `seen_N` of the predictions says which images the model was trained on, where
+        that is known: on these a figure says nothing of new images.
 
         Raises:
             UserError: the images carry no labels, or classes that this classifier does not know.
@@ -281,7 +304,7 @@ class Classifier:
             images = open_source(images, classes=self.classes)
         if images.labels is None:
             raise UserError(f"'{images.source}' has no labels; evaluate needs a class folder or label for every image.")
-        predictions = self.predict(images, batch_size=batch_size, progress=progress)
+        predictions = self.predict(images, batch_size=batch_size, mark_seen=True, progress=progress)
         good_N = predictions.readable_N
         if strict and not good_N.all():
             first = int(np.argmin(good_N))
@@ -316,7 +339,7 @@ class Classifier:
         assert network.frame is not None
         network.frame.fit(self.preprocessing.normalize(torch.from_numpy(stored_BCHW).to(self.device)))
         info = self.info.without_metrics()
-        return Classifier(network.eval(), self.preprocessing, self.classes, info, self.precision, self.white)
+        return Classifier(network.eval(), self.preprocessing, self.classes, info, self.precision, self.white, self.seen)
 
     # -- several as one ----------------------------------------------------------------------------------------------
 
@@ -343,7 +366,9 @@ class Classifier:
             networks.append(member.network)
         network = Ensemble(networks)
         info = ModelRecord(name=members[0].info.name, parameters=count_parameters(network))
-        return cls(network.eval(), members[0].preprocessing, members[0].classes, info, members[0].precision)
+        first, known = members[0], [member.seen for member in members if member.seen is not None]
+        seen = np.unique(np.concatenate(known)) if len(known) == len(members) else None
+        return cls(network.eval(), first.preprocessing, first.classes, info, first.precision, first.white, seen)
 
     # -- keeping -----------------------------------------------------------------------------------------------------
 
@@ -363,7 +388,8 @@ class Classifier:
             record=self.info,
             members=len(self.network.members) if isinstance(self.network, Ensemble) else 1,
         )
-        ModelFolder(folder).write(self.network, config)
+        extra = None if self.seen is None else {_SEEN: torch.from_numpy(self.seen.view(np.uint8).reshape(-1, 8))}
+        ModelFolder(folder).write(self.network, config, extra=extra)
         return Path(folder)
 
     @classmethod
@@ -385,7 +411,10 @@ class Classifier:
         if symmetry is not None and symmetry != config.answers.symmetry:
             answers, record = replace(config.answers, symmetry=symmetry), config.record.without_metrics()
             config = replace(config, answers=answers, record=record)
-        classifier = cls(model.network(config), config.input, config.classes, config.record, precision, white)
+        network = model.network(config)
+        seen = model.extra(config).get(_SEEN)
+        digests = None if seen is None else np.ascontiguousarray(seen.numpy()).view(np.uint64).ravel()
+        classifier = cls(network, config.input, config.classes, config.record, precision, white, digests)
         caveat = model.caveat(config)
         if say is not None and caveat is not None:
             say(caveat)

@@ -5,7 +5,7 @@ MODEL/
   model.safetensors   the weights
   config.json         format, network, answers, input, classes, trust, training, hashes
   README.md           the model card
-  extra.safetensors   arrays that are no weights; optional, and no version writes it yet
+  extra.safetensors   arrays that are no weights: `seen`, the digests of the images that were trained on; optional
 ```
 
 `hashes` in config.json holds the SHA-256 of each file and of each other block (`block_hash`), so nothing that decides
@@ -315,6 +315,11 @@ class ModelFolder:
             for name, tensor in own.items():
                 tensor.copy_(state[name])
         return network.eval()
+
+    def extra(self, config: ModelConfig) -> dict[str, Tensor]:
+        """The arrays of extra.safetensors, whose hash `network` has proved; none where there is no such file."""
+        file = self.path / _EXTRA
+        return load_file(file) if _EXTRA in config.hashes else {}
 
     def write(self, network: KeptNetwork, config: ModelConfig, *, extra: Mapping[str, Tensor] | None = None) -> None:
         """Writes the folder. config.json is written last, since its presence says that the folder is whole.

@@ -30,8 +30,15 @@ class Evaluate:
     def run(self, given: set[str]) -> None:
         with first_imports():
             from astroformer.evaluation.pictures import plot_confusion
-            from astroformer.evaluation.tables import PredictionWriter, confusion_text, metrics_text, write_metrics
+            from astroformer.evaluation.tables import (
+                PredictionWriter,
+                confusion_text,
+                metrics_text,
+                seen_sentence,
+                write_metrics,
+            )
             from astroformer.images.sources import open_source
+            from astroformer.metrics import evaluate as measure
             from astroformer.progress import Reporter
 
         classifier = self.asking.load(self.model)
@@ -44,14 +51,25 @@ class Evaluate:
                 strict=self.strict,
                 progress=lambda done, total: reporter.count("evaluating", done, total),
             )
-        left_out = int((~predictions.readable_N).sum())
-        write_metrics(self.out / "metrics.json", evaluation, source=self.source, left_out=left_out)
+        good_N = predictions.readable_N
+        left_out = int((~good_N).sum())
+        seen_N = None if predictions.seen_N is None else predictions.seen_N[good_N]
+        seen, new = None if seen_N is None else int(seen_N.sum()), None
+        if seen_N is not None and seen and not seen_N.all():
+            assert images.labels is not None
+            labels, probabilities_NK = images.labels[good_N], predictions.probabilities_NK[good_N]
+            new = measure(labels[~seen_N], probabilities_NK[~seen_N], classifier.classes)
+        write_metrics(self.out / "metrics.json", evaluation, source=self.source, left_out=left_out, seen=seen, new=new)
         with PredictionWriter(self.out / "predictions.csv", classifier.classes) as writer:
             writer.write(predictions)
         text = f"{metrics_text(evaluation)}\n\n{confusion_text(evaluation)}"
         (self.out / "confusion.txt").write_text(confusion_text(evaluation) + "\n", encoding="utf-8")
         plot_confusion(evaluation, self.out / "confusion.png")
         print(text)
+        if seen:
+            print(f"\n{seen_sentence(seen, evaluation.n)}")
+        if new is not None:
+            print(f"without them:\n{metrics_text(new)}")
         if left_out:
             print(f"\n{count_of_files(left_out)} could not be read, left out; {self.out / 'predictions.csv'} says why")
         print(f"\nevaluation: {self.out}")

@@ -57,7 +57,7 @@ class Symmetry:
         from astroformer.evaluation.pictures import plot_symmetry
         from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
         from astroformer.evaluation.symmetry.measured import open_network, read_images
-        from astroformer.evaluation.tables import symmetry_text, write_symmetry
+        from astroformer.evaluation.tables import seen_sentence, symmetry_text, write_symmetry
         from astroformer.progress import Reporter
         from astroformer.system import pick_device
 
@@ -90,6 +90,7 @@ class Symmetry:
                 measured.network,
                 inputs.images_NCHW,
                 inputs.labels_N,
+                seen_N=inputs.seen_N,
                 frames_NCHW=inputs.frames_NCHW,
                 settings=settings,
                 device=device,
@@ -100,6 +101,8 @@ class Symmetry:
         print(f"{measured.name}: {measured.kind} {measured.symmetries}, {measured.weights} weights")
         print(f"{inputs.source}: {report.n:,} of {inputs.total:,} images, drawn with seed {self.seed}")
         print(f"{symmetry_text(report)}")
+        if inputs.seen_N is not None and inputs.seen_N.any():
+            print(f"\n{seen_sentence(int(inputs.seen_N.sum()), report.n)}")
         if inputs.left_out:
             print(f"\n{count_of_files(len(inputs.left_out))} could not be read, left out; symmetry.json says why")
         print(f"\nsymmetry: {self.out}")

@@ -68,6 +68,7 @@ class Train:
         ),
     ] = None
     strict: Strict = False
+    allow_shared: Annotated[bool, Doc("go on where images of --valid are trained on as well")] = False
     cache: Annotated[Path | None, Doc("where decoded images are kept")] = None
     showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
     settings: Annotated[Recipe, NESTED] = field(default_factory=Recipe)
@@ -100,6 +101,7 @@ class Train:
             "valid": self.valid,
             "init_from": self.init_from,
             "strict": self.strict,
+            "allow_shared": self.allow_shared,
             "cache": self.cache,
         }
         several: Any = {"out": self.out, "together": self.together, "reporter": reporter, **task}

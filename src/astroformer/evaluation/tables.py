@@ -109,14 +109,25 @@ def _none_for_nan(value: Any) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def write_metrics(path: Path, evaluation: Evaluation, *, source: str, left_out: int) -> None:
+def write_metrics(
+    path: Path, evaluation: Evaluation, *, source: str, left_out: int, seen: int | None, new: Evaluation | None
+) -> None:
     """Writes `metrics.json`: `n`, each metric with `value`, `low`, `high`, each class's recall, the confusion matrix.
 
     Args:
         source: of the images, as the user named it.
         left_out: number of images that could not be read.
+        seen: number of images that the model was trained on; None where the model does not know.
+        new: of the other images, where there are some of both.
     """
-    write_json(path, {**evaluation.to_dict(), "source": source, "left_out": left_out})
+    about = {"source": source, "left_out": left_out, "seen": seen, "new": None if new is None else new.to_dict()}
+    write_json(path, {**evaluation.to_dict(), **about})
+
+
+def seen_sentence(seen: int, n: int) -> str:
+    """What to say where a model was trained on some of the images that it is measured on."""
+    which = "all of these images" if seen == n else f"{seen:,} of these {n:,} images"
+    return f"the model was trained on {which}: figures on them say nothing of new images"
 
 
 def metrics_text(evaluation: Evaluation) -> str:
@@ -190,6 +201,7 @@ def _shares(report: SymmetryReport) -> list[str]:
         "plain": "accuracy",
         "shifted": "accuracy, circular shifts",
         "worst": f"accuracy, worst of {report.settings.shifts}",
+        "new": "accuracy, not trained on",
     }
     shares |= {names[name]: interval for name, interval in report.accuracy.items()}
     return [f"{name:<30}{m.value:>9.2%}   95 % interval {m.low:.2%} to {m.high:.2%}" for name, m in shares.items() if m]

@@ -1,9 +1,9 @@
 """Decode every image once, into one array on disk that all later runs map into memory.
 
-A store is a folder `CACHE/<key>/` with `array.npy`, the images (N, C, H, W) that could be read, and
-`meta.json`. The key is a hash of what the images contain and of the settings that shape the array, so an
-entry never goes stale. It is written under a temporary name and renamed when it is complete: there is no
-half-made entry.
+A store is a folder `CACHE/<key>/` with `array.npy`, the images (N, C, H, W) that could be read, `digests.npy`, 64 bits
+of the hash of each one's pixels, and `meta.json`. The key is a hash of what the images contain and of the settings that
+shape the array, so an entry never goes stale. It is written under a temporary name and renamed when it is complete:
+there is no half-made entry.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
-from astroformer.images.hashes import hash_text, new_hash
+from astroformer.images.copies import Digests, pixel_digest
+from astroformer.images.hashes import hash_bytes, hash_text, new_hash
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.reading import Array, UnreadableImage
@@ -36,7 +37,16 @@ _FORMAT = 1  # raise it when reading or preprocessing changes what it makes of t
 _HEADER_BYTES = 128  # of the .npy file: fixed, so that the number of rows can be written when it is known
 _CHUNK = 16  # images a task: large enough that handing it to a thread costs nothing
 _VERIFY_BELOW = 1 << 28  # bytes that are hashed when an entry is opened (0.3 s); larger: the size is checked
+_Row = tuple[Array, int]
 _ABANDONED_AFTER = 24 * 3600  # seconds until a temporary folder counts as left by a crash
+
+
+class _Entry(NamedTuple):
+    """What an entry on disk holds: images (M, C, H, W), digests (M,), and (position, reason) of those left out."""
+
+    base: NDArray[Any]
+    digests: Digests
+    failed: list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,7 @@ class ImageStore:
     folder: Path
     reused: bool
     _labels: NDArray[np.int64] | None
+    _digests: Digests  # of the rows of `base`
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,6 +86,11 @@ class ImageStore:
         if self._labels is None:
             raise UserError("these images have no labels.")
         return self._labels
+
+    @property
+    def digests(self) -> Digests:
+        """(N,) the `pixel_digest` of each image: images of equal pixels have the same one."""
+        return self._digests[self.rows]
 
     @property
     def array(self) -> NDArray[Any]:
@@ -107,6 +123,7 @@ class ImageStore:
             folder=self.folder,
             reused=self.reused,
             _labels=None if self._labels is None else self._labels[chosen],
+            _digests=self._digests,
         )
 
     def part(self, images: LabelledImages, positions: NDArray[np.integer], *, strict: bool = False) -> ImageStore:
@@ -125,7 +142,8 @@ class ImageStore:
         failed = [(int(i), reasons[chosen.files[i]]) for i in np.flatnonzero(rows < 0)]
         if len(failed) == len(chosen):
             raise UserError(_failures_text(chosen, [(chosen.files[i], reason) for i, reason in failed]))
-        made = _assemble(chosen, self.preprocessing, self.base, failed, self.folder, self.reused, strict)
+        entry = _Entry(self.base, self._digests, failed)
+        made = _assemble(chosen, self.preprocessing, entry, self.folder, self.reused, strict)
         return replace(made, rows=rows[rows >= 0])
 
     @classmethod
@@ -168,20 +186,19 @@ class ImageStore:
                 entry = _write_entry(folder, key, images, decoding, workers, progress)
             except OSError as error:
                 raise _cache_error(cache, error, len(images), preprocessing) from None
-        base, failed = entry
-        return _assemble(images, preprocessing, base, failed, folder, reused, strict)
+        return _assemble(images, preprocessing, entry, folder, reused, strict)
 
 
 def _assemble(
     images: LabelledImages,
     preprocessing: Preprocessing,
-    base: NDArray[Any],
-    failed: list[tuple[int, str]],
+    entry: _Entry,
     folder: Path,
     reused: bool,
     strict: bool,
 ) -> ImageStore:
     """The store of an entry, once its failures have been judged."""
+    failed = entry.failed
     failures = [(images.files[i], reason) for i, reason in failed]
     if failures and strict:
         raise UserError(_failures_text(images, failures) + " Mend or remove them, or run without --strict.")
@@ -198,7 +215,7 @@ def _assemble(
                 f"no image of the class '{images.classes[lost[0]]}' can be read. {_failures_text(images, of_class)}"
             )
     return ImageStore(
-        base=base,
+        base=entry.base,
         rows=np.arange(len(indices)),
         files=[images.files[i] for i in indices],
         classes=images.classes,
@@ -208,6 +225,7 @@ def _assemble(
         folder=folder,
         reused=reused,
         _labels=labels,
+        _digests=entry.digests,
     )
 
 
@@ -227,8 +245,8 @@ def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.encode("latin1").ljust(length - 1) + b"\n"
 
 
-def _open_entry(folder: Path, key: str, n: int) -> tuple[NDArray[Any], list[tuple[int, str]]] | None:
-    """The array and the failures (position, reason) of an entry; None if it is not there or is damaged."""
+def _open_entry(folder: Path, key: str, n: int) -> _Entry | None:
+    """An entry; None if it is not there, damaged or of a version that kept no digests."""
     try:
         meta = json.loads((folder / "meta.json").read_text("utf-8"))
         failed = [(int(i), str(reason)) for i, reason in meta["failures"]]
@@ -242,8 +260,13 @@ def _open_entry(folder: Path, key: str, n: int) -> tuple[NDArray[Any], list[tupl
                 return None
             if size < _VERIFY_BELOW and hashlib.file_digest(file, new_hash).hexdigest() != meta["digest"]:
                 return None
-        return np.load(path, mmap_mode="r"), failed
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        digests = np.load(folder / "digests.npy", allow_pickle=False)
+        if digests.dtype != np.uint64 or digests.shape != shape[:1]:
+            return None
+        if hash_bytes(digests.tobytes()).hex() != meta["digests"]:
+            return None
+        return _Entry(np.load(path, mmap_mode="r"), digests, failed)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError):
         return None
 
 
@@ -254,7 +277,7 @@ def _write_entry(
     preprocessing: Preprocessing,
     workers: int | None,
     progress: Callable[[int, int], None] | None,
-) -> tuple[NDArray[Any], list[tuple[int, str]]]:
+) -> _Entry:
     cache = folder.parent
     cache.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(cache)
@@ -267,7 +290,7 @@ def _write_entry(
         if shutil.disk_usage(cache).free < needed:
             raise OSError(errno.ENOSPC, "no space left")
         failed: list[tuple[int, str]] = []
-        digest = new_hash()
+        digest, digests = new_hash(), list[int]()
         with (part / "array.npy").open("wb") as file:
             file.write(bytes(_HEADER_BYTES))
             done = 0
@@ -276,8 +299,10 @@ def _write_entry(
                     if isinstance(row, str):
                         failed.append((done, row))
                     else:
-                        file.write(row.data)
-                        digest.update(row.data)
+                        pixels, of_image = row
+                        file.write(pixels.data)
+                        digest.update(pixels.data)
+                        digests.append(of_image)
                     done += 1
                 if progress is not None:
                     progress(done, len(images))
@@ -293,10 +318,15 @@ def _write_entry(
             "shape": array_shape,
             "dtype": dtype.str,
             "digest": digest.hexdigest(),
+            "digests": hash_bytes(np.array(digests, np.uint64).tobytes()).hex(),
             "failures": failed,
             "preprocessing": preprocessing.to_dict(),
             "source": images.source,
         }
+        with (part / "digests.npy").open("wb") as file:
+            np.save(file, np.array(digests, np.uint64))
+            file.flush()
+            os.fsync(file.fileno())
         with (part / "meta.json").open("w", encoding="utf-8") as text:
             json.dump(meta, text, indent=1)
             text.flush()
@@ -306,7 +336,7 @@ def _write_entry(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _publish(part: Path, folder: Path, key: str, n: int) -> tuple[NDArray[Any], list[tuple[int, str]]]:
+def _publish(part: Path, folder: Path, key: str, n: int) -> _Entry:
     """Rename a finished entry to its place, unless another process was first; remove a damaged one there."""
     for _ in range(5):
         entry = _open_entry(folder, key, n)
@@ -338,7 +368,7 @@ def _remove_abandoned(cache: Path) -> None:
 
 
 def _decoded(images: LabelledImages, preprocessing: Preprocessing, workers: int | None) -> Any:
-    """Yield, in order, lists of finished rows (C, H, W), or of the reasons why there is none.
+    """Yield, in order, lists of finished rows (C, H, W) with their digests, or of the reasons why there is none.
 
     Threads are enough: on two idle cores, two of them decode and resize JPEGs of 424 px 1.9 times as fast as
     one (tiny images gain less). Few tasks are in flight at a time, so that memory does not grow with the set.
@@ -347,11 +377,11 @@ def _decoded(images: LabelledImages, preprocessing: Preprocessing, workers: int 
     if threads < 1:
         raise UserError(f"workers is {workers}; 1 or more are needed.")
 
-    def task(start: int) -> list[Array | str]:
+    def task(start: int) -> list[_Row | str]:
         return [_row(images, preprocessing, i) for i in range(start, min(start + _CHUNK, len(images)))]
 
     starts = iter(range(0, len(images), _CHUNK))
-    flying: deque[Future[list[Array | str]]] = deque()
+    flying: deque[Future[list[_Row | str]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             while True:
@@ -365,9 +395,10 @@ def _decoded(images: LabelledImages, preprocessing: Preprocessing, workers: int 
                 future.cancel()
 
 
-def _row(images: LabelledImages, preprocessing: Preprocessing, i: int) -> Array | str:
+def _row(images: LabelledImages, preprocessing: Preprocessing, i: int) -> _Row | str:
     try:
-        return preprocessing.apply(images.read(i))
+        image = images.read(i)
+        return preprocessing.apply(image), pixel_digest(image)
     except UnreadableImage as error:
         return error.reason
     except UserError as error:  # its type, channels or values do not fit the settings

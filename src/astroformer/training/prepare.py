@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from numpy.typing import NDArray
 
 from astroformer.augmentation.settings import PRESETS
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
-from astroformer.images import (
-    ImageStore,
-    LabelledImages,
-    Preprocessing,
-    SetRecord,
-    holdout,
-    kfold,
-    measure_statistics,
-    open_source,
-    read_split,
-    write_split,
-)
+from astroformer.images import ImageStore, Preprocessing, measure_statistics, open_source, read_split, write_split
 from astroformer.images.units import Units, measure_brightest
 from astroformer.network import (
     VARIANTS,
@@ -45,6 +33,14 @@ from astroformer.training.objective import class_weights
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
 from astroformer.training.run import Parts, RunFolder, RunRecord
+from astroformer.training.splitting import (
+    Split,
+    check_copies,
+    decode,
+    descriptions,
+    split_images,
+    without_parted_copies,
+)
 from astroformer.training.task import Task
 from astroformer.training.teacher import Teacher
 
@@ -67,15 +63,6 @@ class Setup:
     teacher: Teacher | None = None
 
 
-class _Split(NamedTuple):
-    """The images of a run, and which of them are trained on and validated on."""
-
-    images: LabelledImages
-    valid_images: LabelledImages  # the same ones where none are given
-    train_rows: NDArray[np.int64]
-    valid_rows: NDArray[np.int64]
-
-
 def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Reporter) -> Setup:
     """Decides, decodes and writes a run folder that `reopen` takes up.
 
@@ -91,7 +78,7 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
     """
     # 1. The images and their split.
     trackers(recipe.track)  # a missing extra is said before the work, not after
-    split = _split(task, recipe, reporter)
+    split = split_images(task, recipe, reporter)
     train_images = split.images.subset(split.train_rows)
     assert train_images.labels is not None
 
@@ -133,9 +120,17 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
     for sentence in decisions:
         reporter.say(sentence)
 
-    # 5. The decoded images.
+    # 5. The decoded images, whose copies stay on one side of the split.
     with processes.main_process_first():
-        train, valid = _decode(split, preprocessing, task, reporter)
+        train, valid = decode(split, preprocessing, task, reporter)
+        parted = without_parted_copies(split, train, valid, recipe)
+        if parted is not None:
+            split = parted
+            train, valid = decode(split, preprocessing, task, reporter)
+    copies = check_copies(train, valid, task)
+    decisions += copies
+    for sentence in copies:
+        reporter.say(sentence)
     failures = train.failures + valid.failures
     for file, reason in failures[:_SHOWN_FAILURES]:
         reporter.say(f"left out: {file}: {reason}")
@@ -162,7 +157,7 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
         images=Parts(len(train), len(valid)),
         content=Parts(train.folder.name, valid.folder.name),
         left_out=len(failures),
-        data_sets=[about for about in _descriptions(split) if about],
+        data_sets=[about for about in descriptions(split) if about],
         ignored=split.images.ignored,
         counts=split.images.counts(),
         decisions=decisions,
@@ -198,7 +193,7 @@ def reopen(path: str | Path, reporter: Reporter, *, finished: bool = False) -> S
     valid_images = images
     if task.valid is not None:
         valid_images = open_source(task.valid, classes=images.classes, seed=recipe.images_seed, listener=reporter)
-    split = _Split(
+    split = Split(
         images,
         valid_images,
         read_split(run.splits / "train.csv", images),
@@ -208,7 +203,7 @@ def reopen(path: str | Path, reporter: Reporter, *, finished: bool = False) -> S
     if not processes.is_main_process:
         reporter = Reporter(quiet=True)
     with processes.main_process_first():
-        train, valid = _decode(split, record.preprocessing, task, reporter)
+        train, valid = decode(split, record.preprocessing, task, reporter)
     for part, store in (("train", train), ("valid", valid)):
         # The name of a store is a hash of what its images contain.
         began_with = getattr(record.images, part)
@@ -249,31 +244,6 @@ def final_answers(recipe: Recipe, frame: Frame | None) -> AnswersConfig:
     A run that began before the rules decided the symmetry goes on with answers of the image alone.
     """
     return replace(recipe.network.answers(), frame=frame is not None)
-
-
-def _split(task: Task, recipe: Recipe, reporter: Reporter) -> _Split:
-    """The images of a task, and those that are held out."""
-    images = open_source(task.source, seed=recipe.images_seed, part="train", listener=reporter)
-    if task.valid is not None:
-        if recipe.folds is not None:
-            raise UserError(f"folds ({recipe.folds}) hold images of the source out, --valid gives others; choose one.")
-        valid = open_source(task.valid, classes=images.classes, seed=recipe.images_seed, listener=reporter)
-        return _Split(images, valid, np.arange(len(images)), np.arange(len(valid)))
-    assert images.labels is not None
-    if recipe.folds is None:
-        rows = holdout(
-            images.labels, recipe.valid_fraction, recipe.images_seed, classes=images.classes, groups=images.groups
-        )
-    else:
-        folds = kfold(images.labels, recipe.folds, recipe.images_seed, classes=images.classes, groups=images.groups)
-        rows = folds[recipe.fold]
-    return _Split(images, images, *rows)
-
-
-def _descriptions(split: _Split) -> list[SetRecord]:
-    """What published sets say of themselves."""
-    both = [split.images.about]
-    return both if split.valid_images is split.images else [*both, split.valid_images.about]
 
 
 def _starting_network(
@@ -340,35 +310,6 @@ def _inherited(recipe: Recipe, initial: Classifier) -> Recipe:
         if same.units.pixels == "uint16":
             inherited |= {"white": recipe.white or same.units.white}
     return recipe.model_copy(update=inherited)
-
-
-def _decode(
-    split: _Split, preprocessing: Preprocessing, task: Task, reporter: Reporter
-) -> tuple[ImageStore, ImageStore]:
-    """The images to train on and to validate on.
-
-    Where both come from one source they share one store, and so does every other split of it.
-    """
-    strict = task.strict
-
-    def build(some: LabelledImages, name: str) -> ImageStore:
-        def progress(done: int, total: int) -> None:
-            reporter.count(f"decoding {name}", done, total)
-
-        return ImageStore.build(some, preprocessing, cache=task.cache_folder, strict=strict, progress=progress)
-
-    images, valid_images, *rows = split
-    if valid_images is not images:
-        return (
-            build(images.subset(rows[0]), "training images"),
-            build(valid_images.subset(rows[1]), "validation images"),
-        )
-    # Of a resumed run the source may have more images by now than were split.
-    both = np.union1d(*rows)
-    used = images.subset(both)
-    whole = build(used, "images")
-    train, valid = (whole.part(used, np.searchsorted(both, part), strict=strict) for part in rows)
-    return train, valid
 
 
 def _said_by_the_first(found: list[Found | None], processes: PartialState) -> Found:

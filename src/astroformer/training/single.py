@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import ProjectConfiguration
@@ -185,7 +186,7 @@ def _finish(setup: Setup, fit: Fit) -> Trained:
     assert isinstance(fit.network, Astroformer)
     frame = None if setup.frame is None else setup.frame.cpu()
     network = Answers.around(fit.network.cpu(), final_answers(recipe, frame), frame)
-    classifier = Classifier(network, setup.preprocessing, classes)
+    classifier = Classifier(network, setup.preprocessing, classes, seen=np.unique(setup.train.digests))
     validation = evaluate(
         setup.valid.labels, predict_store(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts)), classes
     )

@@ -15,6 +15,7 @@ class TaskWords(TypedDict, total=False):
     valid: str | Path | None
     init_from: str | Path | None
     strict: bool
+    allow_shared: bool
     cache: str | Path | None
 
 
@@ -28,6 +29,7 @@ class Task:
             out.
         init_from: model folder whose weights start the run; it brings its network with it.
         strict: make a file that can't be read an error instead of leaving it out.
+        allow_shared: go on where images of `valid` are trained on as well.
         cache: where decoded images are kept; default `default_cache()`.
 
     Example:
@@ -39,6 +41,7 @@ class Task:
     valid: str | Path | None = None
     init_from: str | Path | None = None
     strict: bool = False
+    allow_shared: bool = False
     cache: str | Path | None = None
 
     @property

@@ -31,7 +31,8 @@ def train(
         reporter: what shows the progress.
         words: of a `Task`: `valid` (validation source; without it images are held out), `init_from` (model folder whose
             weights start this run), `strict` (make a file that can't be read an error instead of leaving it out),
-            `cache` (where decoded images are kept).
+            `allow_shared` (go on where images of `valid` are trained on as well), `cache` (where decoded images are
+            kept).
 
     Raises:
         UserError: anything about the input that the user can mend.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from astroformer.classifier import load
 from astroformer.errors import UserError, unknown_name
 from astroformer.evaluation.symmetry.settings import frame_size
+from astroformer.images.copies import Digests, pixel_digest
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sets.download import Listener
@@ -42,6 +43,7 @@ class MeasuredNetwork:
         weights: where they are from: `trained`, `pretrained` or `random (seed 0)`.
         preprocessing: from a file to an input.
         classes: names of the logits; empty where they are not known, and labels then mean nothing.
+        seen: the `pixel_digest` of each image that the network was trained on; None where they are not known.
     """
 
     name: str
@@ -49,6 +51,7 @@ class MeasuredNetwork:
     weights: str
     preprocessing: Preprocessing
     classes: tuple[str, ...] = ()
+    seen: Digests | None = None
 
     @property
     def kind(self) -> str:
@@ -83,7 +86,10 @@ class MeasuredNetwork:
 
 @dataclass(frozen=True)
 class MeasuredImages:
-    """Images as a network sees them, the frames that crops are cut from, and what was left out of `total`."""
+    """Images as a network sees them, the frames that crops are cut from, and what was left out of `total`.
+
+    `seen_N` says which the network was trained on, if that is known.
+    """
 
     source: str
     images_NCHW: Tensor
@@ -92,6 +98,7 @@ class MeasuredImages:
     frame_preprocessing: Preprocessing
     total: int
     left_out: list[tuple[str, str]]  # (file, reason)
+    seen_N: NDArray[np.bool_] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As `symmetry.json` keeps it, without the pixels."""
@@ -99,6 +106,7 @@ class MeasuredImages:
             "source": self.source,
             "total": self.total,
             "left_out": dict(self.left_out),
+            "seen": None if self.seen_N is None else int(self.seen_N.sum()),
             "frame_preprocessing": self.frame_preprocessing.to_dict(),
         }
 
@@ -137,7 +145,9 @@ def open_network(
                     f"--{word} is for networks by name, and '{model}' is a folder with its own; leave it out."
                 )
         classifier = load(model, symmetry=symmetry, say=say)
-        return MeasuredNetwork(model, classifier.network, "trained", classifier.preprocessing, classifier.classes)
+        return MeasuredNetwork(
+            model, classifier.network, "trained", classifier.preprocessing, classifier.classes, classifier.seen
+        )
     if image_size is not None and image_size < 16:
         raise UserError(f"--image-size is {image_size}; at least 16 px are needed.")
     if num_classes is not None and num_classes < 2:
@@ -228,12 +238,13 @@ def read_images(
     else:
         source = open_source(data, labelled=False, seed=seed, listener=listener)
     chosen = source.subset(np.sort(permutation(seed, 0, len(source)).numpy()[:images]))
-    rows, read, left_out = [], [], []
+    rows, read, left_out, digests = [], [], [], []
     for i, file in enumerate(chosen.files):
         try:
             picture = chosen.read(i)
             rows.append((plain.apply(picture), around.apply(picture)))
             read.append(i)
+            digests.append(pixel_digest(picture))
         except UserError as error:
             left_out.append((file, str(error)))
     if not rows:
@@ -247,4 +258,5 @@ def read_images(
         around,
         len(source),
         left_out,
+        None if network.seen is None else np.isin(np.array(digests, np.uint64), network.seen),
     )

@@ -42,6 +42,7 @@ def measure_symmetry(
     images_NCHW: Tensor | Array,
     labels_N: Array | None = None,
     *,
+    seen_N: Array | None = None,
     frames_NCHW: Tensor | Array | None = None,
     settings: SymmetrySettings | None = None,
     device: str | torch.device = "cpu",
@@ -58,6 +59,7 @@ def measure_symmetry(
         module: maps (B, C, H, W) to logits (B, K).
         images_NCHW: what the network sees, normalised; shifts, flips, turns and rotations are applied to it.
         labels_N: true classes in [0, K); without them accuracies are not measured.
+        seen_N: (N,) whether the network was trained on an image: accuracy is then measured without them too.
         frames_NCHW: (N, C, H', W'), the same images with a margin, that crops are cut from; see `frame_size`. Without
             them S-Cons is not measured.
         asked: from the module (in the dtype measured) to what is asked for logits in its place, e.g. an average over
@@ -143,7 +145,7 @@ def measure_symmetry(
         lacking["quarter turns"] = f"{size[0]} × {size[1]} px is not square"
     if not errors:
         lacking["feature errors"] = "the network has no feature_maps and no forward_intermediates"
-    return _report(whole, errors, maps_shape, labels_N, size, frame, str(device), settings, lacking)
+    return _report(whole, errors, maps_shape, labels_N, seen_N, size, frame, str(device), settings, lacking)
 
 
 def _report(
@@ -151,6 +153,7 @@ def _report(
     errors: dict[str, list[Tensor]],
     maps_shape: list[tuple[int, int, int]],
     labels_N: Array | None,
+    seen_N: Array | None,
     size: tuple[int, int],
     frame: tuple[int, int] | None,
     device: str,
@@ -178,6 +181,8 @@ def _report(
             "shifted": share(right_VN.mean(0)),
             "worst": share(right_VN.all(0)),
         }
+        if seen_N is not None and seen_N.any() and not seen_N.all():
+            accuracy["new"] = share((called["untransformed"][0] == labels_N)[~seen_N])
     changes: dict[str, Change] = {
         name: change(name, "central crop" if name == "crops" else "untransformed")
         for name in ("circular shifts", "crops", "flips", "quarter turns", "rotations")

@@ -55,7 +55,8 @@ class SymmetryReport:
         device: that it was computed on.
         logit_sd: standard deviation of all logits of the untransformed images, the unit of relative changes.
         c_cons, s_cons: see the top of `evaluation/symmetry/__init__.py`; `s_cons` is None without frames.
-        accuracy: `plain`, `shifted` (mean under circular shifts), `worst` (of n shifts); empty without labels.
+        accuracy: `plain`, `shifted` (mean under circular shifts), `worst` (of n shifts), `new` (plain,
+            of images that the network was not trained on, where some were); empty without labels.
         changes: by transformation; that of `crops` is against the central cut of the frame.
         features: errors of the stages by transformation.
         distance: px of a circular shift along one axis → consistency with the unshifted image.

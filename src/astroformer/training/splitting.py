@@ -1,0 +1,128 @@
+"""The images of a run: opened, split, decoded, and what is to say of copies among them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astroformer.errors import UserError
+from astroformer.images import ImageStore, LabelledImages, Preprocessing, SetRecord, holdout, kfold, open_source
+from astroformer.images.copies import describe_copies, groups_with_copies
+from astroformer.progress import Reporter
+from astroformer.training.recipe import Recipe
+from astroformer.training.task import Task
+
+
+class Split(NamedTuple):
+    """The images of a run, and which of them are trained on and validated on."""
+
+    images: LabelledImages
+    valid_images: LabelledImages  # the same ones where none are given
+    train_rows: NDArray[np.int64]
+    valid_rows: NDArray[np.int64]
+
+
+def split_images(task: Task, recipe: Recipe, reporter: Reporter) -> Split:
+    """The images of a task, and those that are held out."""
+    images = open_source(task.source, seed=recipe.images_seed, part="train", listener=reporter)
+    if task.valid is not None:
+        if recipe.folds is not None:
+            raise UserError(f"folds ({recipe.folds}) hold images of the source out, --valid gives others; choose one.")
+        valid = open_source(task.valid, classes=images.classes, seed=recipe.images_seed, listener=reporter)
+        return Split(images, valid, np.arange(len(images)), np.arange(len(valid)))
+    return Split(images, images, *_rows(images, recipe, images.groups))
+
+
+def _rows(
+    images: LabelledImages, recipe: Recipe, groups: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which images are trained on and which are held out; none of a group is on both sides."""
+    assert images.labels is not None
+    if recipe.folds is None:
+        return holdout(images.labels, recipe.valid_fraction, recipe.images_seed, classes=images.classes, groups=groups)
+    return kfold(images.labels, recipe.folds, recipe.images_seed, classes=images.classes, groups=groups)[recipe.fold]
+
+
+def without_parted_copies(split: Split, train: ImageStore, valid: ImageStore, recipe: Recipe) -> Split | None:
+    """The split anew with copies as groups; None where validation images are given or there are no copies.
+
+    Copies are only known once the images are decoded, and nearly always there are none.
+
+    Raises:
+        UserError: all images to train on are one picture; or a class has too few different ones for a split.
+    """
+    if len(train) > 1 and len(np.unique(train.digests)) == 1:
+        raise UserError(
+            f"all {len(train):,} images to train on are one picture (the first two: {train.files[0]}, "
+            f"{train.files[1]}), so there is nothing to tell the classes by. Look at what wrote them."
+        )
+    if split.valid_images is not split.images:
+        return None
+    positions = np.concatenate([split.train_rows[train.indices], split.valid_rows[valid.indices]])
+    digests = np.concatenate([train.digests, valid.digests])
+    groups = groups_with_copies(digests, positions, len(split.images), split.images.groups)
+    if groups is None:
+        return None
+    return Split(split.images, split.images, *_rows(split.images, recipe, groups))
+
+
+def check_copies(train: ImageStore, valid: ImageStore, task: Task) -> list[str]:
+    """What is to say of copies among the images.
+
+    Raises:
+        UserError: given validation images are trained on as well.
+    """
+    shared = np.flatnonzero(np.isin(valid.digests, train.digests))
+    if len(shared) and task.valid is not None:
+        same = train.files[int(np.flatnonzero(train.digests == valid.digests[shared[0]])[0])]
+        if not task.allow_shared:
+            raise UserError(
+                f"{len(shared):,} of {len(valid):,} images of '{task.valid}' are trained on as well (the first: "
+                f"{valid.files[shared[0]]} = {same}), so they would say nothing of new images. Take them out of one of "
+                "the two, or go on with --allow-shared."
+            )
+    said = [f"{len(shared):,} of {len(valid):,} validation images are trained on as well"] if len(shared) else []
+    stores = (train, valid) if task.valid is None else (train,)
+    copies = describe_copies(
+        np.concatenate([store.digests for store in stores]),
+        [file for store in stores for file in store.files],
+        np.concatenate([store.labels for store in stores]),
+        train.classes,
+    )
+    split = ["copies are all trained on or all validated on"] if copies and task.valid is None else []
+    return said + copies + split
+
+
+def descriptions(split: Split) -> list[SetRecord]:
+    """What published sets say of themselves."""
+    both = [split.images.about]
+    return both if split.valid_images is split.images else [*both, split.valid_images.about]
+
+
+def decode(split: Split, preprocessing: Preprocessing, task: Task, reporter: Reporter) -> tuple[ImageStore, ImageStore]:
+    """The images to train on and to validate on.
+
+    Where both come from one source they share one store, and so does every other split of it.
+    """
+    strict = task.strict
+
+    def build(some: LabelledImages, name: str) -> ImageStore:
+        def progress(done: int, total: int) -> None:
+            reporter.count(f"decoding {name}", done, total)
+
+        return ImageStore.build(some, preprocessing, cache=task.cache_folder, strict=strict, progress=progress)
+
+    images, valid_images, *rows = split
+    if valid_images is not images:
+        return (
+            build(images.subset(rows[0]), "training images"),
+            build(valid_images.subset(rows[1]), "validation images"),
+        )
+    # Of a resumed run the source may have more images by now than were split.
+    both = np.union1d(*rows)
+    used = images.subset(both)
+    whole = build(used, "images")
+    train, valid = (whole.part(used, np.searchsorted(both, part), strict=strict) for part in rows)
+    return train, valid
