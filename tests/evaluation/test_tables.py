@@ -121,7 +121,7 @@ def evaluation() -> Evaluation:
 
 
 def test_metrics_json(tmp_path: Path, evaluation: Evaluation) -> None:
-    write_metrics(tmp_path / "metrics.json", evaluation, source="somewhere", left_out=3)
+    write_metrics(tmp_path / "metrics.json", evaluation, source="somewhere", left_out=3, seen=4, new=None)
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["n"] == 2000
     for metric in ("top1", "balanced_accuracy", "macro_f1", "nll"):
@@ -129,7 +129,7 @@ def test_metrics_json(tmp_path: Path, evaluation: Evaluation) -> None:
         assert content[metric]["low"] <= content[metric]["value"] <= content[metric]["high"]
     assert np.sum(content["confusion"]) == 2000
     assert content["classes"]["absent"] == {"n": 0, "recall": None}
-    assert (content["source"], content["left_out"]) == ("somewhere", 3)
+    assert [content[word] for word in ("source", "left_out", "seen", "new")] == ["somewhere", 3, 4, None]
 
 
 def test_metrics_text_is_aligned(evaluation: Evaluation) -> None:

@@ -22,7 +22,7 @@ from astroformer.training.rules import decide
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PACKAGE = Path(astroformer.__file__).parent
 # Settings of a recipe that may be left open and that no rule decides: they have a meaning of their own then.
-OPEN_WITHOUT_RULE = {"epochs", "folds", "split_seed", "clip"}
+OPEN_WITHOUT_RULE = {"epochs", "folds", "split_seed", "clip", "white"}
 # Settings that are never open. The table has them since users ask for them.
 FIXED = {"progressive", "augment"}
 

@@ -37,6 +37,8 @@ CHANGED: dict[str, Any] = {
     "epochs": 7,
     "minutes": None,
     "optimizer": "muon",
+    "pixels": "uint16",
+    "white": 4095.0,
     "learning_rate": 1e-3,
     "weight_decay": 0.0,
     "momentum": 0.8,

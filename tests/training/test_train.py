@@ -95,7 +95,12 @@ def test_the_run_folder_is_complete(folder: Path, trained: Trained) -> None:
         "splits",
     ]
     assert trained.model == run / "model"
-    assert sorted(p.name for p in trained.model.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(p.name for p in trained.model.iterdir()) == [
+        "README.md",
+        "config.json",
+        "extra.safetensors",
+        "model.safetensors",
+    ]
     images = open_source(folder)
     decided = decide(recipe(epochs=2, accumulate=1), images)[0]
     assert load_recipe(run / "recipe.yaml") == RunFolder(run).read_recipe() == decided
@@ -209,7 +214,7 @@ def test_validation_images_can_be_given(folder: Path, tmp_path: Path) -> None:
     valid = tmp_path / "valid"
     for name in ("merging", "disturbed"):  # fewer classes than the training images have
         shutil.copytree(folder / name, valid / name)
-    result = train(folder, recipe(), valid=valid, out=tmp_path / "run", cache=tmp_path / "cache")
+    result = train(folder, recipe(), valid=valid, allow_shared=True, out=tmp_path / "run", cache=tmp_path / "cache")
     assert (result.validation.n, len(rows(result.run / "splits" / "train.csv"))) == (12, 18)
     assert result.validation.confusion_KK.sum(1).tolist() == [6, 6, 0]
     assert load(result.model).info.validation == "given"

@@ -342,8 +342,8 @@ def test_json_and_table_hold_all_that_the_figures_depend_on(tmp_path: Path) -> N
     asked = MeasuredImages("somewhere", x, wide, None, plain, 7, [("bad.png", "truncated")])
     write_symmetry(tmp_path / "s.json", report, measured, asked)
     content = json.loads((tmp_path / "s.json").read_text())
-    about = {"model", "network", "weights", "preprocessing", "source", "total", "left_out", "frame_preprocessing"}
-    assert {*about, *(f.name for f in dataclasses.fields(SymmetryReport))} == content.keys()
+    about = {"model", "network", "weights", "preprocessing", "source", "total", "left_out", "seen"}
+    assert {*about, "frame_preprocessing", *(f.name for f in dataclasses.fields(SymmetryReport))} == content.keys()
     assert (content["network"], content["total"], content["left_out"]) == ("OnTheTorus", 7, {"bad.png": "truncated"})
     assert content["settings"] == {
         **dataclasses.asdict(FAST),
