@@ -13,7 +13,7 @@ from astroformer.images.reading import UnreadableImage
 from astroformer.images.sources import open_source
 from astroformer.system import MatrixRates
 from astroformer.training import rules
-from astroformer.training.recipe import Recipe, make_recipe
+from astroformer.training.recipe import NetworkSettings, Recipe, make_recipe
 from astroformer.training.rules import decide
 
 CPU = Recipe(device="cpu")
@@ -203,12 +203,24 @@ def test_batches_grow_with_the_number_of_images(images: int, expected: int) -> N
 def test_few_images_are_left_to_convolutions_unless_a_network_is_asked_for() -> None:
     one = noise(1, 32, 32, 1)[0]
 
-    def network(n: int, **settings: Any) -> tuple[str | None, str | None]:
+    def decided(n: int, **settings: Any) -> tuple[NetworkSettings, list[str]]:
         many = LabelledImages("test", ["x"] * n, np.zeros(n, int), ("a", "b"), lambda i: one)
-        made = decide(make_recipe({"device": "cpu", **settings}), many)[0].network
+        recipe, said = decide(make_recipe({"device": "cpu", **settings}), many)
+        return recipe.network, said
+
+    def network(n: int, **settings: Any) -> tuple[str | None, str | None]:
+        made, _ = decided(n, **settings)
         return made.layout, made.channel_attention
 
-    assert network(5_000) == ("CCCC", "none")
+    assert network(5_000) == network(1_001) == ("CCCC", "none")
+    for settings in ({}, {"network": {"group": "d4"}, "augment": "photo"}):  # attention pays where its heads turn
+        made, said = decided(1_000, **settings)
+        assert (made.layout, made.transformer, made.head_width, made.group) == ("CCCT", "hybrid", 8, "d4")
+        assert any("convolutions in all stages, attention after them" in sentence for sentence in said)
+    for settings in ({"augment": "photo"}, {"augment": "none"}, {"network": {"group": "none"}}):
+        made, said = decided(9, **settings)
+        assert (made.layout, made.transformer, made.head_width) == ("CCCC", None, None)
+        assert any("convolutions in all stages, without" in sentence for sentence in said)
     assert network(5_001) == (None, None)  # the variant's own: C-C-C-T with squeeze and excitation
     assert network(9, model="astroformer_atto") == (None, None)
     assert network(9, network={"layout": "CCTT"}) == ("CCTT", None)
@@ -216,7 +228,7 @@ def test_few_images_are_left_to_convolutions_unless_a_network_is_asked_for() -> 
     assert network(9, network={"relative_bias": False}) == (None, None)
     assert network(9, network={"transformer": "hybrid"}) == (None, None)  # else there would be no attention
     assert network(9, network={"head_width": 8}) == (None, None)
-    assert network(9, network={"stochastic_depth": 0.2}) == ("CCCC", "none")
+    assert network(9, network={"stochastic_depth": 0.2}) == ("CCCT", "none")
 
 
 @pytest.mark.parametrize(

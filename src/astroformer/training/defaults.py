@@ -22,6 +22,7 @@ LEAST_CROP = 0.5  # of each side
 CROP_CONTENT = 0.9  # share of what differs between images that a crop holds
 MODELS = {"cpu": "astroformer_atto", "cuda": "astroformer_nano"}
 CONVOLUTIONAL_IMAGES = 5_000  # up to so many to train on, all stages are convolutional
+HYBRID_HEAD_WIDTH = 8  # channels of a head of attention that follows convolutions
 TIED_IMAGES = 1_000  # up to so many, weights are tied
 LATE_SIDE = 48  # px; images of a smaller side are halved late
 # Seconds of training an image from which strides pay that halve it later, and these strides. Any run on a GPU has the
@@ -167,21 +168,6 @@ RULES: dict[str, Rule] = {
             "`--model`; a model that you name is taken as it is, and the next three rules leave it alone",
         ),
         Rule(
-            "convolutions",
-            ("network.layout", "network.channel_attention"),
-            "Convolutions alone for few images",
-            f"convolutions alone for up to {CONVOLUTIONAL_IMAGES:,} images if nothing else is asked of the network, "
-            "else the variant's own",
-            f"Up to {CONVOLUTIONAL_IMAGES:,} images are learned by convolutions in all stages, without channel "
-            "attention. More are learned by the paper's C-C-C-T.",
-            "With few images that is level with the paper's network or ahead of it "
-            f"([figures]({_NOTES}#convolutions-alone-for-few-images)). With more, nothing was compared.",
-            "`--network.layout CCCT`; any word on the model, the layout, the channel attention, the Transformer "
-            "stages, their heads or the position bias leaves the rule out",
-            "{images:,} images: convolutions in all stages, without channel attention (--network.layout CCCT for the "
-            "paper's network)",
-        ),
-        Rule(
             "tied weights",
             ("network.group",),
             "Weights tied for very few images",
@@ -192,9 +178,28 @@ RULES: dict[str, Rule] = {
             "One pass over an image then does what several over its turned and mirrored views would do. With few "
             "images that gains much or costs nothing, with many it loses "
             f"([figures]({_NOTES}#weights-tied-under-flips-and-turns)).",
-            "`--network.group none`; what leaves out the rule above leaves out this one too, and so do widths and the "
-            "equivariances `anchor` and `input`",
+            "`--network.group none`; any word on the model, the layout, the channel attention, the Transformer stages, "
+            "their heads, the position bias or widths, and the equivariances `anchor` and `input`, leave the rule out",
             "weights: tied so that maps {follow} with the image (--network.group none: free)",
+        ),
+        Rule(
+            "layout",
+            ("network.layout", "network.channel_attention", "network.transformer", "network.head_width"),
+            "Convolutions and attention for few images",
+            f"for up to {CONVOLUTIONAL_IMAGES:,} images convolutions, and attention after them where weights are tied "
+            "under turns, if nothing else is asked of the network; else the variant's own",
+            f"Up to {CONVOLUTIONAL_IMAGES:,} images are learned by convolutions in all stages, without channel "
+            "attention. Where weights are tied under quarter turns and flips, attention with heads of "
+            f"{HYBRID_HEAD_WIDTH} channels follows the last convolutions of S4. More images are learned by the paper's "
+            "C-C-C-T.",
+            "With few images convolutions are level with the paper's network or ahead of it "
+            f"([figures]({_NOTES}#convolutions-alone-for-few-images)). Attention after them gains a point where its "
+            f"heads turn with the image, and nothing elsewhere ([figures]({_NOTES}#attention-after-the-convolutions)). "
+            "With more images nothing was compared.",
+            "`--network.layout CCCT`; any word on the model, the layout, the channel attention, the Transformer "
+            "stages, their heads or the position bias leaves the rule out",
+            "{images:,} images: convolutions in all stages{attention}, without channel attention (--network.layout "
+            "CCCT for the paper's network)",
         ),
         Rule(
             "strides",

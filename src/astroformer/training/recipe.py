@@ -29,9 +29,7 @@ class NetworkSettings(BaseModel):
 
     layout: str | None = Field(
         None,
-        description=help_of(
-            "vertical layout: four of C (convolution) and T (Transformer)", "convolutions", word="not given"
-        ),
+        description=help_of("vertical layout: four of C (convolution) and T (Transformer)", "layout", word="not given"),
     )
     widths: tuple[int, int, int, int] | None = Field(None, description="channels of the stages S1 to S4")
     depths: tuple[int, int, int, int] | None = Field(None, description="number of blocks of the stages S1 to S4")
@@ -44,14 +42,20 @@ class NetworkSettings(BaseModel):
         ),
     )
     channel_attention: Literal["se", "cbam", "none"] | None = Field(
-        None, description=help_of("in the convolution blocks", "convolutions", word="not given")
+        None, description=help_of("in the convolution blocks", "layout", word="not given")
     )
     transformer: Literal["paper", "hybrid"] | None = Field(
         None,
-        description="Transformer stages: blocks of attention and an MLP (paper), or convolution blocks and attention "
-        "after the last of them (hybrid)",
+        description=help_of(
+            "Transformer stages: blocks of attention and an MLP (paper), or convolution blocks and attention after the "
+            "last of them (hybrid)",
+            "layout",
+            word="not given",
+        ),
     )
-    head_width: int | None = Field(None, ge=1, description="channels of an attention head")
+    head_width: int | None = Field(
+        None, ge=1, description=help_of("channels of an attention head", "layout", word="not given")
+    )
     relative_bias: bool | None = Field(None, description="position bias in the Transformer blocks")
     group: Literal["none", "mirror", "d4"] | None = Field(
         None,

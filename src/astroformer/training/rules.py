@@ -24,6 +24,7 @@ from astroformer.system import matrix_rates, pick_device
 from astroformer.training.defaults import (
     BATCH_DIVISOR,
     CONVOLUTIONAL_IMAGES,
+    HYBRID_HEAD_WIDTH,
     LARGEST_BATCH,
     LARGEST_SIDE,
     LATE_SIDE,
@@ -180,13 +181,6 @@ def _model(recipe: Recipe, facts: Facts) -> Decision:
     return Decision({"model": MODELS[facts.device]}) if recipe.model == "auto" else _NOTHING
 
 
-def _convolutions(recipe: Recipe, facts: Facts) -> Decision:
-    if not facts.network_is_open or facts.images > CONVOLUTIONAL_IMAGES:
-        return _NOTHING
-    words = {"layout": "CCCC", "channel_attention": "none"}
-    return Decision(network=words, said={"images": facts.images})
-
-
 def _tied_weights(recipe: Recipe, facts: Facts) -> Decision:
     """With 500 images that gains much or costs nothing, with 2,000 it costs nothing, with 5,000 it loses."""
     given, group = recipe.network, _augmentation_group(recipe.augment)
@@ -196,6 +190,18 @@ def _tied_weights(recipe: Recipe, facts: Facts) -> Decision:
         return _NOTHING
     follow = {"d4": "turn and flip", "mirror": "flip left to right"}[group]
     return Decision(network={"group": group}, said={"follow": follow})
+
+
+def _layout(recipe: Recipe, facts: Facts) -> Decision:
+    if not facts.network_is_open or facts.images > CONVOLUTIONAL_IMAGES:
+        return _NOTHING
+    words: dict[str, Any] = {"layout": "CCCC", "channel_attention": "none"}
+    turns = recipe.network.group == "d4"
+    if turns:
+        words |= {"layout": "CCCT", "transformer": "hybrid", "head_width": HYBRID_HEAD_WIDTH}
+    return Decision(
+        network=words, said={"images": facts.images, "attention": ", attention after them" if turns else ""}
+    )
 
 
 def _strides(recipe: Recipe, facts: Facts) -> Decision:
@@ -321,8 +327,8 @@ _DECIDERS: dict[str, Callable[[Recipe, Facts], Decision]] = {
     "storage": _storage,
     "crop": _crop,
     "model": _model,
-    "convolutions": _convolutions,
     "tied weights": _tied_weights,
+    "layout": _layout,
     "strides": _strides,
     "image size": _image_size,
     "answers": _answers,
