@@ -19,11 +19,12 @@ from astroformer.errors import UserError
 if TYPE_CHECKING:
     from importlib.metadata import version
 
-    from astroformer.classifier import Classifier, Predictions, load
+    from astroformer.classifier import Classifier, load
     from astroformer.images.labelled import LabelledImages
     from astroformer.images.sources import open_source
     from astroformer.metrics import Evaluation, evaluate
     from astroformer.network import Astroformer, AstroformerConfig
+    from astroformer.predictions import Predictions
     from astroformer.training.distil import distil
     from astroformer.training.ensemble import train_ensemble
     from astroformer.training.recipe import Recipe
@@ -63,7 +64,7 @@ _PLACES = {
     "Classifier": "classifier",
     "Evaluation": "metrics",
     "LabelledImages": "images.labelled",
-    "Predictions": "classifier",
+    "Predictions": "predictions",
     "Recipe": "training.recipe",
     "create_model": "weights.timm_registry",
     "distil": "training.distil",

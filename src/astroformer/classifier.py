@@ -26,15 +26,16 @@ from astroformer.allocator import keep_freed_memory
 from astroformer.errors import UserError, unknown_name
 from astroformer.fast_inference import fast_pass
 from astroformer.images.copies import Digests, pixel_digest
+from astroformer.images.given import IN_MEMORY, Images, as_images
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.images.reading import read_image
 from astroformer.images.sources import open_source
 from astroformer.metrics import Evaluation, evaluate
 from astroformer.model_folder import KeptNetwork, ModelConfig, ModelFolder, ModelRecord
 from astroformer.network import Answers, Astroformer, Ensemble, count_parameters
 from astroformer.network.answers import answers_of
 from astroformer.network.framing import FRAME_IMAGES
+from astroformer.predictions import Predictions
 from astroformer.system import PRECISIONS, pick_device, pick_precision, usable_cores
 
 _TASK_IMAGES = 16  # that a thread on a CPU decodes and classifies together, enough to fill the matrix products
@@ -42,64 +43,6 @@ _WORKERS = 8  # threads: of more, some would wait for Python's lock; on larger C
 _TARGET_IMAGES = 256  # of a forward pass whose answers are targets; a GPU is given thousands of images at once
 _SEEN = "seen"  # (N, 8) uint8 of `extra.safetensors`: the digests of the images that were trained on
 Array = NDArray[Any]
-Images = str | Path | Sequence[str | Path] | Array | LabelledImages
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """One row an image. Rows of files that could not be read hold NaN and their reason in `errors`.
-
-    Attributes:
-        files: path of each image, or its number in an array.
-        classes: names of the K columns.
-        probabilities_NK: (N, K) float64; the rows of images that were read sum to 1.
-        errors: why an image could not be read, "" where it was.
-        seen_N: (N,) whether the model was trained on an image of the same pixels; None where nobody asked.
-
-    Example:
-        >>> import numpy as np
-        >>> two = Predictions(["a.png", "b.png"], ("disc", "ring"), np.array([[0.9, 0.1], [0.25, 0.75]]), ["", ""])
-        >>> two.names
-        ['disc', 'ring']
-        >>> two.confidence_N.tolist()
-        [0.9, 0.75]
-    """
-
-    files: list[str]
-    classes: tuple[str, ...]
-    probabilities_NK: Array
-    errors: list[str]
-    seen_N: Array | None = None
-
-    @property
-    def readable_N(self) -> Array:
-        return np.array([not error for error in self.errors], dtype=bool)
-
-    @property
-    def names(self) -> list[str]:
-        """The most probable class of each image; "" where the image could not be read."""
-        best_N = np.nan_to_num(self.probabilities_NK, nan=0.0).argmax(1)
-        return ["" if error else self.classes[k] for k, error in zip(best_N, self.errors, strict=True)]
-
-    @property
-    def confidence_N(self) -> Array:
-        """The probability of the most probable class of each image."""
-        return self.probabilities_NK.max(1)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    @classmethod
-    def joined(cls, parts: Sequence[Predictions], classes: tuple[str, ...]) -> Predictions:
-        """Several predictions of the same classes, one after the other."""
-        seen = [part.seen_N for part in parts if part.seen_N is not None]
-        return cls(
-            [file for part in parts for file in part.files],
-            classes,
-            np.concatenate([np.empty((0, len(classes))), *(part.probabilities_NK for part in parts)]),
-            [error for part in parts for error in part.errors],
-            np.concatenate(seen) if parts and len(seen) == len(parts) else None,
-        )
 
 
 @dataclass
@@ -263,13 +206,17 @@ class Classifier:
         """Probabilities and names for images.
 
         Args:
-            images: a path (image, folder, `.npz`, catalog), a list of image paths, an array (H, W), (H, W, C) or
-                (N, H, W, C), or what `open_source` gives. Labels, if there are any, are not used.
+            images: a path (image, folder, `.npz`, catalog), arrays, tensors, images of Pillow, bytes, or several of
+                these, see `as_images`. Labels, if there are any, are not used.
             batch_size: at most so many images a forward pass, and between two calls of `progress`.
             mark_seen: say which images the network was trained on, if that is known.
             progress: called with (images done, images in all).
+
+        Raises:
+            UserError: there are no images, or none of those that are given in memory is one that the model can take.
+                Of files each has its reason in `errors`.
         """
-        opened = _as_images(images)
+        opened = as_images(images)
         parts = []
         done = 0
         for part in self.iter_predict(opened, batch_size=batch_size, mark_seen=mark_seen):
@@ -277,7 +224,10 @@ class Classifier:
             done += len(part)
             if progress:
                 progress(done, len(opened))
-        return Predictions.joined(parts, self.classes)
+        predictions = Predictions.joined(parts, self.classes)
+        if opened.source == IN_MEMORY and not predictions.readable_N.any():
+            raise UserError(f"none of {len(predictions):,} images can be taken. The first: {predictions.errors[0]}")
+        return predictions
 
     def evaluate(
         self,
@@ -306,6 +256,11 @@ class Classifier:
             raise UserError(f"'{images.source}' has no labels; evaluate needs a class folder or label for every image.")
         predictions = self.predict(images, batch_size=batch_size, mark_seen=True, progress=progress)
         good_N = predictions.readable_N
+        if not good_N.any():
+            raise UserError(
+                f"none of {len(predictions):,} images of '{images.source}' can be taken. The first: "
+                f"{predictions.errors[0]}"
+            )
         if strict and not good_N.all():
             first = int(np.argmin(good_N))
             n = int((~good_N).sum())
@@ -333,7 +288,7 @@ class Classifier:
             raise UserError(f"a {type(self.network).__name__} can't be framed; a single Astroformer can.")
         plain = self.network.network if isinstance(self.network, Answers) else self.network
         network = Answers(copy.deepcopy(plain), replace(answers_of(self.network), frame=True)).to(self.device)
-        opened = _as_images(images)
+        opened = as_images(images)
         some = np.unique(np.linspace(0, len(opened) - 1, min(len(opened), FRAME_IMAGES)).astype(int))
         stored_BCHW = np.stack([self.preprocessing.apply(opened.read(int(i)), self.white) for i in some])
         assert network.frame is not None
@@ -459,20 +414,3 @@ def load(
         4
     """
     return Classifier.load(folder, device, precision=precision, symmetry=symmetry, white=white, say=say)
-
-
-def _as_images(images: Images) -> LabelledImages:
-    if isinstance(images, LabelledImages):
-        return images
-    if isinstance(images, str | Path):
-        return open_source(images, labelled=False)
-    if isinstance(images, np.ndarray):
-        if images.ndim not in (2, 3, 4):
-            raise UserError(f"an array of shape {images.shape} is no image; (H, W), (H, W, C) or (N, H, W, C) is.")
-        stack = images if images.ndim == 4 else (images[None] if images.ndim == 3 else images[None, :, :, None])
-        return LabelledImages("array", [str(i) for i in range(len(stack))], None, (), stack.__getitem__)
-    for file in images:
-        if not isinstance(file, str | Path):
-            raise UserError(f"a list of images holds paths, not {type(file).__name__}; give an array as (N, H, W, C).")
-    files = [Path(file) for file in images]
-    return LabelledImages("files", [str(file) for file in files], None, (), lambda i: read_image(files[i]))

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from astroformer.classifier import Predictions
 from astroformer.errors import UserError
 from astroformer.evaluation.tables import PredictionWriter, confusion_text, metrics_text, write_metrics
 from astroformer.metrics import Evaluation, evaluate
+from astroformer.predictions import Predictions
 
 CLASSES = ("spiral, barred", "file", 'a "quoted" one')
 COLUMNS = ["file", "prediction", "confidence", *(f"p:{name}" for name in CLASSES), "error"]

@@ -17,11 +17,13 @@ from astroformer.errors import UserError
 
 if TYPE_CHECKING:
     from astroformer.classifier import Classifier
+    from astroformer.images.labelled import LabelledImages
 
 Model = Annotated[Path, PLACE, Doc("model folder, or the run folder that holds it")]
 Quiet = Annotated[bool, Doc("no progress")]
 Debug = Annotated[bool, Doc("show tracebacks")]
 Strict = Annotated[bool, Doc("make an unreadable file an error instead of leaving it out")]
+OnlyKnown = Annotated[bool, Doc("leave images of classes out that the model does not know, in place of an error")]
 
 
 @dataclass
@@ -110,6 +112,14 @@ def make_folder(folder: Path) -> None:
 def tell_beside(sentence: str) -> None:
     """Prints a sentence beside the results, which are on stdout."""
     print(sentence, file=sys.stderr)
+
+
+def tell_ignored(images: LabelledImages) -> None:
+    """Says beside the results how many files of a source are not taken for images, and of which kinds they are."""
+    if images.ignored:
+        from astroformer.images.names import ignored_kinds
+
+        tell_beside(ignored_kinds(images.ignored))
 
 
 def count_of_files(n: int) -> str:

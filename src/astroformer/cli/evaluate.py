@@ -8,7 +8,17 @@ from typing import Annotated
 
 from typing_extensions import Doc
 
-from astroformer.cli.common import Asking, Model, Showing, Strict, count_of_files, first_imports, make_folder
+from astroformer.cli.common import (
+    Asking,
+    Model,
+    OnlyKnown,
+    Showing,
+    Strict,
+    first_imports,
+    make_folder,
+    tell_beside,
+    tell_ignored,
+)
 from astroformer.cli.options import NESTED, PLACE
 
 
@@ -25,6 +35,7 @@ class Evaluate:
     out: Annotated[Path, Doc("folder for metrics.json, confusion.txt, confusion.png, predictions.csv")]
     asking: Annotated[Asking, NESTED] = field(default_factory=Asking)
     strict: Strict = False
+    only_known: OnlyKnown = False
     showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
 
     def run(self, given: set[str]) -> None:
@@ -43,7 +54,8 @@ class Evaluate:
 
         classifier = self.asking.load(self.model)
         with Reporter(quiet=self.showing.quiet) as reporter:
-            images = open_source(self.source, classes=classifier.classes, listener=reporter)
+            images = open_source(self.source, classes=classifier.classes, only_known=self.only_known, listener=reporter)
+            tell_ignored(images)
             make_folder(self.out)
             evaluation, predictions = classifier.evaluate(
                 images,
@@ -71,5 +83,6 @@ class Evaluate:
         if new is not None:
             print(f"without them:\n{metrics_text(new)}")
         if left_out:
-            print(f"\n{count_of_files(left_out)} could not be read, left out; {self.out / 'predictions.csv'} says why")
+            where = self.out / "predictions.csv"
+            tell_beside(f"{left_out:,} of {len(images):,} images can't be taken and are left out; '{where}' says why")
         print(f"\nevaluation: {self.out}")

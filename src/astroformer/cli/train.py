@@ -68,6 +68,7 @@ class Train:
         ),
     ] = None
     strict: Strict = False
+    only_known: Annotated[bool, Doc("leave images of --valid out whose class SOURCE does not have")] = False
     allow_shared: Annotated[bool, Doc("go on where images of --valid are trained on as well")] = False
     cache: Annotated[Path | None, Doc("where decoded images are kept")] = None
     showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
@@ -101,6 +102,7 @@ class Train:
             "valid": self.valid,
             "init_from": self.init_from,
             "strict": self.strict,
+            "only_known": self.only_known,
             "allow_shared": self.allow_shared,
             "cache": self.cache,
         }

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from astroformer.classifier import Predictions
 from astroformer.errors import UserError
 from astroformer.files import replacing, write_json
 from astroformer.metrics import Evaluation
+from astroformer.predictions import Predictions
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,15 +1,21 @@
 """Decode one image file to an array, exactly or not at all.
 
-JPEG, PNG, TIFF and WebP are decoded with Pillow. Pillow keeps 8 bits a sample as soon as an image has more than one
-channel, so two kinds of file are decoded in another way: PNG with 16 bits and several channels (`_read_png16`), and
-TIFF with several channels of 16 bits or float or with more bands than Pillow keeps (`_read_tiff_bands`).
+JPEG, PNG, TIFF, WebP, BMP and GIF are decoded with Pillow. Pillow keeps 8 bits a sample as soon as an image has more
+than one channel, so two kinds of file are decoded in another way: PNG with 16 bits and several channels
+(`_read_png16`), and TIFF with several channels of 16 bits or float or with more bands than Pillow keeps
+(`_read_tiff_bands`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import stat
 import struct
 import sys
+import threading
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,16 +24,37 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from astroformer.errors import UserError
+from astroformer.images.libtiff import errors_of_libtiff
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp"})
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".gif"})
 """File extensions (lower case) that are taken for images when a folder is listed."""
+
+UNREAD_EXTENSIONS = frozenset(
+    {".jp2", ".j2k", ".jpx", ".jxl", ".heic", ".heif", ".avif", ".fits", ".fit", ".fts", ".fz", ".dcm", ".exr", ".hdr"}
+    | {".psd", ".svg", ".ico", ".tga", ".pbm", ".pgm", ".ppm", ".pnm", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raw"}
+)
+"""Extensions of images of a kind that is not read."""
 
 MAX_PIXELS = 89_478_485
 """Largest image decoded, in pixels (Pillow's own limit, 256 MiB of RGB): a few bytes can claim any size."""
 
-_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
+MAX_BYTES = 1 << 29
+"""Largest image decoded, in bytes of pixels: its bands and bits count too."""
+
+_MAX_FILE = 1 << 30  # bytes of a file that are read at most
+# Bytes of a file or of its pixels from which an image is large. Only one large image is decoded at a time, so that many
+# threads need no more memory than one.
+_LARGE = 100_000_000
+_large_images = threading.RLock()
+
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")
+_READ_MODES = frozenset({"1", "L", "LA", "RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "I", "F"})
+
+# Pillow warns of oddities beside the pixels, such as a damaged EXIF block, and does not say of which file. What keeps
+# an image from being read is an error, and becomes the reason of its row.
+warnings.filterwarnings("ignore", module=r"PIL\..*")
 
 
 class UnreadableImage(UserError):
@@ -58,21 +85,79 @@ def read_image(file: str | Path | bytes, *, name: str | None = None) -> Array:
 
     `name` is what an error calls the image; by default its path.
 
-    Raises `UnreadableImage` for a file that is missing, empty, truncated, not one of the four formats, larger
-    than `MAX_PIXELS`, of several pages or frames, of a sample type not named above, or with NaN or infinite
-    pixels.
+    Raises `UnreadableImage` for a file that is missing, no regular file, empty, truncated, not one of the formats,
+    larger than `MAX_PIXELS` or `MAX_BYTES`, of several pages or frames, of a sample type not named above, or with NaN
+    or infinite pixels. Type and size are judged by the header, before the pixels are decoded.
     """
     if isinstance(file, bytes):
-        name = name or f"{len(file)} bytes"
-        data = file
-    else:
-        name = name or str(file)
-        try:
-            data = Path(file).read_bytes()
-        except OSError as error:
-            raise UnreadableImage(name, error.strerror or str(error)) from None
+        return _read(file, name or f"{len(file)} bytes")
+    name = name or str(file)
     try:
-        image_HWC = _decode(data)
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImage(name, f"it is {_kind_of_file(status.st_mode)} and no file")
+        if status.st_size > _MAX_FILE:
+            raise UnreadableImage(name, f"its file has {status.st_size:,} bytes, more than {_MAX_FILE:,}")
+        with _one_at_a_time(status.st_size), open(file, "rb") as stream:
+            return _read(stream.read(_MAX_FILE), name)
+    except OSError as error:
+        raise UnreadableImage(name, error.strerror or str(error)) from None
+    except ValueError as error:  # a NUL in its name
+        if isinstance(error, UserError):
+            raise
+        raise UnreadableImage(name, f"its name can't be one of a file ({error})") from None
+
+
+def array_of(image: Image.Image, name: str) -> Array:
+    """The pixels of an image that Pillow holds already, as `read_image` gives them.
+
+    Raises `UnreadableImage`, with this name, as that does.
+    """
+    try:
+        _check_size(*image.size, len(image.getbands()), _bytes_a_sample(image))
+        _check_kind(image)
+        image.load()
+    except _Refused as error:
+        raise UnreadableImage(name, str(error)) from None
+    except Exception as error:  # a file that Pillow opened and could not decode
+        raise UnreadableImage(name, f"damaged ({str(error) or type(error).__name__})") from None
+    return _as_array(image) if image.format == "TIFF" else _oriented(_as_array(image), _orientation(image))
+
+
+def looks_like_an_image(path: str | os.PathLike[str]) -> bool:
+    """Whether a regular file begins as the formats that are read do."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as stream:
+            start = stream.read(16)
+    except (OSError, ValueError):
+        return False
+    riff = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    bitmap = start[:2] == b"BM" and start[6:10] == bytes(4)
+    return (
+        riff or bitmap or start.startswith((*_TIFF_STARTS, b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a"))
+    )
+
+
+def _kind_of_file(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _one_at_a_time(size: int) -> contextlib.AbstractContextManager[object]:
+    """What is entered to handle so many bytes: a lock where they are many."""
+    return _large_images if size > _LARGE else contextlib.nullcontext()
+
+
+def _read(data: bytes, name: str) -> Array:
+    try:
+        with errors_of_libtiff() as said:
+            image_HWC = _decode(data)
+        if said:  # Pillow goes on after some of them
+            raise UnreadableImage(name, f"damaged ({said[0].rstrip('.')})")
+    except UnreadableImage:
+        raise
     except _Refused as error:
         raise UnreadableImage(name, str(error)) from None
     except UnidentifiedImageError:
@@ -80,7 +165,8 @@ def read_image(file: str | Path | bytes, *, name: str | None = None) -> Array:
     except MemoryError:
         raise UnreadableImage(name, "not enough memory to decode it") from None
     except Exception as error:  # damaged bytes make decoders raise nearly anything
-        raise UnreadableImage(name, f"damaged ({str(error) or type(error).__name__})".replace("\n", " ")) from None
+        why = said[0].rstrip(".") if said else str(error) or type(error).__name__
+        raise UnreadableImage(name, f"damaged ({why})".replace("\n", " ")) from None
     if image_HWC.dtype == np.float32 and not np.isfinite(image_HWC).all():
         bad = int((~np.isfinite(image_HWC)).sum())
         raise UnreadableImage(name, f"{bad} of its {image_HWC.size} values are NaN or infinite")
@@ -90,7 +176,7 @@ def read_image(file: str | Path | bytes, *, name: str | None = None) -> Array:
 def _decode(data: bytes) -> Array:
     if not data:
         raise _Refused("the file is empty")
-    if data[:4] in (b"II*\0", b"MM\0*"):
+    if data[:4] in _TIFF_STARTS[:2]:
         bands_HWC = _read_tiff_bands(data)
         if bands_HWC is not None:
             return bands_HWC
@@ -99,24 +185,47 @@ def _decode(data: bytes) -> Array:
     except Image.DecompressionBombError:
         raise _Refused(f"it claims more than {MAX_PIXELS} pixels; cut it into smaller images") from None
     with image:
-        _check_size(*image.size)
+        deep_png = image.format == "PNG" and data[24] == 16  # of which Pillow would keep 8 bits
+        size = _check_size(*image.size, len(image.getbands()), 2 if deep_png else _bytes_a_sample(image))
         _check_single(image)
+        _check_kind(image)
         if image.format == "TIFF" and len(image.getbands()) < int(_tags(image).get(277, 1)):
             raise _Refused("a BigTIFF with bands that would be lost; save it as a plain TIFF or as .npz")
-        if image.format == "PNG" and data[24] == 16 and data[25] != 0:
-            return _oriented(_read_png16(image, data), _orientation(image))
-        _load(image)
-        array_HWC = _as_array(image)
+        with _one_at_a_time(size):
+            if deep_png and data[25] != 0:
+                return _oriented(_read_png16(image, data), _orientation(image))
+            _load(image)
+            array_HWC = _as_array(image)
         if image.format == "TIFF":  # Pillow has turned it upright already
             return array_HWC
         return _oriented(array_HWC, _orientation(image))
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, bands: int, sample: int) -> int:
+    """The bytes that so many pixels take, with samples of so many bytes, unless they are too many."""
     if width < 1 or height < 1:
         raise _Refused(f"it has no pixels ({width}×{height})")
     if width * height > MAX_PIXELS:
         raise _Refused(f"{width}×{height} is more than {MAX_PIXELS} pixels; cut it into smaller images")
+    size = width * height * bands * sample
+    if size > MAX_BYTES:
+        raise _Refused(
+            f"{width}×{height} pixels of {bands} bands and {8 * sample} bits take {size:,} bytes, more than "
+            f"{MAX_BYTES:,}; cut it into smaller images"
+        )
+    return size
+
+
+def _bytes_a_sample(image: Image.Image) -> int:
+    return 4 if image.mode.startswith(("I;32", "F")) or image.mode == "I" else 2 if "16" in image.mode else 1
+
+
+def _check_kind(image: Image.Image) -> None:
+    """Refuse pixels that would be read wrongly or not at all, before they are decoded."""
+    if image.format == "TIFF":
+        _check_tiff_samples(_tags(image).get(258, (1,)), _tags(image).get(339, (1,)))
+    if image.mode not in _READ_MODES and not image.mode.startswith("I;16"):
+        raise _Refused(f"colour mode {image.mode} is not read; save it as RGB or grey")
 
 
 def _tags(image: Image.Image) -> Mapping[int, Any]:
@@ -158,9 +267,7 @@ def _load(image: ImageFile.ImageFile) -> None:
 
 
 def _as_array(image: Image.Image) -> Array:
-    """The pixels of a loaded image of any Pillow mode, `(H, W, C)`."""
-    if image.format == "TIFF":
-        _check_tiff_samples(_tags(image).get(258, (1,)), _tags(image).get(339, (1,)))
+    """The pixels of a loaded image of a mode that is read, `(H, W, C)`."""
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
     elif image.mode in ("L", "RGB", "1") and "transparency" in image.info:  # one colour stands for "nothing here"
@@ -183,10 +290,8 @@ def _as_array(image: Image.Image) -> Array:
         if (unsigned and (wide < 0).any()) or (np.abs(wide.astype(np.int64)) > 2**24).any():
             raise _Refused("its 32-bit integers go beyond ±16,777,216, which float32 cannot hold exactly")
         array = wide.astype(np.float32)
-    elif image.mode == "F":
-        array = np.array(image, dtype=np.float32)
     else:
-        raise _Refused(f"colour mode {image.mode} is not read; save it as RGB or grey")
+        array = np.array(image, dtype=np.float32)
     if image.mode in ("LA", "RGBA"):
         return _over_black(array)
     return array[:, :, None] if array.ndim == 2 else array
@@ -248,13 +353,14 @@ def _oriented(image_HWC: Array, orientation: int) -> Array:
 
 
 def _why_unidentified(data: bytes) -> str:
-    if data[:2] == b"\xff\xd8" or data[:4] in (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"RIFF"):
+    if data[:2] in (b"\xff\xd8", b"BM") or data[:4] in (b"\x89PNG", b"GIF8", *_TIFF_STARTS, b"RIFF"):
         return "damaged, or of a kind that is not read"
-    return "not a JPEG, PNG, TIFF or WebP image"
+    return "not a JPEG, PNG, TIFF, WebP, BMP or GIF image"
 
 
 # TIFF -------------------------------------------------------------------------------------------------------
 
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 _LOSSLESS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits"}
 
 
@@ -305,7 +411,7 @@ def _read_tiff_bands(data: bytes) -> Array | None:
         return None
     _check_tiff_samples(bits, formats)
     width, height = values(256, 0)[0], values(257, 0)[0]
-    _check_size(width, height)
+    size = _check_size(width, height, bands, max(1, bits[0] // 8))
     compression, predictor = values(259, 1)[0], values(317, 1)[0]
     what = f"a TIFF of {bands} bands of {bits[0]} bits"
     advice = "save it interleaved, uncompressed or with LZW or deflate, or as .npz"
@@ -330,7 +436,7 @@ def _read_tiff_bands(data: bytes) -> Array | None:
         patch(tag, value)
     if 338 in entries:  # no bands beyond the colours any more: hide the tag under a private number
         struct.pack_into(order + "H", patched, entries[338][0], 65000)
-    with Image.open(io.BytesIO(bytes(patched)), formats=("TIFF",)) as flat:
+    with _one_at_a_time(size), Image.open(io.BytesIO(bytes(patched)), formats=("TIFF",)) as flat:
         _check_single(flat)
         _load(flat)
         image_HWC = _as_array(flat).reshape(height, width, bands)

@@ -14,7 +14,7 @@ import numpy as np
 from astroformer.errors import UserError, unknown_name
 from astroformer.images.formats import FORMATS
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.names import ignored_sentence
+from astroformer.images.names import class_name, expanded, ignored_sentence
 from astroformer.images.sets import NAMED_SETS, mock_galaxies
 from astroformer.images.sets.download import Listener
 
@@ -28,6 +28,7 @@ def open_source(
     labelled: bool = True,
     seed: int = 0,
     part: str | None = None,
+    only_known: bool = False,
     listener: Listener | None = None,
 ) -> LabelledImages:
     """Open what a user named as a source of images.
@@ -66,6 +67,7 @@ def open_source(
         seed: for mock galaxies.
         part: what a published set's name alone means, `train` where one trains; without it the part must be said,
             so that nothing is tested on training images, or trained on test images, by mistake.
+        only_known: leave images of classes that are not in `classes` out, in place of an error; `ignored` counts them.
         listener: what is told of a download.
 
     Raises `UserError` if the source does not exist or cannot be read, has no images or an empty class folder,
@@ -73,6 +75,8 @@ def open_source(
     only or one without images.
     """
     name = str(source)
+    if not name.strip():
+        raise UserError("the source is empty: name a folder, an .npz, a catalog, an image or a set.")
     path_name, options = _split_options(name)
     known = [_PER_CLASS, *(word for format in FORMATS for word in format.options)]
     for word in options:
@@ -84,7 +88,7 @@ def open_source(
             raise UserError(f"'{name}': the option @{word} does not apply to this kind of source.")
     images = replace(images, source=name)
     if labelled:
-        images = _in_order(images, classes)
+        images = _in_order(images, classes, only_known)
     elif classes is not None:
         images = replace(images, classes=tuple(classes))
     if _PER_CLASS in options:
@@ -98,7 +102,7 @@ def _open(
     name: str, options: Mapping[str, str], labelled: bool, seed: int, part: str | None, listener: Listener | None
 ) -> tuple[LabelledImages, Sequence[str]]:
     """The images of a path or a named set, and the options that this kind of source takes."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     try:
         if path.is_dir() or path.is_file():
             format = next((format for format in FORMATS if format.takes(path)), None)
@@ -134,7 +138,7 @@ def _open_named_set(name: str, seed: int, part: str | None, listener: Listener |
 def _split_options(name: str) -> tuple[str, dict[str, str]]:
     """`PATH@word=value@word=value` into the path and the options; a path that exists is never taken apart."""
     options: dict[str, str] = {}
-    while not Path(name).exists():
+    while not os.path.exists(name):  # which a name of 5,000 letters does not, where a Path raises
         match = re.fullmatch(r"(.+)@([A-Za-z-]+)=([^@]*)", name, re.DOTALL)
         if not match:
             break
@@ -143,8 +147,11 @@ def _split_options(name: str) -> tuple[str, dict[str, str]]:
     return name, options
 
 
-def _in_order(images: LabelledImages, classes: Sequence[str] | None) -> LabelledImages:
-    """The images with their labels in the order of `classes`, if it is given, and with checked classes."""
+def _in_order(images: LabelledImages, classes: Sequence[str] | None, only_known: bool) -> LabelledImages:
+    """The images with their labels in the order of `classes`, if it is given, and with checked classes.
+
+    Images of other classes are an error, or left out with `only_known`.
+    """
     assert images.labels is not None
     if classes is None:
         for name, n in images.counts().items():
@@ -158,12 +165,17 @@ def _in_order(images: LabelledImages, classes: Sequence[str] | None) -> Labelled
                 f"'{images.source}' has one class only, '{images.classes[0]}'; a classifier needs two or more."
             )
         return images
-    position = {name: i for i, name in enumerate(classes)}
-    for name in images.classes:
-        if name not in position:
-            raise unknown_name(f"class in '{images.source}'", name, classes)
-    new = np.array([position[name] for name in images.classes], np.int64)
-    return replace(images, labels=new[images.labels], classes=tuple(classes))
+    position = {class_name(name): i for i, name in enumerate(classes)}
+    new = np.array([position.get(class_name(name), -1) for name in images.classes], np.int64)[images.labels]
+    unknown = {name: n for name, n in images.counts().items() if class_name(name) not in position}
+    if unknown and not only_known:
+        refusal = unknown_name(f"class in '{images.source}'", next(iter(unknown)), classes)
+        raise UserError(f"{refusal} --only-known leaves the {sum(unknown.values()):,} images of such classes out.")
+    known = replace(images, labels=new, classes=tuple(classes))
+    if not unknown:
+        return known
+    left_out = [f"{n:,} images of '{name}' (a class that the model does not know)" for name, n in unknown.items()]
+    return replace(known.subset(np.flatnonzero(new >= 0)), ignored=[*images.ignored, *left_out])
 
 
 def _some_of_each_class(images: LabelledImages, text: str) -> LabelledImages:

@@ -37,7 +37,9 @@ from astroformer.training.splitting import (
     Split,
     check_copies,
     decode,
+    describe_images,
     descriptions,
+    open_validation,
     split_images,
     without_parted_copies,
 )
@@ -117,7 +119,7 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
     if processes.is_main_process:
         made = [str(RunFolder.create(out, str(task.source)).path)]
     run = RunFolder(_said_by_the_first(made, processes))
-    for sentence in decisions:
+    for sentence in [*describe_images(split, recipe), *decisions]:
         reporter.say(sentence)
 
     # 5. The decoded images, whose copies stay on one side of the split.
@@ -192,7 +194,7 @@ def reopen(path: str | Path, reporter: Reporter, *, finished: bool = False) -> S
     images = open_source(task.source, seed=recipe.images_seed, part="train", listener=reporter)
     valid_images = images
     if task.valid is not None:
-        valid_images = open_source(task.valid, classes=images.classes, seed=recipe.images_seed, listener=reporter)
+        valid_images = open_validation(task, images.classes, recipe, reporter)
     split = Split(
         images,
         valid_images,

@@ -102,7 +102,7 @@ class RunRecord:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> RunRecord:
         """What `to_dict` gave. Raises `KeyError` or `TypeError` where something is missing or of another kind."""
-        fields = {"allow_shared": False, **fields}  # runs of before know of none
+        fields = {"allow_shared": False, "only_known": False, **fields}  # runs of before know of neither
         task = Task(**{name: fields[name] for name in Task.__dataclass_fields__})
         own = {name: fields[name] for name in cls.__dataclass_fields__ if name not in ("task", "answers", "teacher")}
         network, answers = split_words(own["network"])

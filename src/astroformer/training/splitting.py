@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from astroformer.errors import UserError
 from astroformer.images import ImageStore, LabelledImages, Preprocessing, SetRecord, holdout, kfold, open_source
 from astroformer.images.copies import describe_copies, groups_with_copies
+from astroformer.images.names import ignored_kinds
 from astroformer.progress import Reporter
 from astroformer.training.recipe import Recipe
 from astroformer.training.task import Task
+
+_UNEVEN = 3  # times as many images as the smallest class the largest one has, from which a run speaks of it
 
 
 class Split(NamedTuple):
@@ -30,9 +33,32 @@ def split_images(task: Task, recipe: Recipe, reporter: Reporter) -> Split:
     if task.valid is not None:
         if recipe.folds is not None:
             raise UserError(f"folds ({recipe.folds}) hold images of the source out, --valid gives others; choose one.")
-        valid = open_source(task.valid, classes=images.classes, seed=recipe.images_seed, listener=reporter)
+        valid = open_validation(task, images.classes, recipe, reporter)
         return Split(images, valid, np.arange(len(images)), np.arange(len(valid)))
     return Split(images, images, *_rows(images, recipe, images.groups))
+
+
+def open_validation(task: Task, classes: tuple[str, ...], recipe: Recipe, reporter: Reporter) -> LabelledImages:
+    """The given validation images of a task, with labels of these classes."""
+    assert task.valid is not None
+    seed, known = recipe.images_seed, task.only_known
+    return open_source(task.valid, classes=classes, seed=seed, only_known=known, listener=reporter)
+
+
+def describe_images(split: Split, recipe: Recipe) -> list[str]:
+    """What a person should see of the images before they are decoded: their classes, and what is left out."""
+    counts = split.images.counts()
+    named = ", ".join(f"{name} {n:,}" for name, n in counts.items())
+    said = [f"{len(split.images):,} images of {len(counts):,} classes: {named}"]
+    least, most = min(counts.values()), max(counts.values())
+    weighed = recipe.balanced_sampling or recipe.class_weights != "none"
+    if most >= _UNEVEN * least and not weighed:
+        said.append(
+            f"the largest class has {most / least:.3g} times as many images as the smallest; with --class-weights auto "
+            "each class counts alike"
+        )
+    sources = [split.images] if split.valid_images is split.images else [split.images, split.valid_images]
+    return said + [ignored_kinds(images.ignored) for images in sources if images.ignored]
 
 
 def _rows(

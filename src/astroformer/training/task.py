@@ -15,6 +15,7 @@ class TaskWords(TypedDict, total=False):
     valid: str | Path | None
     init_from: str | Path | None
     strict: bool
+    only_known: bool
     allow_shared: bool
     cache: str | Path | None
 
@@ -29,6 +30,7 @@ class Task:
             out.
         init_from: model folder whose weights start the run; it brings its network with it.
         strict: make a file that can't be read an error instead of leaving it out.
+        only_known: leave images of `valid` out whose class the source does not have, in place of an error.
         allow_shared: go on where images of `valid` are trained on as well.
         cache: where decoded images are kept; default `default_cache()`.
 
@@ -41,6 +43,7 @@ class Task:
     valid: str | Path | None = None
     init_from: str | Path | None = None
     strict: bool = False
+    only_known: bool = False
     allow_shared: bool = False
     cache: str | Path | None = None
 

@@ -35,7 +35,8 @@ def test_folder_order_labels_and_what_is_ignored(folder: Path) -> None:
     assert [int(images.read(i)[0, 0, 0]) for i in range(5)] == [2, 4, 3, 1, 0]
     assert images.ignored == [
         "README (beside the class folders)",
-        "class2/notes.txt (not an image's extension)",
+        "class2/.hidden.png (hidden, or left by a system)",
+        "class2/notes.txt (a .txt file)",
     ]
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(images.reader))(1), picture(4))
 
@@ -64,8 +65,10 @@ def test_folder_errors(folder: Path, tmp_path: Path) -> None:
     assert open_source(one, classes=["only", "other"]).counts() == {"only": 1, "other": 0}
     with pytest.raises(UserError, match="images but no class folders"):
         open_source(one / "only")
+    assert open_source(folder / "empty", labelled=False).files == ["x.fits"]  # a row, whose reason the reader has
+    (folder / "nothing").mkdir()
     with pytest.raises(UserError, match="has no images"):
-        open_source(folder / "empty", labelled=False)
+        open_source(folder / "nothing", labelled=False)
     parts = tmp_path / "parts"
     write_picture(parts / "train" / "a" / "a.png")
     write_picture(parts / "valid" / "a" / "a.png")
@@ -79,8 +82,9 @@ def test_folder_errors(folder: Path, tmp_path: Path) -> None:
             open_source(twins)
     with pytest.raises(UserError, match=rf"does not exist. Did you mean '{folder}'"):
         open_source(tmp_path / "sett" / "x")
+    (folder / "empty" / "x.odt").write_text("x")
     with pytest.raises(UserError, match=r"is no source of images"):
-        open_source(folder / "empty" / "x.fits")
+        open_source(folder / "empty" / "x.odt")
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")

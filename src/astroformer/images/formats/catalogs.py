@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import itertools
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +15,7 @@ from astroformer.errors import UserError, unknown_name
 from astroformer.images.formats.folders import FileReader
 from astroformer.images.formats.format import Format
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.names import encode_labels, refuse_duplicates, refuse_gaps, shortened
+from astroformer.images.names import encode_labels, expanded, refuse_duplicates, refuse_gaps, shortened
 
 FILE_COLUMNS = (
     "file",
@@ -37,8 +40,8 @@ def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> Lab
     files = table[file_column]
     refuse_gaps(str(path), file_column, files)
     refuse_duplicates(str(path), files)
-    paths = tuple(path.parent / Path(file).expanduser() for file in files)
-    if paths and not any(p.exists() for p in paths):
+    paths = tuple(path.parent / expanded(file) for file in files)
+    if paths and not any(os.path.exists(p) for p in paths):
         raise UserError(
             f"'{path}': none of its {len(paths)} files exists; paths are relative to '{path.parent}'. The "
             f"first: '{files[0]}'."
@@ -78,7 +81,8 @@ def _column_names(path: Path) -> list[str]:
 def _read_columns(path: Path, wanted: list[str]) -> dict[str, list[str]]:
     """The columns as text; a missing value is an empty string."""
     if path.suffix.lower() == ".parquet":
-        table = _parquet(path).read(columns=wanted).to_pydict()
+        with _damage_of_parquet_is_said(path):
+            table = _parquet(path).read(columns=wanted).to_pydict()
         return {name: [_cell(path, name, value) for value in table[name]] for name in wanted}
     rows = iter(_csv_rows(path))
     header = next(rows)
@@ -95,22 +99,38 @@ def _read_columns(path: Path, wanted: list[str]) -> dict[str, list[str]]:
 def _csv_rows(path: Path) -> Iterator[list[str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-            yield from (row for row in csv.reader(file, delimiter=delimiter, strict=True) if row)
+            lines = (line for line in file if line.strip())
+            header = next(lines, "")
+            rows = itertools.chain([header], lines)
+            yield from (row for row in csv.reader(rows, delimiter=_delimiter(header), strict=True) if row)
     except UnicodeDecodeError:
         raise UserError(f"'{path}' is not UTF-8 text; save it as UTF-8.") from None
     except csv.Error as error:
         raise UserError(f"'{path}' is not read as a table: {error}.") from None
 
 
+def _delimiter(header: str) -> str:
+    """What parts the columns of a table: comma, semicolon or tab, whichever makes the most columns of its header."""
+    return max(",;\t", key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+
+
 def _parquet(path: Path) -> Any:
-    import pyarrow
     import pyarrow.parquet
 
-    try:
+    with _damage_of_parquet_is_said(path):
         return pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowException as error:
-        raise UserError(f"'{path}' is not a Parquet file or is damaged ({error}).") from None
+
+
+@contextlib.contextmanager
+def _damage_of_parquet_is_said(path: Path) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk, and not of the file's content
+            raise
+        raise UserError(f"'{path}' is not a Parquet file or is damaged ({' '.join(str(error).split())}).") from None
 
 
 def _cell(path: Path, column: str, value: Any) -> str:

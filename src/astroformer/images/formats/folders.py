@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,13 @@ from astroformer.errors import UserError
 from astroformer.images.formats.format import Format
 from astroformer.images.hashes import hash_files
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.names import ignored_sentence, natural_key, shortened
-from astroformer.images.reading import EXTENSIONS, Array, read_image
+from astroformer.images.names import class_name, ignored_sentence, natural_key, printable, same_name, shortened
+from astroformer.images.reading import EXTENSIONS, UNREAD_EXTENSIONS, Array, looks_like_an_image, read_image
 
-_SPLIT_NAMES = frozenset({"train", "training", "valid", "val", "validation", "test", "testing"})
+_SPLIT_NAMES = frozenset(
+    {"train", "training", "valid", "val", "validation", "dev", "test", "testing", "unlabelled", "unlabeled"}
+)
+_LEFT_BY_SYSTEMS = frozenset({"__macosx", "__pycache__", "@eadir", "lost+found", "$recycle.bin", "thumbs.db"})
 
 
 @dataclass(frozen=True)
@@ -33,84 +36,150 @@ class FileReader:
         return hash_files([self.paths[i] for i in indices], cache)
 
 
+@dataclass
+class _Listing:
+    """What lies below a folder: paths with `/`, relative to the root of the source.
+
+    Attributes:
+        images: files that are read.
+        unread: files that look like images of a kind that is not read.
+        ignored: everything else, as `path (why)`.
+    """
+
+    images: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+
 def _open_folder(root: Path, labelled: bool, options: Mapping[str, str]) -> LabelledImages:
-    ignored: list[str] = []
     if not labelled:
-        found = _images_in(root, root, ignored)
-        return LabelledImages("", found, None, (), _file_reader(root, found), ignored)
-    names = sorted(
-        (e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith((".", "__"))),
-        key=natural_key,
-    )
-    loose = [e.name for e in os.scandir(root) if not e.is_dir() and not e.name.startswith(".")]
+        listing = _list(root, "")
+        files = sorted(listing.images + listing.unread, key=natural_key)  # the reader gives each of the latter a reason
+        return _images(root, files, None, (), listing.ignored)
+    names, loose, left_behind = _class_folders(root)
+    listings = [_list(root, name) for name in names]
+    _check_classes(root, names, listings, loose)
+    ignored = [*left_behind, *(f"{name} (beside the class folders)" for name in loose)]
+    files, labels = [], []
+    for label, listing in enumerate(listings):
+        ignored += listing.ignored + [f"{file} ({_kind(file)}, which is not read)" for file in listing.unread]
+        files += sorted(listing.images, key=natural_key)
+        labels += [label] * len(listing.images)
+    return _images(root, files, np.array(labels, np.int64), tuple(map(class_name, names)), ignored)
+
+
+def _images(
+    root: Path, files: list[str], labels: NDArray[np.int64] | None, classes: tuple[str, ...], ignored: list[str]
+) -> LabelledImages:
+    reader = FileReader(tuple(os.path.join(root, file) for file in files))  # many times as fast as with Path
+    return LabelledImages("", list(map(printable, files)), labels, classes, reader, list(map(printable, ignored)))
+
+
+def _class_folders(root: Path) -> tuple[list[str], list[str], list[str]]:
+    """The names of the class folders in their order, of the files beside them, and what systems left, with why."""
+    folders, files, left_behind = list[str](), list[str](), list[str]()
+    for entry in os.scandir(root):
+        if _is_left_by_a_system(entry.name):
+            left_behind.append(f"{entry.name} (hidden, or left by a system)")
+        else:
+            (folders if entry.is_dir() else files).append(entry.name)
+    return sorted(folders, key=natural_key), sorted(files), sorted(left_behind)
+
+
+def _check_classes(root: Path, names: list[str], listings: list[_Listing], loose: list[str]) -> None:
+    """Raises a UserError where the folders of `root` are no classes, or not ones that can be learned."""
     if not names:
-        kind = "images but no class folders" if any(_is_image(n) for n in loose) else "no class folders"
+        kind = "images but no class folders" if any(_is_image(name) for name in loose) else "no class folders"
         raise UserError(
             f"'{root}' has {kind}: put the images of each class into a folder of its name, or give a catalog with "
             "labels."
         )
-    if {name.lower() for name in names} <= _SPLIT_NAMES:
+    parts = [name for name in names if name.lower() in _SPLIT_NAMES]
+    if len(parts) > 1 or len(parts) == len(names):
+        labelled = [name for name in parts if not name.lower().startswith("unlab")] or parts
+        trained = min(labelled, key=lambda name: not name.lower().startswith("train"))
+        held = next((name for name in labelled if name != trained), None)
+        valid = f" --valid '{root / held}'" if held is not None else ""
         raise UserError(
-            f"'{root}' holds the parts {', '.join(names)}, not classes: name one part as the source "
-            f"('{root / names[0]}') and another to validate on."
+            f"'{root}' holds the parts {', '.join(parts)}, not classes: name the one to train on and the one to "
+            f"validate on, such as: astroformer train '{root / trained}'{valid}"
         )
-    seen: dict[str, str] = {}
-    for name in names:
-        same = seen.setdefault(name.strip().casefold(), name)
-        if same != name:
+    if len(names) == 1:
+        below, _, _ = _class_folders(root / names[0])
+        if len(below) > 1:
             raise UserError(
-                f"'{root}' has two class folders of the same name but for case or spaces: '{same}' and "
-                f"'{name}'. Merge or rename."
+                f"'{root}' holds one folder, '{names[0]}', and that holds {shortened(below)}. If these are the "
+                f"classes, name it: '{root / names[0]}'."
             )
-    ignored += [f"{name} (beside the class folders)" for name in sorted(loose)]
-    files: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
-        found = _images_in(root / name, root, ignored)
-        if not found:
-            of_class = [file for file in ignored if file.startswith(name + "/")]
+    inner = [{file.split("/")[1] if file.count("/") > 1 else "" for file in listing.images} for listing in listings]
+    if len(names) > 1 and len(inner[0]) > 1 and "" not in inner[0] and all(folders == inner[0] for folders in inner):
+        raise UserError(
+            f"'{root}': all of its folders ({shortened(names)}) hold the same folders ({shortened(inner[0])}), so "
+            f"these seem to be the classes and those parts. Name one part, such as '{root / names[0]}', or give a "
+            "catalog with labels."
+        )
+    for name, other in same_name(names):
+        raise UserError(
+            f"'{root}' has two class folders of the same name but for case, spaces or how accents are written: "
+            f"'{other}' and '{name}'. Merge or rename."
+        )
+    for name, listing in zip(names, listings, strict=True):
+        if not listing.images:
+            found = [f"{file} ({_kind(file)}, which is not read)" for file in listing.unread]
             raise UserError(
                 f"'{root}': the class folder '{name}' has no images. Add some ({shortened(EXTENSIONS, 20)}) or remove "
-                f"the folder.{ignored_sentence(of_class)}"
+                f"the folder.{ignored_sentence(found + listing.ignored)}"
             )
-        files += found
-        labels += [label] * len(found)
-    return LabelledImages("", files, np.array(labels, np.int64), tuple(names), _file_reader(root, files), ignored)
 
 
-def _file_reader(root: Path, files: list[str]) -> FileReader:
-    return FileReader(tuple(os.path.join(root, file) for file in files))  # many times as fast as with Path
+def _list(root: Path, folder: str) -> _Listing:
+    """Everything below `folder` of `root`. Links to folders are followed, but no folder is read twice.
+
+    Raises `OSError` where a folder can't be read.
+    """
+    listing = _Listing()
+    read: set[tuple[int, int]] = set()
+    waiting, links = [folder], list[str]()
+    while waiting or links:
+        # Links come last, so that a folder has its own name where it lies below the root too.
+        at = waiting.pop() if waiting else links.pop(0)
+        place = os.path.join(root, at)
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in read:
+            listing.ignored.append(f"{at} (a link to a folder that is read already)")
+            continue
+        read.add((status.st_dev, status.st_ino))
+        for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
+            name = f"{at}/{entry.name}" if at else entry.name
+            if _is_left_by_a_system(entry.name):
+                listing.ignored.append(f"{name} (hidden, or left by a system)")
+            elif entry.is_dir():
+                (links if entry.is_symlink() else waiting).append(name)
+            elif _is_image(entry.name) or (not _extension(entry.name) and looks_like_an_image(entry.path)):
+                listing.images.append(name)
+            elif _extension(entry.name) in UNREAD_EXTENSIONS:
+                listing.unread.append(name)
+            else:
+                listing.ignored.append(f"{name} ({_kind(entry.name)})")
+    listing.ignored.sort()
+    return listing
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
+    return _extension(name) in EXTENSIONS
 
 
-def _images_in(folder: Path, root: Path, ignored: list[str]) -> list[str]:
-    """Paths of all images below `folder`, relative to `root` with `/`, in natural order, without hidden ones.
+def _is_left_by_a_system(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 
-    What is no image is added to `ignored`.
-    """
 
-    def refuse(error: OSError) -> None:
-        raise error
-
-    found: list[str] = []
-    for at, folders, names in os.walk(folder, onerror=refuse):
-        place = Path(at)
-        for name in folders:
-            if (place / name).is_symlink():
-                ignored.append(f"{(place / name).relative_to(root).as_posix()} (a link to a folder)")
-        folders[:] = [f for f in folders if not f.startswith((".", "__MACOSX"))]
-        for name in names:
-            if name.startswith("."):
-                continue
-            relative = (place / name).relative_to(root).as_posix()
-            if _is_image(name):
-                found.append(relative)
-            else:
-                ignored.append(f"{relative} (not an image's extension)")
-    return sorted(found, key=natural_key)
+def _kind(file: str) -> str:
+    extension = _extension(file)
+    return f"a {extension} file" if extension else "a file without an extension that begins like no image"
 
 
 def _open_file(path: Path, labelled: bool, options: Mapping[str, str]) -> LabelledImages:
@@ -121,5 +190,10 @@ def _open_file(path: Path, labelled: bool, options: Mapping[str, str]) -> Labell
     return LabelledImages("", [str(path)], None, (), FileReader((str(path),)))
 
 
+def _takes_file(path: Path) -> bool:
+    extension = path.suffix.lower()
+    return extension in EXTENSIONS | UNREAD_EXTENSIONS or (not extension and looks_like_an_image(path))
+
+
 CLASS_FOLDERS = Format("a folder", Path.is_dir, _open_folder)
-IMAGE_FILE = Format(f"an image ({shortened(EXTENSIONS)})", lambda path: _is_image(path.name), _open_file)
+IMAGE_FILE = Format(f"an image ({shortened(EXTENSIONS)})", _takes_file, _open_file)

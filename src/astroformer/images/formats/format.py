@@ -15,7 +15,8 @@ class Format:
 
     Attributes:
         noun: what a sentence calls it, with its article: `an .npz`.
-        takes: whether a path, which exists, is of this format. It looks at names alone and reads nothing.
+        takes: whether a path, which exists, is of this format. It looks at the name, and at the first bytes of a
+            file whose name has no extension.
         open: opens `(path, labelled, options)`. The images it returns have an empty `source`, which `open_source` fills
             in. Without `labelled`, labels are not read and `labels` is None. It raises `UserError` if the file is not
             what it should be, and may raise `OSError`.

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,7 +15,7 @@ from astroformer.errors import UserError, unknown_name
 from astroformer.images.formats.format import Format
 from astroformer.images.hashes import hash_array, hash_bytes
 from astroformer.images.labelled import LabelledImages, Reader
-from astroformer.images.names import encode_labels
+from astroformer.images.names import class_name, encode_labels
 from astroformer.images.reading import Array, UnreadableImage, read_image
 
 
@@ -155,18 +154,19 @@ def _jpeg_reader(path: Path, data: Array, offsets: Array) -> JpegReader:
 def _npz_labels(path: Path, labels: Array, classes: Array | None, n: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     if labels.shape == (n, 1):
         labels = labels[:, 0]
-    if labels.shape != (n,) or labels.dtype.kind not in "iuUSb":
+    whole = labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == np.floor(labels)).all()
+    if labels.shape != (n,) or not (labels.dtype.kind in "iuUSb" or whole):
         raise UserError(
             f"'{path}': 'labels' is {labels.dtype} of shape {labels.shape}; one whole number or name for each of the "
             f"{n} images is needed (one-hot rows: labels.argmax(1))."
         )
-    names = None if classes is None else tuple(_text(c) for c in classes.reshape(-1))
+    names = None if classes is None else tuple(class_name(c) for c in classes.reshape(-1))
     if names is not None:
         repeated = [name for name, count in Counter(names).items() if count > 1]
         if repeated:
             raise UserError(f"'{path}': 'classes' names '{repeated[0]}' twice; give every class its own name.")
     if labels.dtype.kind in "US":
-        return encode_labels([_text(v) for v in labels], names, str(path))
+        return encode_labels([class_name(v) for v in labels], names, str(path))
     if names is None:
         return encode_labels([str(int(v)) for v in labels], None, str(path))
     numbers = labels.astype(np.int64)
@@ -177,10 +177,6 @@ def _npz_labels(path: Path, labels: Array, classes: Array | None, n: int) -> tup
             f"{len(names) - 1}."
         )
     return numbers, names
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 NPZ = Format("an .npz", lambda path: path.suffix.lower() == ".npz", _open_npz, options=("layout",))

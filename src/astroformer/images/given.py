@@ -1,0 +1,110 @@
+"""Images that a program hands over: paths, bytes, arrays, tensors, Pillow's images, or several of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from astroformer.errors import UserError
+from astroformer.images.labelled import LabelledImages
+from astroformer.images.reading import Array, array_of, read_image
+from astroformer.images.sources import open_source
+
+Given = str | Path | bytes | NDArray[Any] | Tensor | Image.Image
+Images = Given | LabelledImages | Iterable[Given]
+"""What may be asked about, see `as_images`."""
+
+_ONE = (str, Path, bytes, np.ndarray, Tensor, Image.Image)
+IN_MEMORY = "images in memory"
+"""The source of images that were not named by a path."""
+
+
+def as_images(images: Images) -> LabelledImages:
+    """Images without labels, from whatever a program has.
+
+    Args:
+        images: a path, opened as a source (image, folder, `.npz`, catalog, set by name); `LabelledImages`; one image or
+            several: an array (H, W), (H, W, C) or (N, H, W, C), a tensor (H, W), (C, H, W) or (N, C, H, W), an image of
+            Pillow, the bytes of an image file, or an iterable of these and of paths of image files.
+
+    Raises:
+        UserError: it is nothing of the kind, or empty.
+
+    Example:
+        >>> import numpy as np
+        >>> as_images([np.zeros((8, 8), np.uint8), Image.new("RGB", (4, 4))]).files
+        ['0', '1']
+    """
+    if isinstance(images, LabelledImages):
+        return images
+    if isinstance(images, str | Path):
+        return open_source(images, labelled=False)
+    if isinstance(images, Tensor):
+        images = _array_of_tensor(images, most=4)
+    if isinstance(images, np.ndarray):
+        if images.ndim not in (2, 3, 4):
+            raise UserError(f"an array of shape {images.shape} is no image; (H, W), (H, W, C) or (N, H, W, C) is.")
+        stack = images if images.ndim == 4 else (images[None] if images.ndim == 3 else images[None, :, :, None])
+        return _numbered(stack)
+    if isinstance(images, bytes | Image.Image):
+        return _numbered([images])
+    if not isinstance(images, Iterable) or isinstance(images, Mapping):
+        raise UserError(
+            f"{type(images).__name__} is no image; give a path, an array, a tensor (C, H, W), an image of Pillow, the "
+            "bytes of an image file, or several of these."
+        )
+    several = list(images)
+    if several and all(isinstance(one, str | Path) for one in several):
+        return LabelledImages("files", [str(one) for one in several], None, (), _read_each(several))
+    for one in several:
+        if not isinstance(one, _ONE):
+            raise UserError(
+                f"a list of images holds {type(one).__name__}; give paths, arrays (H, W, C), tensors (C, H, W), images "
+                "of Pillow or the bytes of image files."
+            )
+    return _numbered(several)
+
+
+def _numbered(images: Any) -> LabelledImages:
+    if not len(images):
+        raise UserError("no images are given; at least one is needed.")
+    names = [str(one) if isinstance(one, str | Path) else str(i) for i, one in enumerate(images)]
+    return LabelledImages(IN_MEMORY, names, None, (), _read_each(images))
+
+
+def _read_each(images: Any) -> Any:
+    def read(i: int) -> Array:
+        return _read(images[i], str(i))
+
+    return read
+
+
+def _read(image: Given, name: str) -> Array:
+    if isinstance(image, bytes):
+        return read_image(image, name=name)
+    if isinstance(image, Image.Image):
+        return array_of(image, name)
+    if isinstance(image, Tensor):
+        image = _array_of_tensor(image, most=3)
+    if isinstance(image, np.ndarray):
+        if image.ndim not in (2, 3):
+            raise UserError(f"an array of shape {image.shape} is no image; (H, W) or (H, W, C) is.")
+        return image if image.ndim == 3 else image[:, :, None]
+    return read_image(image)
+
+
+def _array_of_tensor(tensor: Tensor, most: int) -> Array:
+    """(H, W), (H, W, C) or (N, H, W, C) from a tensor whose channels come before its rows."""
+    if not 2 <= tensor.ndim <= most:
+        shapes = "(H, W) or (C, H, W)" if most == 3 else "(H, W), (C, H, W) or (N, C, H, W)"
+        raise UserError(f"a tensor of shape {tuple(tensor.shape)} is no image; {shapes} is.")
+    tensor = tensor.detach().cpu()
+    array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array if array.ndim == 2 else np.moveaxis(array, -3, -1)
