@@ -232,9 +232,10 @@ def test_names_and_confidence_belong_to_the_largest_probability(classifier: Clas
 
 
 def test_no_images_give_no_rows(classifier: Classifier) -> None:
-    got = classifier.predict([])
-    assert len(got) == 0
-    assert got.probabilities_NK.shape == (0, 10)
+    for nothing in ([], iter(()), np.zeros((0, 32, 32, 3), np.uint8)):
+        got = classifier.predict(nothing)
+        assert len(got) == 0
+        assert got.probabilities_NK.shape == (0, 10)
 
 
 def test_evaluate_leaves_unreadable_images_out(classifier: Classifier, galaxy_folder: Path, tmp_path: Path) -> None:
@@ -272,8 +273,8 @@ def test_requests_that_cannot_be_met(classifier: Classifier, galaxy_folder: Path
         classifier.evaluate([tmp_path / "x.png"])
     with pytest.raises(UserError, match="is no image"):
         classifier.predict(np.zeros((1, 1, 1, 1, 1), np.uint8))
-    with pytest.raises(UserError, match="holds paths, not ndarray"):
-        classifier.predict([np.zeros((4, 4), np.uint8)])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="a list of images holds int"):
+        classifier.predict([np.zeros((4, 4), np.uint8), 3])  # type: ignore[list-item]
     with pytest.raises(UserError, match="batch_size is 0"):
         classifier.predict(galaxy_folder, batch_size=0)
     with pytest.raises(UserError, match="unknown device 'gpu'"):

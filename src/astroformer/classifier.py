@@ -213,7 +213,7 @@ class Classifier:
             progress: called with (images done, images in all).
 
         Raises:
-            UserError: there are no images, or none of those that are given in memory is one that the model can take.
+            UserError: these are no images, or none of those that are given in memory is one that the model can take.
                 Of files each has its reason in `errors`.
         """
         opened = as_images(images)
@@ -225,7 +225,7 @@ class Classifier:
             if progress:
                 progress(done, len(opened))
         predictions = Predictions.joined(parts, self.classes)
-        if opened.source == IN_MEMORY and not predictions.readable_N.any():
+        if opened.source == IN_MEMORY and len(opened) and not predictions.readable_N.any():
             raise UserError(f"none of {len(predictions):,} images can be taken. The first: {predictions.errors[0]}")
         return predictions
 

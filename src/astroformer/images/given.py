@@ -35,7 +35,7 @@ def as_images(images: Images) -> LabelledImages:
             Pillow, the bytes of an image file, or an iterable of these and of paths of image files.
 
     Raises:
-        UserError: it is nothing of the kind, or empty.
+        UserError: it is nothing of the kind.
 
     Example:
         >>> import numpy as np
@@ -73,8 +73,6 @@ def as_images(images: Images) -> LabelledImages:
 
 
 def _numbered(images: Any) -> LabelledImages:
-    if not len(images):
-        raise UserError("no images are given; at least one is needed.")
     names = [str(one) if isinstance(one, str | Path) else str(i) for i, one in enumerate(images)]
     return LabelledImages(IN_MEMORY, names, None, (), _read_each(images))
 
