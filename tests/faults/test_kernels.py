@@ -279,3 +279,25 @@ def test_processes_that_build_at_once_agree(cache: Path) -> None:
     assert outputs == ["42\n"] * 3
     assert [file.name for file in cache.iterdir()] == [kernel(cache).name]  # nothing half made is left
     assert kept.read(kernel(cache)) is not None
+
+
+def test_torch_keeps_what_it_compiles_in_a_private_folder(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen() -> Path:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+        native.keep_compiled_code_private()
+        return Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+
+    assert chosen() == chosen() == cache / "inductor"
+    assert [folder.stat().st_mode & 0o777 for folder in (cache, cache / "inductor")] == [0o700] * 2
+    for folder in (cache / "inductor", cache, cache.parent):
+        folder.chmod(0o777)
+        other = chosen()
+        assert other.parent != cache
+        assert other.stat().st_mode & 0o777 == 0o700
+        other.rmdir()
+        folder.chmod(0o700)
+    monkeypatch.setenv("ASTROFORMER_CACHE", "/dev/null")
+    chosen().rmdir()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "mine")
+    native.keep_compiled_code_private()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "mine"

@@ -135,6 +135,23 @@ def _why_cache_not_trusted() -> str | None:
     return kept.why_not_trusted(folder)
 
 
+def keep_compiled_code_private() -> None:
+    """Lets torch's compiler keep its code where nobody else may write, if the user has chosen no place.
+
+    On Linux its own place has a name that everybody knows, in the folder for temporary files, and it runs what it finds
+    there. Where the cache is not to be trusted it gets a new folder, for this process.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ or platform.system() != "Linux":
+        return
+    folder = None
+    with contextlib.suppress(OSError):
+        if _why_cache_not_trusted() is None:
+            kept.make_private(_folder())
+            kept.make_private(_folder() / "inductor")
+            folder = _folder() / "inductor" if kept.why_not_trusted(_folder() / "inductor") is None else None
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder or tempfile.mkdtemp(prefix="astroformer-"))
+
+
 def _folder() -> Path:
     """Where built kernels are kept."""
     return default_cache() / "native"

@@ -75,11 +75,16 @@ def keep(path: Path, library: bytes) -> None:
     Raises:
         OSError: it can't be written.
     """
-    path.parent.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    make_private(path.parent)
     with replacing(path, shared=True, durable=True) as part:
         part.touch(0o644)
         part.write_bytes(library + _digest(path.name, library))
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder in the cache that only this user may enter, where it is not there. Raises `OSError`."""
+    folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def load(library: bytes, name: str) -> ctypes.CDLL:
