@@ -251,6 +251,20 @@ def test_without_a_home_there_is_a_sentence(cache: Path, monkeypatch: pytest.Mon
     assert "there is no home folder" in str(native.why_not())
 
 
+@pytest.mark.parametrize("name", ["Windows", "Darwin"])
+def test_other_systems_ask_nothing_of_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(native.platform, "system", lambda: name)
+    monkeypatch.delattr(os, "geteuid")  # as Windows has none
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    cache.mkdir(parents=True)
+    cache.chmod(0o777)
+    assert native.library.__wrapped__("answer") is None
+    assert native.caveat() is None
+    assert f"this is {name}" in str(native.why_not())
+    native.keep_compiled_code_private()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
 def test_a_full_disk_costs_only_time(cache: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, library: bytes) -> None:
         raise OSError(28, "No space left on device")

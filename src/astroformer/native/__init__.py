@@ -128,6 +128,8 @@ def caveat() -> str | None:
 
 def _why_cache_not_trusted() -> str | None:
     """Why no kernels may be loaded from the cache, as half a sentence with what to do; None where they may."""
+    if platform.system() != "Linux":
+        return None  # there are none
     try:
         folder = _folder()
     except (RuntimeError, UserError):  # the user has no home folder
@@ -143,13 +145,15 @@ def keep_compiled_code_private() -> None:
     """
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ or platform.system() != "Linux":
         return
-    folder = None
+    chosen = None
     with contextlib.suppress(OSError):
         if _why_cache_not_trusted() is None:
-            kept.make_private(_folder())
-            kept.make_private(_folder() / "inductor")
-            folder = _folder() / "inductor" if kept.why_not_trusted(_folder() / "inductor") is None else None
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder or tempfile.mkdtemp(prefix="astroformer-"))
+            folder = _folder() / "inductor"
+            kept.make_private(folder.parent)
+            kept.make_private(folder)
+            if _why_cache_not_trusted() is None and kept.why_not_trusted(folder) is None:
+                chosen = folder
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(chosen or tempfile.mkdtemp(prefix="astroformer-"))
 
 
 def _folder() -> Path:
