@@ -18,7 +18,7 @@ from astroformer.images import open_source, read_image
 from astroformer.metrics import Interval
 from astroformer.model_folder import ModelRecord, ValidationScores
 from astroformer.network import Astroformer, create_network
-from astroformer.system import MatrixRates, pick_device
+from astroformer.system import pick_device
 
 
 def paths_of(folder: Path) -> list[Path]:
@@ -116,8 +116,8 @@ def test_precision_is_a_choice(
     assert 1e-5 < np.abs(got - exact).max() < 0.05
     rough.precision = "float32"
     np.testing.assert_array_equal(rough.predict(galaxy_folder).probabilities_NK, exact)
-    for rates, choice in (((100.0, 140.0), "float32"), ((100.0, 160.0), "bfloat16")):
-        monkeypatch.setattr("astroformer.system.matrix_rates", lambda rates=rates: MatrixRates(*rates))
+    for instructions, choice in ((None, "float32"), ("AMX bf16", "bfloat16")):
+        monkeypatch.setattr("astroformer.system.bfloat16_instructions", lambda found=instructions: found)
         assert astroformer.load(model_folder, precision="auto").precision == choice
     with pytest.raises(UserError, match="unknown precision 'float16'"):
         astroformer.load(model_folder, precision="float16")

@@ -3,16 +3,44 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from astroformer import native, system
 from astroformer.cli.main import main
-from astroformer.system import MatrixRates, describe_system, matrix_rates
+from astroformer.system import MatrixRates, bfloat16_instructions, describe_system, matrix_rates, pick_precision
 
 
 def test_matrix_rates_are_measured_once_and_are_those_of_a_computer() -> None:
     rates = matrix_rates()
     assert all(0.01 < rate < 1e6 for rate in rates)
     assert matrix_rates() is rates
+
+
+@pytest.mark.parametrize(
+    ("words", "compute_library", "found"),
+    [
+        ({"flags": "avx2 avx512f avx512_bf16 amx_bf16"}, False, "AMX bf16"),
+        ({"flags": "avx2 avx512f avx512_bf16"}, False, "AVX-512 bf16"),
+        ({"flags": "avx2 avx512f avx512_bf16_too"}, False, None),
+        ({"flags": "avx2"}, False, None),
+        ({"Features": "asimd sve bf16"}, True, "bf16"),
+        ({"Features": "asimd sve bf16"}, False, None),
+        ({"Features": "asimd sve"}, True, None),
+        ({}, True, None),
+    ],
+)
+def test_the_precision_follows_from_instructions_alone(
+    monkeypatch: pytest.MonkeyPatch, words: dict[str, str], compute_library: bool, found: str | None
+) -> None:
+    def timed() -> MatrixRates:
+        raise AssertionError("nothing may be timed")
+
+    monkeypatch.setattr(system, "matrix_rates", timed)
+    monkeypatch.setattr(system, "_cpuinfo", lambda key: words.get(key, ""))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_acl_available", lambda: compute_library)
+    assert bfloat16_instructions() == found
+    assert pick_precision("auto", "cpu") == ("float32" if found is None else "bfloat16")
+    assert pick_precision("float32", "cpu") == "float32"
 
 
 def test_the_system_as_text_and_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

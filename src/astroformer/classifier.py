@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from astroformer import native
 from astroformer.allocator import keep_freed_memory
 from astroformer.errors import UserError, unknown_name
 from astroformer.fast_inference import fast_pass
@@ -370,9 +371,9 @@ class Classifier:
         seen = model.extra(config).get(_SEEN)
         digests = None if seen is None else np.ascontiguousarray(seen.numpy()).view(np.uint64).ravel()
         classifier = cls(network, config.input, config.classes, config.record, precision, white, digests)
-        caveat = model.caveat(config)
-        if say is not None and caveat is not None:
-            say(caveat)
+        for caveat in (model.caveat(config), native.caveat() if device == "cpu" else None):
+            if say is not None and caveat is not None:
+                say(caveat)
         return classifier.to(device)
 
 
@@ -397,7 +398,8 @@ def load(
             they are not known, and `evaluate` measures them.
         white: the value that is white in the images that will be asked about, where their pixels are of another type
             than those that the model learned from: 65535 for uint16 that uses all bits, 4095 for 12 bits.
-        say: is given a sentence where the folder is of an old format, whose hashes do not cover all of it.
+        say: is given a sentence where the folder is of an old format, whose hashes do not cover all of it, and where
+            the cache is not to be trusted with native kernels.
 
     Raises:
         UserError: this is no model folder, or it was made by a newer version, or it is damaged, or its weights do

@@ -70,6 +70,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_cached_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of the cache, which is made anew; empty where there is none or it is damaged."""
+    try:
+        return read_json(path) if path.is_file() else {}
+    except (OSError, UserError, RecursionError):
+        return {}
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as stream:

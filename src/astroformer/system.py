@@ -18,8 +18,7 @@ from astroformer.errors import UserError, unknown_name
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 
-# Instruction sets that decide how fast a network runs: how Linux spells them, and how they are shown. bf16 multiplies
-# matrices of bfloat16, and AMX does so in a matrix unit.
+# Instruction sets that decide how fast a network runs: how Linux spells them, and how they are shown.
 _INSTRUCTIONS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -29,6 +28,9 @@ _INSTRUCTIONS = {
     "sve": "SVE",
     "bf16": "bf16",
 }
+
+# Those that multiply matrices of bfloat16, the fastest first. A processor without them only emulates bfloat16, slowly.
+_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")
 
 
 class MatrixRates(NamedTuple):
@@ -42,7 +44,7 @@ class MatrixRates(NamedTuple):
 def matrix_rates() -> MatrixRates:
     """How fast this CPU multiplies matrices in each precision; measured once a process, in a tenth of a second.
 
-    A CPU without bfloat16 instructions emulates them, and its bfloat16 rate is then the lower one.
+    It is for people to read. Nothing may be decided by it: whatever else the machine does changes it.
     """
     rows, columns = 2048, 512  # pixels of a batch by channels; small, since an emulated product is slow
     operations = 2 * rows * columns * columns
@@ -80,8 +82,7 @@ def pick_device(name: str) -> str:
 
 
 def pick_precision(name: str, device: str) -> str:
-    """The precision of a name, "float32" or "bfloat16"; "auto" is bfloat16 where `device` multiplies it 1.5 times as
-    fast or faster; on CUDA, where the GPU itself knows it.
+    """The precision of a name, "float32" or "bfloat16"; "auto" is bfloat16 where `device` has instructions for it.
 
     Raises:
         UserError: another name.
@@ -92,8 +93,20 @@ def pick_precision(name: str, device: str) -> str:
         return name
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    rates = matrix_rates()
-    return "bfloat16" if rates.bfloat16 > 1.5 * rates.float32 else "float32"
+    return "float32" if bfloat16_instructions() is None else "bfloat16"
+
+
+def bfloat16_instructions() -> str | None:
+    """The instructions by which torch multiplies matrices of bfloat16 on this CPU, by their name; None without any.
+
+    It is what the processor says of itself, and nothing is timed: so one machine decides alike whatever else it does.
+    Only Linux says it. On ARM torch has kernels for them where it was built with the Arm Compute Library.
+    """
+    words = _instruction_words()
+    found = next((word for word in _BFLOAT16 if word in words), None)
+    if found is None or (found == "bf16" and not torch.backends.mkldnn.is_acl_available()):
+        return None
+    return _INSTRUCTIONS[found]
 
 
 def usable_cores() -> int:
@@ -106,8 +119,13 @@ def usable_cores() -> int:
 
 def instructions() -> list[str]:
     """Which instruction sets that matter here the CPU has; only Linux says so, and the list is empty elsewhere."""
-    words = {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}
+    words = _instruction_words()
     return [shown for word, shown in _INSTRUCTIONS.items() if word in words]
+
+
+def _instruction_words() -> set[str]:
+    """What Linux says of the instructions of the CPU, in its own words: on x86, and on ARM."""
+    return {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}
 
 
 def memory_bytes() -> int | None:

@@ -42,17 +42,20 @@ def test_another_generated_header_makes_another_library(cache: Path, monkeypatch
     assert native._target(RESIZE) != before
 
 
-def test_a_source_that_does_not_compile_leaves_nothing_and_says_why(cache: Path, tmp_path: Path) -> None:
+def test_a_source_that_does_not_compile_leaves_nothing_and_says_why(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     source = tmp_path / "broken.cpp"
     source.write_text("no C++\n")
-    reason = native._build(source, cache / "broken.so")
-    assert "could not compile broken.cpp: " in str(reason)
-    assert list(cache.iterdir()) == []
+    monkeypatch.setattr(native, "_SOURCES", tmp_path)
+    assert native.library.__wrapped__("broken") is None
+    assert "could not compile broken.cpp: " in str(native.why_not("broken"))
+    assert not cache.exists()
 
 
 def test_a_plan_that_is_laid_out_in_another_way_does_not_compile(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = native.headers()
     texts["augment_plan.h"] = texts["augment_plan.h"].replace("int64_t channels;", "int32_t channels, more, rest;")
     monkeypatch.setattr(native, "headers", lambda: texts)
-    reason = native._build(native._SOURCES / "augment.cpp", cache / "augment.so")
-    assert "could not compile augment.cpp: " in str(reason)
+    with pytest.raises(native._NotBuilt, match=r"could not compile augment\.cpp: "):
+        native._build(native._SOURCES / "augment.cpp")

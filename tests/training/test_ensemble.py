@@ -120,7 +120,7 @@ def test_a_member_that_fails_leaves_no_model(
     shutil.rmtree(run / "model")
     shutil.rmtree(run / "seed-4" / "model")
 
-    def failing(folder: Path, *_: Any) -> None:
+    def failing(folder: Path, *_: Any, **__: Any) -> None:
         raise UserError(f"{folder.name} can't go on.")
 
     monkeypatch.setattr(study_module, "resume_run", failing)

@@ -11,7 +11,6 @@ from astroformer.errors import UserError
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.sources import open_source
-from astroformer.system import MatrixRates
 from astroformer.training import rules
 from astroformer.training.recipe import NetworkSettings, Recipe, make_recipe
 from astroformer.training.rules import decide
@@ -364,32 +363,35 @@ def test_what_is_decided_is_checked_against_what_is_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "bfloat16", "settings", "decided"),
+    ("reason", "has_it", "settings", "decided"),
     [
-        (None, 2.2, {}, ("fused", "bf16")),
-        (None, 0.3, {}, ("fused", "no")),
-        (None, 2.2, {"precision": "no"}, ("fused", "no")),
-        (None, 2.2, {"speed": "plain"}, ("plain", "no")),
-        ("there is no compiler", 2.2, {}, ("plain", "no")),
-        (None, 2.2, {"network": {"channel_attention": "cbam"}}, ("plain", "no")),
-        ("there is no compiler", 2.2, {"precision": "bf16"}, ("plain", "bf16")),
+        (None, True, {}, ("fused", "bf16")),
+        (None, False, {}, ("fused", "no")),
+        (None, True, {"precision": "no"}, ("fused", "no")),
+        (None, True, {"speed": "plain"}, ("plain", "no")),
+        ("there is no compiler", True, {}, ("plain", "no")),
+        (None, True, {"network": {"channel_attention": "cbam"}}, ("plain", "no")),
+        ("there is no compiler", True, {"precision": "bf16"}, ("plain", "bf16")),
     ],
 )
 def test_speed_follows_from_what_the_machine_can(
     monkeypatch: pytest.MonkeyPatch,
     reason: str | None,
-    bfloat16: float,
+    has_it: bool,
     settings: dict[str, Any],
     decided: tuple[str, str],
 ) -> None:
     monkeypatch.setattr(rules, "why_not_fused", lambda: reason)
-    monkeypatch.setattr(rules, "matrix_rates", lambda: MatrixRates(1.0, bfloat16))
+    monkeypatch.setattr(rules, "bfloat16_instructions", lambda: "AVX-512 bf16" if has_it else None)
     recipe, said = decide(make_recipe({"device": "cpu", **settings}), images_of(noise(10, 40, 40, 3)))
     assert (recipe.speed, recipe.precision) == decided
     line = next(sentence for sentence in said if sentence.startswith("speed: "))
     assert decided[0] in line
     assert ("bfloat16" if decided[1] == "bf16" else "float32") in line
     assert reason is None or reason in line
+    if reason is None and not settings:
+        has = "AVX-512 bf16" if has_it else "no instructions"
+        assert line.endswith(f"(this CPU has {has} for bfloat16 matrices)")
 
 
 def test_fused_where_it_cannot_be_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ run may be resumed, so the bytes that they are made of must stay the same from v
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,10 +14,11 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from astroformer.files import replacing
+from astroformer.files import read_cached_json, replacing
 from astroformer.images.reading import Array
 
 # Nanoseconds that must have passed since a file last changed before its digest is remembered: FAT counts in 2 s.
@@ -73,15 +75,10 @@ def _hash_files_at_once(paths: Sequence[str]) -> Iterator[bytes]:
 
 def _hash_changed_files(paths: Sequence[str], cache: Path) -> Iterator[bytes]:
     """The digests of all files: of unchanged ones from `cache/hashes`, where each folder of files has an index."""
-    known: dict[str, dict[str, list[str]]] = {}  # by folder and name: what `_state_of` said, and the digest
     places = [os.path.split(os.path.abspath(path)) for path in paths]
-    for folder in {folder for folder, _ in places}:
-        try:
-            known[folder] = json.loads(_index_of(folder, cache).read_text("utf-8"))
-        except (OSError, ValueError):
-            known[folder] = {}
+    known = {folder: remembered(_index_of(folder, cache)) for folder in {folder for folder, _ in places}}
     settled = time.time_ns() - _SETTLED_AFTER
-    states = [_state_of(path, settled) for path in paths]
+    states = [state_of(path, settled) for path in paths]
     new = [
         j
         for j, ((folder, name), state) in enumerate(zip(places, states, strict=True))
@@ -95,13 +92,8 @@ def _hash_changed_files(paths: Sequence[str], cache: Path) -> Iterator[bytes]:
             known[folder][name] = [states[j], digest.hex()]
             changed.add(folder)
     for folder in changed:
-        index = _index_of(folder, cache)
-        try:
-            index.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(index, shared=True) as part:
-                part.write_text(json.dumps(known[folder]), "utf-8")
-        except OSError:
-            pass  # without its memory the next run is only slower; the store says so if the folder can't be written
+        with contextlib.suppress(OSError):  # without its memory the next run is only slower
+            remember(_index_of(folder, cache), known[folder])
     for j, (folder, name) in enumerate(places):
         yield fresh[j] if j in fresh else bytes.fromhex(known[folder][name][1])
 
@@ -110,13 +102,37 @@ def _index_of(folder: str, cache: Path) -> Path:
     return cache / "hashes" / f"{hash_bytes(os.fsencode(folder)).hex()}.json"
 
 
-def _state_of(path: str, settled: int) -> str:
+def remembered(index: Path) -> dict[str, list[str]]:
+    """What `remember` wrote; empty where there is nothing, or where the index is damaged in any way."""
+    content = read_cached_json(index)
+    files: Any = content.get("files", {})
+    return files if content.get("digest") == _digest_of(files) else {}
+
+
+def remember(index: Path, files: dict[str, list[str]]) -> None:
+    """Writes an index: by the name of each file what `state_of` said of it, and its digest.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    index.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(index, shared=True) as part:
+        part.write_text(json.dumps({"files": files, "digest": _digest_of(files)}), "utf-8")
+
+
+def _digest_of(files: Any) -> str:
+    return hash_text(json.dumps(files, sort_keys=True)).hex()
+
+
+def state_of(path: str | Path, settled: int | None = None) -> str:
     """What changes with a file's content: inode, size, and the times when content and metadata last changed.
 
-    No program can set the last of these times. The state is "" for a file that changed after `settled` (ns) or that
-    can't be looked at: some disks count time in coarse ticks, and a second change within one tick would leave the state
-    as it was.
+    No program can set the last of these times. The state is "" for a file that changed after `settled` (ns; by default
+    just now) or that can't be looked at: some disks count time in coarse ticks, and a second change within one tick
+    would leave the state as it was.
     """
+    if settled is None:
+        settled = time.time_ns() - _SETTLED_AFTER
     try:
         status = os.stat(path)
     except OSError:

@@ -3,13 +3,12 @@
 A store is a folder `CACHE/<key>/` with `array.npy`, the images (N, C, H, W) that could be read, `digests.npy`, 64 bits
 of the hash of each one's pixels, and `meta.json`. The key is a hash of what the images contain and of the settings that
 shape the array, so an entry never goes stale. It is written under a temporary name and renamed when it is complete:
-there is no half-made entry.
+there is no half-made entry. Whoever opens it hashes all of it (a second a GB): one that is damaged is decoded anew.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import secrets
@@ -26,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
+from astroformer.files import read_cached_json
+from astroformer.images.array_file import HEADER_BYTES, ArrayFile, digest_of, header
 from astroformer.images.copies import Digests, pixel_digest
 from astroformer.images.hashes import hash_bytes, hash_text, new_hash
 from astroformer.images.labelled import LabelledImages
@@ -34,9 +35,7 @@ from astroformer.images.reading import Array, UnreadableImage
 from astroformer.system import usable_cores
 
 _FORMAT = 1  # raise it when reading or preprocessing changes what it makes of the same file
-_HEADER_BYTES = 128  # of the .npy file: fixed, so that the number of rows can be written when it is known
 _CHUNK = 16  # images a task: large enough that handing it to a thread costs nothing
-_VERIFY_BELOW = 1 << 28  # bytes that are hashed when an entry is opened (0.3 s); larger: the size is checked
 _Row = tuple[Array, int]
 _ABANDONED_AFTER = 24 * 3600  # seconds until a temporary folder counts as left by a crash
 
@@ -47,6 +46,7 @@ class _Entry(NamedTuple):
     base: NDArray[Any]
     digests: Digests
     failed: list[tuple[int, str]]
+    array_file: ArrayFile
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class ImageStore:
         preprocessing: what was applied.
         folder: the entry on disk.
         reused: whether the entry was there already, so that nothing was decoded.
+        array_file: the file that `base` is a map of.
     """
 
     base: NDArray[Any]
@@ -74,6 +75,7 @@ class ImageStore:
     preprocessing: Preprocessing
     folder: Path
     reused: bool
+    array_file: ArrayFile
     _labels: NDArray[np.int64] | None
     _digests: Digests  # of the rows of `base`
 
@@ -112,18 +114,12 @@ class ImageStore:
     def subset(self, positions: Sequence[int] | NDArray[np.integer]) -> ImageStore:
         """The images at these positions, in this order, on the same array: nothing is copied."""
         chosen = np.asarray(positions, np.int64)
-        return ImageStore(
-            base=self.base,
+        return replace(
+            self,
             rows=self.rows[chosen],
             files=[self.files[i] for i in chosen],
-            classes=self.classes,
             indices=self.indices[chosen],
-            failures=self.failures,
-            preprocessing=self.preprocessing,
-            folder=self.folder,
-            reused=self.reused,
             _labels=None if self._labels is None else self._labels[chosen],
-            _digests=self._digests,
         )
 
     def part(self, images: LabelledImages, positions: NDArray[np.integer], *, strict: bool = False) -> ImageStore:
@@ -142,7 +138,7 @@ class ImageStore:
         failed = [(int(i), reasons[chosen.files[i]]) for i in np.flatnonzero(rows < 0)]
         if len(failed) == len(chosen):
             raise UserError(_failures_text(chosen, [(chosen.files[i], reason) for i, reason in failed]))
-        entry = _Entry(self.base, self._digests, failed)
+        entry = _Entry(self.base, self._digests, failed, self.array_file)
         made = _assemble(chosen, self.preprocessing, entry, self.folder, self.reused, strict)
         return replace(made, rows=rows[rows >= 0])
 
@@ -179,7 +175,7 @@ class ImageStore:
         key_text = json.dumps([_FORMAT, images.fingerprint(cache), settings], sort_keys=True)
         key = hash_text(key_text).hex()
         folder = cache / key
-        entry = _open_entry(folder, key, len(images))
+        entry = _open_entry(folder, key, len(images), preprocessing)
         reused = entry is not None
         if entry is None:
             try:
@@ -198,11 +194,10 @@ def _assemble(
     strict: bool,
 ) -> ImageStore:
     """The store of an entry, once its failures have been judged."""
-    failed = entry.failed
-    failures = [(images.files[i], reason) for i, reason in failed]
+    failures = [(images.files[i], reason) for i, reason in entry.failed]
     if failures and strict:
         raise UserError(_failures_text(images, failures) + " Mend or remove them, or run without --strict.")
-    left_out = np.array([i for i, _ in failed], np.int64)
+    left_out = np.array([i for i, _ in entry.failed], np.int64)
     indices = np.setdiff1d(np.arange(len(images)), left_out, assume_unique=True)
     labels = None if images.labels is None else images.labels[indices]
     if images.labels is not None:
@@ -224,6 +219,7 @@ def _assemble(
         preprocessing=preprocessing,
         folder=folder,
         reused=reused,
+        array_file=entry.array_file,
         _labels=labels,
         _digests=entry.digests,
     )
@@ -238,36 +234,37 @@ def _failures_text(images: LabelledImages, failures: list[tuple[str, str]]) -> s
 # One entry on disk ------------------------------------------------------------------------------------------
 
 
-def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """Header of a .npy file, version 1.0 (numpy.lib.format), padded to `_HEADER_BYTES` whatever the shape."""
-    text = f"{{'descr': '{np.lib.format.dtype_to_descr(dtype)}', 'fortran_order': False, 'shape': {shape}, }}"
-    length = _HEADER_BYTES - 10
-    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.encode("latin1").ljust(length - 1) + b"\n"
-
-
-def _open_entry(folder: Path, key: str, n: int) -> _Entry | None:
-    """An entry; None if it is not there, damaged or of a version that kept no digests."""
+def _open_entry(folder: Path, key: str, n: int, preprocessing: Preprocessing) -> _Entry | None:
+    """The entry of n images; None if it is not there, damaged or of a version that kept no digests."""
+    meta, path = read_cached_json(folder / "meta.json"), folder / "array.npy"
     try:
-        meta = json.loads((folder / "meta.json").read_text("utf-8"))
         failed = [(int(i), str(reason)) for i, reason in meta["failures"]]
-        path = folder / "array.npy"
-        dtype, shape = np.dtype(str(meta["dtype"])), tuple(int(s) for s in meta["shape"])
-        size = _HEADER_BYTES + int(np.prod(shape)) * dtype.itemsize
-        if meta["key"] != key or shape[0] + len(failed) != n or path.stat().st_size != size:
+        dtype = np.dtype(preprocessing.dtype)
+        shape = (n - len(failed), preprocessing.channels, *preprocessing.image_size)
+        size = HEADER_BYTES + int(np.prod(shape)) * dtype.itemsize
+        if meta["key"] != key or not path.is_file() or path.stat().st_size != size:
             return None
         with path.open("rb") as file:
-            if file.read(_HEADER_BYTES) != _header(dtype, shape):
+            if file.read(HEADER_BYTES) != header(dtype, shape):
                 return None
-            if size < _VERIFY_BELOW and hashlib.file_digest(file, new_hash).hexdigest() != meta["digest"]:
+            array_file = ArrayFile(path, file, failed, meta["digest"])
+            if not array_file.is_whole(file):
                 return None
-        digests = np.load(folder / "digests.npy", allow_pickle=False)
-        if digests.dtype != np.uint64 or digests.shape != shape[:1]:
-            return None
-        if hash_bytes(digests.tobytes()).hex() != meta["digests"]:
-            return None
-        return _Entry(np.load(path, mmap_mode="r"), digests, failed)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError):
+            base = np.memmap(file, dtype, "r", HEADER_BYTES, shape)
+        digests = _open_digests(folder / "digests.npy", len(base), meta["digests"])
+        return None if digests is None else _Entry(base, digests, failed, array_file)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
+
+
+def _open_digests(path: Path, n: int, digest: str) -> Digests | None:
+    """The digests of n images; None if the file holds others. Raises `OSError` if it can't be read."""
+    first = header(np.dtype(np.uint64), (n,))
+    if not path.is_file() or path.stat().st_size != len(first) + 8 * n:
+        return None
+    content = path.read_bytes()
+    digests = np.frombuffer(content, np.uint64, offset=len(first))
+    return digests if content.startswith(first) and hash_bytes(digests.tobytes()).hex() == digest else None
 
 
 def _write_entry(
@@ -292,7 +289,7 @@ def _write_entry(
         failed: list[tuple[int, str]] = []
         digest, digests = new_hash(), list[int]()
         with (part / "array.npy").open("wb") as file:
-            file.write(bytes(_HEADER_BYTES))
+            file.write(bytes(HEADER_BYTES))
             done = 0
             for results in _decoded(images, preprocessing, workers):
                 for row in results:
@@ -310,14 +307,14 @@ def _write_entry(
                 raise UserError(_failures_text(images, [(images.files[i], reason) for i, reason in failed]))
             array_shape = (len(images) - len(failed), *shape)
             file.seek(0)
-            file.write(_header(dtype, array_shape))
+            file.write(header(dtype, array_shape))
             file.flush()
             os.fsync(file.fileno())
         meta = {
             "key": key,
             "shape": array_shape,
             "dtype": dtype.str,
-            "digest": digest.hexdigest(),
+            "digest": digest_of(digest.hexdigest(), failed),
             "digests": hash_bytes(np.array(digests, np.uint64).tobytes()).hex(),
             "failures": failed,
             "preprocessing": preprocessing.to_dict(),
@@ -331,26 +328,29 @@ def _write_entry(
             json.dump(meta, text, indent=1)
             text.flush()
             os.fsync(text.fileno())
-        return _publish(part, folder, key, len(images))
+        return _publish(part, folder, key, len(images), preprocessing)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _publish(part: Path, folder: Path, key: str, n: int) -> _Entry:
+def _publish(part: Path, folder: Path, key: str, n: int, preprocessing: Preprocessing) -> _Entry:
     """Rename a finished entry to its place, unless another process was first; remove a damaged one there."""
     for _ in range(5):
-        entry = _open_entry(folder, key, n)
+        entry = _open_entry(folder, key, n, preprocessing)
         if entry is not None:
             return entry
         try:
-            if folder.exists():
+            if os.path.lexists(folder):
                 aside = part.with_name(f"{part.name}.old")
                 folder.rename(aside)
-                shutil.rmtree(aside, ignore_errors=True)
+                if aside.is_dir() and not aside.is_symlink():
+                    shutil.rmtree(aside, ignore_errors=True)
+                else:
+                    aside.unlink()
             part.rename(folder)
         except OSError:  # another process renamed its own in between: look again
             time.sleep(0.05)
-    entry = _open_entry(folder, key, n)
+    entry = _open_entry(folder, key, n, preprocessing)
     if entry is None:
         raise OSError(errno.EIO, "the entry cannot be put in its place", str(folder))
     return entry

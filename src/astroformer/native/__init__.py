@@ -1,13 +1,15 @@
-"""Kernels in C++ for the CPU: built once by the machine's own compiler, kept in the cache, called through ctypes.
+"""Kernels in C++ for the CPU: built once by the machine's own compiler, kept in the cache (`kept.py`), called through
+ctypes.
 
 A source file needs nothing but a C++17 compiler and OpenMP (no headers of torch), so that building takes seconds. What
 the kernels share with Python is in headers that are generated when they are built (`headers.py`). The plain version of
-every kernel is written in torch elsewhere. It runs where there is no compiler or where ASTROFORMER_NATIVE=0 forbids the
-kernels; a test holds each kernel equal to it.
+every kernel is written in torch elsewhere. It runs where there is no compiler, where the cache is not to be trusted or
+where ASTROFORMER_NATIVE=0 forbids the kernels; a test holds each kernel equal to it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -23,7 +25,8 @@ import torch
 from torch import Tensor
 
 from astroformer.cache import default_cache
-from astroformer.files import replacing
+from astroformer.errors import UserError
+from astroformer.native import kept
 from astroformer.native.headers import headers
 
 _SOURCES = Path(__file__).parent
@@ -43,18 +46,19 @@ def library(name: str) -> ctypes.CDLL | None:
     """
     if why_not() is not None:
         return None
-    source = _SOURCES / f"{name}.cpp"
-    target = _target(source)
-    if not target.exists():
-        error = _build(source, target)
-        if error is not None:
-            _failures[name] = error
-            return None
+    target = _target(_SOURCES / f"{name}.cpp")
+    built = kept.read(target)
     try:
-        return ctypes.CDLL(str(target))
-    except OSError as error:  # a cache shared with another kind of machine, or a damaged file
+        if built is None:
+            built = _build(_SOURCES / f"{name}.cpp")
+            with contextlib.suppress(OSError):  # the next process builds it again
+                kept.keep(target, built)
+        return kept.load(built, name)
+    except _NotBuilt as error:
         _failures[name] = str(error)
-        return None
+    except OSError as error:
+        _failures[name] = f"the kernels of {name}.cpp could not be loaded: {error}"
+    return None
 
 
 class Kernels:
@@ -113,7 +117,48 @@ def why_not(name: str | None = None) -> str | None:
         return "there is no C++ compiler (g++, or what CXX names)"
     if not torch.backends.openmp.is_available():
         return "this torch was built without OpenMP"
-    return _failures.get(name) if name else None
+    return _why_cache_not_trusted() or (_failures.get(name) if name else None)
+
+
+def caveat() -> str | None:
+    """The sentence for whoever asks a network, where the cache is what keeps the kernels from being used."""
+    reason = _why_cache_not_trusted()
+    return None if reason is None or reason != why_not() else f"plain torch answers, not the native kernels: {reason}."
+
+
+def _why_cache_not_trusted() -> str | None:
+    """Why no kernels may be loaded from the cache, as half a sentence with what to do; None where they may."""
+    if platform.system() != "Linux":
+        return None  # there are none
+    try:
+        folder = _folder()
+    except (RuntimeError, UserError):  # the user has no home folder
+        return "there is no home folder to keep them in; set ASTROFORMER_CACHE to a folder of your own"
+    return kept.why_not_trusted(folder)
+
+
+def keep_compiled_code_private() -> None:
+    """Lets torch's compiler keep its code where nobody else may write, if the user has chosen no place.
+
+    On Linux its own place has a name that everybody knows, in the folder for temporary files, and it runs what it finds
+    there. Where the cache is not to be trusted it gets a new folder, for this process.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ or platform.system() != "Linux":
+        return
+    chosen = None
+    with contextlib.suppress(OSError):
+        if _why_cache_not_trusted() is None:
+            folder = _folder() / "inductor"
+            kept.make_private(folder.parent)
+            kept.make_private(folder)
+            if _why_cache_not_trusted() is None and kept.why_not_trusted(folder) is None:
+                chosen = folder
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(chosen or tempfile.mkdtemp(prefix="astroformer-"))
+
+
+def _folder() -> Path:
+    """Where built kernels are kept."""
+    return default_cache() / "native"
 
 
 @functools.cache
@@ -145,23 +190,31 @@ def _target(source: Path) -> Path:
     texts = (file.read_text(encoding="utf-8") for file in files)
     parts = (*texts, *headers().values(), *_FLAGS, _compiler_version(), _processor())
     key = hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()
-    return default_cache() / "native" / f"{source.stem}-{key}.so"
+    return _folder() / f"{source.stem}-{key}.so"
 
 
-def _build(source: Path, target: Path) -> str | None:
-    """Compiles `source`; says what went wrong, if anything did. Several processes may build the same at once."""
+class _NotBuilt(Exception):
+    """Says why a source could not be compiled."""
+
+
+def _build(source: Path) -> bytes:
+    """The library that the compiler makes of `source`, in a folder that nobody else may enter.
+
+    Raises:
+        _NotBuilt: there is none.
+    """
     compiler = _compiler()
     assert compiler is not None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as generated, replacing(target, shared=True) as part:
+        with tempfile.TemporaryDirectory() as private:
             for name, text in headers().items():
-                (Path(generated) / name).write_text(text, encoding="utf-8")
-            command = [compiler, *_FLAGS, f"-I{generated}", str(source), "-o", str(part)]
+                (Path(private) / name).write_text(text, encoding="utf-8")
+            made = Path(private) / "built.so"
+            command = [compiler, *_FLAGS, f"-I{private}", str(source), "-o", str(made)]
             subprocess.run(command, capture_output=True, text=True, check=True)
+            return made.read_bytes()
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
-        return f"{compiler} could not compile {source.name}: {lines[0]}"
+        raise _NotBuilt(f"{compiler} could not compile {source.name}: {lines[0]}") from None
     except OSError as error:
-        return f"{source.name} could not be compiled: {error}"
-    return None
+        raise _NotBuilt(f"{source.name} could not be compiled: {error}") from None

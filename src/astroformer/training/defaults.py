@@ -34,7 +34,6 @@ SIDE_STEP = 8  # px
 LEAST_BATCH, LARGEST_BATCH, BATCH_DIVISOR = 16, 64, 64  # a 64th of the images, within these bounds
 LEARNING_RATES = {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}  # for batches of LARGEST_BATCH and more
 REFERENCE_WIDTH = VARIANTS["astroformer_atto"].widths[-1]  # of the network that adamw's rate is for
-WORTHWHILE_BFLOAT16 = 1.3  # times as fast as float32 its matrix products have to be on a CPU
 SMALL_STEP_PIXELS = 2**17  # of a batch on a GPU, below which bfloat16 only adds operations
 PLANNED_MEMORY = 0.7  # of the free memory, share that training plans with
 FIRST_SHARE, FIRST_SIDE = 0.65, 0.75  # first share of a run on smaller images, and their share of each side
@@ -302,13 +301,14 @@ RULES: dict[str, Rule] = {
             "precision",
             ("precision",),
             "Precision of a step",
-            "bf16 on a device that multiplies it faster than float32",
-            "Fused steps are in bfloat16 where the CPU was measured to multiply such matrices at least "
-            f"{WORTHWHILE_BFLOAT16:g} times as fast as float32. So are steps on a GPU that has bfloat16, but for those "
-            f"of the default network on batches of less than {SMALL_STEP_PIXELS:,} pixels. All others are in float32.",
+            "bf16 on a device that has instructions for it",
+            "Fused steps are in bfloat16 where the CPU has instructions that multiply such matrices (AMX bf16, AVX-512 "
+            "bf16, on ARM bf16). So are steps on a GPU that has bfloat16, but for those of the default network on "
+            f"batches of less than {SMALL_STEP_PIXELS:,} pixels. All others are in float32.",
             f"No difference in accuracy was seen ([photographs]({_NOTES}#small-parts-of-the-recipe), "
-            f"[galaxies]({_NOTES}#first-choices)), and a small one is not excluded. A small step on a GPU is bound by "
-            "the number of its operations, and bfloat16 adds some.",
+            f"[galaxies]({_NOTES}#first-choices)), and a small one is not excluded. Nothing is timed, so that a busy "
+            "machine decides as an idle one. A small step on a GPU is bound by the number of its operations, and "
+            "bfloat16 adds some.",
             "`--precision no` for float32",
             "speed: {speed} training steps in {precision}{why}",
         ),

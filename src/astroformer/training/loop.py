@@ -280,6 +280,7 @@ class Loop:
     def _make_step(self) -> None:
         """One update of the weights."""
         state, progress = self.state, self.progress()
+        self.train.array_file.check()
         batch: Batch = self.batches.take(state.step, progress)
         pace = self._schedule.at(progress, updates=state.updates, step=state.step, images=batch.images)
         seed = step_seed(self.recipe.seed, state.epoch, state.step, self.accelerator.process_index)
@@ -339,6 +340,7 @@ class Loop:
         progress = self.progress()  # outside of the branch: with several processes each has to ask
         self.even_averaged()
         if self.accelerator.is_main_process:
+            self.valid.array_file.check()
             asked = _asked(self.averaged(), self._frame)
             classifier = Classifier(asked, self.preprocessing, self.train.classes)
             measured = scores(classifier, self.valid, predict_batch(self.recipe.batch, self.recipe.parts))

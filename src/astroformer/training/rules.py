@@ -20,7 +20,7 @@ from astroformer.errors import UserError
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.units import kind_of_pixels
 from astroformer.network import VARIANTS, AstroformerConfig
-from astroformer.system import matrix_rates, pick_device
+from astroformer.system import bfloat16_instructions, pick_device
 from astroformer.training.defaults import (
     BATCH_DIVISOR,
     CONVOLUTIONAL_IMAGES,
@@ -39,7 +39,6 @@ from astroformer.training.defaults import (
     SIDE_STEP,
     SMALL_STEP_PIXELS,
     TIED_IMAGES,
-    WORTHWHILE_BFLOAT16,
 )
 from astroformer.training.image_sample import SeenImage, common_channels, measure_crop, sample_images
 from astroformer.training.recipe import NetworkSettings, Recipe, make_recipe
@@ -297,9 +296,8 @@ def _why_not_fused(device: str, channel_attention: str | None) -> str | None:
 def _precision(recipe: Recipe, facts: Facts) -> Decision:
     """`precision`, and the sentence for both it and `speed`.
 
-    On a CPU it follows from how fast this one was measured to multiply bfloat16 matrices. The decided recipe keeps it;
-    two new runs are sure to choose alike only where `precision` is given. On a GPU a small step of the default network
-    is bound by the number of its operations.
+    On a CPU it follows from its instructions alone, so that the same command makes the same model, however busy the
+    machine is. On a GPU a small step of the default network is bound by the number of its operations.
     """
     precision, reason = recipe.precision, None
     if facts.device == "cpu" and facts.given.speed == "auto":
@@ -308,11 +306,10 @@ def _precision(recipe: Recipe, facts: Facts) -> Decision:
         small = facts.given.model == "auto" and recipe.batch * math.prod(recipe.sides) < SMALL_STEP_PIXELS
         precision = "bf16" if torch.cuda.is_bf16_supported() and not small else "no"
     elif precision == "auto":
-        rates = matrix_rates()
-        gain = rates.bfloat16 / rates.float32
+        found = bfloat16_instructions()
         # Plain steps in bfloat16 are no faster: torch falls back to slow convolutions.
-        precision = "bf16" if recipe.speed == "fused" and gain > WORTHWHILE_BFLOAT16 else "no"
-        reason = reason or f"this CPU multiplies bfloat16 matrices {gain:.2g} times as fast as float32"
+        precision = "bf16" if recipe.speed == "fused" and found is not None else "no"
+        reason = reason or f"this CPU has {found or 'no instructions'} for bfloat16 matrices"
     if "auto" not in (facts.given.speed, facts.given.precision):
         return _NOTHING
     name = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision]

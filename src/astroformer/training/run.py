@@ -34,10 +34,12 @@ from astroformer.images.preprocessing import Preprocessing
 from astroformer.network import AnswersConfig, AstroformerConfig
 from astroformer.network.config import joined_words, split_words
 from astroformer.system import versions
+from astroformer.training.machine import Machine
 from astroformer.training.recipe import Recipe, make_recipe
 from astroformer.training.task import Task
 
 Value = TypeVar("Value")
+_READ_APART = ("task", "answers", "teacher", "machine")  # fields of `RunRecord` that run.json has in another way
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class RunRecord:
         preprocessing: of the images.
         answers: how the network is asked while it is trained: with a frame or without.
         teacher: the model that answers in place of labels, if there is one.
+        machine: that the run begins on, with the threads that it is trained with.
     """
 
     task: Task
@@ -89,11 +92,13 @@ class RunRecord:
     preprocessing: Preprocessing
     answers: AnswersConfig = field(default_factory=AnswersConfig)
     teacher: TeacherRecord | None = None
+    machine: Machine = field(default_factory=Machine.here)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values; the task's words stand beside the others."""
         fields = {**vars(self), "network": joined_words(self.network, self.answers)}
-        del fields["answers"]
+        del fields["answers"], fields["machine"]
+        fields |= {"threads": self.machine.threads, "instructions": self.machine.instructions}
         fields["preprocessing"] = self.preprocessing.to_dict()
         fields |= {"images": asdict(self.images), "content": asdict(self.content)}
         fields["teacher"] = None if self.teacher is None else asdict(self.teacher)
@@ -104,7 +109,7 @@ class RunRecord:
         """What `to_dict` gave. Raises `KeyError` or `TypeError` where something is missing or of another kind."""
         fields = {"allow_shared": False, "only_known": False, **fields}  # runs of before know of neither
         task = Task(**{name: fields[name] for name in Task.__dataclass_fields__})
-        own = {name: fields[name] for name in cls.__dataclass_fields__ if name not in ("task", "answers", "teacher")}
+        own = {name: fields[name] for name in cls.__dataclass_fields__ if name not in _READ_APART}
         network, answers = split_words(own["network"])
         teacher = fields.get("teacher")  # runs of before know of none
         own |= {
@@ -114,6 +119,7 @@ class RunRecord:
             "answers": answers,
             "preprocessing": Preprocessing.from_dict(own["preprocessing"]),
             "teacher": None if teacher is None else TeacherRecord(**teacher),
+            "machine": Machine.from_record(fields),
         }
         return cls(task=task, **own)
 
@@ -194,6 +200,7 @@ class RunFolder:
                 task=replace(record.task, init_from=None),
                 decisions=[*record.decisions, decision],
                 teacher=teacher,
+                machine=Machine.here(),
             )
         )
         made.write_recipe(recipe)
@@ -213,7 +220,6 @@ class RunFolder:
         made = {
             "versions": versions(),
             "platform": platform.platform(),
-            "threads": torch.get_num_threads(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "command": sys.argv,
         }

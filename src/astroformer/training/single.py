@@ -22,6 +22,7 @@ from astroformer.network.framing import Frame
 from astroformer.progress import Reporter, trackers
 from astroformer.system import pick_device
 from astroformer.training.loop import Fit, Loop
+from astroformer.training.machine import so_many_threads
 from astroformer.training.prepare import Setup, final_answers, reopen
 from astroformer.training.recipe import Recipe
 from astroformer.training.run import RunFolder
@@ -145,9 +146,28 @@ def complete(setup: Setup, reporter: Reporter) -> Trained:
     return _finish(setup, fit)
 
 
-def resume_run(run: str | Path, reporter: Reporter) -> Trained:
-    """Continues a single run at its last checkpoint. Raises as `reopen` and `complete`."""
-    return complete(reopen(run, reporter), reporter)
+def resume_run(run: str | Path, reporter: Reporter, *, threads: int | None = None) -> Trained:
+    """Continues a single run at its last checkpoint, on a CPU with the threads that it began with if there are cores.
+
+    Args:
+        run: its folder.
+        reporter: what shows the progress.
+        threads: that it began with, where the record of a study says it and not its own.
+
+    Raises:
+        As `reopen` and `complete`.
+    """
+    folder = RunFolder.open(run)
+    machine, device = folder.read_record().machine, pick_device(folder.read_recipe().device)
+    if threads is not None:
+        machine = replace(machine, threads=threads)
+    sentences = machine.sentences() if device == "cpu" else []
+    with so_many_threads(machine.usable_threads()):
+        setup = reopen(run, reporter)
+        if PartialState().is_main_process:
+            for sentence in sentences:
+                reporter.say(sentence)
+        return complete(setup, reporter)
 
 
 def _description(setup: Setup) -> str:

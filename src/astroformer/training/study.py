@@ -22,7 +22,7 @@ import math
 import os
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack, get_args
 
@@ -172,7 +172,7 @@ class Study:
         for number, name in enumerate(names, 1):
             reporter.say(f"{name} ({number} of {len(names)})")
             try:
-                resume_run(self.folder / name, reporter)
+                resume_run(self.folder / name, reporter, threads=self.threads)
             except UserError as error:
                 errors[name] = str(error)
             except Interrupted as stopped:
@@ -299,6 +299,8 @@ def prepare_study(
     cores = _cores()
     at_once = min(len(recipes), cores, _fitting(setups)) if together == "processes" else 1
     study = Study(folder, names, together, at_once, max(1, cores // at_once), ensemble)
+    for setup in setups:  # so that each says with how many threads it is trained, whoever resumes it
+        setup.run.write_record(replace(setup.record, machine=replace(setup.record.machine, threads=study.threads)))
     study.write()
     return study
 

@@ -69,7 +69,7 @@ def main(run: str, threads: str) -> int:
     reporter = LineReporter(stream)
     try:
         threading.Thread(target=_stop_with_parent, daemon=True).start()
-        resume_run(run, reporter)
+        resume_run(run, reporter, threads=int(threads))
     except UserError as error:
         reporter.send("error", str(error))
         return 2

@@ -1,8 +1,8 @@
 """Files fetched from the internet: resumed where they broke off, checked, and put in place whole or not at all.
 
 While a file comes in it is `FILE.part`, and `FILE.part.json` says which answer it is a part of. A finished file is
-checked (size, SHA-256 or MD5) and renamed; `checked.json` remembers size, time of change and SHA-256 of files that
-passed, so that a large one is hashed once. Processes that want the same folder wait for each other.
+checked (size, SHA-256 or MD5) and renamed; `checked.json` remembers the state and SHA-256 of files that passed, so
+that a large one is hashed once. Processes that want the same folder wait for each other.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from astroformer.errors import UserError
-from astroformer.files import replacing
+from astroformer.files import read_cached_json
+from astroformer.images.hashes import remember, remembered, state_of
 
 _TIMEOUT = 30.0  # seconds without a byte
 _ATTEMPTS = 3  # of one address in a row without a byte gained
 _PAUSE = 1.0  # seconds before the second attempt, doubled each time
+_CHECKED = "checked.json"  # the index of the files of a folder that were checked
 _BLOCK = 1 << 18  # bytes read at once
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that pass
 
@@ -231,11 +233,8 @@ def _answer_record(part: Path) -> Path:
 
 def _mark_of(part: Path, url: str) -> str | None:
     """The strong entity tag, or the date, of the answer that `part` came in, if that was from this address."""
-    try:
-        note = json.loads(_answer_record(part).read_text("utf-8"))
-        mark = note["mark"] if note["url"] == url else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    note = read_cached_json(_answer_record(part))
+    mark = note.get("mark") if note.get("url") == url else None
     return mark if isinstance(mark, str) and not mark.startswith("W/") else None
 
 
@@ -262,29 +261,28 @@ def _check(path: Path, resource: Resource) -> tuple[str | None, str]:
 
 def _checked_before(path: Path) -> str | None:
     """SHA-256 of a file that has been checked and has not changed since."""
-    try:
-        size, changed, sha256 = json.loads((path.parent / "checked.json").read_text("utf-8"))[path.name]
-        status = path.stat()
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return str(sha256) if (size, changed) == (status.st_size, status.st_mtime_ns) else None
+    state, sha256 = remembered(path.parent / _CHECKED).get(path.name, ["", ""])
+    return sha256 if state and state == state_of(path) else None
 
 
 def _remember_checked(path: Path, sha256: str) -> None:
-    memory, status = path.parent / "checked.json", path.stat()
-    try:
-        checked: dict[str, list[int | str]] = json.loads(memory.read_text("utf-8"))
-    except (OSError, ValueError):
-        checked = {}
-    checked[path.name] = [status.st_size, status.st_mtime_ns, sha256]
-    with replacing(memory) as part:
-        part.write_text(json.dumps(checked, indent=1), "utf-8")
+    memory = path.parent / _CHECKED
+    if state := state_of(path):
+        with suppress(OSError):  # then it is checked again
+            remember(memory, {**remembered(memory), path.name: [state, sha256]})
 
 
 @contextmanager
 def _only_process_in(folder: Path, listener: Listener | None) -> Iterator[None]:
     """Lets one process at a time into its block; the lock ends with the process that holds it."""
-    with (folder / ".lock").open("w") as file:
+    try:
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
+        yield  # nobody writes here, so that what is there can be checked
+        return
+    with lock as file:
         if not _lock(file, wait=False):
             if listener is not None:
                 listener.say(f"another process is downloading to '{folder}'; waiting for it")

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from astroformer.native import keep_compiled_code_private
 from astroformer.network import Tie
 from astroformer.training.objective import Objective
 from astroformer.training.recipe import Recipe
@@ -54,6 +55,7 @@ def choose_step(
             return GraphedStep(prepared, objective, recordable, tally, average=average, averaged=network, say=say), None
         sentence = f"speed: plain, not graph as the recipe says: {reason}"
     if recipe.speed == "compiled":
+        keep_compiled_code_private()
         # Dynamic sizes, since a progressive run has two and the last batch may differ: one compilation for all.
         prepared = torch.compile(prepared, dynamic=True)
     kernel = recipe.speed == "fused" and accelerator.scaler is None and why_no_fused_update(network, optimizer) is None
