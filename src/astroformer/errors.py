@@ -71,7 +71,7 @@ def explained(error: OSError, file: object = None) -> str | None:
 _CONDITIONS = {
     errno.ENOSPC: "can't be written: the disk is full. Free some space, or choose another disk.",
     errno.EDQUOT: "can't be written: your share of the disk (quota) is full. Free some space, or choose another disk.",
-    errno.EFBIG: "can't be written: it would be larger than the disk, or the limit of this process (ulimit -f), allows.",
+    errno.EFBIG: "can't be written: it is larger than the disk, or the limit of this process (ulimit -f), allows.",
     errno.EROFS: "can't be written: the disk is read-only. Choose another disk.",
     errno.EISDIR: "is a folder, and a file is needed. Choose another name.",
     errno.ENOTDIR: "can't be reached: a part of its path is a file, and a folder is needed.",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from typing_extensions import Doc
 
 from astroformer.cli.options import NESTED, PLACE
+from astroformer.cli.signals import imports_are_done
 from astroformer.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class Showing:
 
 @contextlib.contextmanager
 def first_imports() -> Iterator[None]:
-    """Keeps Python's garbage collector away from what a command imports, while it is imported and afterwards.
+    """Keeps Python's garbage collector away from what a command imports, while it is imported and afterwards. Until it
+    ends, a signal ends the process at once (`signals.py`).
 
     torch makes hundreds of thousands of objects that live until the process ends. The collector would look at them
     again and again while they are made, and once more at the exit. Without this, `astroformer info astroformer_atto`
@@ -92,6 +94,7 @@ def first_imports() -> Iterator[None]:
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield
+        imports_are_done()
         return
     gc.disable()
     try:
@@ -99,6 +102,7 @@ def first_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+    imports_are_done()
 
 
 def make_folder(folder: Path) -> None:

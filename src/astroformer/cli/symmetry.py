@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from typing_extensions import Doc
 
-from astroformer.cli.common import Computing, Showing, count_of_files, make_folder, tell_beside
+from astroformer.cli.common import Computing, Showing, count_of_files, first_imports, make_folder, tell_beside
 from astroformer.cli.options import NESTED, PLACE
 
 
@@ -54,12 +54,13 @@ class Symmetry:
     showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
 
     def run(self, given: set[str]) -> None:
-        from astroformer.evaluation.pictures import plot_symmetry
-        from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
-        from astroformer.evaluation.symmetry.measured import open_network, read_images
-        from astroformer.evaluation.tables import seen_sentence, symmetry_text, write_symmetry
-        from astroformer.progress import Reporter
-        from astroformer.system import pick_device
+        with first_imports():
+            from astroformer.evaluation.pictures import plot_symmetry
+            from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
+            from astroformer.evaluation.symmetry.measured import open_network, read_images
+            from astroformer.evaluation.tables import seen_sentence, symmetry_text, write_symmetry
+            from astroformer.progress import Reporter
+            from astroformer.system import pick_device
 
         settings = SymmetrySettings(
             seed=self.seed,

@@ -143,7 +143,7 @@ def complete(setup: Setup, reporter: Reporter) -> Trained:
             )
         except Interrupted:
             raise Interrupted.saved(setup.run.path, stop.number) from None
-    return _finish(setup, fit)
+    return _finish(setup, fit, reporter)
 
 
 def resume_run(run: str | Path, reporter: Reporter, *, threads: int | None = None) -> Trained:
@@ -200,7 +200,7 @@ def _accelerator(recipe: Recipe, run: RunFolder | None) -> Accelerator:
     return accelerator
 
 
-def _finish(setup: Setup, fit: Fit) -> Trained:
+def _finish(setup: Setup, fit: Fit, reporter: Reporter) -> Trained:
     """Measures a finished run on its validation images and, in the first process, writes its model folder."""
     recipe, run, task, classes = setup.recipe, setup.run, setup.record.task, setup.train.classes
     assert isinstance(fit.network, Astroformer)
@@ -226,6 +226,7 @@ def _finish(setup: Setup, fit: Fit) -> Trained:
         metrics=ValidationScores.of(validation),
     )
     if PartialState().is_main_process:
-        plot_history(fit.state.history, run.path / "history.png")
+        if (failed := plot_history(fit.state.history, run.path / "history.png")) is not None:
+            reporter.say(failed)
         classifier.save(run.model)  # last: its presence says that the run is finished
     return Trained(run.path, run.model, validation, classifier, fit.state.history)
