@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from astroformer.errors import UserError
+from astroformer.errors import UserError, explained
 
 
 @contextlib.contextmanager
@@ -77,6 +77,18 @@ def _naming(error: BaseException, path: Path, part: Path) -> BaseException:
     if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(part), part):
         error.filename = str(path)
     return error
+
+
+def check_readable(path: Path) -> None:
+    """Opens a file that a library will read: some call every file that they can't open missing, or damaged.
+
+    Raises:
+        UserError: it can't be opened; the message says why.
+    """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(explained(error, path) or f"'{path}' can't be read: {error}.") from None
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -27,8 +27,8 @@ def take(place: Path, *, patience: float = 0.0) -> None:
     """Makes this process the owner of a folder, or of an output that is yet to be written.
 
     Args:
-        place: an existing folder, whose lock lies in it; or the path of a file or folder to come, whose lock lies
-            beside it.
+        place: an existing folder, whose lock lies in it; or the path of a file, or of a folder to come, whose lock
+            lies beside it.
         patience: seconds to wait for another owner that is about to end.
 
     Raises:

@@ -14,7 +14,6 @@ from typing_extensions import Doc
 
 from astroformer.cli.options import NESTED, PLACE
 from astroformer.cli.signals import imports_are_done
-from astroformer.errors import UserError
 
 if TYPE_CHECKING:
     from astroformer.classifier import Classifier
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 Model = Annotated[Path, PLACE, Doc("model folder, or the run folder that holds it")]
 Quiet = Annotated[bool, Doc("no progress")]
 Debug = Annotated[bool, Doc("show tracebacks")]
+Overwrite = Annotated[bool, Doc("replace what OUT holds of an earlier command")]
 Strict = Annotated[bool, Doc("make an unreadable file an error instead of leaving it out")]
 OnlyKnown = Annotated[bool, Doc("leave images of classes out that the model does not know, in place of an error")]
 
@@ -103,14 +103,6 @@ def first_imports() -> Iterator[None]:
         gc.freeze()
         gc.enable()
     imports_are_done()
-
-
-def make_folder(folder: Path) -> None:
-    """Makes the folder for the results. A command does it before the work, so that the work can't be in vain."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"folder '{folder}' can't be made: {error.strerror}.") from None
 
 
 def tell_beside(sentence: str) -> None:
