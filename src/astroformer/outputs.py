@@ -11,22 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from astroformer import ownership
-from astroformer.errors import UserError, explained
+from astroformer.errors import UserError
 from astroformer.files import unfinished
 
 Inputs = Iterable[str | Path | None]
 
 
-def numbered(path: Path) -> Iterator[Path]:
-    """`runs/galaxies-1`, `runs/galaxies-2`, … of `runs/galaxies`; `p-1.csv`, `p-2.csv`, … of `p.csv`.
+def numbered(path: Path, suffix: str = "") -> Iterator[Path]:
+    """`runs/galaxies-1`, `runs/galaxies-2`, … of `runs/galaxies`, with the `suffix` behind each.
 
     Example:
-        >>> [path.name for path, _ in zip(numbered(Path("predictions.csv")), range(2))]
+        >>> [path.name for path, _ in zip(numbered(Path("predictions"), ".csv"), range(2))]
         ['predictions-1.csv', 'predictions-2.csv']
     """
-    suffix = path.suffix if path.suffix in (".csv", ".parquet") else ""
     for number in itertools.count(1):
-        yield path.with_name(f"{path.name.removesuffix(suffix)}-{number}{suffix}")
+        yield path.with_name(f"{path.name}-{number}{suffix}")
 
 
 def make_folder(path: Path) -> list[Path]:
@@ -45,7 +44,7 @@ def make_folder(path: Path) -> list[Path]:
     except FileExistsError:
         raise UserError(f"folder '{path}' can't be made: it is a file. Choose another name.") from None
     except OSError as error:
-        raise UserError(f"folder '{path}' can't be made: {explained(error, path) or error}") from None
+        raise UserError(f"folder '{path}' can't be made: {error.strerror}. Choose another name.") from None
     return made
 
 
@@ -154,10 +153,10 @@ def _move(folder: Path, place: Path, names: Sequence[str]) -> None:
 
 def _first_free(path: Path) -> Path:
     """The first numbered path at which there is nothing, finished or not, and which nobody else writes; now we do."""
-    for candidate in numbered(path):
+    for candidate in numbered(path.with_suffix(""), path.suffix):
         if candidate.exists() or unfinished(candidate).exists():
             continue
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(ownership.InUse):
             ownership.take(candidate)
             if not candidate.exists():
                 return candidate

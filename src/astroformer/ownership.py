@@ -23,6 +23,10 @@ LOCK = ".lock"
 _held: dict[Path, int] = {}  # by lock file: its open descriptor
 
 
+class InUse(UserError):
+    """Another process is the owner."""
+
+
 def take(place: Path, *, patience: float = 0.0) -> None:
     """Makes this process the owner of a folder, or of an output that is yet to be written.
 
@@ -32,13 +36,13 @@ def take(place: Path, *, patience: float = 0.0) -> None:
         patience: seconds to wait for another owner that is about to end.
 
     Raises:
-        UserError: another process, or another thread of this one, is the owner.
+        InUse: another process, or another thread of this one, is the owner.
         OSError: the lock can't be written.
     """
     end = time.monotonic() + patience
     while (owner := _owner_unless_taken(_lock_of(place))) is not None:
         if time.monotonic() >= end:
-            raise UserError(f"'{place}' is in use by {owner}.")
+            raise InUse(f"'{place}' is in use by {owner}.")
         time.sleep(0.1)
 
 

@@ -127,7 +127,7 @@ def test_a_number_is_free_if_nothing_lies_there_and_nobody_writes_it(
         output_file(None, "p.csv", inputs=(), overwrite=False) as second,
     ):
         assert (first.name, second.name) == ("p-3.csv", "p-4.csv")
-    assert [next(numbered(Path(name))).name for name in ("a.b", "p.parquet")] == ["a.b-1", "p-1.parquet"]
+    assert next(numbered(Path("runs/a.csv"))) == Path("runs/a.csv-1")
 
 
 # -- whole or not at all ---------------------------------------------------------------------------------------------
