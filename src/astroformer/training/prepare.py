@@ -123,6 +123,7 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
     with run.begun_or_removed():
         for sentence in [*describe_images(split, recipe), *decisions]:
             reporter.say(sentence)
+        lasting, task = task.lasting(), task.with_usable_cache(reporter.say)
 
         # 5. The decoded images, whose copies stay on one side of the split.
         with processes.main_process_first():
@@ -157,7 +158,7 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
 
         # 7. The record.
         record = RunRecord(
-            task=task.lasting(),
+            task=lasting,
             images=Parts(len(train), len(valid)),
             content=Parts(train.folder.name, valid.folder.name),
             left_out=len(failures),
@@ -230,6 +231,7 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
     processes = PartialState(cpu=pick_device(recipe.device) == "cpu")
     if not processes.is_main_process:
         reporter = Reporter(quiet=True)
+    task = task.with_usable_cache(reporter.say)
     with processes.main_process_first():
         train, valid = decode(split, record.preprocessing, task, reporter)
     for part, store in (("train", train), ("valid", valid)):
