@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import tempfile
@@ -29,19 +28,19 @@ def default_cache() -> Path:
         return temporary_cache()
 
 
-@functools.cache
+_temporary: list[tempfile.TemporaryDirectory[str]] = []  # at most one, which lives as long as the process
+
+
 def temporary_cache() -> Path:
     """A folder that this process alone may read, and that is removed when it ends."""
-    _kept.append(tempfile.TemporaryDirectory(prefix="astroformer-", ignore_cleanup_errors=True))
-    return Path(_kept[0].name)
+    if not _temporary:
+        _temporary.append(tempfile.TemporaryDirectory(prefix="astroformer-", ignore_cleanup_errors=True))
+    return Path(_temporary[0].name)
 
 
 def is_temporary(cache: Path) -> bool:
     """Whether a cache ends with this process."""
-    return bool(_kept) and cache == temporary_cache()
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []  # lives as long as the process
+    return any(cache == Path(kept.name) for kept in _temporary)
 
 
 def usable_cache(cache: Path) -> tuple[Path, str | None]:
