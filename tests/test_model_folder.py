@@ -229,7 +229,12 @@ def test_the_first_formats_are_read_and_whoever_loads_one_is_told(
             loaded.predict(galaxy_folder).probabilities_NK, expected.predict(galaxy_folder).probabilities_NK
         )
         assert ModelFolder(folder).config().weights_sha256 == config.weights_sha256
-        assert main(["predict", str(folder), str(galaxy_folder), "--out", str(tmp_path / "p.csv"), "--quiet"]) == 0
+        assert (
+            main(
+                ["predict", str(folder), str(galaxy_folder), "--out", str(tmp_path / "p.csv"), "--quiet", "--overwrite"]
+            )
+            == 0
+        )
         assert capsys.readouterr().err.splitlines() == said
         loaded.save(folder)
         astroformer.load(folder, say=said.append)

@@ -12,10 +12,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
 from astroformer.errors import UserError
 
+TYPE_CHECKING = False  # typing is the longest import of all that a command needs before Ctrl-C can end it quietly
 if TYPE_CHECKING:
     from importlib.metadata import version
 

@@ -1,8 +1,9 @@
-"""The one family of errors that a user can cause and can mend."""
+"""The one family of errors that a user can cause and can mend, and what errors of the system mean to a user."""
 
 from __future__ import annotations
 
-import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 
@@ -31,8 +32,76 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str], *, see: str = 
         allowed: the names that there are.
         see: a sentence that says where they are listed, in place of the list.
     """
+    import difflib  # here, since it takes longer than all else that a command needs before it can be interrupted
+
     names = sorted(allowed)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     listed = see or f"Allowed: {', '.join(names)}."
     return UserError(f"unknown {kind} '{name}'.{hint} {listed}")
+
+
+def explained(error: OSError, file: object = None) -> str | None:
+    """What an error of the system means, as a sentence: which file, what is wrong with it, and what can be done.
+
+    Args:
+        error: as it was raised.
+        file: that it is about, where the error does not say it.
+
+    Returns:
+        None for an error that is no condition of the user's machine, and so may be a fault of this package.
+
+    Example:
+        >>> import errno
+        >>> explained(OSError(errno.ENOSPC, "No space left on device", "run/checkpoint.safetensors"))
+        "'run/checkpoint.safetensors' can't be written: the disk is full. Free some space, or choose another disk."
+    """
+    name = error.filename if error.filename is not None else file
+    path = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else ""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{_named(path)} {_forbidden(path)}"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"the name {_named(path)} is too long for this disk. Choose a shorter one."
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{_named(path)} can't be opened: too many files are open. Raise the limit, for instance: ulimit -n 4096"
+    said = _CONDITIONS.get(error.errno or 0)
+    return None if said is None else f"{_named(path)} {said}"
+
+
+_CONDITIONS = {
+    errno.ENOSPC: "can't be written: the disk is full. Free some space, or choose another disk.",
+    errno.EDQUOT: "can't be written: your share of the disk (quota) is full. Free some space, or choose another disk.",
+    errno.EFBIG: "can't be written: it is larger than the disk, or the limit of this process (ulimit -f), allows.",
+    errno.EROFS: "can't be written: the disk is read-only. Choose another disk.",
+    errno.EISDIR: "is a folder, and a file is needed. Choose another name.",
+    errno.ENOTDIR: "can't be reached: a part of its path is a file, and a folder is needed.",
+    errno.ENOENT: "does not exist.",
+    errno.ELOOP: "can't be reached: its links lead in a circle.",
+    errno.EIO: "can't be read or written: the disk reports a fault (input/output error).",
+    errno.ESTALE: "can't be reached: its disk is on another machine and was changed there. Try again.",
+    errno.ENODEV: "can't be reached: its device is not there.",
+    errno.ENXIO: "can't be reached: its device is not there.",
+    errno.ETIMEDOUT: "can't be reached: its disk does not answer.",
+    errno.ENOMEM: "can't be read: there is not enough memory.",
+}
+
+
+def _named(path: str) -> str:
+    """A path as a sentence names it; of a very long one, both ends."""
+    if not path:
+        return "standard output, or a file,"
+    return f"'{path}'" if len(path) <= 300 else f"'{path[:100]}…{path[-100:]}'"
+
+
+def _forbidden(path: str) -> str:
+    """What of a file is not permitted, as the rest of a sentence."""
+    folder = os.path.dirname(path) or "."
+    if not os.access(folder, os.X_OK) and os.path.isdir(folder):
+        return f"may not be opened: the folder '{folder}' may not be entered. Change its permissions."
+    if os.path.exists(path) and not os.access(path, os.R_OK):
+        return "may not be read. Change its permissions."
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        return "may not be written. Change its permissions, or choose another place."
+    if not os.path.exists(path) and not os.access(folder, os.W_OK):
+        return f"may not be made: the folder '{folder}' may not be written. Change its permissions, or choose another."
+    return "may not be opened. Change its permissions, or choose another place."

@@ -6,26 +6,33 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from astroformer.errors import UserError
+from astroformer.errors import UserError, explained
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, shared: bool = False, durable: bool = False) -> Iterator[Path]:
+def replacing(path: Path, *, shared: bool = False, durable: bool = False, kept: bool = False) -> Iterator[Path]:
     """A place beside `path` to write a file to, which then takes the place of `path` in one step.
 
     Whoever reads `path` meanwhile, or after a crash, finds the file of before or the new one, never half of one. If the
-    block raises, `path` stays as it was.
+    block raises, `path` stays as it was. The file has the permissions of any new file, whoever wrote it.
 
     Args:
         path: of the file that shall be there in the end; its folder exists.
         shared: several processes may write this file at once, so each writes to a name of its own. Otherwise the name
-            is `path` with `.part` behind it, and what a killed process left there is overwritten.
+            is `unfinished(path)`, and what a killed process left there is overwritten.
         durable: wait until the content is on the disk before it takes its place.
+        kept: what is at `unfinished(path)` already is not emptied, and what is there stays if a signal or the system
+            ends the block, so that it can be continued.
+
+    Raises:
+        OSError: the system refused something; it names `path`, also where a library wrapped the error.
 
     Example:
         >>> import tempfile
@@ -35,17 +42,53 @@ def replacing(path: Path, *, shared: bool = False, durable: bool = False) -> Ite
         >>> path.read_text()
         '42'
     """
-    own = f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part" if shared else f"{path.name}.part"
-    part = path.with_name(own)
+    own = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    part = own if shared else unfinished(path)
     try:
+        part.open("ab" if kept else "wb").close()
+        mode = stat.S_IMODE(part.stat().st_mode)
         yield part
+        if stat.S_IMODE(part.stat().st_mode) != mode:  # safetensors makes files that other users may not read
+            part.chmod(mode)
         if durable:
             with part.open("rb") as stream:
                 os.fsync(stream.fileno())
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        named = _naming(error, path, part)
+        if not (kept and isinstance(named, OSError | KeyboardInterrupt)):
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        if named is not error:
+            raise named from error
         raise
+
+
+def unfinished(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f"{path.name}.part")
+
+
+def _naming(error: BaseException, path: Path, part: Path) -> BaseException:
+    """The error that came up while `part` was written; one of the system says that it is about `path`."""
+    found = re.search(r"\(os error ([0-9]+)\)", str(error))  # as libraries in Rust word it, safetensors among them
+    if found and not isinstance(error, OSError):
+        return OSError(int(found[1]), os.strerror(int(found[1])), str(path))
+    if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(part), part):
+        error.filename = str(path)
+    return error
+
+
+def check_readable(path: Path) -> None:
+    """Opens a file that a library will read: some call every file that they can't open missing, or damaged.
+
+    Raises:
+        UserError: it can't be opened; the message says why.
+    """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(explained(error, path) or f"'{path}' can't be read: {error}.") from None
 
 
 def write_json(path: Path, content: Any) -> None:

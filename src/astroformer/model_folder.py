@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from astroformer.errors import UserError, unknown_name
-from astroformer.files import read_json, replacing, sha256_of, write_json
+from astroformer.files import check_readable, read_json, replacing, sha256_of, write_json
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.metrics import Evaluation, Interval
 from astroformer.network import Answers, AnswersConfig, Astroformer, AstroformerConfig, Ensemble
@@ -281,6 +281,7 @@ class ModelFolder:
             UserError: a file is missing or not the one that config.json names, or the weights do not fit the config.
         """
         weights = self.path / _WEIGHTS
+        check_readable(weights)
         try:
             state = load_file(weights)
         except (SafetensorError, OSError) as error:

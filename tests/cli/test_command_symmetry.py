@@ -38,7 +38,7 @@ def test_symmetry_of_an_equivariant_variant_by_name(run: Run) -> None:
         "astroformer_atto: Astroformer (group none, equivariance anchor, symmetry shift+d4), random (seed 0) weights"
     )
     assert said.out.splitlines()[0] == first
-    changes = json.loads(Path("symmetry/symmetry.json").read_text())["changes"]
+    changes = json.loads(Path("symmetry-1/symmetry.json").read_text())["changes"]
     assert all(changes[name]["relative"] < 1e-3 for name in ("circular shifts", "flips", "quarter turns"))
 
 

@@ -57,7 +57,7 @@ def test_a_full_disk_is_no_fault_of_ours(
 
     monkeypatch.setattr("astroformer.evaluation.tables.write_metrics", full)
     said = run("evaluate", model_folder, galaxy_folder, "--out", "e", "--quiet")
-    assert said.refusal() == "error: 'e/metrics.json' can't be written: No space left on device."
+    assert said.refusal().startswith("error: 'e/metrics.json' can't be written: the disk is full. Free some space")
 
 
 def test_ctrl_c_is_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from astroformer import ownership
 from astroformer.cli import main as cli
 from astroformer.errors import UserError
 from astroformer.progress import Reporter
@@ -125,6 +126,7 @@ def test_a_study_that_was_begun_as_a_stack_goes_on_in_turn(
     )  # fmt: skip
     record = json.loads((study.folder / "runs.json").read_text())
     (study.folder / "runs.json").write_text(json.dumps({**record, "together": "stacked"}))
+    ownership.release(study.folder)
     assert cli.main(["train", "--resume", str(study.folder)]) == 0
     assert "seed-1 (2 of 2)" in capsys.readouterr().err
     assert not Study.open(study.folder).unfinished()

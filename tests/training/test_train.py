@@ -240,11 +240,11 @@ def test_damaged_files_are_left_out_or_refused(folder: Path, tmp_path: Path) -> 
 
 def test_a_run_is_never_overwritten(folder: Path, trained: Trained, tmp_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in trained.run.rglob("*")}
-    with pytest.raises(UserError, match=r"is not empty; give another --out, or continue it with --resume"):
+    with pytest.raises(UserError, match=r"is not empty: it holds a finished run; give another --out\.$"):
         train(folder, recipe(), out=trained.run, cache=tmp_path)
     assert before == {p: p.stat().st_mtime_ns for p in trained.run.rglob("*")}
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="is not empty"):
+    with pytest.raises(UserError, match="can't be made: it is a file"):
         train(folder, recipe(), out=tmp_path / "file", cache=tmp_path)
     with pytest.raises(UserError, match="can't be made"):
         train(folder, recipe(), out=tmp_path / "file" / "run", cache=tmp_path)

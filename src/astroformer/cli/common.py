@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from typing_extensions import Doc
 
 from astroformer.cli.options import NESTED, PLACE
-from astroformer.errors import UserError
+from astroformer.cli.signals import imports_are_done
 
 if TYPE_CHECKING:
     from astroformer.classifier import Classifier
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Model = Annotated[Path, PLACE, Doc("model folder, or the run folder that holds it")]
 Quiet = Annotated[bool, Doc("no progress")]
 Debug = Annotated[bool, Doc("show tracebacks")]
+Overwrite = Annotated[bool, Doc("replace what OUT holds of an earlier command")]
 Strict = Annotated[bool, Doc("make an unreadable file an error instead of leaving it out")]
 OnlyKnown = Annotated[bool, Doc("leave images of classes out that the model does not know, in place of an error")]
 
@@ -82,7 +83,8 @@ class Showing:
 
 @contextlib.contextmanager
 def first_imports() -> Iterator[None]:
-    """Keeps Python's garbage collector away from what a command imports, while it is imported and afterwards.
+    """Keeps Python's garbage collector away from what a command imports, while it is imported and afterwards. Until it
+    ends, a signal ends the process at once (`signals.py`).
 
     torch makes hundreds of thousands of objects that live until the process ends. The collector would look at them
     again and again while they are made, and once more at the exit. Without this, `astroformer info astroformer_atto`
@@ -92,6 +94,7 @@ def first_imports() -> Iterator[None]:
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield
+        imports_are_done()
         return
     gc.disable()
     try:
@@ -99,14 +102,7 @@ def first_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def make_folder(folder: Path) -> None:
-    """Makes the folder for the results. A command does it before the work, so that the work can't be in vain."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"folder '{folder}' can't be made: {error.strerror}.") from None
+    imports_are_done()
 
 
 def tell_beside(sentence: str) -> None:

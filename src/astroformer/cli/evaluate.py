@@ -12,14 +12,16 @@ from astroformer.cli.common import (
     Asking,
     Model,
     OnlyKnown,
+    Overwrite,
     Showing,
     Strict,
     first_imports,
-    make_folder,
     tell_beside,
     tell_ignored,
 )
 from astroformer.cli.options import NESTED, PLACE
+
+_FILES = ("metrics.json", "confusion.txt", "confusion.png", "predictions.csv")
 
 
 @dataclass
@@ -32,7 +34,11 @@ class Evaluate:
         PLACE,
         Doc("labelled images: class folders, .npz, catalog, or a set by name: mock-galaxies, cifar10:test"),
     ]
-    out: Annotated[Path, Doc("folder for metrics.json, confusion.txt, confusion.png, predictions.csv")]
+    out: Annotated[
+        Path | None,
+        Doc("folder for metrics.json, confusion.txt, confusion.png, predictions.csv; default evaluation-1, -2, ..."),
+    ] = None
+    overwrite: Overwrite = False
     asking: Annotated[Asking, NESTED] = field(default_factory=Asking)
     strict: Strict = False
     only_known: OnlyKnown = False
@@ -48,41 +54,48 @@ class Evaluate:
                 seen_sentence,
                 write_metrics,
             )
+            from astroformer.files import replacing
             from astroformer.images.sources import open_source
             from astroformer.metrics import evaluate as measure
+            from astroformer.outputs import output_folder
             from astroformer.progress import Reporter
 
-        classifier = self.asking.load(self.model)
-        with Reporter(quiet=self.showing.quiet) as reporter:
+        inputs = (self.model, self.source)
+        with (
+            output_folder(self.out, "evaluation", names=_FILES, inputs=inputs, overwrite=self.overwrite) as results,
+            Reporter(quiet=self.showing.quiet) as reporter,
+        ):
+            metrics_file, confusion_file, picture_file, predictions_file = (results.folder / name for name in _FILES)
+            classifier = self.asking.load(self.model)
             images = open_source(self.source, classes=classifier.classes, only_known=self.only_known, listener=reporter)
             tell_ignored(images)
-            make_folder(self.out)
             evaluation, predictions = classifier.evaluate(
                 images,
                 batch_size=self.asking.computing.batch_size,
                 strict=self.strict,
                 progress=lambda done, total: reporter.count("evaluating", done, total),
             )
-        good_N = predictions.readable_N
-        left_out = int((~good_N).sum())
-        seen_N = None if predictions.seen_N is None else predictions.seen_N[good_N]
-        seen, new = None if seen_N is None else int(seen_N.sum()), None
-        if seen_N is not None and seen and not seen_N.all():
-            assert images.labels is not None
-            labels, probabilities_NK = images.labels[good_N], predictions.probabilities_NK[good_N]
-            new = measure(labels[~seen_N], probabilities_NK[~seen_N], classifier.classes)
-        write_metrics(self.out / "metrics.json", evaluation, source=self.source, left_out=left_out, seen=seen, new=new)
-        with PredictionWriter(self.out / "predictions.csv", classifier.classes) as writer:
-            writer.write(predictions)
-        text = f"{metrics_text(evaluation)}\n\n{confusion_text(evaluation)}"
-        (self.out / "confusion.txt").write_text(confusion_text(evaluation) + "\n", encoding="utf-8")
-        plot_confusion(evaluation, self.out / "confusion.png")
-        print(text)
+            good_N = predictions.readable_N
+            left_out = int((~good_N).sum())
+            seen_N = None if predictions.seen_N is None else predictions.seen_N[good_N]
+            seen, new = None if seen_N is None else int(seen_N.sum()), None
+            if seen_N is not None and seen and not seen_N.all():
+                assert images.labels is not None
+                labels, probabilities_NK = images.labels[good_N], predictions.probabilities_NK[good_N]
+                new = measure(labels[~seen_N], probabilities_NK[~seen_N], classifier.classes)
+            write_metrics(metrics_file, evaluation, source=self.source, left_out=left_out, seen=seen, new=new)
+            with PredictionWriter(predictions_file, classifier.classes) as writer:
+                writer.write(predictions)
+            with replacing(confusion_file) as part:
+                part.write_text(confusion_text(evaluation) + "\n", encoding="utf-8")
+            if (failed := plot_confusion(evaluation, picture_file)) is not None:
+                tell_beside(failed)
+        print(f"{metrics_text(evaluation)}\n\n{confusion_text(evaluation)}")
         if seen:
             print(f"\n{seen_sentence(seen, evaluation.n)}")
         if new is not None:
             print(f"without them:\n{metrics_text(new)}")
         if left_out:
-            where = self.out / "predictions.csv"
-            tell_beside(f"{left_out:,} of {len(images):,} images can't be taken and are left out; '{where}' says why")
-        print(f"\nevaluation: {self.out}")
+            table = results.place / predictions_file.name
+            tell_beside(f"{left_out:,} of {len(images):,} images can't be taken and are left out; '{table}' says why")
+        print(f"\nevaluation: {results.place}")

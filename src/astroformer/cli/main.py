@@ -6,13 +6,16 @@ fault of ours, and 130 or 143 when a signal stopped the work.
 
 from __future__ import annotations
 
-import errno
 import importlib
+import os
+import signal
 import sys
-import traceback
-from typing import Any
 
-from astroformer.errors import UserError, unknown_name
+from astroformer.errors import UserError, explained, unknown_name
+
+TYPE_CHECKING = False  # typing takes longer to import than all that is above, and Ctrl-C has to wait for it
+if TYPE_CHECKING:
+    from typing import Any
 
 _COMMANDS = {
     "train": "train a classifier from a folder of labelled images",
@@ -23,48 +26,69 @@ _COMMANDS = {
 }
 """What each command does. A file of the same name beside this one holds the command as a class of that name."""
 
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    try:
-        command, given = _parse(arguments)
-        if command is not None:
-            command.run(given)
-        return 0
-    except UserError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 1
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
-            if debug:
-                traceback.print_exc()
-            print(f"error: '{error.filename or 'the output'}' can't be written: {error.strerror}.", file=sys.stderr)
-            return 2
-        from astroformer.training.stopping import Interrupted
+    if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # The process is this command's: until the first imports are done, Ctrl-C just ends it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from astroformer.cli.console import show_what_can_be_shown
+    from astroformer.cli.signals import signals_stop
 
-        if isinstance(error, Interrupted):
-            print(error, file=sys.stderr)
-            return 128 + error.number
-        if debug:
-            traceback.print_exc()
-        else:
-            print(
-                f"error: {type(error).__name__}: {error}. This is a fault of astroformer, not yours; "
-                "run again with --debug and report what it prints.",
-                file=sys.stderr,
-            )
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    show_what_can_be_shown()
+    with signals_stop() as came:
+        try:
+            command, given = _parse(arguments)
+            if command is not None:
+                command.run(given)
+            sys.stdout.flush()  # here, where a full disk behind it can be said
+            return 0
+        except BaseException as error:
+            if isinstance(error, SystemExit | GeneratorExit):
+                raise
+            return _told(error, came, debug="--debug" in arguments)
+
+
+def _told(error: BaseException, came: list[int], *, debug: bool) -> int:
+    """Says what ended a command, and gives its exit status.
+
+    Args:
+        error: that ended it.
+        came: the signals that came meanwhile.
+        debug: show the traceback.
+    """
+    import contextlib
+
+    from astroformer.training.stopping import Interrupted
+
+    if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
+        with contextlib.suppress(OSError):  # of a program that has put something else in the place of stdout
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
         return 1
+    if isinstance(error, Interrupted):
+        print(error, file=sys.stderr)
+        return 128 + error.number
+    if came or isinstance(error, KeyboardInterrupt):  # what a signal ends may raise something else on its way
+        print("stopped.", file=sys.stderr)
+        return 128 + (came[0] if came else 2)
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    sentence = str(error) if isinstance(error, UserError) else None
+    if isinstance(error, OSError):
+        sentence = explained(error)
+    if sentence is not None:
+        print(f"error: {sentence}", file=sys.stderr)
+        return 2
+    if not debug:
+        print(
+            f"error: {type(error).__name__}: {error}. This is a fault of astroformer, not yours; "
+            "run again with --debug and report what it prints.",
+            file=sys.stderr,
+        )
+    return 1
 
 
 def _parse(arguments: list[str]) -> tuple[Any, set[str]]:

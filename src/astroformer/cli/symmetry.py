@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 
 from typing_extensions import Doc
 
-from astroformer.cli.common import Computing, Showing, count_of_files, make_folder, tell_beside
+from astroformer.cli.common import Computing, Overwrite, Showing, count_of_files, first_imports, tell_beside
 from astroformer.cli.options import NESTED, PLACE
+
+_FILES = ("symmetry.json", "symmetry.png")
 
 
 @dataclass
@@ -24,7 +26,8 @@ class Symmetry:
         str | None,
         Doc("images: class folders, .npz, catalog; labelled for a model folder. Without it mock galaxies"),
     ] = None
-    out: Annotated[Path, Doc("folder for symmetry.json and symmetry.png")] = Path("symmetry")
+    out: Annotated[Path | None, Doc("folder for symmetry.json and symmetry.png; default symmetry-1, -2, ...")] = None
+    overwrite: Overwrite = False
     images: Annotated[int, Doc("images to measure on, at most; drawn with the seed")] = 256
     seed: Annotated[int, Doc("of all that is drawn")] = 0
     shifts: Annotated[int, Doc("circular shifts an image, the n of worst-of-n")] = 16
@@ -54,12 +57,14 @@ class Symmetry:
     showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
 
     def run(self, given: set[str]) -> None:
-        from astroformer.evaluation.pictures import plot_symmetry
-        from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
-        from astroformer.evaluation.symmetry.measured import open_network, read_images
-        from astroformer.evaluation.tables import seen_sentence, symmetry_text, write_symmetry
-        from astroformer.progress import Reporter
-        from astroformer.system import pick_device
+        with first_imports():
+            from astroformer.evaluation.pictures import plot_symmetry
+            from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
+            from astroformer.evaluation.symmetry.measured import open_network, read_images
+            from astroformer.evaluation.tables import seen_sentence, symmetry_text, write_symmetry
+            from astroformer.outputs import output_folder
+            from astroformer.progress import Reporter
+            from astroformer.system import pick_device
 
         settings = SymmetrySettings(
             seed=self.seed,
@@ -83,9 +88,13 @@ class Symmetry:
             say=tell_beside,
         )
         shift_range(measured.preprocessing.image_size, self.max_shift)
-        with Reporter(quiet=self.showing.quiet) as reporter:
+        with (
+            output_folder(
+                self.out, "symmetry", names=_FILES, inputs=(self.model, self.data), overwrite=self.overwrite
+            ) as results,
+            Reporter(quiet=self.showing.quiet) as reporter,
+        ):
             inputs = read_images(measured, self.data, images=self.images, seed=self.seed, listener=reporter)
-            make_folder(self.out)
             report = measure_symmetry(
                 measured.network,
                 inputs.images_NCHW,
@@ -96,8 +105,10 @@ class Symmetry:
                 device=device,
                 progress=lambda done, total: reporter.count("measuring", done, total),
             )
-        write_symmetry(self.out / "symmetry.json", report, measured, inputs)
-        plot_symmetry({measured.label: report}, self.out / "symmetry.png")
+            table, picture = (results.folder / name for name in _FILES)
+            write_symmetry(table, report, measured, inputs)
+            if (failed := plot_symmetry({measured.label: report}, picture)) is not None:
+                tell_beside(failed)
         print(f"{measured.name}: {measured.kind} {measured.symmetries}, {measured.weights} weights")
         print(f"{inputs.source}: {report.n:,} of {inputs.total:,} images, drawn with seed {self.seed}")
         print(f"{symmetry_text(report)}")
@@ -105,4 +116,4 @@ class Symmetry:
             print(f"\n{seen_sentence(int(inputs.seen_N.sum()), report.n)}")
         if inputs.left_out:
             print(f"\n{count_of_files(len(inputs.left_out))} could not be read, left out; symmetry.json says why")
-        print(f"\nsymmetry: {self.out}")
+        print(f"\nsymmetry: {results.place}")

@@ -1,13 +1,21 @@
-"""Pictures of a run and of an evaluation, drawn with matplotlib into PNG files."""
+"""Pictures of a run and of an evaluation, drawn with matplotlib into PNG files.
+
+A picture is a help beside the numbers and never costs them: a function here gives back why there is none, as a
+sentence, or None where there is one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
+from astroformer.errors import explained
+from astroformer.files import replacing
 from astroformer.metrics import Evaluation
 
 if TYPE_CHECKING:
@@ -15,7 +23,36 @@ if TYPE_CHECKING:
 
     from astroformer.evaluation.symmetry import SymmetryReport
 
+Arguments = ParamSpec("Arguments")
 _INK, _BLUE, _RED, _GREY = "#222222", "#2563a8", "#c2452d", "#8a8a8a"
+
+
+def _picture(draw: Callable[Arguments, None]) -> Callable[Arguments, str | None]:
+    """`draw`, which shows the texts of a user as they are, and whose failure is a sentence."""
+
+    @functools.wraps(draw)
+    def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str | None:
+        try:
+            import matplotlib
+
+            # `$` in a class name begins no formula, whatever the user's own settings say; and that a font lacks a
+            # letter, for which it draws a box, is no news for the screen.
+            plain: dict[Any, bool] = {"text.usetex": False, "text.parse_math": False}
+            with matplotlib.rc_context(plain), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                draw(*args, **kwargs)
+        except Exception as error:
+            said = explained(error) if isinstance(error, OSError) else None
+            told = said or " ".join([type(error).__name__, *str(error).splitlines()[:1]])
+            return f"there is no picture: {told}"
+        return None
+
+    return drawn
+
+
+def _save(figure: Figure, path: Path, *, tight: bool = False) -> None:
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=130, bbox_inches="tight" if tight else None)
 
 
 def _new_figure(width: float, height: float) -> Figure:
@@ -28,6 +65,7 @@ def _new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+@_picture
 def plot_history(history: list[dict[str, float]], path: Path) -> None:
     """Training loss and validation scores against the epoch; no picture is made of an empty history.
 
@@ -66,13 +104,15 @@ def plot_history(history: list[dict[str, float]], path: Path) -> None:
         axes.legend(frameon=False, fontsize=9)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
 
 
 def _shortened(name: str, longest: int = 36) -> str:
+    name = name.encode("utf-8", "replace").decode()  # what is no letter in a name can't be drawn
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
+@_picture
 def plot_confusion(evaluation: Evaluation, path: Path) -> None:
     """The confusion matrix. Colours are shares of the true class; up to 20 classes have the counts as numbers too."""
     counts = evaluation.confusion_KK
@@ -101,9 +141,10 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
     )
     bar = figure.colorbar(image, ax=axes, shrink=0.8, format=lambda share, _: f"{share:.0%}")
     bar.set_label("share of the true class")
-    figure.savefig(path, dpi=130, bbox_inches="tight")  # long names may need more room than was planned
+    _save(figure, path, tight=True)  # long names may need more room than was planned
 
 
+@_picture
 def plot_symmetry(reports: Mapping[str, SymmetryReport], path: Path) -> None:
     """Consistency against the distance of a shift: a line for each network with its 95 % band; C-Cons in the legend."""
     figure = _new_figure(7.2, 4.2)
@@ -130,4 +171,4 @@ def plot_symmetry(reports: Mapping[str, SymmetryReport], path: Path) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="lower left")
-    figure.savefig(path, dpi=130)
+    _save(figure, path)

@@ -34,6 +34,7 @@ class PredictionWriter:
     Args:
         path: of the file; its name ends in `.csv` or `.parquet`.
         classes: names of the classes, in the order of the probabilities.
+        resumed: go on behind the rows of a CSV file that was ended by a signal or by the system (see `unfinished.py`).
 
     Raises:
         UserError: there can't be such a file.
@@ -49,8 +50,8 @@ class PredictionWriter:
         a.png,dog,0.75,0.25,0.75,
     """
 
-    def __init__(self, path: str | Path, classes: tuple[str, ...]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, classes: tuple[str, ...], *, resumed: bool = False) -> None:
+        self.path, self._resumed = Path(path), resumed
         if self.path.suffix.lower() not in (".csv", ".parquet"):
             raise UserError(f"predictions can't be written to '{path}': the name must end in .csv or .parquet.")
         if not self.path.parent.is_dir():
@@ -67,20 +68,20 @@ class PredictionWriter:
         return pa.schema([(name, text if name in ("file", "prediction", "error") else number) for name in self.columns])
 
     def __enter__(self) -> Self:
-        try:
-            with contextlib.ExitStack() as opened:
-                unfinished = opened.enter_context(replacing(self.path))
-                if self.path.suffix.lower() == ".parquet":
-                    import pyarrow.parquet as pq  # a quarter of a second that CSV need not wait for
+        as_parquet = self.path.suffix.lower() == ".parquet"
+        with contextlib.ExitStack() as opened:
+            unfinished = opened.enter_context(replacing(self.path, kept=not as_parquet))
+            if as_parquet:
+                import pyarrow.parquet as pq  # a quarter of a second that CSV need not wait for
 
-                    self._parquet = opened.enter_context(pq.ParquetWriter(unfinished, self._schema()))
-                else:
-                    stream = opened.enter_context(unfinished.open("w", newline="", encoding="utf-8"))
-                    self._csv = csv.writer(stream)
+                self._parquet = opened.enter_context(pq.ParquetWriter(unfinished, self._schema()))
+            else:
+                mode = "a" if self._resumed else "w"
+                self._stream = opened.enter_context(unfinished.open(mode, newline="", encoding="utf-8"))
+                self._csv = csv.writer(self._stream)
+                if not self._resumed:
                     self._csv.writerow(self.columns)
-                self._opened = opened.pop_all()
-        except OSError as error:
-            raise UserError(f"predictions can't be written to '{self.path}': {error.strerror}.") from None
+            self._opened = opened.pop_all()
         return self
 
     def write(self, part: Predictions) -> None:
@@ -98,6 +99,7 @@ class PredictionWriter:
             for file, name, confidence, p_K, error in rows:
                 numbers = [_none_for_nan(v) for v in (confidence, *p_K)]
                 self._csv.writerow([file, name, *("" if v is None else f"{v:.8g}" for v in numbers), error])
+            self._stream.flush()  # what a killed process has written can be continued
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

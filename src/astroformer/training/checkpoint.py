@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from astroformer.errors import UserError
-from astroformer.files import replacing
+from astroformer.files import check_readable, replacing
 
 
 def save_checkpoint(
@@ -46,6 +46,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint '{path}' to resume from; the run was stopped before its first one.")
+    check_readable(path)
     try:
         with safe_open(path, framework="pt") as stream:
             header = json.loads(stream.metadata()["json"])

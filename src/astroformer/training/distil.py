@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from astroformer import ownership
 from astroformer.errors import UserError
 from astroformer.progress import Reporter
 from astroformer.training.prepare import reopen
@@ -85,4 +86,5 @@ def distil(
     reopen(first.path, reporter, finished=True)  # that its images are there is known before there is a new folder
     made = first.successor(out, changed, teacher.record, sentence)
     reporter.say(sentence)
+    ownership.release(made.path)  # `resume_run` takes it
     return resume_run(made.path, reporter)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
+from astroformer import ownership
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.metrics import Evaluation, evaluate
@@ -80,9 +81,9 @@ def train_ensemble(
     reporter, recipe = reporter or Reporter(quiet=True), recipe or Recipe()
     recipes = seeds_and_folds(recipe.model_copy(update={"split_seed": recipe.images_seed}), seeds=members)
     task = Task(source, **words)
-    return complete_ensemble(
-        prepare_study(task, recipes, out=out, together=together, ensemble=True, reporter=reporter), reporter
-    )
+    study = prepare_study(task, recipes, out=out, together=together, ensemble=True, reporter=reporter)
+    with ownership.released(study.folder):
+        return complete_ensemble(study, reporter)
 
 
 def complete_ensemble(study: Study, reporter: Reporter) -> TrainedEnsemble:

@@ -11,6 +11,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from astroformer import ownership
 from astroformer.augmentation.settings import PRESETS
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
@@ -63,6 +64,7 @@ class Setup:
     network: Astroformer
     frame: Frame | None = None  # where the frame of an image begins, if the network is to be asked so
     teacher: Teacher | None = None
+    fresh: bool = False  # this process has made the run, which has no checkpoint then
 
 
 def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Reporter) -> Setup:
@@ -114,81 +116,106 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
     if without_effect and recipe.augment not in PRESETS.values():  # of what nobody asked for there is nothing to say
         decisions.append(f"no meaning for these images, so without effect: {', '.join(without_effect)}")
 
-    # 4. The run folder, made by the first process.
-    made: list[str | None] = [None]
-    if processes.is_main_process:
-        made = [str(RunFolder.create(out, str(task.source)).path)]
-    run = RunFolder(_said_by_the_first(made, processes))
-    for sentence in [*describe_images(split, recipe), *decisions]:
-        reporter.say(sentence)
+    # 4. The run folder, made by the first process, which owns it until `complete` is done.
+    created = RunFolder.create(out, str(task.source)) if processes.is_main_process else None
+    path = _said_by_the_first([None if created is None else str(created.path)], processes)
+    run = created or RunFolder(path)
+    with run.begun_or_removed():
+        for sentence in [*describe_images(split, recipe), *decisions]:
+            reporter.say(sentence)
+        lasting, task = task.lasting(), task.with_usable_cache(reporter.say)
 
-    # 5. The decoded images, whose copies stay on one side of the split.
-    with processes.main_process_first():
-        train, valid = decode(split, preprocessing, task, reporter)
-        parted = without_parted_copies(split, train, valid, recipe)
-        if parted is not None:
-            split = parted
+        # 5. The decoded images, whose copies stay on one side of the split.
+        with processes.main_process_first():
             train, valid = decode(split, preprocessing, task, reporter)
-    copies = check_copies(train, valid, task)
-    decisions += copies
-    for sentence in copies:
-        reporter.say(sentence)
-    failures = train.failures + valid.failures
-    for file, reason in failures[:_SHOWN_FAILURES]:
-        reporter.say(f"left out: {file}: {reason}")
-    if failures:
-        reporter.say(f"{len(failures)} files can't be read and are left out; all in {run.left_out}")
+            parted = without_parted_copies(split, train, valid, recipe)
+            if parted is not None:
+                split = parted
+                train, valid = decode(split, preprocessing, task, reporter)
+        copies = check_copies(train, valid, task)
+        decisions += copies
+        for sentence in copies:
+            reporter.say(sentence)
+        failures = train.failures + valid.failures
+        for file, reason in failures[:_SHOWN_FAILURES]:
+            reporter.say(f"left out: {file}: {reason}")
+        if failures:
+            reporter.say(f"{len(failures)} files can't be read and are left out; all in {run.left_out}")
 
-    # 6. What is measured on the decoded training images.
-    if preprocessing.units is not None and preprocessing.units.pixels == "float":
-        brightest = measure_brightest(train.base, train.rows)
-        if initial is not None and initial.preprocessing.units is not None:
-            initial.preprocessing.units.check_brightness(np.array(brightest or 0.0))
-        preprocessing = replace(preprocessing, units=replace(preprocessing.units, brightest=brightest))
-    if initial is not None:
-        mean, std = initial.preprocessing.mean, initial.preprocessing.std
-    else:
-        mean, std = measure_statistics(train.base, train.rows)
-    preprocessing = replace(preprocessing, mean=mean, std=std)
-    if initial is None:
-        _learn_frame(frame, train, preprocessing)
+        # 6. What is measured on the decoded training images.
+        if preprocessing.units is not None and preprocessing.units.pixels == "float":
+            brightest = measure_brightest(train.base, train.rows)
+            if initial is not None and initial.preprocessing.units is not None:
+                initial.preprocessing.units.check_brightness(np.array(brightest or 0.0))
+            preprocessing = replace(preprocessing, units=replace(preprocessing.units, brightest=brightest))
+        if initial is not None:
+            mean, std = initial.preprocessing.mean, initial.preprocessing.std
+        else:
+            mean, std = measure_statistics(train.base, train.rows)
+        preprocessing = replace(preprocessing, mean=mean, std=std)
+        if initial is None:
+            _learn_frame(frame, train, preprocessing)
 
-    # 7. The record.
-    record = RunRecord(
-        task=task.lasting(),
-        images=Parts(len(train), len(valid)),
-        content=Parts(train.folder.name, valid.folder.name),
-        left_out=len(failures),
-        data_sets=[about for about in descriptions(split) if about],
-        ignored=split.images.ignored,
-        counts=split.images.counts(),
-        decisions=decisions,
-        parameters=count_parameters(network),
-        network=network.config,
-        preprocessing=preprocessing,
-        answers=AnswersConfig(frame=frame is not None),
-    )
-    if processes.is_main_process:
-        run.write_left_out(failures)
-        write_split(run.splits / "train.csv", split.images, split.train_rows)
-        write_split(run.splits / "valid.csv", split.valid_images, split.valid_rows)
-        run.write_recipe(recipe)
-        run.write_record(record)
-    return Setup(run, recipe, record, train, valid, preprocessing, network, frame)
+        # 7. The record.
+        record = RunRecord(
+            task=lasting,
+            images=Parts(len(train), len(valid)),
+            content=Parts(train.folder.name, valid.folder.name),
+            left_out=len(failures),
+            data_sets=[about for about in descriptions(split) if about],
+            ignored=split.images.ignored,
+            counts=split.images.counts(),
+            decisions=decisions,
+            parameters=count_parameters(network),
+            network=network.config,
+            preprocessing=preprocessing,
+            answers=AnswersConfig(frame=frame is not None),
+        )
+        if processes.is_main_process:
+            run.write_left_out(failures)
+            write_split(run.splits / "train.csv", split.images, split.train_rows)
+            write_split(run.splits / "valid.csv", split.valid_images, split.valid_rows)
+            run.write_recipe(recipe)
+            run.write_record(record)
+        return Setup(run, recipe, record, train, valid, preprocessing, network, frame, fresh=True)
 
 
-def reopen(path: str | Path, reporter: Reporter, *, finished: bool = False) -> Setup:
-    """What a run starts from, as its folder records it: an unfinished one or, with `finished`, any.
+def reopen(path: str | Path, reporter: Reporter, *, finished: bool = False, patience: float = 0.0) -> Setup:
+    """What a run starts from, as its folder records it: an unfinished one, which this process then owns until
+    `complete` is done; or, with `finished`, any, which is only read.
+
+    Args:
+        path: of the run folder.
+        reporter: what shows the progress.
+        finished: whether the run may be finished.
+        patience: seconds to wait for another owner that is about to end.
 
     Raises:
-        UserError: `path` holds no run, or a finished one; a record is damaged; or the images have changed.
+        UserError: `path` holds no run, or a finished one; another process owns it; a record is damaged; or the images
+            have changed.
     """
-    # 1. The records.
     run = RunFolder.open(path)
+    if finished:
+        return _reopened(run, reporter, finished=True)
+    _refuse_finished(run)
+    run.own(patience=patience)
+    try:
+        _refuse_finished(run)  # by the owner that was waited for
+        return _reopened(run, reporter, finished=False)
+    except BaseException:
+        ownership.release(run.path)
+        raise
+
+
+def _refuse_finished(run: RunFolder) -> None:
+    if run.finished:
+        raise UserError(f"run '{run.path}' is finished, its model is {run.model}; a new run may start --init-from it.")
+
+
+def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
+    # 1. The records.
     recipe, record = run.read_recipe(), run.read_record()
     task = record.task
-    if not finished and run.finished:
-        raise UserError(f"run '{path}' is finished, its model is {run.model}; a new run may start --init-from it.")
 
     # 2. The images, which must be those that the run began with.
     images = open_source(task.source, seed=recipe.images_seed, part="train", listener=reporter)
@@ -204,6 +231,7 @@ def reopen(path: str | Path, reporter: Reporter, *, finished: bool = False) -> S
     processes = PartialState(cpu=pick_device(recipe.device) == "cpu")
     if not processes.is_main_process:
         reporter = Reporter(quiet=True)
+    task = task.with_usable_cache(reporter.say)
     with processes.main_process_first():
         train, valid = decode(split, record.preprocessing, task, reporter)
     for part, store in (("train", train), ("valid", valid)):
@@ -212,8 +240,8 @@ def reopen(path: str | Path, reporter: Reporter, *, finished: bool = False) -> S
         if store.folder.name != getattr(record.content, part) or len(store) != began_with:
             source = task.valid if part == "valid" and task.valid is not None else task.source
             raise UserError(
-                f"the images of '{source}' have changed since run '{path}' began with {began_with} readable ones to "
-                f"{part} on. Bring them back or start a new run."
+                f"the images of '{source}' have changed since run '{run.path}' began with {began_with} readable ones "
+                f"to {part} on. Bring them back or start a new run."
             )
 
     # 3. The network, whose weights the checkpoint brings if there is one.

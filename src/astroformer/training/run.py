@@ -9,17 +9,20 @@ RUN/
   history.csv         one row an evaluation; history.png the same as a picture
   checkpoint.safetensors   the state to resume from
   model/              the model folder, written last: its presence says that the run is finished
+  .lock               the process that writes to the folder, while it does (`ownership.py`)
 ```
+run.json is the last file of a start: without it nothing has begun, and with it `--resume` goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import os
 import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -27,12 +30,14 @@ from typing import Any, Generic, TypeVar
 import torch
 import yaml
 
+from astroformer import ownership
 from astroformer.errors import UserError
 from astroformer.files import read_json, replacing, write_json
 from astroformer.images.labelled import SetRecord
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.network import AnswersConfig, AstroformerConfig
 from astroformer.network.config import joined_words, split_words
+from astroformer.outputs import make_folder, numbered, remove_empty
 from astroformer.system import versions
 from astroformer.training.machine import Machine
 from astroformer.training.recipe import Recipe, make_recipe
@@ -40,6 +45,7 @@ from astroformer.training.task import Task
 
 Value = TypeVar("Value")
 _READ_APART = ("task", "answers", "teacher", "machine")  # fields of `RunRecord` that run.json has in another way
+_STARTED = ("recipe.yaml", "run.json", "left_out.csv", "splits")  # what a start writes, before the first step
 
 
 @dataclass(frozen=True)
@@ -135,37 +141,106 @@ class RunFolder:
         self.splits = self.path / "splits"
         self.left_out = self.path / "left_out.csv"
         self._recipe, self._record = self.path / "recipe.yaml", self.path / "run.json"
+        self._made: list[Path] = []  # folders that did not exist before this run
 
     @classmethod
     def create(cls, path: str | Path | None, source: str) -> RunFolder:
-        """A new run folder; without a `path`, the next free `runs/NAME-1, -2 …` after the source's name.
+        """A new run folder, which this process owns; without a `path`, the next free `runs/NAME-1, -2 …` after the
+        source's name.
+
+        What a start has left that was killed before it had begun is removed.
 
         Raises:
-            UserError: `path` holds files already (a run is never overwritten) or can't be made.
+            UserError: `path` holds files already (a run is never overwritten), another process owns it, or it can't be
+                made.
         """
-        if path is None:
-            name = Path(source.split("@")[0].split(":")[0]).stem or "run"
-            number = 1
-            while (Path("runs") / f"{name}-{number}").exists():
-                number += 1
-            path = Path("runs") / f"{name}-{number}"
-        path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(
-                f"run folder '{path}' is not empty; give another --out, or continue it with --resume {path}."
-            )
+        if path is not None:
+            return cls._claimed(Path(path))
+        name = Path(source.split("@")[0].split(":")[0]).stem or "run"
+        for free in numbered(Path("runs") / name):
+            if not free.exists():
+                with contextlib.suppress(ownership.InUse):
+                    return cls._claimed(free)
+        raise AssertionError("numbers do not end")
+
+    @classmethod
+    def _claimed(cls, path: Path) -> RunFolder:
+        run, was_left = cls(path), (path / ownership.LOCK).exists()
+        if not was_left and path.is_dir() and any(path.iterdir()):
+            raise run._not_empty()
+        run._made = make_folder(path)
+        ownership.take(path)
+        if was_left and run._was_cut_off():
+            run._remove_start()
+        if any(entry.name != ownership.LOCK for entry in path.iterdir()):
+            ownership.release(path)
+            raise run._not_empty()
+        return run
+
+    def _not_empty(self) -> UserError:
+        what = "it holds a finished run; give another --out."
+        if not self.finished:
+            what = "it holds files that are no run; give another --out."
+            if self._record.is_file() or (self.path / "runs.json").is_file():
+                what = f"it holds a run; give another --out, or continue it with --resume {self.path}."
+        return UserError(f"run folder '{self.path}' is not empty: {what}")
+
+    def _was_cut_off(self) -> bool:
+        """Whether all in the folder is of a start that was killed before it had begun, of one run or of several."""
+        if self._record.exists() or (self.path / "runs.json").exists():
+            return False
+        return all(entry.name in _STARTED or _is_start(entry) for entry in self._entries())
+
+    def _entries(self) -> list[Path]:
+        entries = (entry.with_name(entry.name.removesuffix(".part")) for entry in self.path.iterdir())
+        return [entry for entry in entries if entry.name != ownership.LOCK]
+
+    def _remove_start(self) -> None:
+        """Removes what a start has written."""
+        for entry in self._entries():
+            if entry.name not in _STARTED:
+                RunFolder(entry)._remove_start()
+                (entry / ownership.LOCK).unlink(missing_ok=True)
+                remove_empty([entry])
+            elif entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
+                entry.with_name(f"{entry.name}.part").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def begun_or_removed(self) -> Iterator[None]:
+        """A start: if it fails, nothing of it is left in the way of the next one."""
         try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"run folder '{path}' can't be made: {error.strerror}.") from None
-        return cls(path)
+            yield
+        except BaseException:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """Removes what a start has written, and the folders that it made, if this process owns the folder."""
+        if ownership.is_held(self.path):
+            self._remove_start()
+            ownership.release(self.path)
+            remove_empty(self._made)
+
+    def own(self, *, patience: float = 0.0) -> None:
+        """Makes this process the owner; of several processes of one run it is the first. See `ownership.take`."""
+        if os.environ.get("RANK", "0") == "0":
+            ownership.take(self.path, patience=patience)
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
         """An existing run, to resume. Raises `UserError` when `path` holds none."""
         run = cls(path)
         if not run._recipe.is_file() or not run._record.is_file():
-            raise UserError(f"'{path}' is no run folder (no recipe.yaml and run.json in it), so it can't be resumed.")
+            what = "no recipe.yaml and run.json in it"
+            if (run.path / ownership.LOCK).exists() and run._was_cut_off():
+                raise UserError(
+                    f"'{path}' can't be resumed: its start was ended before the run had begun ({what}). Start it again "
+                    f"with --out {path}."
+                )
+            raise UserError(f"'{path}' is no run folder ({what}), so it can't be resumed.")
         return run
 
     @property
@@ -191,19 +266,20 @@ class RunFolder:
         """
         record = self.read_record()
         made = RunFolder.create(out, str(record.task.source))
-        shutil.copytree(self.splits, made.splits)
-        if self.left_out.exists():
-            shutil.copy(self.left_out, made.path)
-        made.write_record(
-            replace(
-                record,
-                task=replace(record.task, init_from=None),
-                decisions=[*record.decisions, decision],
-                teacher=teacher,
-                machine=Machine.here(),
+        with made.begun_or_removed():
+            shutil.copytree(self.splits, made.splits)
+            if self.left_out.exists():
+                shutil.copy(self.left_out, made.path)
+            made.write_recipe(recipe)
+            made.write_record(
+                replace(
+                    record,
+                    task=replace(record.task, init_from=None),
+                    decisions=[*record.decisions, decision],
+                    teacher=teacher,
+                    machine=Machine.here(),
+                )
             )
-        )
-        made.write_recipe(recipe)
         return made
 
     def write_recipe(self, recipe: Recipe) -> None:
@@ -230,7 +306,7 @@ class RunFolder:
         with self._damage_is_said(self._record):
             return RunRecord.from_dict(read_json(self._record))
 
-    @contextmanager
+    @contextlib.contextmanager
     def _damage_is_said(self, file: Path) -> Iterator[None]:
         try:
             yield
@@ -241,7 +317,7 @@ class RunFolder:
     def write_left_out(self, failures: list[tuple[str, str]]) -> None:
         """`left_out.csv`: every file that could not be read and why. Written only when there are any."""
         if failures:
-            with self.left_out.open("w", newline="", encoding="utf-8") as stream:
+            with replacing(self.left_out) as part, part.open("w", newline="", encoding="utf-8") as stream:
                 writer = csv.writer(stream)
                 writer.writerow(["file", "reason"])
                 writer.writerows(failures)
@@ -252,3 +328,11 @@ class RunFolder:
             writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [])
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _is_start(folder: Path) -> bool:
+    """Whether all in a folder is of a start that was killed, of one of several runs."""
+    if not folder.is_dir():
+        return False
+    names = (entry.name.removesuffix(".part") for entry in folder.iterdir())
+    return all(name in (*_STARTED, ownership.LOCK) for name in names)

@@ -12,7 +12,9 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import ProjectConfiguration
 from torch import nn
 
+from astroformer import ownership
 from astroformer.classifier import Classifier
+from astroformer.errors import UserError, explained
 from astroformer.evaluation.pictures import plot_history
 from astroformer.images import ImageStore, Preprocessing, measure_statistics
 from astroformer.metrics import Evaluation, evaluate
@@ -59,6 +61,7 @@ def train_network(
     teacher: Classifier | None = None,
     frame: Frame | None = None,
     run: RunFolder | None = None,
+    restored: bool = True,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Fit:
@@ -71,7 +74,8 @@ def train_network(
         preprocessing: of the stores, with mean and deviation; by default that of `train`, measured on its images.
         teacher: of the same preprocessing and classes, whose answers are the targets in place of labels.
         frame: where the frame of an image begins; validation images are moved to there.
-        run: folder for checkpoint and history; a checkpoint in it is taken up. Without one nothing is written.
+        run: folder for checkpoint and history. Without one nothing is written.
+        restored: take up a checkpoint that lies in the folder.
         reporter: what shows the progress.
         stop: asked at every step whether to save and raise `Interrupted`.
 
@@ -111,7 +115,7 @@ def train_network(
             reporter=reporter,
             stop=stop,
         )
-        if run is not None and run.checkpoint.is_file():
+        if restored and run is not None and run.checkpoint.is_file():
             loop.restore()
             reporter.say(f"resumed at epoch {loop.state.epoch}, step {loop.state.step}")
         return loop.fit()
@@ -120,39 +124,51 @@ def train_network(
 
 
 def complete(setup: Setup, reporter: Reporter) -> Trained:
-    """Trains a prepared run to its end and writes its model folder.
+    """Trains a prepared run to its end and writes its model folder. This process, the owner, gives the folder free.
 
     Raises:
-        UserError: as `train_network`.
+        UserError: as `train_network`; or the disk is full, or fails in another way.
         Interrupted: SIGINT or SIGTERM came; the state is saved in the run folder.
     """
-    reporter.say(_description(setup))
-    with stop_requests() as stop:
+    path = setup.run.path
+    with ownership.released(path):
+        reporter.say(_description(setup))
+        if setup.fresh and setup.run.checkpoint.exists() and PartialState().is_main_process:
+            raise UserError(f"'{path}' was new, and now holds a checkpoint of another run; start again elsewhere.")
         try:
-            fit = train_network(
-                setup.network,
-                setup.train,
-                setup.valid,
-                setup.recipe,
-                preprocessing=setup.preprocessing,
-                teacher=None if setup.teacher is None else setup.teacher.classifier,
-                frame=setup.frame,
-                run=setup.run,
-                reporter=reporter,
-                stop=stop,
-            )
-        except Interrupted:
-            raise Interrupted.saved(setup.run.path, stop.number) from None
-    return _finish(setup, fit)
+            with stop_requests() as stop:
+                try:
+                    fit = train_network(
+                        setup.network,
+                        setup.train,
+                        setup.valid,
+                        setup.recipe,
+                        preprocessing=setup.preprocessing,
+                        teacher=None if setup.teacher is None else setup.teacher.classifier,
+                        frame=setup.frame,
+                        run=setup.run,
+                        restored=not setup.fresh,
+                        reporter=reporter,
+                        stop=stop,
+                    )
+                except Interrupted:
+                    raise Interrupted.saved(path, stop.number) from None
+            return _finish(setup, fit, reporter)
+        except OSError as error:
+            if (sentence := explained(error)) is None:
+                raise
+            how = f"What was saved before is kept; then continue with: astroformer train --resume {path}"
+            raise UserError(f"{sentence} {how}") from None
 
 
-def resume_run(run: str | Path, reporter: Reporter, *, threads: int | None = None) -> Trained:
+def resume_run(run: str | Path, reporter: Reporter, *, threads: int | None = None, patience: float = 0.0) -> Trained:
     """Continues a single run at its last checkpoint, on a CPU with the threads that it began with if there are cores.
 
     Args:
         run: its folder.
         reporter: what shows the progress.
         threads: that it began with, where the record of a study says it and not its own.
+        patience: seconds to wait for another owner that is about to end.
 
     Raises:
         As `reopen` and `complete`.
@@ -163,7 +179,7 @@ def resume_run(run: str | Path, reporter: Reporter, *, threads: int | None = Non
         machine = replace(machine, threads=threads)
     sentences = machine.sentences() if device == "cpu" else []
     with so_many_threads(machine.usable_threads()):
-        setup = reopen(run, reporter)
+        setup = reopen(run, reporter, patience=patience)
         if PartialState().is_main_process:
             for sentence in sentences:
                 reporter.say(sentence)
@@ -200,7 +216,7 @@ def _accelerator(recipe: Recipe, run: RunFolder | None) -> Accelerator:
     return accelerator
 
 
-def _finish(setup: Setup, fit: Fit) -> Trained:
+def _finish(setup: Setup, fit: Fit, reporter: Reporter) -> Trained:
     """Measures a finished run on its validation images and, in the first process, writes its model folder."""
     recipe, run, task, classes = setup.recipe, setup.run, setup.record.task, setup.train.classes
     assert isinstance(fit.network, Astroformer)
@@ -226,6 +242,7 @@ def _finish(setup: Setup, fit: Fit) -> Trained:
         metrics=ValidationScores.of(validation),
     )
     if PartialState().is_main_process:
-        plot_history(fit.state.history, run.path / "history.png")
+        if (failed := plot_history(fit.state.history, run.path / "history.png")) is not None:
+            reporter.say(failed)
         classifier.save(run.model)  # last: its presence says that the run is finished
     return Trained(run.path, run.model, validation, classifier, fit.state.history)

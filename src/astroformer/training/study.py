@@ -28,6 +28,7 @@ from typing import Any, Literal, Unpack, get_args
 
 import torch
 
+from astroformer import ownership
 from astroformer.errors import UserError, unknown_name
 from astroformer.files import read_json, write_json
 from astroformer.model_folder import ModelFolder, Spread
@@ -255,7 +256,8 @@ def train_many(
     """
     reporter = reporter or Reporter(quiet=True)
     study = prepare_study(Task(source, **words), recipes, out=out, together=together, reporter=reporter)
-    return study.complete(reporter)
+    with ownership.released(study.folder):
+        return study.complete(reporter)
 
 
 def prepare_study(
@@ -267,7 +269,7 @@ def prepare_study(
     ensemble: bool = False,
     reporter: Reporter,
 ) -> Study:
-    """The folder of a study, with every run prepared in it.
+    """The folder of a study, which this process owns, with every run prepared in it.
 
     Raises:
         UserError: as `prepare`; no recipe is given, or `together` can't be.
@@ -285,23 +287,25 @@ def prepare_study(
         raise UserError("several runs at once can't be split over processes as well; start them without torchrun.")
     if together == "auto":
         together = "processes" if pick_device(recipes[0].device) == "cpu" else "in-turn"
-    folder = RunFolder.create(out, str(task.source)).path
-    names, setups = _names(recipes), list[Setup]()
+    created = RunFolder.create(out, str(task.source))
+    folder, names, setups = created.path, _names(recipes), list[Setup]()
     try:
         for name, recipe in zip(names, recipes, strict=True):
             # What was decided is said for the first run alone; it is in the run.json of each.
             quiet = reporter if name == names[0] else Reporter(quiet=True)
             setups.append(prepare(task, recipe, out=folder / name, reporter=quiet))
-    except UserError:
-        if not any(folder.iterdir()):
-            folder.rmdir()  # so that the next attempt is not number 2
+        cores = _cores()
+        at_once = min(len(recipes), cores, _fitting(setups)) if together == "processes" else 1
+        study = Study(folder, names, together, at_once, max(1, cores // at_once), ensemble)
+        for setup in setups:  # so that each says with how many threads it is trained, whoever resumes it
+            setup.run.write_record(replace(setup.record, machine=replace(setup.record.machine, threads=study.threads)))
+        study.write()
+    except BaseException:
+        for run in (*(setup.run for setup in setups), created):
+            run.abandon()
         raise
-    cores = _cores()
-    at_once = min(len(recipes), cores, _fitting(setups)) if together == "processes" else 1
-    study = Study(folder, names, together, at_once, max(1, cores // at_once), ensemble)
-    for setup in setups:  # so that each says with how many threads it is trained, whoever resumes it
-        setup.run.write_record(replace(setup.record, machine=replace(setup.record.machine, threads=study.threads)))
-    study.write()
+    for setup in setups:  # whoever trains them owns them
+        ownership.release(setup.run.path)
     return study
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
-from astroformer.cache import default_cache
+from astroformer.cache import default_cache, is_temporary, usable_cache
 
 
 class TaskWords(TypedDict, total=False):
@@ -59,8 +60,15 @@ class Task:
             source=_lasting(self.source),
             valid=None if self.valid is None else _lasting(self.valid),
             init_from=None if self.init_from is None else _lasting(self.init_from),
-            cache=_lasting(self.cache_folder),
+            cache=None if self.cache is None and is_temporary(self.cache_folder) else _lasting(self.cache_folder),
         )
+
+    def with_usable_cache(self, say: Callable[[str], None]) -> Task:
+        """The same with a cache that can be written to; where that is another one, it is said."""
+        folder, sentence = usable_cache(self.cache_folder)
+        if sentence is not None:
+            say(sentence)
+        return replace(self, cache=folder)
 
 
 def _lasting(source: str | Path) -> str:

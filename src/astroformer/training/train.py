@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
+from astroformer import ownership
 from astroformer.progress import Reporter
 from astroformer.training.ensemble import TrainedEnsemble, complete_ensemble
 from astroformer.training.prepare import prepare
@@ -75,4 +76,5 @@ def resume(run: str | Path, *, reporter: Reporter | None = None) -> Trained | Tr
     if not Study.is_in(run):
         return resume_run(run, reporter)
     study = Study.open(run)
-    return complete_ensemble(study, reporter) if study.ensemble else study.resume(reporter)
+    with ownership.owned(study.folder):
+        return complete_ensemble(study, reporter) if study.ensemble else study.resume(reporter)

@@ -20,10 +20,12 @@ from typing import Any, TextIO
 
 import torch
 
-from astroformer.errors import UserError
+from astroformer.errors import UserError, explained
 from astroformer.progress import Reporter
 from astroformer.training.single import resume_run
 from astroformer.training.stopping import Interrupted
+
+_PATIENCE = 60.0  # seconds for a worker whose parent was killed: it saves and stops after its step
 
 
 class LineReporter(Reporter):
@@ -69,9 +71,13 @@ def main(run: str, threads: str) -> int:
     reporter = LineReporter(stream)
     try:
         threading.Thread(target=_stop_with_parent, daemon=True).start()
-        resume_run(run, reporter, threads=int(threads))
-    except UserError as error:
-        reporter.send("error", str(error))
+        resume_run(run, reporter, threads=int(threads), patience=_PATIENCE)
+    except (UserError, OSError) as error:
+        sentence = explained(error) if isinstance(error, OSError) else str(error)
+        if sentence is None:
+            traceback.print_exc()
+            return 1
+        reporter.send("error", sentence)
         return 2
     except (Interrupted, KeyboardInterrupt):
         return 130

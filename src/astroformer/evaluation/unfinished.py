@@ -1,0 +1,142 @@
+"""Predictions that were ended before they were whole: what they were made of, and which rows there are.
+
+Beside the rows, `OUT.part`, lies a record, `OUT.part.json`: predictions may only be continued with the same model,
+asked in the same way, on the same images.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astroformer.errors import UserError
+from astroformer.files import read_json, unfinished, write_json
+from astroformer.images.hashes import hash_bytes
+from astroformer.images.labelled import LabelledImages
+from astroformer.model_folder import ModelFolder
+
+
+@dataclass(frozen=True)
+class UnfinishedRows:
+    """Rows that are there: how many, how many of them tell of an image that could not be taken, and why the first."""
+
+    done: int = 0
+    failed: int = 0
+    first_reason: str = ""
+
+
+def made_of(model: Path, images: LabelledImages, columns: Sequence[str], **asked: object) -> dict[str, Any]:
+    """What decides a row, as JSON keeps it.
+
+    Args:
+        model: its folder.
+        images: of all rows.
+        columns: of the table.
+        asked: how the model is asked, by the names of the options.
+    """
+    source = Path(images.source).expanduser()
+    state: list[int] = []
+    if source.is_file():  # of a folder each image has a name; in a file they have numbers
+        status = source.stat()
+        state = [status.st_size, status.st_mtime_ns]
+    files = "\0".join(images.files).encode("utf-8", "surrogatepass")
+    return {
+        "model": dict(ModelFolder.find(model).config().hashes),
+        "images": [len(images), hash_bytes(files).hex(), *state],
+        "columns": list(columns),
+        **asked,
+    }
+
+
+def record_of(path: Path) -> Path:
+    """Where the record of the unfinished rows of `path` lies."""
+    part = unfinished(path)
+    return part.with_name(f"{part.name}.json")
+
+
+def forget(path: Path) -> None:
+    """Removes unfinished rows and their record."""
+    for file in (unfinished(path), record_of(path)):
+        file.unlink(missing_ok=True)
+
+
+def start(path: Path, made: dict[str, Any], *, overwrite: bool) -> None:
+    """Writes the record of rows that are about to be written.
+
+    Raises:
+        UserError: there are unfinished rows already, and `overwrite` does not say to replace them.
+    """
+    if unfinished(path).exists() and not overwrite:
+        raise UserError(
+            f"'{unfinished(path)}' holds the rows of predictions that were ended before they were whole; go on from "
+            "them with --resume, or start anew with --overwrite."
+        )
+    forget(path)
+    write_json(record_of(path), made)
+
+
+def rows_to_keep(path: Path, made: dict[str, Any], files: Sequence[str], *, batch_size: int) -> UnfinishedRows:
+    """Looks at the unfinished rows of `path`, and cuts off what is behind the last whole batch.
+
+    Args:
+        path: of the file to come.
+        made: what the new rows are made of.
+        files: the first column of each row.
+        batch_size: rows are continued where a batch begins, so that they are those of an uninterrupted prediction.
+
+    Raises:
+        UserError: there are none, or they are of another model, other images, other columns or other options.
+    """
+    part = unfinished(path)
+    if path.suffix.lower() == ".parquet":
+        raise UserError("a Parquet file is of no use before it is whole, so it can't be continued; leave out --resume.")
+    if not part.is_file() or not record_of(path).is_file():
+        raise UserError(f"there is no '{part}' with its record '{record_of(path).name}' to go on from.")
+    before = read_json(record_of(path))
+    for word, value in made.items():
+        if before.get(word) != value:
+            raise UserError(
+                f"'{part}' can't be continued: its rows were made with another value of '{word}'. Go on as it was "
+                "begun, or start anew with --overwrite."
+            )
+    ends, failed, first = [0], [0], ""
+    for number, (row, end) in enumerate(_whole_rows(part)):
+        if number == 0:
+            right = row == made["columns"]
+        else:
+            right = number <= len(files) and len(row) == len(made["columns"]) and row[0] == files[number - 1]
+        if not right:
+            raise UserError(f"'{part}' can't be continued: its row {number} is not what it should be. Start anew.")
+        ends.append(end)
+        failed.append(failed[-1] + bool(number and row[-1]))
+        first = first or (row[-1] if number else "")
+    done = max(0, len(ends) - 2)
+    done -= done % batch_size if done < len(files) else 0
+    if len(ends) < 2:
+        raise UserError(f"'{part}' holds no whole row; start anew with --overwrite.")
+    os.truncate(part, ends[done + 1])
+    return UnfinishedRows(done, failed[done + 1], first if failed[done + 1] else "")
+
+
+def _whole_rows(part: Path) -> Iterator[tuple[list[str], int]]:
+    """The rows of a CSV file that are whole, each with the byte at which it ends."""
+    end, last = 0, b""
+    with part.open("rb") as stream:
+
+        def lines() -> Iterator[str]:
+            nonlocal end, last
+            for last in stream:
+                end += len(last)
+                yield last.decode("utf-8", "surrogateescape")
+
+        try:
+            for row in csv.reader(lines(), strict=True):
+                if not last.endswith(b"\r\n"):
+                    return
+                yield row, end
+        except csv.Error:  # the end of the file within quotes
+            return
