@@ -17,7 +17,9 @@ from astroformer.errors import UserError, explained
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, shared: bool = False, durable: bool = False, kept: bool = False) -> Iterator[Path]:
+def replacing(
+    path: Path, *, shared: bool = False, durable: bool = False, kept: bool = False, private: bool = False
+) -> Iterator[Path]:
     """A place beside `path` to write a file to, which then takes the place of `path` in one step.
 
     Whoever reads `path` meanwhile, or after a crash, finds the file of before or the new one, never half of one. If the
@@ -30,6 +32,7 @@ def replacing(path: Path, *, shared: bool = False, durable: bool = False, kept: 
         durable: wait until the content is on the disk before it takes its place.
         kept: what is at `unfinished(path)` already is not emptied, and what is there stays if a signal or the system
             ends the block, so that it can be continued.
+        private: others may not write to it, whatever the user lets them do with new files.
 
     Raises:
         OSError: the system refused something; it names `path`, also where a library wrapped the error.
@@ -46,7 +49,7 @@ def replacing(path: Path, *, shared: bool = False, durable: bool = False, kept: 
     part = own if shared else unfinished(path)
     try:
         part.open("ab" if kept else "wb").close()
-        mode = stat.S_IMODE(part.stat().st_mode)
+        mode = stat.S_IMODE(part.stat().st_mode) & (~0o022 if private else ~0)
         yield part
         if stat.S_IMODE(part.stat().st_mode) != mode:  # safetensors makes files that other users may not read
             part.chmod(mode)

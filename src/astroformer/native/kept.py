@@ -76,8 +76,7 @@ def keep(path: Path, library: bytes) -> None:
         OSError: it can't be written.
     """
     make_private(path.parent)
-    with replacing(path, shared=True, durable=True) as part:
-        part.touch(0o644)
+    with replacing(path, shared=True, durable=True, private=True) as part:
         part.write_bytes(library + _digest(path.name, library))
 
 
