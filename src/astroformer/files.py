@@ -48,7 +48,9 @@ def replacing(
     own = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     part = own if shared else unfinished(path)
     try:
-        part.open("ab" if kept else "wb").close()
+        if not kept:
+            part.unlink(missing_ok=True)  # of a killed process, with permissions of its own
+        part.open("ab").close()
         mode = stat.S_IMODE(part.stat().st_mode) & (~0o022 if private else ~0)
         yield part
         if stat.S_IMODE(part.stat().st_mode) != mode:  # safetensors makes files that other users may not read

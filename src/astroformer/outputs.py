@@ -97,27 +97,30 @@ class ResultFolder:
 
 @contextlib.contextmanager
 def output_folder(
-    path: Path | None, default: str, *, names: Sequence[str], inputs: Inputs, overwrite: bool
+    path: Path | None, default: str, *, names: Sequence[str], model: str | Path, source: str | None, overwrite: bool
 ) -> Iterator[ResultFolder]:
     """A folder that a command writes results into; they come to their place when the block ends without an error.
 
     Args:
         path: that the user gave; without it the first numbered `default` that is free.
         names: of the files that the command may write into it. Of a folder that is there, only these are replaced.
-        inputs: files and folders that the command reads, as the user named them.
+        model, source: what the command reads, as the user named it.
         overwrite: whether files that are there may be replaced.
 
     Raises:
-        UserError: the folder or a file in it is an input, there are results already, or another process writes them.
+        UserError: the folder or a file in it is an input, or lies inside the images; there are results already; or
+            another process writes them.
     """
     made: list[Path] = []
     if path is None:
+        refuse_inside(Path(default), [source])
         place = _first_free(Path(default))
     else:
         if path.exists() and not path.is_dir():
             raise UserError(f"folder '{path}' can't be made: it is a file. Choose another name.")
         place = path.resolve()  # a link to a folder, or `.`
-        _refuse_inputs([place, *(place / name for name in names)], inputs)
+        _refuse_inputs([place, *(place / name for name in names)], [model, source])
+        refuse_inside(path, [source])
         made = make_folder(place.parent)
         ownership.take(place)
     shown, folder = path or place, place.with_name(f".{place.name}.part")
@@ -178,6 +181,18 @@ def _refuse_inputs(outputs: Sequence[Path], inputs: Inputs) -> None:
                 raise UserError(
                     f"'{output}' is what this command reads ('{given}'), so it is not written to; choose another --out."
                 )
+
+
+def refuse_inside(output: Path, sources: Inputs) -> None:
+    """Raises a UserError if a folder with pictures in it is to be made inside a folder of images: it would be taken for
+    a class, or its pictures for images, by whoever reads that folder next."""
+    for given in sources:
+        read = None if given is None else _existing(str(given))
+        if read is not None and read.is_dir() and output.resolve().is_relative_to(read.resolve()):
+            raise UserError(
+                f"'{output}' would lie inside '{given}', and be taken for images of it from then on; choose an --out "
+                "elsewhere."
+            )
 
 
 def _existing(source: str) -> Path | None:

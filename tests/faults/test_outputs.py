@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,6 +83,30 @@ def test_results_are_never_written_over_what_is_read(run: Run, model_folder: Pat
 
 def has_extra(model_folder: Path) -> bool:
     return "extra.safetensors" in json.loads((model_folder / "config.json").read_text())["hashes"]
+
+
+def test_nothing_with_pictures_is_made_inside_the_images(
+    run: Run, model_folder: Path, galaxy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(galaxy_folder, images)
+    before = sorted(images.rglob("*"))
+    monkeypatch.chdir(images)  # so that the default lies inside too
+    model = str(model_folder)
+    for out in ([], ["--out", str(images / "new")], ["--out", "../images/merging/new"]):
+        for words in (
+            ["train", "."],
+            ["train", ".", "--seeds", "2"],
+            ["train", "mock-galaxies:20", "--valid", "."],
+            ["evaluate", model, "."],
+            ["symmetry", model, "--data", str(images)],
+        ):
+            assert "and be taken for images of it from then on; choose an --out" in run(*words, *out).refusal()
+    assert sorted(images.rglob("*")) == before
+    # Beside the images, and in a run folder, there is room for results; a table is no picture.
+    assert run("evaluate", model, ".", "--out", "../images-evaluated", "--quiet").status == 0
+    assert run("evaluate", model, ".", "--out", f"{model}/evaluation", "--quiet").status == 0
+    assert run("predict", model, ".", "--quiet").status == 0
 
 
 def test_results_of_before_stay_unless_overwrite_is_said(run: Run, model_folder: Path, galaxy_folder: Path) -> None:
@@ -164,7 +189,7 @@ def test_a_failed_evaluation_leaves_the_results_of_before(
 def test_an_evaluation_may_go_through_a_link_and_into_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    with output_folder(tmp_path / "link", "e", names=["a.txt"], inputs=(), overwrite=False) as results:
+    with output_folder(tmp_path / "link", "e", names=["a.txt"], model="M", source=None, overwrite=False) as results:
         (results.folder / "a.txt").write_text("a")
         assert not (tmp_path / "real" / "a.txt").exists()
     assert (tmp_path / "real" / "a.txt").read_text() == "a"

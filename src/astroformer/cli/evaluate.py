@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typing_extensions import Doc
 
@@ -60,9 +60,9 @@ class Evaluate:
             from astroformer.outputs import output_folder
             from astroformer.progress import Reporter
 
-        inputs = (self.model, self.source)
+        words: Any = {"model": self.model, "source": self.source, "overwrite": self.overwrite}
         with (
-            output_folder(self.out, "evaluation", names=_FILES, inputs=inputs, overwrite=self.overwrite) as results,
+            output_folder(self.out, "evaluation", names=_FILES, **words) as results,
             Reporter(quiet=self.showing.quiet) as reporter,
         ):
             metrics_file, confusion_file, picture_file, predictions_file = (results.folder / name for name in _FILES)

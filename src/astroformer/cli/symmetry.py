@@ -90,7 +90,7 @@ class Symmetry:
         shift_range(measured.preprocessing.image_size, self.max_shift)
         with (
             output_folder(
-                self.out, "symmetry", names=_FILES, inputs=(self.model, self.data), overwrite=self.overwrite
+                self.out, "symmetry", names=_FILES, model=self.model, source=self.data, overwrite=self.overwrite
             ) as results,
             Reporter(quiet=self.showing.quiet) as reporter,
         ):

@@ -115,7 +115,7 @@ def rows_to_keep(path: Path, made: dict[str, Any], files: Sequence[str], *, batc
         failed.append(failed[-1] + bool(number and row[-1]))
         first = first or (row[-1] if number else "")
     done = max(0, len(ends) - 2)
-    done -= done % batch_size if done < len(files) else 0
+    done -= done % max(1, batch_size) if done < len(files) else 0
     if len(ends) < 2:
         raise UserError(f"'{part}' holds no whole row; start anew with --overwrite.")
     os.truncate(part, ends[done + 1])

@@ -117,7 +117,7 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
         decisions.append(f"no meaning for these images, so without effect: {', '.join(without_effect)}")
 
     # 4. The run folder, made by the first process, which owns it until `complete` is done.
-    created = RunFolder.create(out, str(task.source)) if processes.is_main_process else None
+    created = RunFolder.create(out, str(task.source), task.valid) if processes.is_main_process else None
     path = _said_by_the_first([None if created is None else str(created.path)], processes)
     run = created or RunFolder(path)
     with run.begun_or_removed():

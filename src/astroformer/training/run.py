@@ -37,7 +37,7 @@ from astroformer.images.labelled import SetRecord
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.network import AnswersConfig, AstroformerConfig
 from astroformer.network.config import joined_words, split_words
-from astroformer.outputs import make_folder, numbered, remove_empty
+from astroformer.outputs import make_folder, numbered, refuse_inside, remove_empty
 from astroformer.system import versions
 from astroformer.training.machine import Machine
 from astroformer.training.recipe import Recipe, make_recipe
@@ -144,16 +144,17 @@ class RunFolder:
         self._made: list[Path] = []  # folders that did not exist before this run
 
     @classmethod
-    def create(cls, path: str | Path | None, source: str) -> RunFolder:
+    def create(cls, path: str | Path | None, source: str, valid: str | Path | None = None) -> RunFolder:
         """A new run folder, which this process owns; without a `path`, the next free `runs/NAME-1, -2 …` after the
         source's name.
 
         What a start has left that was killed before it had begun is removed.
 
         Raises:
-            UserError: `path` holds files already (a run is never overwritten), another process owns it, or it can't be
-                made.
+            UserError: `path` holds files already (a run is never overwritten), it lies inside the images, another
+                process owns it, or it can't be made.
         """
+        refuse_inside(Path(path or "runs"), [source, valid])
         if path is not None:
             return cls._claimed(Path(path))
         name = Path(source.split("@")[0].split(":")[0]).stem or "run"
@@ -196,17 +197,17 @@ class RunFolder:
         return [entry for entry in entries if entry.name != ownership.LOCK]
 
     def _remove_start(self) -> None:
-        """Removes what a start has written."""
+        """Removes what a start has written, and nothing else."""
         for entry in self._entries():
-            if entry.name not in _STARTED:
+            if entry.name in _STARTED and entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name in _STARTED:
+                entry.unlink(missing_ok=True)
+                entry.with_name(f"{entry.name}.part").unlink(missing_ok=True)
+            elif _is_start(entry):
                 RunFolder(entry)._remove_start()
                 (entry / ownership.LOCK).unlink(missing_ok=True)
                 remove_empty([entry])
-            elif entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink(missing_ok=True)
-                entry.with_name(f"{entry.name}.part").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def begun_or_removed(self) -> Iterator[None]:

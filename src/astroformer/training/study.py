@@ -287,7 +287,7 @@ def prepare_study(
         raise UserError("several runs at once can't be split over processes as well; start them without torchrun.")
     if together == "auto":
         together = "processes" if pick_device(recipes[0].device) == "cpu" else "in-turn"
-    created = RunFolder.create(out, str(task.source))
+    created = RunFolder.create(out, str(task.source), task.valid)
     folder, names, setups = created.path, _names(recipes), list[Setup]()
     try:
         for name, recipe in zip(names, recipes, strict=True):
