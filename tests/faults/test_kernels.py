@@ -242,13 +242,13 @@ def test_a_cache_that_cannot_be_is_said(cache: Path, monkeypatch: pytest.MonkeyP
     assert "ASTROFORMER_CACHE" in str(native.why_not())
 
 
-def test_without_a_home_there_is_a_sentence(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_home() -> Path:
-        raise RuntimeError("Could not determine home directory.")
+def test_without_any_folder_there_is_a_sentence(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise FileNotFoundError(2, "No usable temporary directory found")
 
-    monkeypatch.setattr(native, "default_cache", no_home)
+    monkeypatch.setattr(native, "default_cache", nowhere)
     assert native.library.__wrapped__("answer") is None
-    assert "there is no home folder" in str(native.why_not())
+    assert "there is neither a home folder nor a temporary one" in str(native.why_not())
 
 
 @pytest.mark.parametrize("name", ["Windows", "Darwin"])

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from astroformer.cache import default_cache
-from astroformer.errors import UserError
 from astroformer.native import kept
 from astroformer.native.headers import headers
 
@@ -132,8 +131,8 @@ def _why_cache_not_trusted() -> str | None:
         return None  # there are none
     try:
         folder = _folder()
-    except (RuntimeError, UserError):  # the user has no home folder
-        return "there is no home folder to keep them in; set ASTROFORMER_CACHE to a folder of your own"
+    except OSError:
+        return "there is neither a home folder nor a temporary one; set ASTROFORMER_CACHE to a folder of your own"
     return kept.why_not_trusted(folder)
 
 
