@@ -261,6 +261,9 @@ def _draw_attention(rows: list[Row]) -> Any:
         axis.set_title(data, fontsize=10, loc="left")
         axis.set_xlabel("images a class", fontsize=9)
         axis.set_ylabel("points from C-C-C-C", fontsize=9)
+    ends = [end for axis in axes for end in axis.get_ylim()]
+    for axis in axes:  # one scale, so that panels can be compared
+        axis.set_ylim(min(ends), max(ends))
     figure.suptitle("Balanced accuracy, after equal training FLOPs on the same splits; means with 95 % intervals of "
                     "the differences", fontsize=9, color="#555555")  # fmt: skip
     _legend(figure, handles, "")
