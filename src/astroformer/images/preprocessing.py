@@ -22,9 +22,9 @@ from PIL import Image
 from torch import Tensor
 
 from astroformer.errors import UserError, unknown_name
-from astroformer.images.reading import Array
+from astroformer.images.reading import Array, one_at_a_time
 from astroformer.images.resize import resize
-from astroformer.images.units import Units, kind_of_pixels
+from astroformer.images.units import Pixels, Units, kind_of_pixels
 
 _FITS = ("crop", "pad", "stretch")
 _DTYPES = ("uint8", "float16")
@@ -104,6 +104,10 @@ class Preprocessing:
         if image.ndim != 3 or 0 in image.shape:
             raise UserError(f"an image has shape {image.shape}; (height, width, channels), none of them 0, is needed.")
         kind = kind_of_pixels(image.dtype)
+        with one_at_a_time(image.nbytes):
+            return self._applied(image, kind, white)
+
+    def _applied(self, image: Array, kind: Pixels, white: float | None) -> Array:
         units = self.units or Units("uint8" if self.dtype == "uint8" else kind)
         image = units.shared(image, white)
         image = self._cut(image)

@@ -40,7 +40,7 @@ UNREAD_EXTENSIONS = frozenset(
 MAX_PIXELS = 89_478_485
 """Largest image decoded, in pixels (Pillow's own limit, 256 MiB of RGB): a few bytes can claim any size."""
 
-MAX_BYTES = 1 << 29
+MAX_BYTES = 300_000_000
 """Largest image decoded, in bytes of pixels: its bands and bits count too."""
 
 _MAX_FILE = 1 << 30  # bytes of a file that are read at most
@@ -98,7 +98,7 @@ def read_image(file: str | Path | bytes, *, name: str | None = None) -> Array:
             raise UnreadableImage(name, f"it is {_kind_of_file(status.st_mode)} and no file")
         if status.st_size > _MAX_FILE:
             raise UnreadableImage(name, f"its file has {status.st_size:,} bytes, more than {_MAX_FILE:,}")
-        with _one_at_a_time(status.st_size), open(file, "rb") as stream:
+        with one_at_a_time(status.st_size), open(file, "rb") as stream:
             return _read(stream.read(_MAX_FILE), name)
     except OSError as error:
         raise UnreadableImage(name, error.strerror or str(error)) from None
@@ -145,8 +145,8 @@ def _kind_of_file(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
-def _one_at_a_time(size: int) -> contextlib.AbstractContextManager[object]:
-    """What is entered to handle so many bytes: a lock where they are many."""
+def one_at_a_time(size: int) -> contextlib.AbstractContextManager[object]:
+    """What is entered to handle so many bytes of a file or an image: a lock where they are many."""
     return _large_images if size > _LARGE else contextlib.nullcontext()
 
 
@@ -191,7 +191,7 @@ def _decode(data: bytes) -> Array:
         _check_kind(image)
         if image.format == "TIFF" and len(image.getbands()) < int(_tags(image).get(277, 1)):
             raise _Refused("a BigTIFF with bands that would be lost; save it as a plain TIFF or as .npz")
-        with _one_at_a_time(size):
+        with one_at_a_time(size):
             if deep_png and data[25] != 0:
                 return _oriented(_read_png16(image, data), _orientation(image))
             _load(image)
@@ -318,10 +318,10 @@ def _read_png16(image: ImageFile.ImageFile, data: bytes) -> Array:
         return _over_black(_unpacked(image, "RGBA").view(">u2").astype(np.uint16))
     # PNG is big-endian; read as if little-endian, the byte taken for the high one is the low one.
     name = "RGB" if samples == 3 else "RGBA"
-    high = _unpacked(image, f"{name};16B")
+    image_HWC = _unpacked(image, f"{name};16B").astype(np.uint16)
+    image_HWC <<= 8  # in place: such an image may be large
     with Image.open(io.BytesIO(data), formats=("PNG",)) as again:
-        low = _unpacked(again, f"{name};16L")
-    image_HWC = high.astype(np.uint16) << 8 | low
+        image_HWC |= _unpacked(again, f"{name};16L")
     return _over_black(image_HWC) if samples == 4 else image_HWC
 
 
@@ -436,7 +436,7 @@ def _read_tiff_bands(data: bytes) -> Array | None:
         patch(tag, value)
     if 338 in entries:  # no bands beyond the colours any more: hide the tag under a private number
         struct.pack_into(order + "H", patched, entries[338][0], 65000)
-    with _one_at_a_time(size), Image.open(io.BytesIO(bytes(patched)), formats=("TIFF",)) as flat:
+    with one_at_a_time(size), Image.open(io.BytesIO(bytes(patched)), formats=("TIFF",)) as flat:
         _check_single(flat)
         _load(flat)
         image_HWC = _as_array(flat).reshape(height, width, bands)

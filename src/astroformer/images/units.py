@@ -124,7 +124,8 @@ class Units:
                 f"an image has the value {image.max()}, and white is stated as {scale:g}; state the largest value that "
                 "these images can have."
             )
-        share = image.astype(np.float32) / np.float32(scale)
+        share = image.astype(np.float32)
+        share /= np.float32(scale)  # in place: an image may be large
         return np.rint(share * 255).astype(np.uint8) if self.pixels == "uint8" else share
 
     def check_brightness(self, image: Array) -> None:
