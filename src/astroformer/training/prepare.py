@@ -29,6 +29,7 @@ from astroformer.network import (
 from astroformer.network.framing import FRAME_IMAGES, Frame
 from astroformer.progress import Reporter, trackers
 from astroformer.system import pick_device
+from astroformer.training.checkpoint import check_network
 from astroformer.training.memory import decide_parts
 from astroformer.training.objective import class_weights
 from astroformer.training.recipe import Recipe
@@ -214,8 +215,14 @@ def _refuse_finished(run: RunFolder) -> None:
 
 def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
     # 1. The records.
+    run.check_files(reporter.say)
     recipe, record = run.read_recipe(), run.read_record()
     task = record.task
+    if recipe.undecided():
+        raise UserError(
+            f"the recipe of run '{run.path}' leaves {recipe.undecided()[0]} open, which a run decides before it begins; "
+            "bring it back from a copy, or start a new run."
+        )
 
     # 2. The images, which must be those that the run began with.
     images = open_source(task.source, seed=recipe.images_seed, part="train", listener=reporter)
@@ -228,6 +235,11 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
         read_split(run.splits / "train.csv", images),
         read_split(run.splits / "valid.csv", valid_images),
     )
+    if images.classes != tuple(record.counts):
+        raise UserError(
+            f"the classes of '{task.source}' have changed since run '{run.path}' began with {', '.join(record.counts)}; "
+            "bring them back, or start a new run."
+        )
     processes = PartialState(cpu=pick_device(recipe.device) == "cpu")
     if not processes.is_main_process:
         reporter = Reporter(quiet=True)
@@ -246,6 +258,7 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
 
     # 3. The network, whose weights the checkpoint brings if there is one.
     if run.checkpoint.is_file():
+        check_network(run.checkpoint, record.network)
         network, frame = Astroformer(record.network), Frame() if record.answers.frame else None
     else:
         initial = None if task.init_from is None else Classifier.load(task.init_from)

@@ -17,6 +17,7 @@ from astroformer.errors import UserError, unknown_name
 from astroformer.network import VARIANTS, AnswersConfig
 from astroformer.network.config import split_words
 from astroformer.training.defaults import FIRST_SHARE, FIRST_SIDE, LEAST_SIDE, RULES, help_of
+from astroformer.training.recipe_file import read_settings
 
 
 class NetworkSettings(BaseModel):
@@ -293,6 +294,13 @@ class Recipe(BaseModel):
             raise UserError(f"accumulate ({self.accumulate}) can't exceed batch_size ({self.batch_size}).")
         return self
 
+    def undecided(self) -> list[str]:
+        """The settings that are still open, of those which a rule decides before a run begins."""
+        needed = ("image_size", "crop", "channels", "storage", "learning_rate", "batch_size")
+        found = [name for name in needed if getattr(self, name) is None]
+        found += [name for name in ("model", "precision", "speed") if getattr(self, name) == "auto"]
+        return found + ["the length"] * (self.epochs is None and self.minutes is None)
+
     def to_yaml(self) -> str:
         """The recipe as a YAML file holds it, with every setting; `load_recipe` reads it back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -330,15 +338,7 @@ def load_recipe(name: str | Path) -> Recipe:
         if path.suffix in (".yaml", ".yml"):
             raise UserError(f"there is no recipe file '{path}'.")
         raise unknown_name("recipe", name, BUILT_IN)
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe '{path}' is no valid YAML: {' '.join(str(error).split())}") from None
-    if settings is None:
-        settings = {}
-    if not isinstance(settings, dict):
-        raise UserError(f"recipe '{path}' holds a {type(settings).__name__}; it should hold `setting: value` lines.")
-    return make_recipe(settings)
+    return make_recipe(read_settings(path))
 
 
 def explain(error: ValidationError) -> str:
