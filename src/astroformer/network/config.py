@@ -198,8 +198,10 @@ class AstroformerConfig:
         return min(32, 3 * self.total_stride + 1)
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise a UserError if images of this size, in pixels, are too small for the network."""
-        least = self.min_size
+        """Raise a UserError if images of this size, in pixels, are too small for the network, or too large for any."""
+        least, most = self.min_size, MOST["img_size"]
+        if max(height, width) > most:
+            raise UserError(f"the images are of {height}x{width} pixels: each side has at most {most}.")
         if height < least or width < least:
             raise UserError(
                 f"the images are of {height}x{width} pixels: the network takes at least {least}x{least}; "

@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from astroformer import ownership
 from astroformer.augmentation.settings import PRESETS
 from astroformer.classifier import Classifier
-from astroformer.errors import UserError
+from astroformer.errors import UserError, unknown_name
 from astroformer.images import ImageStore, Preprocessing, measure_statistics, open_source, read_split, write_split
 from astroformer.images.units import Units, measure_brightest
 from astroformer.network import (
@@ -24,13 +24,12 @@ from astroformer.network import (
     Astroformer,
     Ensemble,
     count_parameters,
-    create_network,
 )
 from astroformer.network.framing import FRAME_IMAGES, Frame
 from astroformer.progress import Reporter, trackers
 from astroformer.system import pick_device
 from astroformer.training.checkpoint import check_network
-from astroformer.training.memory import decide_parts
+from astroformer.training.memory import check_weights_fit, decide_parts
 from astroformer.training.objective import class_weights
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
@@ -261,6 +260,8 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
         check_network(run.checkpoint, record.network)
         network, frame = Astroformer(record.network), Frame() if record.answers.frame else None
     else:
+        if run.history.is_file():
+            reporter.say(f"run '{path}' has no checkpoint by now, so it begins again")
         initial = None if task.init_from is None else Classifier.load(task.init_from)
         network, frame = _starting_network(recipe, record.preprocessing, images.classes, initial)
         if initial is None:
@@ -304,13 +305,17 @@ def _starting_network(
         if classes != initial.classes:
             inherited.reset_classifier(len(classes))
         return inherited, given.frame if isinstance(given, Answers) else None
-    network = create_network(
-        recipe.model,
+    if recipe.model not in VARIANTS:
+        raise unknown_name("model", recipe.model, VARIANTS)
+    config = replace(
+        VARIANTS[recipe.model],
         num_classes=len(classes),
         in_chans=preprocessing.channels,
         img_size=preprocessing.image_size,
         **recipe.network.changes(),
     )
+    check_weights_fit(config, pick_device(recipe.device))
+    network = Astroformer(config)
     return network, Frame() if recipe.network.answers().frame else None
 
 
