@@ -12,7 +12,8 @@ from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.network import VARIANTS
 from astroformer.training.recipe import Recipe
-from astroformer.training.run import Parts, RunFolder, RunRecord, TeacherRecord
+from astroformer.training.run import RunFolder
+from astroformer.training.run_record import Parts, RunRecord, TeacherRecord
 from astroformer.training.task import Task
 
 RECORD = RunRecord(

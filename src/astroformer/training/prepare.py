@@ -33,7 +33,8 @@ from astroformer.training.memory import check_weights_fit, decide_parts
 from astroformer.training.objective import class_weights
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
-from astroformer.training.run import Parts, RunFolder, RunRecord
+from astroformer.training.run import RunFolder
+from astroformer.training.run_record import Parts, RunRecord
 from astroformer.training.splitting import (
     Split,
     check_copies,
@@ -219,8 +220,8 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
     task = record.task
     if recipe.undecided():
         raise UserError(
-            f"the recipe of run '{run.path}' leaves {recipe.undecided()[0]} open, which a run decides before it begins; "
-            "bring it back from a copy, or start a new run."
+            f"the recipe of run '{run.path}' leaves {recipe.undecided()[0]} open, which a run decides before it "
+            "begins; bring it back from a copy, or start a new run."
         )
 
     # 2. The images, which must be those that the run began with.
@@ -236,8 +237,8 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
     )
     if images.classes != tuple(record.counts):
         raise UserError(
-            f"the classes of '{task.source}' have changed since run '{run.path}' began with {', '.join(record.counts)}; "
-            "bring them back, or start a new run."
+            f"the classes of '{task.source}' have changed since run '{run.path}' began with {', '.join(record.counts)}"
+            "; bring them back, or start a new run."
         )
     processes = PartialState(cpu=pick_device(recipe.device) == "cpu")
     if not processes.is_main_process:
@@ -261,7 +262,7 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
         network, frame = Astroformer(record.network), Frame() if record.answers.frame else None
     else:
         if run.history.is_file():
-            reporter.say(f"run '{path}' has no checkpoint by now, so it begins again")
+            reporter.say(f"run '{run.path}' has no checkpoint by now, so it begins again")
         initial = None if task.init_from is None else Classifier.load(task.init_from)
         network, frame = _starting_network(recipe, record.preprocessing, images.classes, initial)
         if initial is None:
