@@ -34,8 +34,9 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str], *, see: str = 
     """
     import difflib  # here, since it takes longer than all else that a command needs before it can be interrupted
 
-    names = sorted(allowed)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    names, name = sorted(allowed), str(name)
+    name = name if len(name) <= 200 else f"{name[:200]}…"
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     listed = see or f"Allowed: {', '.join(names)}."
     return UserError(f"unknown {kind} '{name}'.{hint} {listed}")
@@ -105,3 +106,14 @@ def _forbidden(path: str) -> str:
     if not os.path.exists(path) and not os.access(folder, os.W_OK):
         return f"may not be made: the folder '{folder}' may not be written. Change its permissions, or choose another."
     return "may not be opened. Change its permissions, or choose another place."
+
+
+def brief(value: object, most: int = 200) -> str:
+    """A value as Python spells it, cut where that takes more than `most` characters: a sentence stays one.
+
+    Example:
+        >>> brief("a" * 1000, 8)
+        "'aaaaaaa…"
+    """
+    spelled = repr(value)
+    return spelled if len(spelled) <= most else f"{spelled[:most]}…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -102,15 +103,39 @@ def write_json(path: Path, content: Any) -> None:
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes.
 
     Raises:
-        UserError: the file holds no JSON object.
+        UserError: it is a folder, a device or the like, or larger.
+        OSError: it can't be read.
+    """
+    # A named pipe would wait here for whoever writes into it.
+    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise UserError(f"'{path}' is no regular file but a folder or a device; bring it back, or start anew.")
+    with open(opened, "rb") as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise UserError(
+            f"'{path}' has more than the {most / 2**20:g} MiB that such a file may have; bring it back from a copy, or "
+            "start anew."
+        )
+    return content
+
+
+def read_json(path: Path, most: int = 2**26) -> dict[str, Any]:
+    """The JSON object in a file of at most `most` bytes; the largest records list files, and have some MB.
+
+    Raises:
+        UserError: the file holds no JSON object, or is larger or nested more deeply than any record.
         OSError: it can't be read.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_bounded(path, most).decode("utf-8"))
+    except UserError:
+        raise
     except ValueError as error:  # no JSON, no UTF-8
         raise UserError(f"'{path}' is damaged ({error}); bring it back from a copy, or start anew.") from None
     if not isinstance(content, dict):
@@ -121,9 +146,49 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_cached_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of the cache, which is made anew; empty where there is none or it is damaged."""
     try:
-        return read_json(path) if path.is_file() else {}
-    except (OSError, UserError, RecursionError):
+        return read_json(path, 2**30) if path.is_file() else {}
+    except (OSError, UserError):
         return {}
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds. Raises `ValueError` where it is none, or is such as no record of ours is."""
+    try:
+        content = json.loads(text, object_pairs_hook=_once_each, parse_int=_whole, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [content]
+    for _ in range(_MOST_LEVELS):
+        groups = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = [item for group in groups for item in group]
+    if level:
+        raise ValueError("it is nested too deeply")
+    return content
+
+
+_MOST_LEVELS = 32  # of objects and arrays within each other; records have 5
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise ValueError(f"'{name[:200]}' is given twice")
+        made[name] = value
+    return made
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError(f"a number has {len(digits):,} digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:20]} is larger than any number")
+    return number
 
 
 def sha256_of(path: Path) -> str:

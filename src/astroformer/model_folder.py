@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -31,8 +31,10 @@ from astroformer.errors import UserError, unknown_name
 from astroformer.files import check_readable, read_json, replacing, sha256_of, write_json
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.metrics import Evaluation, Interval
+from astroformer.model_card import model_card
 from astroformer.network import Answers, AnswersConfig, Astroformer, AstroformerConfig, Ensemble
-from astroformer.network.config import GROUPS, split_words
+from astroformer.network.config import split_words
+from astroformer.network.counting import WithoutValues
 from astroformer.system import versions
 
 FORMAT = 3
@@ -244,7 +246,9 @@ class ModelFolder:
         file = self.path / _CONFIG
         content = read_json(file)
         try:
-            written = int(content["format"])
+            written = content["format"]
+            if isinstance(written, bool) or not isinstance(written, int) or written < 1:
+                raise ValueError(f"its format is {written!r}")
             if written > FORMAT:
                 of = content.get("versions") or content.get("training", {}).get("versions", {})
                 raise UserError(
@@ -259,7 +263,7 @@ class ModelFolder:
             raise UserError(str(error) if str(self.path) in str(error) else f"'{file}': {error}") from None
         except KeyError as error:
             raise UserError(f"'{file}' is damaged: it lacks {error}; copy the folder again.") from None
-        except (TypeError, AttributeError, ValueError) as error:
+        except (TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
             raise UserError(f"'{file}' is damaged ({error}); copy the folder again.") from None
 
     def caveat(self, config: ModelConfig) -> str | None:
@@ -283,29 +287,15 @@ class ModelFolder:
         weights = self.path / _WEIGHTS
         check_readable(weights)
         try:
+            # Nothing as large as config.json says is made before the header of the weights has proved it.
+            self._check_shapes(config, shapes_in(weights))
+            self._check_hashes(config)
             state = load_file(weights)
         except (SafetensorError, OSError) as error:
             raise UserError(f"weight file '{weights}' is damaged or truncated ({error}); copy it again.") from None
-        if config.members > 1:
-            # This comes before the members are made, since a damaged number may be any.
-            held = {k.split(".")[1] for k in state if k.startswith("members.")}
-            if len(held) != config.members or held != set(map(str, range(config.members))):
-                raise UserError(
-                    f"in '{self.path}' config.json names {config.members} members, and the weights hold {len(held)} "
-                    f"({', '.join(sorted(held)) or 'none'}). Copy the two files together."
-                )
         networks = [Answers.around(Astroformer(config.network), config.answers) for _ in range(config.members)]
         network = Ensemble(networks) if config.members > 1 else networks[0]
         own = kept_tensors(network)
-        both = own.keys() & state.keys()
-        wrong = (own.keys() ^ state.keys()) | {k for k in both if own[k].shape != state[k].shape}
-        if wrong or len(config.classes) != config.network.num_classes:
-            names = f"{len(config.classes)} class names"
-            what = f"{len(wrong)} tensors differ, e.g. '{min(wrong)}'" if wrong else names
-            raise UserError(
-                f"in '{self.path}' config.json does not fit its weights: {what}. Copy the two files together."
-            )
-        self._check_hashes(config)
         bad = next((name for name in own if not torch.isfinite(state[name]).all()), None)
         if bad is not None:
             raise UserError(
@@ -352,6 +342,23 @@ class ModelFolder:
             if not (self.path / name).is_file():
                 raise UserError(f"'{self.path}' is no model folder: it has no {name}. `astroformer train` makes one.")
 
+    def _check_shapes(self, config: ModelConfig, held: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises a UserError unless the weights have the names and shapes that config.json implies."""
+        if config.members > 1:
+            members = {name.split(".")[1] for name in held if name.startswith("members.")}
+            if len(members) != config.members or members != set(map(str, range(config.members))):
+                raise UserError(
+                    f"in '{self.path}' config.json names {config.members} members, and the weights hold "
+                    f"{len(members)} ({', '.join(sorted(members)[:20]) or 'none'}). Copy the two files together."
+                )
+        wrong = different_shapes(config.network, config.answers, config.members, held)
+        if wrong or len(config.classes) != config.network.num_classes:
+            names = f"{len(config.classes)} class names"
+            what = f"{len(wrong)} tensors differ, e.g. '{min(wrong)}'" if wrong else names
+            raise UserError(
+                f"in '{self.path}' config.json does not fit its weights: {what}. Copy the two files together."
+            )
+
     def _check_hashes(self, config: ModelConfig) -> None:
         """Raises a UserError unless each file is the one that config.json names."""
         if sha256_of(self.path / _WEIGHTS) != config.weights_sha256:
@@ -388,75 +395,28 @@ def kept_tensors(network: KeptNetwork) -> dict[str, Tensor]:
     return network.state_dict()
 
 
+def shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors in a safetensors file by their names, from its header alone."""
+    with safe_open(file, framework="pt") as stream:
+        return {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118 (no mapping)
+
+
+def different_shapes(
+    network: AstroformerConfig, answers: AnswersConfig, members: int, held: Mapping[str, tuple[int, ...]]
+) -> set[str]:
+    """The names of tensors that `members` networks have and `held` lacks, or the reverse, or in another shape.
+
+    It takes a second at most, and no memory, whatever the config says.
+    """
+    if members * sum(network.depths) > len(held):  # each block has some
+        return {"stages"}
+    with torch.device("meta"), WithoutValues():
+        one = kept_tensors(Answers.around(Astroformer(network), answers))
+    prefixes = [f"members.{k}." for k in range(members)] if members > 1 else [""]
+    own = {prefix + name: tuple(tensor.shape) for prefix in prefixes for name, tensor in one.items()}
+    return {name for name in own.keys() | held.keys() if own.get(name) != held.get(name)}
+
+
 def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
     with replacing(file) as part:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part)
-
-
-def model_card(config: ModelConfig) -> str:
-    """The model folder's README in Markdown, with the front matter that model hubs read."""
-    record, members = config.record, config.members
-    intervals = record.metrics.intervals if record.metrics else {}
-    rows = "\n".join(f"| {name} | {m.value:.4f} | {m.low:.4f} – {m.high:.4f} |" for name, m in intervals.items())
-    measured = "Not evaluated.\n"
-    if record.metrics:
-        measured = (
-            f"Measured on {record.metrics.n} validation images ({record.validation or 'hold-out'}):\n\n"
-            f"| metric | value | 95 % bootstrap interval |\n|---|---|---|\n{rows}\n"
-        )
-    if record.metrics and record.member_metrics:
-        measured += (
-            "\nSingle members on the same images (mean ± standard deviation):\n\n| metric | a member |\n|---|---|\n"
-        )
-        spreads = {name: m for name, m in record.member_metrics.items() if m.sd is not None}
-        measured += "".join(f"| {name} | {m.mean:.4f} ± {m.sd:.4f} |\n" for name, m in spreads.items())
-    height, width = config.input.image_size
-    layout, channels = "-".join(config.network.layout), config.network.in_chans
-    parameters = "?" if record.parameters is None else f"{record.parameters:,}"
-    what = (
-        f"An Astroformer (arXiv 2304.05350), vertical layout {layout}, {parameters} parameters,"
-        if members == 1
-        else f"An ensemble of {members} Astroformers (arXiv 2304.05350), vertical layout {layout}, "
-        f"{parameters} parameters in all;\nits probabilities are the mean of theirs "
-        "(arXiv 1612.01474),"
-    )
-    return f"""---
-library_name: astroformer
-pipeline_tag: image-classification
-tags: [astroformer, image-classification, from-scratch]
----
-# {record.name or "Astroformer"}: {len(config.classes)} classes
-
-{what}
-trained from scratch with astroformer {config.versions["astroformer"]}.
-
-- Input: {channels} channel(s), {height} × {width} px; the central {config.input.crop:.0%} of the frame is used.
-- Classes: {", ".join(config.classes)}.
-- Trained on: {record.training or "not recorded"}.
-- Unchanged by: {_invariance(config)}.
-
-{measured}
-## Use
-```python
-import astroformer
-
-model = astroformer.load("path/of/this/folder")
-predictions = model.predict(["image.jpg"])
-print(predictions.names, predictions.confidence_N)
-```
-
-## Limits
-The probabilities speak of images drawn like the training set: same instrument, preprocessing and mix of classes.
-An image of anything else is still given one of the classes above.
-"""
-
-
-def _invariance(config: ModelConfig) -> str:
-    """What leaves the answers unchanged, in words."""
-    words: dict[str, list[str]] = {"mirror": ["left-right flips"], "d4": ["quarter turns and flips"], "none": []}
-    network, answers = config.network, config.answers
-    averaged = answers.symmetry.removeprefix("shift").removeprefix("+") or "none"
-    own = answers.exact_group(network, config.input.image_size)
-    found = ["circular shifts by whole pixels"] * (answers.frame or network.equivariance != "none")
-    found += words[max(own, averaged, key=lambda group: len(GROUPS[group]))]
-    return " and ".join(found) or "nothing; a shift by a pixel may change a class (`astroformer symmetry` measures it)"

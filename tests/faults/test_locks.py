@@ -152,7 +152,7 @@ def test_every_command_says_who_has_its_output(
     shutil.rmtree("stopped/model")
     study = Path("study")
     study.mkdir()
-    (study / "runs.json").write_text('{"runs": [], "together": "in-turn", "at_once": 1, "threads": 1}')
+    (study / "runs.json").write_text('{"runs": ["seed-0"], "together": "in-turn", "at_once": 1, "threads": 1}')
     Path("new").mkdir()  # where another process prepares a run
     names = ("stopped", "study", "new", "p.csv", "e", "s")
     holder = hold(*map(Path, names))

@@ -87,6 +87,7 @@ def stopped(out: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Path
 def change_record(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
     fields = json.loads((run / "run.json").read_text())
     change(fields)
+    fields.pop("hashes", None)  # or the change would be refused
     (run / "run.json").write_text(json.dumps(fields))
 
 

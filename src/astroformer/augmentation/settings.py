@@ -108,6 +108,7 @@ class Augment(BaseModel):
     policy_epochs: int = Field(
         default=0,
         ge=0,
+        le=1_000_000,
         description="Epochs that a run takes at least for the policy to be applied; a shorter one goes without it. "
         "By the clock, as many as are expected. 175 for the sky, 150 for photographs, 0 where a recipe lists its own "
         "augmentation.",
@@ -129,6 +130,7 @@ class Augment(BaseModel):
     mix_epochs: int = Field(
         default=0,
         ge=0,
+        le=1_000_000,
         description="Epochs that a run takes at least for images to be mixed, as policy_epochs has it. 150 for "
         "photographs, 0 where a recipe says how it mixes.",
     )

@@ -12,12 +12,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from astroformer.errors import UserError, unknown_name
+from astroformer.errors import UserError, brief, unknown_name
 
 CHANNEL_ATTENTIONS = ("se", "cbam", "none")
 TRANSFORMERS = ("paper", "hybrid")
 HYBRID_HEADS = 8  # as many as the largest group has elements
 EQUIVARIANCES = ("none", "centre", "anchor", "input")
+# The largest values, many times those of any network that was trained: what is beyond them is damage or a slip.
+MOST = {"depths": 512, "in_chans": 1024, "num_classes": 100_000, "img_size": 16384, "mlp_ratio": 64}
+MOST_WIDTH = 2**16  # of all other settings, which are numbers of channels
 SYMMETRIES = ("shift", "shift+mirror", "shift+d4")
 VIEWS = (1, 2, 4, 8)
 # The elements of each group, as (quarter turns, flipped from left to right before). Their order is that of the channels
@@ -195,8 +198,10 @@ class AstroformerConfig:
         return min(32, 3 * self.total_stride + 1)
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise a UserError if images of this size, in pixels, are too small for the network."""
-        least = self.min_size
+        """Raise a UserError if images of this size, in pixels, are too small for the network, or too large for any."""
+        least, most = self.min_size, MOST["img_size"]
+        if max(height, width) > most:
+            raise UserError(f"the images are of {height}x{width} pixels: each side has at most {most}.")
         if height < least or width < least:
             raise UserError(
                 f"the images are of {height}x{width} pixels: the network takes at least {least}x{least}; "
@@ -397,12 +402,12 @@ def _is_int(value: object) -> bool:
 
 
 def _integers(name: str, values: Any, count: int, *, least: int) -> tuple[int, ...]:
-    """`values` as a tuple, if it is `count` integers of at least `least`."""
-    good = isinstance(values, (tuple, list)) and len(values) == count
-    if not good or not all(_is_int(value) and value >= least for value in values):
+    """`values` as a tuple, if it is `count` integers of at least `least` and at most what `MOST` says."""
+    good, most = isinstance(values, (tuple, list)) and len(values) == count, MOST.get(name, MOST_WIDTH)
+    if not good or not all(_is_int(value) and least <= value <= most for value in values):
         shown = values[0] if good and count == 1 else values
         wanted = f"{count} integers" if count > 1 else "an integer"
-        raise UserError(f"{name} is {shown!r}: give {wanted} of at least {least}.")
+        raise UserError(f"{name} is {brief(shown)}: give {wanted} of at least {least} and at most {most}.")
     return tuple(values)
 
 

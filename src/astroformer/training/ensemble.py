@@ -18,7 +18,7 @@ from astroformer.metrics import Evaluation, evaluate
 from astroformer.model_folder import ValidationScores
 from astroformer.progress import Reporter
 from astroformer.training.prepare import reopen
-from astroformer.training.recipe import Recipe
+from astroformer.training.recipe import MOST_RUNS, Recipe
 from astroformer.training.study import Study, Together, TrainedStudy, prepare_study, seeds_and_folds
 from astroformer.training.task import Task, TaskWords
 from astroformer.training.validation import predict_batch, predict_store
@@ -76,8 +76,10 @@ def train_ensemble(
         >>> ensemble.model == ensemble.run / "model"
         True
     """
-    if members < 2:
-        raise UserError(f"an ensemble of {members} can't be; give 2 members or more, or train one network without it.")
+    if not 2 <= members <= MOST_RUNS:
+        raise UserError(
+            f"an ensemble of {members} can't be; give 2 to {MOST_RUNS} members, or train one network without it."
+        )
     reporter, recipe = reporter or Reporter(quiet=True), recipe or Recipe()
     recipes = seeds_and_folds(recipe.model_copy(update={"split_seed": recipe.images_seed}), seeds=members)
     task = Task(source, **words)

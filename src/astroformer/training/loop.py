@@ -13,7 +13,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -30,12 +30,13 @@ from astroformer.network import Answers, AnswersConfig, Astroformer, Astroformer
 from astroformer.network.framing import Frame
 from astroformer.progress import Reporter
 from astroformer.training.batches import Batch, Batches, Processes, smaller_size
-from astroformer.training.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
+from astroformer.training.checkpoint import FRAME, load_checkpoint, restore_optimizer, save_checkpoint
 from astroformer.training.objective import Objective, class_weights
 from astroformer.training.order import seed_step, step_seed
 from astroformer.training.pace import Schedule
 from astroformer.training.recipe import Recipe
 from astroformer.training.run import RunFolder
+from astroformer.training.state import State
 from astroformer.training.steps.averaging import AveragedNetwork
 from astroformer.training.steps.choose import choose_step
 from astroformer.training.steps.optimizer import create_optimizer
@@ -45,29 +46,7 @@ from astroformer.training.teacher import ready_to_teach
 from astroformer.training.validation import predict_batch, scores
 
 _CHECK_EVERY = 20  # steps between two checks of the loss: each one waits for the device
-_FRAME = "frame."  # before the names of a frame's tensors in a checkpoint
 _SPEED_SECONDS = 2.0  # that the images a second that are shown are measured over, at least
-
-
-@dataclass
-class State:
-    """Where a run stands: what a checkpoint keeps beside tensors. Times are seconds of training so far."""
-
-    epoch: int = 0
-    step: int = 0  # within the epoch
-    updates: int = 0
-    elapsed: float = 0.0
-    loss_sum: float = 0.0  # of the epoch so far, over `loss_images` images
-    loss_images: int = 0
-    images: int = 0  # seen in all
-    evaluations: int = 0
-    evaluated: int = -1  # updates at the last evaluation
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def mean_loss(self) -> float:
-        """Of the epoch so far."""
-        return self.loss_sum / max(self.loss_images, 1)
 
 
 @dataclass
@@ -369,7 +348,7 @@ class Loop:
         self._collect_loss()
         if self.run_folder and self.accelerator.is_main_process:
             # A frame lies beside the network's tensors under the name that it had when it was a part of the network.
-            frame = {} if self._frame is None else self._frame.state_dict(prefix=_FRAME)
+            frame = {} if self._frame is None else self._frame.state_dict(prefix=FRAME)
             tensors = {"network": {**frame, **self.network.state_dict()}}
             if self._average:
                 tensors["average"] = dict(self._average.module.state_dict())
@@ -378,6 +357,7 @@ class Loop:
                 tensors=tensors,
                 optimizer=self.optimizer.state_dict(),
                 state=vars(state),
+                run=self.run_folder.identity,
             )
         self._saved = time.monotonic()
 
@@ -385,16 +365,24 @@ class Loop:
         """Takes up the run at its checkpoint.
 
         Raises:
-            UserError: there is none, or it is damaged.
+            UserError: there is none, or it is damaged, or not one that this run can have written.
         """
         assert self.run_folder is not None
-        groups, optimizer, state = load_checkpoint(self.run_folder.checkpoint)
-        _restore_frame(self._frame, groups)
-        self.network.load_state_dict(groups["network"])
-        if self._average:
-            self._average.module.load_state_dict(groups["average"])
-        restore_optimizer(self.optimizer, optimizer)
-        self.state = State(**state)
+        path = self.run_folder.checkpoint
+        groups, optimizer, kept = load_checkpoint(path, run=self.run_folder.identity, say=self.reporter.say)
+        try:
+            state = State.of_checkpoint(kept, self.recipe, self.batches.steps)
+            _restore_frame(self._frame, groups)
+            self.network.load_state_dict(groups["network"])
+            if self._average:
+                self._average.module.load_state_dict(groups["average"])
+            restore_optimizer(self.optimizer, optimizer)
+        except UserError as error:
+            raise UserError(f"checkpoint '{path}' does not fit its run: {error}; start the run again.") from None
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            what = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"checkpoint '{path}' does not fit its run ({what}); start the run again.") from None
+        self.state = state
 
 
 def _asked(network: nn.Module, frame: Frame | None) -> nn.Module:
@@ -407,9 +395,9 @@ def _asked(network: nn.Module, frame: Frame | None) -> nn.Module:
 
 def _restore_frame(frame: Frame | None, groups: dict[str, dict[str, Tensor]]) -> None:
     """Moves what the frame has learned, if there is one, from the tensors of a checkpoint into it."""
-    kept = {name: groups["network"].pop(name) for name in list(groups["network"]) if name.startswith(_FRAME)}
+    kept = {name: groups["network"].pop(name) for name in list(groups["network"]) if name.startswith(FRAME)}
     if frame is not None:
-        frame.load_state_dict({name.removeprefix(_FRAME): tensor for name, tensor in kept.items()})
+        frame.load_state_dict({name.removeprefix(FRAME): tensor for name, tensor in kept.items()})
     for name in kept:
         groups.get("average", {}).pop(name, None)  # versions before 0.2 wrote it there too
 

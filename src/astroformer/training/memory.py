@@ -185,6 +185,19 @@ def _available_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("
     return available
 
 
+def check_weights_fit(config: AstroformerConfig, device: str) -> None:
+    """Raises a `UserError` where a network's weights alone are more than can be trained here; it makes none of them."""
+    with torch.device("meta"), WithoutValues():
+        parameters = count_parameters(Astroformer(config))
+    # Weights, gradients, and at least one copy for the optimizer.
+    needed, free = 3 * 4 * parameters, free_memory(device)
+    if free is not None and needed > free:
+        raise UserError(
+            f"a network of {parameters:,} parameters takes {needed / GIB:,.0f} GiB or more to train, and "
+            f"{free / GIB:,.1f} GiB of {device} memory are free; choose a smaller model, widths, depths or image_size."
+        )
+
+
 def decide_parts(
     recipe: Recipe, config: AstroformerConfig, size: tuple[int, int], device: str, *, processes: int = 1
 ) -> tuple[int, str | None]:

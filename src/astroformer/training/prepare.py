@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from astroformer import ownership
 from astroformer.augmentation.settings import PRESETS
 from astroformer.classifier import Classifier
-from astroformer.errors import UserError
+from astroformer.errors import UserError, unknown_name
 from astroformer.images import ImageStore, Preprocessing, measure_statistics, open_source, read_split, write_split
 from astroformer.images.units import Units, measure_brightest
 from astroformer.network import (
@@ -24,16 +24,17 @@ from astroformer.network import (
     Astroformer,
     Ensemble,
     count_parameters,
-    create_network,
 )
 from astroformer.network.framing import FRAME_IMAGES, Frame
 from astroformer.progress import Reporter, trackers
 from astroformer.system import pick_device
-from astroformer.training.memory import decide_parts
+from astroformer.training.checkpoint import check_network
+from astroformer.training.memory import check_weights_fit, decide_parts
 from astroformer.training.objective import class_weights
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
-from astroformer.training.run import Parts, RunFolder, RunRecord
+from astroformer.training.run import RunFolder
+from astroformer.training.run_record import Parts, RunRecord
 from astroformer.training.splitting import (
     Split,
     check_copies,
@@ -214,8 +215,14 @@ def _refuse_finished(run: RunFolder) -> None:
 
 def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
     # 1. The records.
+    run.check_files(reporter.say)
     recipe, record = run.read_recipe(), run.read_record()
     task = record.task
+    if recipe.undecided():
+        raise UserError(
+            f"the recipe of run '{run.path}' leaves {recipe.undecided()[0]} open, which a run decides before it "
+            "begins; bring it back from a copy, or start a new run."
+        )
 
     # 2. The images, which must be those that the run began with.
     images = open_source(task.source, seed=recipe.images_seed, part="train", listener=reporter)
@@ -228,6 +235,11 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
         read_split(run.splits / "train.csv", images),
         read_split(run.splits / "valid.csv", valid_images),
     )
+    if images.classes != tuple(record.counts):
+        raise UserError(
+            f"the classes of '{task.source}' have changed since run '{run.path}' began with {', '.join(record.counts)}"
+            "; bring them back, or start a new run."
+        )
     processes = PartialState(cpu=pick_device(recipe.device) == "cpu")
     if not processes.is_main_process:
         reporter = Reporter(quiet=True)
@@ -246,8 +258,11 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
 
     # 3. The network, whose weights the checkpoint brings if there is one.
     if run.checkpoint.is_file():
+        check_network(run.checkpoint, record.network)
         network, frame = Astroformer(record.network), Frame() if record.answers.frame else None
     else:
+        if run.history.is_file():
+            reporter.say(f"run '{run.path}' has no checkpoint by now, so it begins again")
         initial = None if task.init_from is None else Classifier.load(task.init_from)
         network, frame = _starting_network(recipe, record.preprocessing, images.classes, initial)
         if initial is None:
@@ -291,13 +306,17 @@ def _starting_network(
         if classes != initial.classes:
             inherited.reset_classifier(len(classes))
         return inherited, given.frame if isinstance(given, Answers) else None
-    network = create_network(
-        recipe.model,
+    if recipe.model not in VARIANTS:
+        raise unknown_name("model", recipe.model, VARIANTS)
+    config = replace(
+        VARIANTS[recipe.model],
         num_classes=len(classes),
         in_chans=preprocessing.channels,
         img_size=preprocessing.image_size,
         **recipe.network.changes(),
     )
+    check_weights_fit(config, pick_device(recipe.device))
+    network = Astroformer(config)
     return network, Frame() if recipe.network.answers().frame else None
 
 

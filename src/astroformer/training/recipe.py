@@ -13,10 +13,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from astroformer.augmentation.settings import PRESETS, Augment
-from astroformer.errors import UserError, unknown_name
+from astroformer.errors import UserError, brief, unknown_name
 from astroformer.network import VARIANTS, AnswersConfig
-from astroformer.network.config import split_words
+from astroformer.network.config import MOST, split_words
 from astroformer.training.defaults import FIRST_SHARE, FIRST_SIDE, LEAST_SIDE, RULES, help_of
+from astroformer.training.recipe_file import read_settings
+
+MOST_RUNS = 1000  # of one study
+_MILLION = 1_000_000  # more than any of these settings was ever meant to be; what is beyond is a slip
 
 
 class NetworkSettings(BaseModel):
@@ -25,7 +29,7 @@ class NetworkSettings(BaseModel):
     `null` keeps the variant's own or, where a rule decides the setting, what the rule says.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     layout: str | None = Field(
         None,
@@ -130,7 +134,7 @@ class Recipe(BaseModel):
     )
     crop: float | None = Field(None, gt=0, le=1, description=help_of("central share of each side that is kept", "crop"))
     fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how an image of another shape is made to fit")
-    channels: int | None = Field(None, ge=1, description=help_of("1 grey, 3 RGB", "channels"))
+    channels: int | None = Field(None, ge=1, le=MOST["in_chans"], description=help_of("1 grey, 3 RGB", "channels"))
     pixels: Literal["uint8", "uint16", "float"] | None = Field(
         None, description=help_of("type of the images' pixels", "pixels")
     )
@@ -150,13 +154,13 @@ class Recipe(BaseModel):
         None, ge=0, lt=2**31, description="seed of what a source draws and of which images are held out; none: seed"
     )
     folds: int | None = Field(
-        None, ge=2, description="cross-validation: split into so many folds, hold one of them out"
+        None, ge=2, le=MOST_RUNS, description="cross-validation: split into so many folds, hold one of them out"
     )
-    fold: int = Field(0, ge=0, description="which of the folds is held out, from 0")
+    fold: int = Field(0, ge=0, lt=MOST_RUNS, description="which of the folds is held out, from 0")
 
     # length
-    epochs: int | None = Field(None, ge=1, description="passes over the images; none: by the clock")
-    minutes: float | None = Field(None, gt=0, description=help_of("length by the clock", "length"))
+    epochs: int | None = Field(None, ge=1, le=_MILLION, description="passes over the images; none: by the clock")
+    minutes: float | None = Field(None, gt=0, le=_MILLION, description=help_of("length by the clock", "length"))
 
     # optimisation
     optimizer: Literal["adamw", "sgd", "muon"] = Field("adamw", description="what turns gradients into updates")
@@ -170,11 +174,12 @@ class Recipe(BaseModel):
     batch_size: int | None = Field(
         None,
         ge=1,
+        le=_MILLION,
         description=help_of("images a step, over all processes and parts", "batch size")
         + "; auto: as many as the recipe says, accumulate: none",
     )
     accumulate: int | None = Field(
-        None, ge=1, description=help_of("parts that a batch is computed in", "parts of a batch")
+        None, ge=1, le=_MILLION, description=help_of("parts that a batch is computed in", "parts of a batch")
     )
     checkpointing: bool = Field(
         False, description="keep no activations within a block but compute them again: less memory, more time"
@@ -212,7 +217,9 @@ class Recipe(BaseModel):
         f"CUDA graph) or compiled (torch.compile: minutes before the first step); auto: {RULES['speed'].short}",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description=f"auto: {RULES['device'].short}")
-    evaluations: int = Field(20, ge=1, description="validations a run, evenly spread; at most one an epoch")
+    evaluations: int = Field(
+        20, ge=1, le=_MILLION, description="validations a run, evenly spread; at most one an epoch"
+    )
     checkpoint_seconds: float = Field(60.0, ge=0, description="at least so much time between two checkpoints")
     track: Literal["none", "tensorboard"] = Field(
         "none", description="where to show the history too; needs the extra [track]"
@@ -282,16 +289,28 @@ class Recipe(BaseModel):
         sides: tuple[int, ...] = (size,) if isinstance(size, int) else size or ()
         if any(side < LEAST_SIDE for side in sides):
             raise UserError(f"image_size {self.image_size} is too small; each side needs at least {LEAST_SIDE} px.")
+        if any(side > MOST["img_size"] for side in sides):
+            raise UserError(f"image_size {self.image_size} is too large; each side has at most {MOST['img_size']} px.")
         if self.augment.quarter_turns and len(set(sides)) > 1:
             raise UserError(
                 f"image_size {sides[0]} × {sides[1]} is not square, and augment.quarter_turns needs square images; set "
                 "it to false or choose one side."
             )
-        if isinstance(self.class_weights, dict) and any(w < 0 for w in self.class_weights.values()):
-            raise UserError(f"class_weights {self.class_weights} can't be; each weight is a number of at least 0.")
+        if isinstance(self.class_weights, dict) and any(not 0 <= w <= _MILLION for w in self.class_weights.values()):
+            raise UserError(
+                f"class_weights {brief(self.class_weights)} can't be; each weight is a number of at least 0 and at "
+                f"most {_MILLION:,}."
+            )
         if self.batch_size is not None and self.parts > self.batch_size:
             raise UserError(f"accumulate ({self.accumulate}) can't exceed batch_size ({self.batch_size}).")
         return self
+
+    def undecided(self) -> list[str]:
+        """The settings that are still open, of those which a rule decides before a run begins."""
+        needed = ("image_size", "crop", "channels", "storage", "learning_rate", "batch_size")
+        found = [name for name in needed if getattr(self, name) is None]
+        found += [name for name in ("model", "precision", "speed") if getattr(self, name) == "auto"]
+        return found + ["the length"] * (self.epochs is None and self.minutes is None)
 
     def to_yaml(self) -> str:
         """The recipe as a YAML file holds it, with every setting; `load_recipe` reads it back."""
@@ -330,15 +349,7 @@ def load_recipe(name: str | Path) -> Recipe:
         if path.suffix in (".yaml", ".yml"):
             raise UserError(f"there is no recipe file '{path}'.")
         raise unknown_name("recipe", name, BUILT_IN)
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe '{path}' is no valid YAML: {' '.join(str(error).split())}") from None
-    if settings is None:
-        settings = {}
-    if not isinstance(settings, dict):
-        raise UserError(f"recipe '{path}' holds a {type(settings).__name__}; it should hold `setting: value` lines.")
-    return make_recipe(settings)
+    return make_recipe(read_settings(path))
 
 
 def explain(error: ValidationError) -> str:
@@ -363,4 +374,4 @@ def explain(error: ValidationError) -> str:
         if [str(p) for p in e["loc"]][: len(setting)] == setting
     ]
     allowed = ", or ".join(dict.fromkeys(f"{message[:1].lower()}{message[1:]}" for message in messages))
-    return f"setting '{'.'.join(setting)}' can't be {first['input']!r}: {allowed}."
+    return f"setting '{'.'.join(setting)}' can't be {brief(first['input'])}: {allowed}."

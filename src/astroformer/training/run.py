@@ -12,6 +12,11 @@ RUN/
   .lock               the process that writes to the folder, while it does (`ownership.py`)
 ```
 run.json is the last file of a start: without it nothing has begun, and with it `--resume` goes on.
+
+`hashes` in run.json holds the SHA-256 of recipe.yaml, of both splits and of run.json's other words (but for the places
+of images and cache, which may move: what the images contain is proved by `content`). The checkpoint keeps a digest of
+its own. So nothing that decides how a run goes on changes unnoticed. Runs that began before 0.2 have no hashes; whoever
+resumes one is told so.
 """
 
 from __future__ import annotations
@@ -22,112 +27,27 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
-import yaml
 
 from astroformer import ownership
 from astroformer.errors import UserError
-from astroformer.files import read_json, replacing, write_json
-from astroformer.images.labelled import SetRecord
-from astroformer.images.preprocessing import Preprocessing
-from astroformer.network import AnswersConfig, AstroformerConfig
-from astroformer.network.config import joined_words, split_words
+from astroformer.files import read_json, replacing, sha256_of, write_json
+from astroformer.model_folder import block_hash
 from astroformer.outputs import make_folder, numbered, refuse_inside, remove_empty
 from astroformer.system import versions
 from astroformer.training.machine import Machine
 from astroformer.training.recipe import Recipe, make_recipe
-from astroformer.training.task import Task
+from astroformer.training.recipe_file import read_settings
+from astroformer.training.run_record import RunRecord, TeacherRecord
 
-Value = TypeVar("Value")
-_READ_APART = ("task", "answers", "teacher", "machine")  # fields of `RunRecord` that run.json has in another way
 _STARTED = ("recipe.yaml", "run.json", "left_out.csv", "splits")  # what a start writes, before the first step
-
-
-@dataclass(frozen=True)
-class Parts(Generic[Value]):
-    """Something of the images to train on and of those to validate on."""
-
-    train: Value
-    valid: Value
-
-
-@dataclass(frozen=True)
-class TeacherRecord:
-    """Which model a run learns from: its folder, and the hash of its weights when the run began."""
-
-    model: str
-    weights_sha256: str
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What `run.json` says of a run, but for where it was made.
-
-    Attributes:
-        task: what it is trained on, by absolute paths.
-        images: how many there are.
-        content: name of each store, a hash of what its images contain.
-        left_out: number of files that could not be read.
-        data_sets: what a published set says of itself, for each that was used.
-        ignored: files of the source that are no images, with the reason.
-        counts: images a class.
-        decisions: the sentences of the rules.
-        parameters: of the network.
-        network: that is trained.
-        preprocessing: of the images.
-        answers: how the network is asked while it is trained: with a frame or without.
-        teacher: the model that answers in place of labels, if there is one.
-        machine: that the run begins on, with the threads that it is trained with.
-    """
-
-    task: Task
-    images: Parts[int]
-    content: Parts[str]
-    left_out: int
-    data_sets: list[SetRecord]
-    ignored: list[str]
-    counts: dict[str, int]
-    decisions: list[str]
-    parameters: int
-    network: AstroformerConfig
-    preprocessing: Preprocessing
-    answers: AnswersConfig = field(default_factory=AnswersConfig)
-    teacher: TeacherRecord | None = None
-    machine: Machine = field(default_factory=Machine.here)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values; the task's words stand beside the others."""
-        fields = {**vars(self), "network": joined_words(self.network, self.answers)}
-        del fields["answers"], fields["machine"]
-        fields |= {"threads": self.machine.threads, "instructions": self.machine.instructions}
-        fields["preprocessing"] = self.preprocessing.to_dict()
-        fields |= {"images": asdict(self.images), "content": asdict(self.content)}
-        fields["teacher"] = None if self.teacher is None else asdict(self.teacher)
-        return {**vars(fields.pop("task")), **fields}
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> RunRecord:
-        """What `to_dict` gave. Raises `KeyError` or `TypeError` where something is missing or of another kind."""
-        fields = {"allow_shared": False, "only_known": False, **fields}  # runs of before know of neither
-        task = Task(**{name: fields[name] for name in Task.__dataclass_fields__})
-        own = {name: fields[name] for name in cls.__dataclass_fields__ if name not in _READ_APART}
-        network, answers = split_words(own["network"])
-        teacher = fields.get("teacher")  # runs of before know of none
-        own |= {
-            "images": Parts(**own["images"]),
-            "content": Parts(**own["content"]),
-            "network": AstroformerConfig.from_dict(network),
-            "answers": answers,
-            "preprocessing": Preprocessing.from_dict(own["preprocessing"]),
-            "teacher": None if teacher is None else TeacherRecord(**teacher),
-            "machine": Machine.from_record(fields),
-        }
-        return cls(task=task, **own)
+_COVERED = ("recipe.yaml", "splits/train.csv", "splits/valid.csv")
+_PLACES = ("source", "valid", "cache")
 
 
 class RunFolder:
@@ -142,6 +62,8 @@ class RunFolder:
         self.left_out = self.path / "left_out.csv"
         self._recipe, self._record = self.path / "recipe.yaml", self.path / "run.json"
         self._made: list[Path] = []  # folders that did not exist before this run
+        self.identity: str | None = None
+        """A hash of all that run.json covers; None before it is read or written, and where it has no hashes."""
 
     @classmethod
     def create(cls, path: str | Path | None, source: str, valid: str | Path | None = None) -> RunFolder:
@@ -290,28 +212,80 @@ class RunFolder:
     def read_recipe(self) -> Recipe:
         """The decided recipe. Raises `UserError` when the file is damaged."""
         with self._damage_is_said(self._recipe):
-            return make_recipe(yaml.safe_load(self._recipe.read_text(encoding="utf-8")))
+            return make_recipe(read_settings(self._recipe))
 
     def write_record(self, record: RunRecord) -> None:
-        """`run.json`: the record, and where it was made."""
+        """`run.json`: the record, where it was made, and the hashes, of recipe and splits too: these come before it."""
         made = {
             "versions": versions(),
             "platform": platform.platform(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "command": sys.argv,
         }
-        write_json(self._record, {**record.to_dict(), **made})
+        fields = {**record.to_dict(), **made}
+        hashes = {name: sha256_of(self.path / name) for name in _COVERED if (self.path / name).is_file()}
+        hashes["run.json"] = _own_hash(fields)
+        write_json(self._record, {**fields, "hashes": hashes})
+        self.identity = block_hash(hashes)
 
     def read_record(self) -> RunRecord:
-        """The record. Raises `UserError` when the file is damaged."""
+        """The record. Raises `UserError` when the file is damaged, or not the one that the run began with."""
         with self._damage_is_said(self._record):
-            return RunRecord.from_dict(read_json(self._record))
+            fields = read_json(self._record)
+            hashes = fields.pop("hashes", None)
+            record = RunRecord.from_dict(fields)
+            if hashes is not None:
+                if hashes["run.json"] != _own_hash(fields):
+                    raise self._changed("run.json")
+                self.identity = block_hash(hashes)
+            return record
+
+    def check_files(self, say: Callable[[str], None]) -> None:
+        """Proves that what the run goes on from is what it began with.
+
+        Args:
+            say: is told where the run has no hashes.
+
+        Raises:
+            UserError: a file is not the one that run.json names, or something else is in its place.
+        """
+        for path, is_kind, kind in (
+            (self.checkpoint, Path.is_file, "file"),
+            (self.history, Path.is_file, "file"),
+            (self.splits, Path.is_dir, "folder"),
+            (self.model, Path.is_dir, "folder"),
+        ):
+            if os.path.lexists(path) and not is_kind(path):
+                raise UserError(f"'{path}' is no {kind}; remove it, or bring the {kind} back that the run wrote.")
+        with self._damage_is_said(self._record):
+            hashes = read_json(self._record).get("hashes")
+            if hashes is None:
+                say(
+                    f"run '{self.path}' has no hashes, as versions before 0.2 wrote it: a change of its recipe, record "
+                    "or splits may not show"
+                )
+                return
+            for name in _COVERED:
+                file = self.path / name
+                if not file.is_file():
+                    raise UserError(f"run '{self.path}' lacks {name}; bring it back from a copy, or start a new run.")
+                if sha256_of(file) != hashes[name]:
+                    raise self._changed(name)
+
+    def _changed(self, name: str) -> UserError:
+        new = f"astroformer train SOURCE --recipe {self._recipe}" if name == "recipe.yaml" else "astroformer train"
+        return UserError(
+            f"{name} of run '{self.path}' was changed since the run began (its SHA-256 differs), and a run goes on "
+            f"only as it began; bring the file back from a copy, or start a new run: {new}"
+        )
 
     @contextlib.contextmanager
     def _damage_is_said(self, file: Path) -> Iterator[None]:
         try:
             yield
-        except (KeyError, TypeError, AttributeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        except UserError as error:
+            raise UserError(str(error) if str(self.path) in str(error) else f"'{file}': {error}") from None
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             what = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
             raise UserError(f"'{file}' is damaged ({what}); bring it back from a copy, or start anew.") from None
 
@@ -337,3 +311,8 @@ def _is_start(folder: Path) -> bool:
         return False
     names = (entry.name.removesuffix(".part") for entry in folder.iterdir())
     return all(name in (*_STARTED, ownership.LOCK) for name in names)
+
+
+def _own_hash(fields: dict[str, Any]) -> str:
+    """The hash of run.json itself, but for where images and cache lie."""
+    return block_hash({name: value for name, value in fields.items() if name not in _PLACES})

@@ -29,14 +29,14 @@ from typing import Any, Literal, Unpack, get_args
 import torch
 
 from astroformer import ownership
-from astroformer.errors import UserError, unknown_name
+from astroformer.errors import UserError, brief, unknown_name
 from astroformer.files import read_json, write_json
-from astroformer.model_folder import ModelFolder, Spread
+from astroformer.model_folder import ModelFolder, Spread, block_hash
 from astroformer.progress import Reporter
 from astroformer.system import pick_device
 from astroformer.training.memory import footprint, free_memory
 from astroformer.training.prepare import Setup, prepare
-from astroformer.training.recipe import Recipe
+from astroformer.training.recipe import MOST_RUNS, Recipe
 from astroformer.training.run import RunFolder
 from astroformer.training.side_by_side import run_side_by_side
 from astroformer.training.single import resume_run
@@ -47,6 +47,7 @@ Way = Literal["processes", "in-turn"]
 Together = Literal["auto"] | Way
 _PROCESS = 2**29  # bytes that Python and torch take before a run begins
 _RECORD = "runs.json"
+_MOST_AT_ONCE = 4096  # processes, and threads of each
 _SCORES = ("top1", "balanced_accuracy", "macro_f1", "nll")
 
 
@@ -118,11 +119,23 @@ class Study:
         if not cls.is_in(folder):
             raise UserError(f"'{folder}' holds no study (no {_RECORD} in it), so it can't be resumed as one.")
         record = read_json(folder / _RECORD)
+        own_hash = record.pop("sha256", None)  # which versions before 0.2 did not write
+        if own_hash is not None and own_hash != block_hash(record):
+            raise UserError(
+                f"'{folder / _RECORD}' was changed since the runs began (its SHA-256 differs); bring it back from a "
+                "copy, or start anew."
+            )
         try:
             # One that was begun as a stack goes on in turn.
             together: Way = "processes" if record["together"] == "processes" else "in-turn"
             ensemble = bool(record.get("ensemble", False))
-            return cls(folder, list(record["runs"]), together, record["at_once"], record["threads"], ensemble)
+            names, at_once, threads = record["runs"], record["at_once"], record["threads"]
+            if not isinstance(names, list) or not names or not all(_is_name(name) for name in names):
+                raise TypeError(f"its runs are {brief(names)}")
+            for number in (at_once, threads):
+                if type(number) is not int or not 1 <= number <= _MOST_AT_ONCE:
+                    raise TypeError(f"a number of processes or threads is {brief(number)}")
+            return cls(folder, names, together, at_once, threads, ensemble)
         except (KeyError, TypeError) as error:
             raise UserError(f"'{folder / _RECORD}' is damaged ({error}); bring it back, or start anew.") from None
 
@@ -131,7 +144,7 @@ class Study:
         record: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "folder"}
         if not self.ensemble:
             del record["ensemble"]
-        write_json(self.folder / _RECORD, record)
+        write_json(self.folder / _RECORD, {**record, "sha256": block_hash(record)})
 
     def unfinished(self) -> list[str]:
         """The names of the runs that have no model yet."""
@@ -205,12 +218,21 @@ def seeds_and_folds(recipe: Recipe, *, seeds: int = 1, all_folds: bool = False) 
     """The recipes of `seeds` seeds from the recipe's own on and, with `all_folds`, of every fold of each.
 
     Raises:
-        UserError: fewer than one seed, or all folds of a recipe without `folds`.
+        UserError: fewer than one seed, more runs than can be, or all folds of a recipe without `folds`.
     """
-    if seeds < 1:
-        raise UserError(f"seeds is {seeds}; 1 or more are needed.")
+    if not 1 <= seeds <= MOST_RUNS:
+        raise UserError(f"seeds is {seeds}; 1 to {MOST_RUNS} can be.")
     if all_folds and recipe.folds is None:
         raise UserError("all folds are asked for, but not how many there are; give --folds, for instance --folds 5.")
+    runs = seeds * (recipe.folds or 1 if all_folds else 1)
+    if runs > MOST_RUNS:
+        raise UserError(
+            f"{seeds} seeds of {recipe.folds} folds are {runs:,} runs; at most {MOST_RUNS:,} can be at once."
+        )
+    if recipe.seed + seeds > 2**31:
+        raise UserError(
+            f"{seeds} seeds from {recipe.seed} on go beyond the largest, {2**31 - 1}; begin with a smaller --seed."
+        )
     folds = range(recipe.folds) if all_folds and recipe.folds else [recipe.fold]
     return [
         recipe.model_copy(update={"seed": seed, "fold": fold})
@@ -307,6 +329,11 @@ def prepare_study(
     for setup in setups:  # whoever trains them owns them
         ownership.release(setup.run.path)
     return study
+
+
+def _is_name(name: object) -> bool:
+    """Whether it can be the folder of a run within its study."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\0"} & set(name)
 
 
 def _names(recipes: Sequence[Recipe]) -> list[str]:

@@ -12,7 +12,7 @@ from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.model_folder import ModelFolder
 from astroformer.training.recipe import Recipe
-from astroformer.training.run import TeacherRecord
+from astroformer.training.run_record import TeacherRecord
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,13 @@ from astroformer.images.sets.mock_galaxies import CLASSES
 from astroformer.images.sources import open_source
 from astroformer.network import VARIANTS, Answers, Astroformer, Ensemble, create_answers
 from astroformer.network.answers import answers_of
-from astroformer.network.config import joined_words
+from astroformer.network.config import MOST, joined_words
 from astroformer.randomness import permutation
+from astroformer.system import memory_bytes
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_MOST_SIDE = 4096  # px, of a network by name
+_MOST_IMAGES = 1_000_000
 _MOCK_SEED = 1000  # added to the seed: not the galaxies that `train mock-galaxies` shows with the same seed
 
 
@@ -148,10 +151,10 @@ def open_network(
         return MeasuredNetwork(
             model, classifier.network, "trained", classifier.preprocessing, classifier.classes, classifier.seen
         )
-    if image_size is not None and image_size < 16:
-        raise UserError(f"--image-size is {image_size}; at least 16 px are needed.")
-    if num_classes is not None and num_classes < 2:
-        raise UserError(f"--num-classes is {num_classes}; at least 2 are needed.")
+    if image_size is not None and not 16 <= image_size <= _MOST_SIDE:
+        raise UserError(f"--image-size is {image_size}; at least 16 px are needed, and at most {_MOST_SIDE}.")
+    if num_classes is not None and not 2 <= num_classes <= MOST["num_classes"]:
+        raise UserError(f"--num-classes is {num_classes}; at least 2 are needed, and at most {MOST['num_classes']}.")
     network: nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -221,8 +224,8 @@ def read_images(
     Raises:
         UserError: the source can't be opened, or none of the images can be read.
     """
-    if images < 1:
-        raise UserError(f"images is {images}; at least 1 is needed.")
+    if not 1 <= images <= _MOST_IMAGES:
+        raise UserError(f"images is {images}; at least 1 is needed, and at most {_MOST_IMAGES:,}.")
     plain = network.preprocessing
     outer = frame_size(plain.image_size)
     zoom = min(wide / side for wide, side in zip(outer, plain.image_size, strict=True))
@@ -238,6 +241,12 @@ def read_images(
     else:
         source = open_source(data, labelled=False, seed=seed, listener=listener)
     chosen = source.subset(np.sort(permutation(seed, 0, len(source)).numpy()[:images]))
+    pixels, memory = sum(math.prod(some.image_size) for some in (plain, around)), memory_bytes()
+    if memory is not None and len(chosen) * pixels * plain.channels > memory:
+        raise UserError(
+            f"{len(chosen):,} images of {outer[0]} × {outer[1]} px need more than the {memory / 2**30:.0f} GiB of "
+            "memory that this machine has; measure on fewer (--images) or smaller ones."
+        )
     rows, read, left_out, digests = [], [], [], []
     for i, file in enumerate(chosen.files):
         try:

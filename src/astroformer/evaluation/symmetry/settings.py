@@ -11,6 +11,7 @@ from astroformer.errors import UserError, unknown_name
 
 Dtype = Literal["float64", "float32", "bfloat16"]
 Padding = Literal["reflection", "border", "zeros"]
+_MOST = 100_000  # of what is drawn for an image, and of images at once
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ class SymmetrySettings:
             ("rotations", 1, "an image"),
             ("batch_size", 1, "a forward pass"),
         ):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}; at least {least} {of} is needed.")
+            if not least <= getattr(self, name) <= _MOST:
+                raise UserError(f"{name} is {getattr(self, name)}; at least {least} {of} is needed, at most {_MOST:,}.")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"seed is {self.seed}; a whole number from 0 to {2**31 - 1} is needed.")
         if self.max_shift is not None and self.max_shift < 1:
             raise UserError(f"max_shift is {self.max_shift}; at least 1 px is needed, or none for all circular shifts.")
         if self.padding not in get_args(Padding):

@@ -1,0 +1,79 @@
+"""The model card: the README of a model folder, in Markdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from astroformer.network.config import GROUPS
+
+if TYPE_CHECKING:
+    from astroformer.model_folder import ModelConfig
+
+
+def model_card(config: ModelConfig) -> str:
+    """The model folder's README in Markdown, with the front matter that model hubs read."""
+    record, members = config.record, config.members
+    intervals = record.metrics.intervals if record.metrics else {}
+    rows = "\n".join(f"| {name} | {m.value:.4f} | {m.low:.4f} – {m.high:.4f} |" for name, m in intervals.items())
+    measured = "Not evaluated.\n"
+    if record.metrics:
+        measured = (
+            f"Measured on {record.metrics.n} validation images ({record.validation or 'hold-out'}):\n\n"
+            f"| metric | value | 95 % bootstrap interval |\n|---|---|---|\n{rows}\n"
+        )
+    if record.metrics and record.member_metrics:
+        measured += (
+            "\nSingle members on the same images (mean ± standard deviation):\n\n| metric | a member |\n|---|---|\n"
+        )
+        spreads = {name: m for name, m in record.member_metrics.items() if m.sd is not None}
+        measured += "".join(f"| {name} | {m.mean:.4f} ± {m.sd:.4f} |\n" for name, m in spreads.items())
+    height, width = config.input.image_size
+    layout, channels = "-".join(config.network.layout), config.network.in_chans
+    parameters = "?" if record.parameters is None else f"{record.parameters:,}"
+    what = (
+        f"An Astroformer (arXiv 2304.05350), vertical layout {layout}, {parameters} parameters,"
+        if members == 1
+        else f"An ensemble of {members} Astroformers (arXiv 2304.05350), vertical layout {layout}, "
+        f"{parameters} parameters in all;\nits probabilities are the mean of theirs "
+        "(arXiv 1612.01474),"
+    )
+    return f"""---
+library_name: astroformer
+pipeline_tag: image-classification
+tags: [astroformer, image-classification, from-scratch]
+---
+# {record.name or "Astroformer"}: {len(config.classes)} classes
+
+{what}
+trained from scratch with astroformer {config.versions["astroformer"]}.
+
+- Input: {channels} channel(s), {height} × {width} px; the central {config.input.crop:.0%} of the frame is used.
+- Classes: {", ".join(config.classes)}.
+- Trained on: {record.training or "not recorded"}.
+- Unchanged by: {_invariance(config)}.
+
+{measured}
+## Use
+```python
+import astroformer
+
+model = astroformer.load("path/of/this/folder")
+predictions = model.predict(["image.jpg"])
+print(predictions.names, predictions.confidence_N)
+```
+
+## Limits
+The probabilities speak of images drawn like the training set: same instrument, preprocessing and mix of classes.
+An image of anything else is still given one of the classes above.
+"""
+
+
+def _invariance(config: ModelConfig) -> str:
+    """What leaves the answers unchanged, in words."""
+    words: dict[str, list[str]] = {"mirror": ["left-right flips"], "d4": ["quarter turns and flips"], "none": []}
+    network, answers = config.network, config.answers
+    averaged = answers.symmetry.removeprefix("shift").removeprefix("+") or "none"
+    own = answers.exact_group(network, config.input.image_size)
+    found = ["circular shifts by whole pixels"] * (answers.frame or network.equivariance != "none")
+    found += words[max(own, averaged, key=lambda group: len(GROUPS[group]))]
+    return " and ".join(found) or "nothing; a shift by a pixel may change a class (`astroformer symmetry` measures it)"
