@@ -28,6 +28,7 @@ def model_card(config: ModelConfig) -> str:
         spreads = {name: m for name, m in record.member_metrics.items() if m.sd is not None}
         measured += "".join(f"| {name} | {m.mean:.4f} ± {m.sd:.4f} |\n" for name, m in spreads.items())
     height, width = config.input.image_size
+    pixels = "" if config.input.units is None else f" of {config.input.units}"
     layout, channels = "-".join(config.network.layout), config.network.in_chans
     parameters = "?" if record.parameters is None else f"{record.parameters:,}"
     what = (
@@ -47,7 +48,7 @@ tags: [astroformer, image-classification, from-scratch]
 {what}
 trained from scratch with astroformer {config.versions["astroformer"]}.
 
-- Input: {channels} channel(s), {height} × {width} px; the central {config.input.crop:.0%} of the frame is used.
+- Input: {channels} channel(s){pixels}, {height} × {width} px; the central {config.input.crop:.0%} of the frame is used.
 - Classes: {", ".join(config.classes)}.
 - Trained on: {record.training or "not recorded"}.
 - Unchanged by: {_invariance(config)}.

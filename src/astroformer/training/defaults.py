@@ -115,8 +115,8 @@ RULES: dict[str, Rule] = {
             "Channels",
             "1 where all images are grey, else 3, or as many as all of them have",
             "Images have one channel where all of them are grey, else three, or as many as all of them have. Where "
-            "their numbers differ in another way than by colour, the run asks for yours. Transparency is no channel: "
-            "what a file declares as such is laid over black. Arrays declare nothing, so all of their bands are kept.",
+            "their numbers differ in another way than by colour, the run asks for yours. What a file declares as "
+            "transparency is laid over black; arrays keep all of their bands.",
             "Three equal channels cost time and tell the network nothing.",
             "`--channels`",
             "{channels} bands an image, all kept",
@@ -128,8 +128,7 @@ RULES: dict[str, Rule] = {
             "that of the images",
             "All images have pixels of one type, uint8, uint16 or floats, and a model takes images in the units that "
             "it learned from. uint16 counts as shares of 65,535, or of the value that `--white` states.",
-            "The same picture in other units is another picture to a network, and answers would be wrong without a "
-            "sign.",
+            "The same picture in other units is another picture to a network.",
             "`--pixels` leaves images of another type out; `--white` brings uint8 and uint16 together",
             "pixels: uint16, white not stated (--white N states it, so that the model takes 8-bit images too)",
         ),
@@ -193,8 +192,7 @@ RULES: dict[str, Rule] = {
             "C-C-C-T.",
             "With few images convolutions are level with the paper's network or ahead of it "
             f"([figures]({_NOTES}#convolutions-alone-for-few-images)). Attention after them gains a point where its "
-            f"heads turn with the image, and nothing elsewhere ([figures]({_NOTES}#attention-after-the-convolutions)). "
-            "With more images nothing was compared.",
+            f"heads turn with the image, and nothing elsewhere ([figures]({_NOTES}#attention-after-the-convolutions)).",
             "`--network.layout CCCT`; any word on the model, the layout, the channel attention, the Transformer "
             "stages, their heads or the position bias leaves the rule out",
             "{images:,} images: convolutions in all stages{attention}, without channel attention (--network.layout "
