@@ -8,10 +8,11 @@ Shapes: B batch, C channels, H height, W width, P = H·W pixels.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from astroformer.images.units import Pixels, Units, kind_of_pixels
 
 _FITS = ("crop", "pad", "stretch")
 _DTYPES = ("uint8", "float16")
+_JUDGED = 32  # images of a set whose brightness is looked at before it is answered
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, what Pillow uses for 8-bit images
 
 
@@ -119,9 +121,21 @@ class Preprocessing:
             return image_CHW if self.dtype == "uint8" else (image_CHW / np.float32(255)).astype(np.float16)
         if kind != "float":  # a bicubic filter overshoots at edges; the scale of an integer image ends at 0 and 1
             return image_CHW.clip(0, 1).astype(np.float16)
-        stored_CHW = _as_float16(image_CHW)
-        units.check_brightness(stored_CHW)
-        return stored_CHW
+        return _as_float16(image_CHW)
+
+    def check_brightness(self, read: Callable[[int], Array], n: int) -> None:
+        """Raises a UserError if float images are in another unit than those that a model learned from, by some of them.
+
+        Args:
+            read: gives image i of n.
+        """
+        if self.units is None or self.units.brightest is None:
+            return
+        some: list[Array] = []
+        for i in np.unique(np.linspace(0, n - 1, min(n, _JUDGED)).astype(int)):
+            with contextlib.suppress(UserError):  # whoever asks about it is told why it can't be taken
+                some.append(self.apply(read(int(i))))
+        self.units.check_brightness(some)
 
     def normalize(self, x_BCHW: Tensor) -> Tensor:
         """What the network sees: `(x / 255 if x is uint8 - mean) / std` per channel, float32, of the same shape."""

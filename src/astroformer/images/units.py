@@ -10,7 +10,7 @@ Shape letters: N images, C channels, H height, W width.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -23,8 +23,8 @@ from astroformer.images.reading import Array
 Pixels = Literal["uint8", "uint16", "float"]
 PIXELS: tuple[Pixels, ...] = get_args(Pixels)
 _WHITE_8, _WHITE_16 = 255.0, 65535.0
-# How many times as bright as the brightest training images, or as faint as the faintest, a float image may be. Images
-# of one kind differ by less, and two units by more: 255, or the 16 between 12 and 16 bits.
+# How many times as bright as the brightest training images, or as faint as the faintest, the middle one of other float
+# images may be. Sets of one kind differ by less, and two units by more: 255, or the 16 between 12 and 16 bits.
 _TIMES = 8.0
 _DIM, _BRIGHT = 0.01, 0.99  # quantiles of the training images' largest values
 
@@ -128,16 +128,22 @@ class Units:
         share /= np.float32(scale)  # in place: an image may be large
         return np.rint(share * 255).astype(np.uint8) if self.pixels == "uint8" else share
 
-    def check_brightness(self, image: Array) -> None:
-        """Raises a UserError if a float image is far brighter or fainter than all that these units were measured on."""
-        if self.brightest is None or not image.size:
+    def check_brightness(self, images: Iterable[Array]) -> None:
+        """Raises a UserError if float images are, by their median, far brighter or fainter than all training images.
+
+        A single one may well be: a bright star among galaxies. Images of zeros alone do not count.
+        """
+        if self.brightest is None:
             return
-        largest, (low, high) = float(np.abs(image).max()), self.brightest
-        if largest and not low / _TIMES <= largest <= high * _TIMES:
+        largest = [value for image in images if (value := float(np.abs(image).max()))]
+        if not largest:
+            return
+        median, (low, high) = float(np.median(largest)), self.brightest
+        if not low / _TIMES <= median <= high * _TIMES:
             raise UserError(
-                f"an image has {largest:.4g} as its largest value, and the model learned from images whose largest "
-                f"values are {low:.4g} to {high:.4g}. It is in another unit, or shows something else: give images in "
-                "the unit of those, or train on such as this one."
+                f"the images have largest values about {median:.4g}, and the model learned from images whose largest "
+                f"values are {low:.4g} to {high:.4g}. They are in another unit, or show something else: give images in "
+                "the unit of those, or train on such as these."
             )
 
     def __str__(self) -> str:

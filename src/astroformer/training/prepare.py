@@ -147,7 +147,7 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
         if preprocessing.units is not None and preprocessing.units.pixels == "float":
             brightest = measure_brightest(train.base, train.rows)
             if initial is not None and initial.preprocessing.units is not None:
-                initial.preprocessing.units.check_brightness(np.array(brightest or 0.0))
+                initial.preprocessing.units.check_brightness(train.take([i])[0] for i in range(len(train)))
             preprocessing = replace(preprocessing, units=replace(preprocessing.units, brightest=brightest))
         if initial is not None:
             mean, std = initial.preprocessing.mean, initial.preprocessing.std
