@@ -171,7 +171,7 @@ def test_what_changes_the_bits_is_said(
     run, listening = stopped(tmp_path / "run", monkeypatch), Listening()
     change_record(run, lambda fields: fields.update(change))
     resume(run, reporter=listening)
-    [sentence] = [sentence for sentence in listening.said if "bits" in sentence]
+    [sentence] = [sentence for sentence in listening.said if "last bits" in sentence]
     assert sentence.startswith("the last bits of the weights can differ from those of a run that is not stopped: ")
     assert said in sentence
     assert (run / "model").is_dir()
