@@ -18,19 +18,17 @@ from astroformer.network.config import VARIANTS, AnswersConfig
 from astroformer.training.pace import LEAST_MEMORY, MEMORY
 
 MINUTES = 10.0
-LEAST_CROP = 0.5  # of each side
-CROP_CONTENT = 0.9  # share of what differs between images that a crop holds
+LEAST_CROP, CROP_CONTENT = 0.5, 0.9  # of each side; share of what differs between images that a crop holds
 MODELS = {"cpu": "astroformer_atto", "cuda": "astroformer_nano"}
 CONVOLUTIONAL_IMAGES = 5_000  # up to so many to train on, all stages are convolutional
-HYBRID_HEAD_WIDTH = 8  # channels of a head of attention that follows convolutions
+ATTENTION_IMAGES, HYBRID_HEAD_WIDTH = 200, 8  # least images for attention after convolutions; channels of its heads
 TIED_IMAGES = 1_000  # up to so many, weights are tied
 LATE_SIDE = 48  # px; images of a smaller side are halved late
 # Seconds of training an image from which strides pay that halve it later, and these strides. Any run on a GPU has the
 # first ones.
 LATE_STRIDES = ((1.0, (1, 2, 2, 2, 1)), (0.5, (2, 1, 2, 2, 1)))
-LEAST_SIDE = 32  # px
+LEAST_SIDE, SIDE_STEP = 32, 8  # px
 LARGEST_SIDE = {"cpu": 64, "cuda": 128}  # px
-SIDE_STEP = 8  # px
 LEAST_BATCH, LARGEST_BATCH, BATCH_DIVISOR = 16, 64, 64  # a 64th of the images, within these bounds
 LEARNING_RATES = {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}  # for batches of LARGEST_BATCH and more
 REFERENCE_WIDTH = VARIANTS["astroformer_atto"].widths[-1]  # of the network that adamw's rate is for
@@ -138,7 +136,7 @@ RULES: dict[str, Rule] = {
             "Storage of decoded images",
             "uint8 where pixels are, else float16",
             "Decoded images are kept as uint8 where their pixels are, else as float16.",
-            "Whole numbers of 8 bits take half the memory. Of images with more bits they would lose what is faint.",
+            "8 bits take half the memory. Of images with more bits they would lose what is faint.",
             "`--storage`",
         ),
         Rule(
@@ -185,11 +183,12 @@ RULES: dict[str, Rule] = {
             ("network.layout", "network.channel_attention", "network.transformer", "network.head_width"),
             "Convolutions and attention for few images",
             f"for up to {CONVOLUTIONAL_IMAGES:,} images convolutions, and attention after them where weights are tied "
-            "under turns, if nothing else is asked of the network; else the variant's own",
+            f"under turns and images are at least {ATTENTION_IMAGES}, if nothing else is asked of the network; else "
+            "the variant's own",
             f"Up to {CONVOLUTIONAL_IMAGES:,} images are learned by convolutions in all stages, without channel "
-            "attention. Where weights are tied under quarter turns and flips, attention with heads of "
-            f"{HYBRID_HEAD_WIDTH} channels follows the last convolutions of S4. More images are learned by the paper's "
-            "C-C-C-T.",
+            f"attention. From {ATTENTION_IMAGES} on, where weights are tied under quarter turns and flips, attention "
+            f"with heads of {HYBRID_HEAD_WIDTH} channels follows the last convolutions of S4. More images are learned "
+            "by the paper's C-C-C-T.",
             "With few images convolutions are level with the paper's network or ahead of it "
             f"([figures]({_NOTES}#convolutions-alone-for-few-images)). Attention after them gains a point where its "
             f"heads turn with the image, and nothing elsewhere ([figures]({_NOTES}#attention-after-the-convolutions)).",

@@ -22,6 +22,7 @@ from astroformer.images.units import kind_of_pixels
 from astroformer.network import VARIANTS, AstroformerConfig
 from astroformer.system import bfloat16_instructions, pick_device
 from astroformer.training.defaults import (
+    ATTENTION_IMAGES,
     BATCH_DIVISOR,
     CONVOLUTIONAL_IMAGES,
     HYBRID_HEAD_WIDTH,
@@ -195,12 +196,11 @@ def _layout(recipe: Recipe, facts: Facts) -> Decision:
     if not facts.network_is_open or facts.images > CONVOLUTIONAL_IMAGES:
         return _NOTHING
     words: dict[str, Any] = {"layout": "CCCC", "channel_attention": "none"}
-    turns = recipe.network.group == "d4"
-    if turns:
+    attention = ""
+    if recipe.network.group == "d4" and facts.images >= ATTENTION_IMAGES:
         words |= {"layout": "CCCT", "transformer": "hybrid", "head_width": HYBRID_HEAD_WIDTH}
-    return Decision(
-        network=words, said={"images": facts.images, "attention": ", attention after them" if turns else ""}
-    )
+        attention = ", attention after them"
+    return Decision(network=words, said={"images": facts.images, "attention": attention})
 
 
 def _strides(recipe: Recipe, facts: Facts) -> Decision:
