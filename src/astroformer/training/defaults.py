@@ -187,8 +187,7 @@ RULES: dict[str, Rule] = {
             "the variant's own",
             f"Up to {CONVOLUTIONAL_IMAGES:,} images are learned by convolutions in all stages, without channel "
             f"attention. From {ATTENTION_IMAGES} on, where weights are tied under quarter turns and flips, attention "
-            f"with heads of {HYBRID_HEAD_WIDTH} channels follows the last convolutions of S4. More images are learned "
-            "by the paper's C-C-C-T.",
+            "follows the last convolutions of S4. More images are learned by the paper's C-C-C-T.",
             "With few images convolutions are level with the paper's network or ahead of it "
             f"([figures]({_NOTES}#convolutions-alone-for-few-images)). Attention after them gains a point where its "
             f"heads turn with the image, and nothing elsewhere ([figures]({_NOTES}#attention-after-the-convolutions)).",
