@@ -131,5 +131,8 @@ def brief(value: object, most: int = 200) -> str:
         >>> brief("a" * 1000, 8)
         "'aaaaaaa…"
     """
-    spelled = repr(value)
+    try:
+        spelled = repr(value)
+    except (ValueError, RecursionError):  # Python does not spell numbers of thousands of digits
+        spelled = f"a {type(value).__name__} that is too long to show"
     return spelled if len(spelled) <= most else f"{spelled[:most]}…"

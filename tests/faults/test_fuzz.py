@@ -53,7 +53,7 @@ def test_a_thousand_damages_end_in_a_right_answer_or_a_sentence(tmp_path: Path, 
     figures.write(name)
     assert figures.tried == LONG
     assert figures.failed == []
-    assert 0 < figures.peak_bytes < MEMORY
+    assert figures.peak_bytes < MEMORY
 
 
 @pytest.mark.fuzz
