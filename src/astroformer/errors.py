@@ -22,6 +22,22 @@ class UserError(ValueError):
         unknown group 'd5'. Did you mean 'd4'? Allowed: d4, mirror, none.
     """
 
+    def __init__(self, message: object) -> None:
+        super().__init__(_one_line(str(message)))
+
+
+_LONGEST = 4000  # characters of a message
+
+
+def _one_line(message: str) -> str:
+    """A message without what would end its line or steer a terminal, which names and values may hold; of a very long
+    one both ends."""
+    if not message.isprintable():
+        message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message)
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST - 1000]}…{message[-1000:]}"
+    return message
+
 
 def unknown_name(kind: str, name: object, allowed: Iterable[str], *, see: str = "") -> UserError:
     """The error for a `name` that is not among the `allowed` names of that `kind`, with the nearest one suggested.
@@ -115,5 +131,8 @@ def brief(value: object, most: int = 200) -> str:
         >>> brief("a" * 1000, 8)
         "'aaaaaaa…"
     """
-    spelled = repr(value)
+    try:
+        spelled = repr(value)
+    except (ValueError, RecursionError):  # Python does not spell numbers of thousands of digits
+        spelled = f"a {type(value).__name__} that is too long to show"
     return spelled if len(spelled) <= most else f"{spelled[:most]}…"

@@ -184,6 +184,10 @@ class ModelConfig:
             if name not in _BLOCKS:
                 raise unknown_name("block of config.json", name, _BLOCKS)
         blocks, hashes = {name: content[name] for name in _BLOCKS}, dict(content["hashes"])
+        for name in hashes.keys() - {_WEIGHTS, _CARD, _EXTRA, *_BLOCKS}:
+            raise unknown_name("hash in config.json", name, (_WEIGHTS, _CARD, _EXTRA, *_BLOCKS))
+        if not isinstance(hashes.get(_WEIGHTS), str):
+            raise KeyError(f"hashes.{_WEIGHTS}")
         for name, block in blocks.items():
             if hashes[name] != block_hash(block):
                 raise UserError(

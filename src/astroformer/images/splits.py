@@ -164,6 +164,8 @@ def read_split(path: Path, images: LabelledImages) -> Indices:
         raise UserError(f"the split '{path}' cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if not rows or rows[0] != ["file", "label"] or any(len(row) != 2 for row in rows):
         raise UserError(f"'{path}' is no split: it should have the columns file,label.")
+    if len(rows) == 1:
+        raise UserError(f"the split '{path}' lists no image. Split anew.")
     position = {name: i for i, name in enumerate(images.files)}
     indices: list[int] = []
     seen: set[str] = set()

@@ -257,6 +257,9 @@ class RunFolder:
         ):
             if os.path.lexists(path) and not is_kind(path):
                 raise UserError(f"'{path}' is no {kind}; remove it, or bring the {kind} back that the run wrote.")
+        for name in _COVERED:
+            if not (self.path / name).is_file():
+                raise UserError(f"run '{self.path}' lacks {name}; bring it back from a copy, or start a new run.")
         with self._damage_is_said(self._record):
             hashes = read_json(self._record).get("hashes")
             if hashes is None:
@@ -266,10 +269,7 @@ class RunFolder:
                 )
                 return
             for name in _COVERED:
-                file = self.path / name
-                if not file.is_file():
-                    raise UserError(f"run '{self.path}' lacks {name}; bring it back from a copy, or start a new run.")
-                if sha256_of(file) != hashes[name]:
+                if sha256_of(self.path / name) != hashes[name]:
                     raise self._changed(name)
 
     def _changed(self, name: str) -> UserError:

@@ -74,7 +74,8 @@ def _column(path: Path, columns: list[str], role: str, allowed: tuple[str, ...],
 
 def _column_names(path: Path) -> list[str]:
     if path.suffix.lower() == ".parquet":
-        return list(_parquet(path).schema_arrow.names)
+        with _damage_of_parquet_is_said(path):
+            return list(_parquet(path).schema_arrow.names)
     return next(iter(_csv_rows(path)), [])
 
 
@@ -127,7 +128,7 @@ def _damage_of_parquet_is_said(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, and not of the file's content
             raise
         raise UserError(f"'{path}' is not a Parquet file or is damaged ({' '.join(str(error).split())}).") from None
