@@ -317,7 +317,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "lacks classes": (lambda f: lack(f, "classes"), "lacks 'classes'"),
     "lacks input": (lambda f: lack(f, "input"), "lacks 'input'"),
     "lacks hashes": (lambda f: edit(f, signed=False, hashes=None), "lacks 'hashes'"),
-    "lacks a hash": (lambda f: edit(f, signed=False, hashes={}), "lacks 'network'"),
+    "lacks a hash": (lambda f: edit(f, signed=False, hashes={}), r"lacks 'hashes\.model\.safetensors'"),
     "a block that nobody knows": (lambda f: edit(f, trusted={}), "unknown block of config.json 'trusted'.*'trust'"),
     "unknown network word": (lambda f: edit_block(f, "network", widht=[1]), "config.json': unknown network.*'widht'"),
     "unknown word of the answers": (
