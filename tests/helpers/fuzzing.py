@@ -39,6 +39,7 @@ from astroformer.classifier import Classifier
 from astroformer.classifier import load as load_classifier
 from astroformer.cli.main import main
 from astroformer.errors import UserError
+from astroformer.evaluation.symmetry.measured import read_images
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sources import open_source
 from astroformer.network import create_network
@@ -363,6 +364,11 @@ def _got_there(*_: Any, **__: Any) -> Any:
     raise Done
 
 
+def _read_few(*arguments: Any, images: int, **words: Any) -> Any:
+    """`read_images`, of fewer images where so many can be: drawing 100,000 is no fault, and takes minutes."""
+    return read_images(*arguments, images=min(images, 20) if images < 10**6 else images, **words)
+
+
 class Commands(Kind):
     """Command lines of words that exist, with values that do not fit. Where training would begin they end."""
 
@@ -434,6 +440,7 @@ class Commands(Kind):
                 mock.patch.object(study.Study, "complete", _got_there),
                 mock.patch.object(ensemble, "complete_ensemble", _got_there),
                 mock.patch("astroformer.evaluation.symmetry.measure_symmetry", _got_there),
+                mock.patch("astroformer.evaluation.symmetry.measured.read_images", _read_few),
                 contextlib.redirect_stdout(out),
                 contextlib.redirect_stderr(said),
             ):
