@@ -38,6 +38,7 @@ def test_each_damage_is_a_function_of_its_seed_and_changes_something() -> None:
     assert len({changed_json(random.Random(n), text) for n in range(200)}) > 50
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")
 @pytest.mark.parametrize("name", KINDS)
 def test_damage_ends_in_a_right_answer_or_a_sentence(tmp_path: Path, name: str) -> None:
     figures = figures_here(KINDS[name](tmp_path / "work"), SHORT[name])
