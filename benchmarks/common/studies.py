@@ -2,8 +2,8 @@
 
 An arm is a few words of the recipe of our network (or a peer of the grid); all else is the default. Where words say
 something of the network, what they leave open is as in the paper (squeeze and excitation, position bias): no arm starts
-from the default for few images, which is convolutions alone. Runs of a study are equally long in training FLOPs, unless
-another length is asked for: an arm that costs more sees fewer images.
+from convolutions alone without channel attention, the default for few images but for some of the sky. Runs of a study
+are equally long in training FLOPs, unless another length is asked for: an arm that costs more sees fewer images.
 """
 
 from __future__ import annotations

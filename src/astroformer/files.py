@@ -97,6 +97,14 @@ def check_readable(path: Path) -> None:
         raise UserError(explained(error, path) or f"'{path}' can't be read: {error}.") from None
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` as the home folder, or as it is where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON in the place of `path`, see `replacing`."""
     with replacing(path) as part:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from astroformer import ownership
 from astroformer.errors import UserError
-from astroformer.files import unfinished
+from astroformer.files import expanded, unfinished
 
 Inputs = Iterable[str | Path | None]
 
@@ -199,10 +199,10 @@ def _existing(source: str) -> Path | None:
     """The file or folder that a source names, with options behind it or without; None if there is none."""
     while source:
         try:
-            path = Path(source).expanduser()
+            path = expanded(source)
             if path.exists():
                 return path
-        except (OSError, ValueError, RuntimeError):  # no name of a file; no such user
+        except (OSError, ValueError):  # no name of a file
             return None
         source = source.rpartition("@")[0]
     return None

@@ -14,26 +14,15 @@ from PIL import Image
 from astroformer.errors import UserError
 from astroformer.images import LabelledImages
 from astroformer.images.copies import describe_copies, groups_with_copies, pixel_digest
-from astroformer.progress import Reporter
 from astroformer.training.prepare import prepare
 from astroformer.training.recipe import Recipe
 from astroformer.training.task import Task
 from astroformer.training.train import train
 from helpers.command_line import TINY, Run
+from helpers.listening import Listening
 
 RNG = np.random.default_rng(8)
 RECIPE = Recipe(epochs=1, image_size=32, crop=1.0, device="cpu", speed="plain", precision="no")
-
-
-class Listening(Reporter):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 
 import astroformer
 from astroformer.errors import UserError
-from astroformer.progress import Reporter
 from astroformer.training.checkpoint import load_checkpoint, save_checkpoint
 from astroformer.training.loop import Loop
 from astroformer.training.recipe import Recipe, load_recipe, make_recipe
@@ -29,6 +28,7 @@ from astroformer.training.stopping import Interrupted
 from astroformer.training.train import resume, train
 from helpers.command_line import Run
 from helpers.fuzzing import pictures
+from helpers.listening import Listening
 from helpers.mutations import changed_json
 
 STOPS_AT = 3  # updates, of which an epoch of these runs has two
@@ -38,17 +38,6 @@ RECIPE: dict[str, Any] = {
     **{"epochs": 2, "image_size": 32, "crop": 1.0, "batch_size": 4, "evaluations": 1},
     **{"device": "cpu", "speed": "plain", "precision": "no"},
 }
-
-
-class Listening(Reporter):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def stop(source: Path, out: Path, **changes: Any) -> Path:

@@ -19,7 +19,6 @@ import torch
 from astroformer import system
 from astroformer.errors import UserError
 from astroformer.images.sources import open_source
-from astroformer.progress import Reporter
 from astroformer.training import machine
 from astroformer.training.loop import Loop
 from astroformer.training.machine import Machine, so_many_threads
@@ -29,21 +28,11 @@ from astroformer.training.run import RunFolder
 from astroformer.training.stopping import Interrupted
 from astroformer.training.study import train_many
 from astroformer.training.train import resume, train
+from helpers.listening import Listening
 
 SOURCE = "mock-galaxies:40x32"
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "image_size": 32, "crop": 1.0, "device": "cpu", "seed": 3,
                             "evaluations": 1}  # fmt: skip
-
-
-class Listening(Reporter):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture(autouse=True)

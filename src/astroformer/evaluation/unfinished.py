@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from astroformer.errors import UserError
-from astroformer.files import read_json, unfinished, write_json
+from astroformer.files import expanded, read_json, unfinished, write_json
 from astroformer.images.hashes import hash_bytes
 from astroformer.images.labelled import LabelledImages
 from astroformer.model_folder import ModelFolder
@@ -38,7 +38,7 @@ def made_of(model: Path, images: LabelledImages, columns: Sequence[str], **asked
         columns: of the table.
         asked: how the model is asked, by the names of the options.
     """
-    source = Path(images.source).expanduser()
+    source = expanded(images.source)
     state: list[int] = []
     if source.is_file():  # of a folder each image has a name; in a file they have numbers
         status = source.stat()

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from astroformer.errors import UserError, unknown_name
+from astroformer.files import expanded
 from astroformer.images.formats import FORMATS
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.names import class_name, expanded, ignored_sentence
+from astroformer.images.names import class_name, ignored_sentence
 from astroformer.images.sets import NAMED_SETS, mock_galaxies
 from astroformer.images.sets.download import Listener
 

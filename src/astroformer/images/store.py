@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
-from astroformer.files import read_cached_json
+from astroformer.files import expanded, read_cached_json
 from astroformer.images.array_file import HEADER_BYTES, ArrayFile, digest_of, header
 from astroformer.images.copies import Digests, pixel_digest
 from astroformer.images.hashes import hash_bytes, hash_text, new_hash
@@ -168,7 +168,7 @@ class ImageStore:
         """
         if not len(images):
             raise UserError(f"'{images.source}' has no images.")
-        cache = Path(cache).expanduser()
+        cache = expanded(cache)
         units = None if preprocessing.units is None else replace(preprocessing.units, brightest=None)
         decoding = replace(preprocessing, mean=(), std=(), units=units)
         settings = {k: v for k, v in decoding.to_dict().items() if k not in ("mean", "std")}

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from astroformer.errors import UserError, unknown_name
+from astroformer.files import expanded
 from astroformer.images.formats.folders import FileReader
 from astroformer.images.formats.format import Format
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.names import encode_labels, expanded, refuse_duplicates, refuse_gaps, shortened
+from astroformer.images.names import encode_labels, refuse_duplicates, refuse_gaps, shortened
 
 FILE_COLUMNS = (
     "file",
