@@ -39,7 +39,7 @@ def _one_line(message: str) -> str:
     return message
 
 
-def unknown_name(kind: str, name: object, allowed: Iterable[str], *, see: str = "") -> UserError:
+def unknown_name(kind: str, name: object, allowed: Iterable[str], *, see: str = "", near: float = 0.5) -> UserError:
     """The error for a `name` that is not among the `allowed` names of that `kind`, with the nearest one suggested.
 
     Args:
@@ -47,13 +47,15 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str], *, see: str = 
         name: what was given.
         allowed: the names that there are.
         see: a sentence that says where they are listed, in place of the list.
+        near: how alike the nearest one has to be, from 0 to 1. Where there are many names, one that looks a little
+            alike most often means something else.
     """
     import difflib  # here, since it takes longer than all else that a command needs before it can be interrupted
 
     names, name = sorted(allowed), str(name)
     name = name if len(name) <= 200 else f"{name[:200]}…"
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    found = difflib.get_close_matches(name, names, n=1, cutoff=near)
+    hint = f" Did you mean '{found[0]}'?" if found else ""
     listed = see or f"Allowed: {', '.join(names)}."
     return UserError(f"unknown {kind} '{name}'.{hint} {listed}")
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import BaseModel, Field
 from typing_extensions import Doc
 
+from astroformer import other_names
 from astroformer.cli.arguments import given_options, parse
+from astroformer.cli.help import Pages
 from astroformer.cli.options import NESTED, PLACE, options_of
+from astroformer.cli.train import Train
 from astroformer.errors import UserError
 
 
@@ -199,7 +202,7 @@ def test_help_is_printed_whatever_else_is_given(
             "PLACE where it is (required)",
             "--out PATH where it goes (required)",
             "--number INT how many (default: 1)",
-            "--quiet, --no-quiet no words (default: False)",
+            "--quiet no words",
             "--device STR where (default: auto)",
             "--size INT | INT INT --rate FLOAT how fast --kind {none,auto} | STR FLOAT ... (default: none)",
             "--layout {a,b} --count {1,2} (default: 1)",
@@ -220,6 +223,96 @@ def test_help_lists_the_words_in_the_order_of_the_fields(capsys: pytest.CaptureF
 def test_help_shows_the_defaults_that_a_recipe_gives(capsys: pytest.CaptureFixture[str]) -> None:
     start = Command("P", Path("o"), settings=Settings(inner=Inner(share=0.125)))
     assert "at most one (default: 0.125)" in " ".join(helped(capsys, ["--help"], start).split())
+
+
+@dataclass
+class Paged(Command):
+    """Does it."""
+
+    pages: ClassVar[Pages] = Pages(
+        usual=("number", "quiet"),
+        groups={"where": ("where it is done", ("out", "device")), "inside": ("all of the inner part", ("inner.",))},
+    )
+
+
+def paged(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert parse(Paged, list(words), "do") is None
+    return capsys.readouterr().out
+
+
+def test_help_of_many_words_comes_in_pages(capsys: pytest.CaptureFixture[str]) -> None:
+    first = paged(capsys, "--help")
+    assert all(word in first for word in ("--number", "--quiet", "PLACE", "where it is done", "everything at once"))
+    assert not any(word in first for word in ("--out", "--device", "--rate", "--inner"))
+    where = paged(capsys, "--help", "where")
+    assert where.index("--out") < where.index("--device")
+    assert "--number" not in where
+    inside = paged(capsys, "--help=inside")
+    assert all(word in inside for word in ("--inner.span", "--inner.on", "--inner.share"))
+    assert "--number" not in inside
+    everything = paged(capsys, "P", "--help", "all")
+    assert all(f"--{option.name}" in everything for option in options_of(Paged) if not option.place and option.shapes)
+    assert paged(capsys, "--help", "P") == first
+    with pytest.raises(UserError, match="unknown page of help 'wher'"):
+        parse(Paged, ["--help=wher"], "do")
+
+
+def test_every_option_of_train_is_on_one_page_of_its_help() -> None:
+    options = [option.name for option in options_of(Train) if not option.place and option.meaning is not False]
+    names = [name for _, names in Train.pages.groups.values() for name in names]
+    assert len(set(names)) == len(names)
+    for option in options:
+        assert sum(option == name or (name.endswith(".") and option.startswith(name)) for name in names) == 1, option
+    assert set(Train.pages.usual) <= set(options)
+    assert {name for name in names if not name.endswith(".")} <= set(options)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for words in (["--help"], ["--help", "all"]):
+        assert parse(Train, words, "train") is None
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= max(80, width)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("--lr", "It is called '--learning-rate' here."),
+        ("--batch", "It is called '--batch-size' here."),
+        ("--size", "It is called '--image-size' here."),
+        ("--img_size", "It is called '--image-size' here."),
+        ("--rotation", "It is called '--augment.rotation' here."),
+        ("--dropout", "It is called '--network.head-dropout' here."),
+        ("--gpu", "The GPU is chosen by --device cuda"),
+        ("--lr-scheduler", "falls as a cosine; --warmup and --final-learning-rate say how."),
+        ("--patience", "its length is --minutes or --epochs."),
+        ("--minuets", "Did you mean '--minutes'?"),
+    ],
+)
+def test_a_word_of_other_tools_is_refused_with_ours(word: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(Train, ["S", word, "1"], "train")
+    assert f"'{word}'. " in str(error.value)
+    assert said in str(error.value)
+    assert str(error.value).endswith("`astroformer train --help all` lists them.")
+
+
+def test_no_word_is_suggested_that_means_something_else() -> None:
+    for word in ("--depth-multiplier", "--temperature", "--learning-curve", "--batch-norm"):
+        with pytest.raises(UserError) as error:
+            parse(Train, ["S", word, "1"], "train")
+        assert "Did you mean" not in str(error.value), str(error.value)
+
+
+def test_other_names_lead_to_words_that_there_are() -> None:
+    """A word of another tool is none of ours, and what it leads to is."""
+    known = {option.name for option in options_of(Train) if not option.place}
+    for ours, others in (*other_names._SAME.items(), *((None, others) for others in other_names._INSTEAD)):
+        assert ours is None or ours in known
+        for other in others.split():
+            assert other not in known
+            assert other_names.instead(other, known, str) is not None
 
 
 def test_a_version_of_tyro_that_prints_no_help_leaves_a_list_of_the_words(

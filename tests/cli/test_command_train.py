@@ -182,7 +182,7 @@ def test_a_wrong_recipe_is_one_sentence(run: Run, tmp_path: Path, content: str, 
 
 
 def test_help_of_train_explains_every_setting(run: Run) -> None:
-    text = " ".join(run("train", "--help").out.split())
+    text = " ".join(run("train", "--help", "all").out.split())
     for option, what in (
         ("--seed INT", "of all that is random"),
         ("--optimizer {adamw,sgd,muon}", "what turns gradients into updates"),

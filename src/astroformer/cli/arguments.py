@@ -1,22 +1,20 @@
 """The words of a command line: read by what the command understands, and built into the command.
 
-What is wrong is said here in one sentence, by the types of the command's fields; tyro prints the help.
+What is wrong is said here in one sentence, by the types of the command's fields.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import inspect
-import io
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, TypeVar
+from collections.abc import Collection
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from astroformer.cli.options import NESTED, PLACE, Option, fields_of, is_nested, metavar_of, options_of
+from astroformer.cli.help import Pages, described, help_of, page_named
+from astroformer.cli.options import Option, fields_of, is_nested, options_of
 from astroformer.errors import UserError, unknown_name
+from astroformer.other_names import instead
 
 Command = TypeVar("Command")
 
@@ -38,9 +36,10 @@ def parse(kind: type[Command], words: list[str], name: str, default: Command | N
     Raises:
         UserError: an unknown option, a value of the wrong kind or out of its range, or something missing.
     """
-    values = _read(words, options_of(kind), name)
-    if values is None:
-        print(_help(kind, name, default), end="")
+    pages: Pages | None = getattr(kind, "pages", None)
+    values = _read(words, options_of(kind), name, pages)
+    if isinstance(values, str):
+        print(help_of(kind, name, default, pages, values), end="")
         return None
     try:
         command: Command = _built(kind, values, default)
@@ -51,8 +50,10 @@ def parse(kind: type[Command], words: list[str], name: str, default: Command | N
     return command
 
 
-def _read(words: list[str], options: list[Option], command: str) -> dict[tuple[str, ...], Any] | None:
-    """The values that the words give, by the fields that they are of; None when the words ask for help."""
+def _read(
+    words: list[str], options: list[Option], command: str, pages: Pages | None
+) -> dict[tuple[str, ...], Any] | str:
+    """The values that the words give, by the fields that they are of; the page of help when they ask for one."""
     see = f"See `astroformer {command} --help`."
     known = {f"--{option.name}": option for option in options if not option.place}
     values: dict[tuple[str, ...], Any] = {}
@@ -68,10 +69,10 @@ def _read(words: list[str], options: list[Option], command: str) -> dict[tuple[s
             continue
         spelled, equals, attached = word.partition("=")
         if spelled in ("-h", "--help"):
-            return None
+            return page_named(attached or next(iter(words[i:]), ""), command, pages, asked=bool(equals))
         option = known.get(spelled.replace("_", "-"))
         if option is None:
-            raise unknown_name("option", spelled, known, see=f"`astroformer {command} --help` lists them.")
+            raise _unknown_option(spelled, known, command, pages)
         if option.meaning is not None:
             if equals:
                 raise UserError(f"{spelled} takes no value; leave out '={attached}'. {see}")
@@ -93,16 +94,22 @@ def _read(words: list[str], options: list[Option], command: str) -> dict[tuple[s
     for option, word in zip(places, at_places, strict=False):
         _, values[option.path] = option.take([word])
     if missing := [option for option in options if option.required and option.path not in values]:
-        raise UserError(f"missing {'; '.join(_described(option) for option in missing)}. {see}")
+        raise UserError(f"missing {'; '.join(described(option) for option in missing)}. {see}")
     return values
+
+
+def _unknown_option(spelled: str, known: Collection[str], command: str, pages: Pages | None) -> UserError:
+    """The error for an option that there is not: with ours where other tools call it so, else with the nearest name."""
+    words = [word.removeprefix("--") for word in known]
+    every = "" if pages is None else " all"
+    see = f"`astroformer {command} --help{every}` lists them."
+    if (said := instead(spelled.lstrip("-"), words, lambda word: f"--{word}")) is not None:
+        return UserError(f"there is no option '{spelled}'. {said} {see}")
+    return unknown_name("option", spelled, known, see=see, near=0.85)
 
 
 def _looks_like_option(word: str) -> bool:
     return re.match(r"--?[A-Za-z]", word) is not None  # -1 is a number, - a file name
-
-
-def _described(option: Option) -> str:
-    return (option.name if option.place else f"--{option.name} {option.metavar}") + f" ({option.help})"
 
 
 def _built(
@@ -129,48 +136,3 @@ def _built(
     if not model:
         return kind(**inside)
     return kind.model_validate(inside) if checked else inside
-
-
-def _help(kind: type[Any], command: str, default: Any) -> str:
-    """The help of a command as wide as the terminal, laid out by tyro; where tyro can't, a plain list of its words."""
-    text = ""
-    with contextlib.suppress(Exception):  # of another version of tyro; nobody is to be left without help for that
-        text = _help_by_tyro(kind, command, default)
-    if not text:
-        lines = [f"usage: astroformer {command}", "", inspect.getdoc(kind) or "", ""]
-        text = "\n".join([*lines, *(f"  {_described(option)}" for option in options_of(kind))])
-    return "\n".join(line.rstrip() for line in text.splitlines()).strip() + "\n"
-
-
-def _help_by_tyro(kind: type[Any], command: str, default: Any) -> str:
-    """What tyro prints for a command: with our words for the kinds of values, and no default where that is nothing."""
-    import tyro
-    from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
-
-    def shown(kind: type[Any], default: Any) -> Iterator[StructFieldSpec]:
-        for field in fields_of(kind, default):
-            if NESTED in field.marks:
-                yield from shown(field.type, field.default)
-                continue
-            marks: list[Any] = [tyro.conf.Positional] if PLACE in field.marks else []
-            if not is_nested(field.type):
-                spelled = field.name.upper() if PLACE in field.marks else metavar_of(field.type)
-                marks.append(tyro.conf.arg(metavar=spelled, help_behavior_hint="" if field.default is None else None))
-            standard = tyro.MISSING if field.default is dataclasses.MISSING else field.default
-            annotated: Any = Annotated[(field.type, *marks)] if marks else field.type
-            yield StructFieldSpec(field.name, annotated, standard, helptext=field.help or None)
-
-    registry = ConstructorRegistry()
-
-    @registry.struct_rule
-    def fields_as_options(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if not is_nested(info.type):
-            return None
-        default = info.default if isinstance(info.default, info.type) else None
-        return StructConstructorSpec(instantiate=info.type, fields=tuple(shown(info.type, default)))
-
-    helped = io.StringIO()
-    more = {} if default is None else {"default": default}
-    with contextlib.redirect_stdout(helped), contextlib.suppress(SystemExit):
-        tyro.cli(kind, args=["--help"], prog=f"astroformer {command}", registry=registry, **more)
-    return helped.getvalue()

@@ -78,6 +78,7 @@ class Showing:
     """What a person sees of the work."""
 
     quiet: Quiet = False
+    verbose: Annotated[bool, Doc("say all that was decided")] = False
     debug: Debug = False
 
 

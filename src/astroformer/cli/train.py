@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from typing_extensions import Doc
 
 from astroformer.cli.common import Showing, Strict, first_imports
+from astroformer.cli.help import Pages
 from astroformer.cli.options import NESTED, PLACE
 from astroformer.errors import UserError
 from astroformer.training.recipe import Recipe, load_recipe
@@ -20,13 +21,53 @@ if TYPE_CHECKING:
     from astroformer.training.study import TrainedStudy
 
 
+_PAGES = Pages(
+    usual=(
+        *("minutes", "epochs", "valid", "out", "recipe", "class-weights", "image-size", "seeds", "ensemble", "resume"),
+        "verbose",
+    ),
+    groups={
+        "runs": (
+            "several runs, ensembles, cross-validation, and runs that go on from others",
+            ("out", "resume", "init-from", "seed", "seeds", "all-folds", "ensemble", "together", "distil"),
+        ),
+        "images": (
+            "size, crop, channels and units of the images, how they are split, and what may be left out",
+            (
+                *("valid", "valid-fraction", "split-seed", "folds", "fold", "image-size", "crop", "fit", "channels"),
+                *("pixels", "white", "storage", "cache", "strict", "only-known", "allow-shared"),
+            ),
+        ),
+        "learning": (
+            "length, optimizer, learning rate, batch size, regularization, class weights",
+            (
+                *("recipe", "epochs", "minutes", "optimizer", "learning-rate", "weight-decay", "momentum"),
+                *("batch-size", "warmup", "final-learning-rate", "clip", "progressive", "label-smoothing", "ema"),
+                *("class-weights", "balanced-sampling"),
+            ),
+        ),
+        "machine": (
+            "device, precision, memory, checkpoints, progress and tracking",
+            (
+                *("device", "precision", "speed", "accumulate", "checkpointing", "evaluations", "checkpoint-seconds"),
+                *("track", "quiet", "verbose", "debug"),
+            ),
+        ),
+        "network": ("layout, widths, attention and equivariance of the network", ("model", "network.")),
+        "augment": ("random changes to training images", ("augment.",)),
+    },
+)
+
+
 @dataclass
 class Train:
     """Train a classifier from a SOURCE of labelled images and write a run folder with the model in it.
 
-    A SOURCE is a folder of class folders, an .npz file, a CSV or Parquet catalog, mock-galaxies, or a published set by
-    name (astroformer info --data).
+    A SOURCE is a folder with a folder for each class, a catalog (CSV or Parquet) of files and labels, an .npz file with
+    images and labels, mock-galaxies, or a published set by name (astroformer info --data).
     """
+
+    pages: ClassVar[Pages] = _PAGES
 
     source: Annotated[str | None, PLACE, Doc("what to train on")] = None
     valid: Annotated[

@@ -16,6 +16,7 @@ from astroformer.augmentation.settings import PRESETS, Augment
 from astroformer.errors import UserError, brief, unknown_name
 from astroformer.network import VARIANTS, AnswersConfig
 from astroformer.network.config import MOST, split_words
+from astroformer.other_names import instead
 from astroformer.training.defaults import FIRST_SHARE, FIRST_SIDE, LEAST_SIDE, RULES, help_of
 from astroformer.training.recipe_file import read_settings
 
@@ -352,6 +353,9 @@ def load_recipe(name: str | Path) -> Recipe:
     return make_recipe(read_settings(path))
 
 
+_PARTS: dict[str, type[BaseModel]] = {"network": NetworkSettings, "augment": Augment}
+
+
 def explain(error: ValidationError) -> str:
     """One sentence for the first thing wrong in a recipe, naming the setting, its value and what is allowed."""
     first = error.errors()[0]
@@ -362,7 +366,14 @@ def explain(error: ValidationError) -> str:
             annotation = model.model_fields[part].annotation
             model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model
         prefix = "".join(f"{part}." for part in where[:-1])
-        return str(unknown_name("setting", prefix + where[-1], [prefix + name for name in model.model_fields]))
+        fields = [prefix + name for name in model.model_fields]
+        names = list(fields)
+        if not prefix:
+            names += [f"{part}.{name}" for part in ("network", "augment") for name in _PARTS[part].model_fields]
+        known = {name.replace("_", "-"): name for name in names}
+        if (said := instead(prefix + where[-1], known, known.__getitem__)) is not None:
+            return f"there is no setting '{prefix + where[-1]}'. {said}"
+        return str(unknown_name("setting", prefix + where[-1], fields, near=0.85))
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, UserError):
         return str(cause)
