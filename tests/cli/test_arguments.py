@@ -299,7 +299,7 @@ def test_a_word_of_other_tools_is_refused_with_ours(word: str, said: str) -> Non
 
 
 def test_no_word_is_suggested_that_means_something_else() -> None:
-    for word in ("--depth-multiplier", "--temperature", "--learning-curve", "--batch-norm"):
+    for word in ("--depth-multiplier", "--temperature", "--batch-norm"):
         with pytest.raises(UserError) as error:
             parse(Train, ["S", word, "1"], "train")
         assert "Did you mean" not in str(error.value), str(error.value)

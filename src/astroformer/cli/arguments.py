@@ -105,7 +105,7 @@ def _unknown_option(spelled: str, known: Collection[str], command: str, pages: P
     see = f"`astroformer {command} --help{every}` lists them."
     if (said := instead(spelled.lstrip("-"), words, lambda word: f"--{word}")) is not None:
         return UserError(f"there is no option '{spelled}'. {said} {see}")
-    return unknown_name("option", spelled, known, see=see, near=0.85)
+    return unknown_name("option", spelled, known, see=see, near=0.8)
 
 
 def _looks_like_option(word: str) -> bool:

@@ -373,7 +373,7 @@ def explain(error: ValidationError) -> str:
         known = {name.replace("_", "-"): name for name in names}
         if (said := instead(prefix + where[-1], known, known.__getitem__)) is not None:
             return f"there is no setting '{prefix + where[-1]}'. {said}"
-        return str(unknown_name("setting", prefix + where[-1], fields, near=0.85))
+        return str(unknown_name("setting", prefix + where[-1], fields, near=0.8))
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, UserError):
         return str(cause)
