@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import re
 import time
 from typing import Any
 
@@ -13,9 +14,9 @@ from astroformer.errors import UserError
 from astroformer.progress import Reporter, duration, trackers
 
 
-def reporter(terminal: bool) -> tuple[Reporter, io.StringIO]:
+def reporter(terminal: bool, width: int = 160) -> tuple[Reporter, io.StringIO]:
     text = io.StringIO()
-    return Reporter(Console(file=text, force_terminal=terminal, width=160, highlight=False)), text
+    return Reporter(Console(file=text, force_terminal=terminal, width=width, highlight=False)), text
 
 
 def training(**changes: Any) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then(monkeypatch: pyte
             shown.training(**training())
     lines = text.getvalue().splitlines()
     assert len(lines) == 2  # 40 seconds, a line every 15
-    for word in ("25%", "epoch 3", "loss 1.23", "67.8%", "1,23", "images/s", "1:15 left"):
+    for word in ("25%", "epoch 3", "loss 1.23", "67.8 %", "1,23", "images/s", "1:15 left"):
         assert word in lines[0]
     assert "\x1b" not in text.getvalue()
 
@@ -66,9 +67,26 @@ def test_a_terminal_shows_a_bar_with_everything() -> None:
         shown.count("decoding", 5, 10)
         shown.training(**training())
         shown.say("a [line] that stays")
-    for word in ("decoding", "5 of 10 images", "training", "25 %", "epoch 3", "loss 1.23", "67.8%", "1:15 left"):
+    for word in ("decoding", "5 of 10 images", "training", "25 %", "epoch 3", "loss 1.23", "67.8 %", "1:15 left"):
         assert word in text.getvalue()
     assert "a [line] that stays" in text.getvalue()
+
+
+def test_in_80_columns_the_whole_line_fits_with_its_bar() -> None:
+    shown, text = reporter(terminal=True, width=80)
+    with shown:
+        shown.training(**training(epoch=999, valid=1.0, left=3599))
+    line = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text.getvalue()).split("\r")[-1].strip("\n")
+    assert "59:59 left · epoch 999 · validation 100.0 %" in line
+    assert line.count("━") + line.count("╺") == 20
+    assert "…" not in line
+    assert len(line.rstrip()) <= 80
+
+
+def test_details_are_shown_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    Reporter().detail("what was decided")
+    Reporter(verbose=True).detail("what was decided")
+    assert capsys.readouterr().err == "what was decided\n"
 
 
 def test_counts_are_one_line_when_done() -> None:
@@ -96,5 +114,5 @@ def test_a_missing_tracker_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert trackers("tensorboard") == "tensorboard"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'astroformer\[track\]'"):
+    with pytest.raises(UserError, match=r'pip install "\.\[track\]"'):
         trackers("tensorboard")

@@ -21,6 +21,14 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A share as a person reads it everywhere: `0.365` → "36.5 %"."""
+    return f"{100 * share:.{digits}f} %"
+
+
+_WIDE = 110  # columns of a terminal that shows the loss and the speed too
+
+
 class Reporter:
     """Shows how far an activity is: images counted, bytes downloaded, a training run.
 
@@ -30,12 +38,14 @@ class Reporter:
     Args:
         console: where to write; stderr without it.
         quiet: show nothing.
+        verbose: show the details too.
     """
 
-    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+    def __init__(self, console: Console | None = None, *, quiet: bool = False, verbose: bool = False) -> None:
         # stdout is for the results, whose last line names the model.
         self.console = console or Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self.live = self.console.is_terminal and not quiet
+        self.verbose = verbose
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._last_line: dict[str, float] = {}
@@ -43,10 +53,11 @@ class Reporter:
 
     def __enter__(self) -> Self:
         if self.live:
-            # In a narrow terminal the end of the text gives way, not the name of a run or how far it is.
+            # In a narrow terminal the end of the text gives way, not the name of a run or how far it is. In one of 80
+            # columns all of it fits while a run trains.
             columns = (
                 TextColumn("[bold]{task.description:<9}", table_column=Column(no_wrap=True, min_width=9)),
-                BarColumn(bar_width=24 if self.console.width >= 120 else 8),
+                BarColumn(bar_width=20),
                 TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True, min_width=5)),
                 TextColumn("{task.fields[text]}", style="dim", table_column=Column(no_wrap=True)),
             )
@@ -63,6 +74,11 @@ class Reporter:
     def say(self, text: str) -> None:
         """Prints one line, which stays."""
         self.console.print(text, markup=False)
+
+    def detail(self, text: str) -> None:
+        """Prints one line of what was decided, which stays, where details are asked for."""
+        if self.verbose:
+            self.say(text)
 
     def _bar(self, name: str, share: float, text: str) -> None:
         if self._progress:
@@ -109,8 +125,10 @@ class Reporter:
             left: seconds to go.
             name: of the run, where there are several at once; each has a bar and lines of its own.
         """
-        score = "" if valid is None else f" · balanced accuracy {valid:.1%}"
-        text = f"{duration(left)} left · epoch {epoch} · loss {loss:.3f}{score} · {images_per_second:,.0f} images/s"
+        score = "" if valid is None else f" · validation {percent(valid)}"
+        text = f"{duration(left)} left · epoch {epoch}{score}"
+        if not self.live or self.console.width >= _WIDE:
+            text += f" · loss {loss:.3f} · {images_per_second:,.0f} images/s"
         self._bar(name, progress, text)
         if not self.live and time.monotonic() - self._last_line.get(name, self._began) >= 15:
             self._last_line[name] = time.monotonic()
@@ -126,5 +144,5 @@ def trackers(track: str) -> str | None:
     if track == "none":
         return None
     if importlib.util.find_spec(track) is None:
-        raise UserError(f"track: {track} needs the extra [track]: pip install 'astroformer[track]'.")
+        raise UserError(f'track: {track} needs the extra [track]; in a clone of the repository: pip install ".[track]"')
     return track

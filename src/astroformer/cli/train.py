@@ -129,7 +129,7 @@ class Train:
             from astroformer.training.study import TrainedStudy, seeds_and_folds, train_many
             from astroformer.training.train import resume, train
 
-        reporter = Reporter(quiet=self.showing.quiet)
+        reporter = Reporter(quiet=self.showing.quiet, verbose=self.showing.verbose)
         if self.source is None:
             assert self.resume is not None
             with reporter:
@@ -168,7 +168,7 @@ class Train:
 
     def _check_alone(self, given: set[str]) -> None:
         """--resume and --distil bring source and settings with them."""
-        said = {"quiet", "debug", "no-quiet", "no-debug"}
+        said = {"quiet", "verbose", "debug", "no-quiet", "no-verbose", "no-debug"}
         ways = {
             "resume": ("continues a run as it was, with its own source and settings", said),
             "distil": (
@@ -189,7 +189,7 @@ class Train:
             from astroformer.training.distil import distil
 
         words = {name: getattr(self.settings, name) for name in ("epochs", "minutes", "seed") if name in given}
-        with Reporter(quiet=self.showing.quiet) as reporter:
+        with Reporter(quiet=self.showing.quiet, verbose=self.showing.verbose) as reporter:
             self._tell(distil(self.distil, out=self.out, reporter=reporter, **words))
 
     def _check_ensemble(self, given: set[str]) -> None:

@@ -113,17 +113,25 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
         recipe = recipe.model_copy(update={"accumulate": parts})
         decisions += [sentence] if sentence else []
     storage = torch.uint8 if recipe.storage == "uint8" else torch.float16
+    warnings = []
     without_effect = recipe.augment.without_effect(recipe.channels or 1, storage)
     if without_effect and recipe.augment not in PRESETS.values():  # of what nobody asked for there is nothing to say
-        decisions.append(f"no meaning for these images, so without effect: {', '.join(without_effect)}")
+        warnings.append(f"no meaning for these images, so without effect: {', '.join(without_effect)}")
 
     # 4. The run folder, made by the first process, which owns it until `complete` is done.
     created = RunFolder.create(out, str(task.source), task.valid) if processes.is_main_process else None
     path = _said_by_the_first([None if created is None else str(created.path)], processes)
     run = created or RunFolder(path)
     with run.begun_or_removed():
-        for sentence in [*describe_images(split, recipe), *decisions]:
+        for sentence in describe_images(split, recipe):
             reporter.say(sentence)
+        if initial is not None:
+            reporter.say(_taken_over(task, recipe, initial, split.images.classes))
+        for sentence in decisions:
+            reporter.detail(sentence)
+        for sentence in warnings:
+            reporter.say(sentence)
+        decisions += warnings
         lasting, task = task.lasting(), task.with_usable_cache(reporter.say)
 
         # 5. The decoded images, whose copies stay on one side of the split.
@@ -270,6 +278,16 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
     # Of a finished run nobody asks the teacher.
     teacher = None if finished or record.teacher is None else Teacher.from_record(record.teacher)
     return Setup(run, recipe, record, train, valid, record.preprocessing, network, frame, teacher)
+
+
+def _taken_over(task: Task, recipe: Recipe, initial: Classifier, classes: tuple[str, ...]) -> str:
+    """What a run takes over from the model that it starts from."""
+    height, width = recipe.sides
+    head = "its classes are the same, so its head stays" if classes == initial.classes else "the head begins afresh"
+    return (
+        f"starts from '{task.init_from}': its weights, its preprocessing ({height} × {width} px, crop "
+        f"{recipe.crop:g}) and its statistics; {head}"
+    )
 
 
 def preprocessing_of(recipe: Recipe) -> Preprocessing:

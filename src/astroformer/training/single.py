@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import ProjectConfiguration
@@ -132,7 +133,7 @@ def complete(setup: Setup, reporter: Reporter) -> Trained:
     """
     path = setup.run.path
     with ownership.released(path):
-        reporter.say(_description(setup))
+        reporter.detail(_description(setup))
         if setup.fresh and setup.run.checkpoint.exists() and PartialState().is_main_process:
             raise UserError(f"'{path}' was new, and now holds a checkpoint of another run; start again elsewhere.")
         try:
@@ -184,6 +185,16 @@ def resume_run(run: str | Path, reporter: Reporter, *, threads: int | None = Non
             for sentence in sentences:
                 reporter.say(sentence)
         return complete(setup, reporter)
+
+
+def plan_of(setup: Setup) -> str:
+    """How long a run will train and where, in a sentence."""
+    recipe, path = setup.recipe, setup.run.path
+    value, noun = (recipe.epochs, "epoch") if recipe.epochs is not None else (recipe.minutes, "minute")
+    length = f"{value:,g} {noun}{'' if value == 1 else 's'}"
+    on_cpu = pick_device(recipe.device) == "cpu"
+    where = f"the CPU ({torch.get_num_threads()} threads)" if on_cpu else "the GPU"
+    return f"trains for {length} on {where}, in '{path}'; its recipe.yaml holds every setting"
 
 
 def _description(setup: Setup) -> str:

@@ -10,7 +10,7 @@ from astroformer.progress import Reporter
 from astroformer.training.ensemble import TrainedEnsemble, complete_ensemble
 from astroformer.training.prepare import prepare
 from astroformer.training.recipe import Recipe
-from astroformer.training.single import Trained, complete, resume_run
+from astroformer.training.single import Trained, complete, plan_of, resume_run
 from astroformer.training.study import Study, TrainedStudy
 from astroformer.training.task import Task, TaskWords
 
@@ -49,7 +49,9 @@ def train(
         True
     """
     reporter = reporter or Reporter(quiet=True)
-    return complete(prepare(Task(source, **words), recipe or Recipe(), out=out, reporter=reporter), reporter)
+    setup = prepare(Task(source, **words), recipe or Recipe(), out=out, reporter=reporter)
+    reporter.say(plan_of(setup))
+    return complete(setup, reporter)
 
 
 def resume(run: str | Path, *, reporter: Reporter | None = None) -> Trained | TrainedStudy | TrainedEnsemble:

@@ -72,7 +72,9 @@ class Galaxy10Decals(NamedSet):
 
     def prepare(self) -> None:
         if importlib.util.find_spec("h5py") is None:
-            raise UserError(f"{self.name} needs the extra [astro]: pip install 'astroformer[astro]'.")
+            raise UserError(
+                f'{self.name} needs the extra [astro]; in a clone of the repository: pip install ".[astro]"'
+            )
 
     def read(self, files: Sequence[Path], part: str, digest: str) -> Content:
         import h5py
