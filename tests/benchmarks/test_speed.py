@@ -65,7 +65,7 @@ def test_the_ratio_is_of_neighbours_and_the_table_shows_it(scripts: tuple[Any, A
 
 
 def test_the_page_shows_what_the_table_prints() -> None:
-    page = (BENCHMARKS.parent / "docs" / "performance.md").read_text(encoding="utf-8").splitlines()
+    page = (BENCHMARKS.parent / "docs" / "lab" / "performance.md").read_text(encoding="utf-8").splitlines()
     printed = [line for line in run("speed.py", "--table").splitlines() if line]
     assert len(printed) > 20
     assert [line for line in printed if line not in page] == []

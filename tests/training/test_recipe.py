@@ -108,7 +108,7 @@ def test_a_policy_and_mixing_that_are_asked_for_are_applied_however_short_the_ru
     assert make_recipe({"augment": asked}).augment.policy_epochs == 9
     photo = PRESETS["photo"]
     assert photo.mix_epochs > 0
-    # As README and docs/experiments.md say, and as the rows of the benchmark are named by.
+    # As README and docs/lab/experiments.md say, and as the rows of the benchmark are named by.
     assert (PRESETS["sky"].policy_epochs, photo.policy_epochs, photo.mix_epochs) == (175, 150, 150)
     for word in ("mixup", "cutmix", "mix_probability", "mix_switch"):
         asked = make_recipe({"augment": {"preset": "photo", word: 0.25}}).augment.model_dump()

@@ -193,7 +193,7 @@ _MIXING = frozenset(("mixup", "cutmix", "mix_probability", "mix_switch"))
 _OFF = Augment(flip_horizontal=0, flip_vertical=0, quarter_turns=False, rotation=0, scale=(1, 1), shift=0)
 
 # TrivialAugment slows learning and reduces overfitting: with 50 images a class runs of 100 epochs lose 5 points by it,
-# and runs of 200 and more gain 2 to 3 (docs/experiments.md).
+# and runs of 200 and more gain 2 to 3 (docs/lab/experiments.md).
 _SKY_POLICY = {"policy": "trivialaugment", "policy_epochs": 175}
 # Photographs are mixed too, and both are for somewhat shorter runs: after 150 and 200 epochs they are as accurate as
 # without, with far better probabilities, and after 670 more accurate.

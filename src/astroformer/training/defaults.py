@@ -82,7 +82,7 @@ def _exact_side(device: str) -> int:
 
 _sky, _photo = PRESETS["sky"], PRESETS["photo"]
 _LONGER_RUN, _SHORTER_RUN = LATE_STRIDES
-_NOTES = "experiments.md"
+_NOTES = "lab/experiments.md"
 
 RULES: dict[str, Rule] = {
     rule.name: rule
@@ -290,7 +290,7 @@ RULES: dict[str, Rule] = {
             "fused on a CPU with a C++ compiler, graph on a GPU, else plain",
             "A training step is computed by native kernels (`fused`) on a CPU with a C++ compiler, and as a recorded "
             "CUDA graph on a GPU. Where neither can be, plain torch computes it, and the run says why.",
-            "All of them compute the same but for rounding. Kernels and graphs are faster ([figures](performance.md)).",
+            "All of them compute the same but for rounding. Kernels and graphs are faster ([figures](lab/performance.md)).",
             "`--speed`",
         ),
         Rule(
@@ -315,7 +315,7 @@ RULES: dict[str, Rule] = {
             "as few as fit the memory, mostly 1",
             "A batch is computed in as few parts as are expected to fit the free memory, of which "
             f"{_percent(PLANNED_MEMORY)} are planned with. Mostly it is one.",
-            "So the size of a batch is the recipe's, whatever the machine ([figures](performance.md#memory)).",
+            "So the size of a batch is the recipe's, whatever the machine ([figures](lab/performance.md#memory)).",
             "`--accumulate`; `--batch-size auto` chooses anew for a recipe that says otherwise; `--checkpointing` "
             "takes less memory and more time",
             "batches of {batch} in {parts} parts, about {taken:.1f} GiB of the {free:.1f} free{advice}",
