@@ -290,7 +290,7 @@ RULES: dict[str, Rule] = {
             "fused on a CPU with a C++ compiler, graph on a GPU, else plain",
             "A training step is computed by native kernels (`fused`) on a CPU with a C++ compiler, and as a recorded "
             "CUDA graph on a GPU. Where neither can be, plain torch computes it, and the run says why.",
-            "All of them compute the same but for rounding. Kernels and graphs are faster ([figures](lab/performance.md)).",
+            "All compute the same but for rounding. Kernels and graphs are faster ([figures](lab/performance.md)).",
             "`--speed`",
         ),
         Rule(

@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# How long weights remember their updates, as a share of the run, and at least how many updates: docs/lab/experiments.md.
+# How long weights remember their updates, as a share of the run, and at least how many updates
+# (docs/lab/experiments.md).
 MEMORY = 0.3
 LEAST_MEMORY = 400
 
