@@ -42,6 +42,12 @@ def test_words_alone_are_answered_without_torch(words: list[str], status: int, t
     assert imported(f"from astroformer.cli.main import main\nassert main({words}) == {status}", tmp_path) == set()
 
 
+def test_a_source_that_is_not_there_is_refused_without_torch(tmp_path: Path) -> None:
+    for words in (["train", "nowhere/"], ["train", "mock-galaxies", "--valid", "nowhere.csv"]):
+        program = f"from astroformer.cli.main import main\nassert main({words}) == 2"
+        assert imported(program, tmp_path) == {"numpy"}
+
+
 def test_importing_the_package_imports_none_of_them(tmp_path: Path) -> None:
     assert imported("import astroformer", tmp_path) == set()
 

@@ -97,6 +97,13 @@ def check_readable(path: Path) -> None:
         raise UserError(explained(error, path) or f"'{path}' can't be read: {error}.") from None
 
 
+def check_model_is_folder(path: Path) -> None:
+    """Raises `UserError` where there is no folder that could be that of a model."""
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise UserError(f"'{path}' {what}; a model folder, or a run folder that holds one, is needed.")
+
+
 def expanded(path: str | Path) -> Path:
     """The path with `~` as the home folder, or as it is where there is none."""
     try:

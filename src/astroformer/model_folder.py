@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from astroformer.errors import UserError, unknown_name
-from astroformer.files import check_readable, read_json, replacing, sha256_of, write_json
+from astroformer.files import check_model_is_folder, check_readable, read_json, replacing, sha256_of, write_json
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.metrics import Evaluation, Interval
 from astroformer.model_card import model_card
@@ -339,9 +339,7 @@ class ModelFolder:
         write_json(self.path / _CONFIG, {"format": FORMAT, **blocks, "hashes": hashes})
 
     def _check_files(self) -> None:
-        if not self.path.is_dir():
-            what = "is a file" if self.path.exists() else "does not exist"
-            raise UserError(f"'{self.path}' {what}; a model folder, or a run folder that holds one, is needed.")
+        check_model_is_folder(self.path)
         for name in (_CONFIG, _WEIGHTS):
             if not (self.path / name).is_file():
                 raise UserError(f"'{self.path}' is no model folder: it has no {name}. `astroformer train` makes one.")

@@ -135,7 +135,7 @@ def test_a_console_that_lacks_letters_shows_others(
         ["symmetry", "--help"],
         ["symmetry", str(model_folder), "--data", "星", *few],
         ["evaluate", str(model_folder), "星"],
-        ["train", SOURCE, *WORDS[:-1], "--out", "R"],
+        ["train", SOURCE, *WORDS[:-1], "--out", "R", "--verbose"],
     ):
         assert main(words) == 0, err.getvalue().decode()
     shown = out.getvalue().decode("ascii")
@@ -328,7 +328,8 @@ from astroformer.cli.main import main
 sys.argv[1:] = {words!r}
 sys.exit(main())
 """
-PREDICT, TRAIN = ["predict", "nowhere", "S", "--out", "p.csv"], ["train", "nowhere", "--out", "R"]
+PREDICT = ["predict", ".", "mock-galaxies:20x32", "--out", "p.csv"]
+TRAIN = ["train", "mock-galaxies:20x32", "--out", "R"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

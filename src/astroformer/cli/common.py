@@ -106,6 +106,18 @@ def first_imports() -> Iterator[None]:
     imports_are_done()
 
 
+def refuse_missing(*sources: str | None, model: Path | None = None) -> None:
+    """Raises `UserError` where a model or a source is not there, before torch is imported, which takes seconds."""
+    from astroformer.files import check_model_is_folder
+    from astroformer.images.sources import check_there
+
+    if model is not None:
+        check_model_is_folder(model)
+    for source in sources:
+        if source is not None:
+            check_there(source)
+
+
 def tell_beside(sentence: str) -> None:
     """Prints a sentence beside the results, which are on stdout."""
     print(sentence, file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from typing_extensions import Doc
 
-from astroformer.cli.common import Showing, Strict, first_imports
+from astroformer.cli.common import Showing, Strict, first_imports, refuse_missing
 from astroformer.cli.help import Pages
 from astroformer.cli.options import NESTED, PLACE
 from astroformer.errors import UserError
@@ -123,6 +123,7 @@ class Train:
         if self.resume is None and self.source is None:
             raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or a set by name.")
         self._check_ensemble(given)
+        refuse_missing(self.source, self.valid)
         with first_imports():
             from astroformer.progress import Reporter
             from astroformer.training.ensemble import train_ensemble

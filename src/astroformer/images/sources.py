@@ -99,6 +99,14 @@ def open_source(
     return images
 
 
+def check_there(source: str | Path) -> None:
+    """Raises `UserError` where a source is neither a path nor a named set, which is known before anything is read."""
+    name, _ = _split_options(str(source))
+    path = expanded(name)
+    if not os.path.exists(path) and name.partition(":")[0] not in (mock_galaxies.NAME, *NAMED_SETS):
+        raise _not_found(name, path)
+
+
 def _open(
     name: str, options: Mapping[str, str], labelled: bool, seed: int, part: str | None, listener: Listener | None
 ) -> tuple[LabelledImages, Sequence[str]]:

@@ -192,8 +192,9 @@ def plan_of(setup: Setup) -> str:
     recipe, path = setup.recipe, setup.run.path
     value, noun = (recipe.epochs, "epoch") if recipe.epochs is not None else (recipe.minutes, "minute")
     length = f"{value:,g} {noun}{'' if value == 1 else 's'}"
-    on_cpu = pick_device(recipe.device) == "cpu"
-    where = f"the CPU ({torch.get_num_threads()} threads)" if on_cpu else "the GPU"
+    threads = torch.get_num_threads()
+    cpu = f"the CPU ({threads} thread{'' if threads == 1 else 's'})"
+    where = cpu if pick_device(recipe.device) == "cpu" else "the GPU"
     return f"trains for {length} on {where}, in '{path}'; its recipe.yaml holds every setting"
 
 
