@@ -15,7 +15,7 @@ from astroformer import ownership
 from astroformer.augmentation.settings import PRESETS
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError, unknown_name
-from astroformer.images import ImageStore, Preprocessing, measure_statistics, open_source, read_split, write_split
+from astroformer.images import ImageStore, LabelledImages, Preprocessing, measure_statistics, write_split
 from astroformer.images.units import Units, measure_brightest
 from astroformer.network import (
     VARIANTS,
@@ -36,13 +36,12 @@ from astroformer.training.rules import decide
 from astroformer.training.run import RunFolder
 from astroformer.training.run_record import Parts, RunRecord
 from astroformer.training.splitting import (
-    Split,
     check_copies,
     decode,
     describe_images,
     descriptions,
-    open_validation,
     split_images,
+    split_of,
     without_parted_copies,
 )
 from astroformer.training.task import Task
@@ -233,21 +232,8 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
         )
 
     # 2. The images, which must be those that the run began with.
-    images = open_source(task.source, seed=recipe.images_seed, part="train", listener=reporter)
-    valid_images = images
-    if task.valid is not None:
-        valid_images = open_validation(task, images.classes, recipe, reporter)
-    split = Split(
-        images,
-        valid_images,
-        read_split(run.splits / "train.csv", images),
-        read_split(run.splits / "valid.csv", valid_images),
-    )
-    if images.classes != tuple(record.counts):
-        raise UserError(
-            f"the classes of '{task.source}' have changed since run '{run.path}' began with {', '.join(record.counts)}"
-            "; bring them back, or start a new run."
-        )
+    split = split_of(run, record, recipe, reporter)
+    images = split.images
     processes = PartialState(cpu=pick_device(recipe.device) == "cpu")
     if not processes.is_main_process:
         reporter = Reporter(quiet=True)
@@ -288,6 +274,22 @@ def _taken_over(task: Task, recipe: Recipe, initial: Classifier, classes: tuple[
         f"starts from '{task.init_from}': its weights, its preprocessing ({height} × {width} px, crop "
         f"{recipe.crop:g}) and its statistics; {head}"
     )
+
+
+def held_out_images(path: str | Path, reporter: Reporter) -> LabelledImages:
+    """The labelled images that a run was validated on, as its folder records them.
+
+    Args:
+        path: of the run folder.
+        reporter: what shows the progress of a download.
+
+    Raises:
+        UserError: `path` holds no run, a record is damaged, or images are not there any more.
+    """
+    run = RunFolder.open(path)
+    run.check_files(reporter.say)
+    split = split_of(run, run.read_record(), run.read_recipe(), reporter)
+    return split.valid_images.subset(split.valid_rows)
 
 
 def preprocessing_of(recipe: Recipe) -> Preprocessing:

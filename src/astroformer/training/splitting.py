@@ -8,11 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
-from astroformer.images import ImageStore, LabelledImages, Preprocessing, SetRecord, holdout, kfold, open_source
+from astroformer.images import (
+    ImageStore,
+    LabelledImages,
+    Preprocessing,
+    SetRecord,
+    holdout,
+    kfold,
+    open_source,
+    read_split,
+)
 from astroformer.images.copies import describe_copies, groups_with_copies
 from astroformer.images.names import ignored_kinds
 from astroformer.progress import Reporter
 from astroformer.training.recipe import Recipe
+from astroformer.training.run import RunFolder
+from astroformer.training.run_record import RunRecord
 from astroformer.training.task import Task
 
 _NAMED = 30  # classes that are named one by one
@@ -45,6 +56,24 @@ def open_validation(task: Task, classes: tuple[str, ...], recipe: Recipe, report
     assert task.valid is not None
     seed, known = recipe.images_seed, task.only_known
     return open_source(task.valid, classes=classes, seed=seed, only_known=known, listener=reporter)
+
+
+def split_of(run: RunFolder, record: RunRecord, recipe: Recipe, reporter: Reporter) -> Split:
+    """The images of a run that has begun, split as its folder records it.
+
+    Raises:
+        UserError: images are not there any more, or the classes have changed.
+    """
+    task = record.task
+    images = open_source(task.source, seed=recipe.images_seed, part="train", listener=reporter)
+    valid_images = images if task.valid is None else open_validation(task, images.classes, recipe, reporter)
+    rows = read_split(run.splits / "train.csv", images), read_split(run.splits / "valid.csv", valid_images)
+    if images.classes != tuple(record.counts):
+        raise UserError(
+            f"the classes of '{task.source}' have changed since run '{run.path}' began with {', '.join(record.counts)}"
+            "; bring them back, or start a new run."
+        )
+    return Split(images, valid_images, *rows)
 
 
 def describe_images(split: Split, recipe: Recipe) -> list[str]:
