@@ -157,17 +157,33 @@ def save(figure: Figure, path: Path, *more_pages: Figure) -> None:
             part.write_bytes(drawn.getvalue())
 
 
+def class_name(name: str, number: int) -> str:
+    """A class as a picture names it: with spaces for underscores, and with its number in front where no font of this
+    machine has all of its letters, so that two rows of boxes can be told apart.
+
+    Args:
+        number: of the class, from 1.
+
+    Example:
+        >>> class_name("edge_on", 3)
+        'edge on'
+    """
+    known = all(ord(letter) in _letters() for letter in name)
+    spoken = name.replace("_", " ")
+    return spoken if known else f"{number}: {spoken}"
+
+
 def shortened(name: str, longest: int = 28) -> str:
-    """A name as a picture shows it; a long one keeps both ends, since names often differ in the last letters.
+    """A text that is not too long for its place; of a long one both ends, since names often differ in the last letters.
 
     Args:
         longest: how many letters may stand side by side; a Chinese, Japanese or Korean one takes the room of two.
 
     Example:
-        >>> shortened("a_very_long_name_of_a_class_2", 16)
+        >>> shortened("a very long name of a class 2", 16)
         'a very l…class 2'
     """
-    name = name.encode("utf-8", "replace").decode().replace("_", " ")  # what is no letter in a name can't be drawn
+    name = name.encode("utf-8", "replace").decode()  # what is no letter in a name can't be drawn
     if room(name) <= longest:
         return name
     start, end = 0, len(name)
@@ -215,6 +231,15 @@ def in_lines(name: str, longest: int, most: int = 2) -> str:
         if len(lines) <= most and max(map(room, lines), default=0) <= longest:
             return "\n".join(lines)
     return shortened(name, longest)
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """The letters that the fonts of the style have on this machine, by their code points."""
+    from matplotlib.font_manager import findfont, get_font
+
+    families = ["DejaVu Sans", *_other_fonts()]
+    return frozenset(code for family in families for code in get_font(findfont(family)).get_charmap())
 
 
 @functools.cache

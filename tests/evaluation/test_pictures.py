@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from astroformer.classifier import Classifier
-from astroformer.drawing import COLUMN, DPI, PAGE, in_lines, looks, room, shortened, style
+from astroformer.drawing import COLUMN, DPI, PAGE, class_name, in_lines, looks, room, shortened, style
 from astroformer.evaluation.mistakes import plot_mistakes, worst_mistakes
 from astroformer.evaluation.pictures import MOST_IN_A_MATRIX, plot_confusion, plot_history, plot_symmetry
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
@@ -117,8 +117,14 @@ def test_lines_can_be_told_apart_without_colour() -> None:
     assert len(set(looks(84))) == 84
 
 
+def test_a_class_whose_letters_no_font_has_is_numbered() -> None:
+    assert class_name("edge_on", 2) == "edge on"
+    assert class_name("галактика $x$", 2) == "галактика $x$"
+    assert class_name("\U000f1234\U000f1235", 2) == "2: \U000f1234\U000f1235"  # of private use: in no font
+
+
 def test_long_names_keep_both_ends() -> None:
-    assert shortened("short_name") == "short name"
+    assert shortened("short_name") == "short_name"
     assert shortened("a_name_longer_than_others_1", 16) != shortened("a_name_longer_than_others_2", 16)
     assert in_lines("edge on with bulge", 10) == "edge on\nwith bulge"
     for name in ("edge_on_without_bulge", "x" * 100, "a b c d e f g h i j k l m n o p", "星" * 50):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from astroformer.drawing import GREY, INK, RED, picture
+from astroformer.drawing import GREY, INK, RED, class_name, picture
 from astroformer.errors import UserError
 from astroformer.images.contact_sheet import ContactSheet, Tile, in_rows, visible
 from astroformer.images.labelled import LabelledImages
@@ -112,7 +112,7 @@ def mistake_tiles(
     of_image = dict(zip(seen, shown, strict=True))
     tiles = []
     for mistake in mistakes:
-        said_name, true_name = classifier.classes[mistake.said], classifier.classes[mistake.true]
+        said_name, true_name = (class_name(classifier.classes[k], k + 1) for k in (mistake.said, mistake.true))
         lines = (
             (f"said, {100 * mistake.confidence:.1f} % sure:", GREY),
             (said_name, RED),

@@ -22,6 +22,7 @@ from astroformer.drawing import (
     PAGE,
     RED,
     SMALL,
+    class_name,
     in_lines,
     looks,
     new_figure,
@@ -126,11 +127,12 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
 def _draw_matrix(evaluation: Evaluation, title: str, path: Path) -> None:
     from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
+    from matplotlib.ticker import FixedLocator
 
     counts_KK = evaluation.confusion_KK
     k = len(counts_KK)
     share_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
-    names = [in_lines(name, 18) for name in evaluation.classes]
+    names = [in_lines(class_name(name, i), 18) for i, name in enumerate(evaluation.classes, start=1)]
     longest = max(room(line) for name in names for line in name.split("\n"))
     # cm: of the names at the side (7 points), of the matrix, and of a cell.
     beside = 0.14 * longest + 1.0
@@ -150,8 +152,8 @@ def _draw_matrix(evaluation: Evaluation, title: str, path: Path) -> None:
     axes.imshow(colours_KK4, interpolation="nearest")
     axes.set_xticks(range(k), names, rotation=45, ha="right", va="top", rotation_mode="anchor")
     axes.set_yticks(range(k), names)
-    axes.set_xticks(np.arange(k + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(k + 1) - 0.5, minor=True)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(FixedLocator(np.arange(k + 1) - 0.5))
     axes.grid(which="minor")
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
@@ -169,7 +171,8 @@ def _draw_matrix(evaluation: Evaluation, title: str, path: Path) -> None:
 
 
 def _draw_lists(evaluation: Evaluation, title: str, path: Path) -> None:
-    counts_KK, names = evaluation.confusion_KK, evaluation.classes
+    counts_KK = evaluation.confusion_KK
+    names = [class_name(name, i) for i, name in enumerate(evaluation.classes, start=1)]
     n_K = counts_KK.sum(1)
     share_KK = counts_KK / np.maximum(n_K[:, None], 1)
     recall_K = np.diag(share_KK)

@@ -127,12 +127,12 @@ class ContactSheet:
             axes.text(_GAP, 0.12, self.title + number, va="top", fontsize=USUAL, linespacing=1.25)
         for k, row in enumerate(rows):
             top = self._heading + k * (height + words + _GAP)
-            if row.name:
+            if row.name or row.about:
                 lines = max(1, min(3, int(height / _LINE) - 1))
                 name = in_lines(row.name, _LABEL_LETTERS, lines)
                 name = "\n".join(fitted(line, _LABEL - 2 * _GAP) for line in name.split("\n"))
                 axes.text(_GAP, top, name, va="top", fontsize=SMALL, linespacing=1.2)
-                beneath = top + _LINE * (name.count("\n") + 1) + 0.04
+                beneath = top + (_LINE * (name.count("\n") + 1) + 0.04 if name else 0)
                 axes.text(_GAP, beneath, row.about, va="top", fontsize=SMALL, color=GREY)
             for place, tile in enumerate(row.tiles):
                 left = self._label + _GAP + place * (width + _GAP)

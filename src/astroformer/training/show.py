@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from astroformer.augmentation.augmenter import Augmenter
+from astroformer.drawing import class_name, shortened
 from astroformer.errors import UserError
 from astroformer.images import LabelledImages, Preprocessing
 from astroformer.images.contact_sheet import ContactSheet, Row, Tile, visible
@@ -109,7 +110,7 @@ def show(
     counts = list(images.counts().values())
     for k, positions in chosen.items():
         row = [tiles[0].get(i, Tile(None)) for i in positions]
-        rows.append(Row(row, images.classes[k] or "(no name)", f"n = {counts[k]:,}"))
+        rows.append(Row(row, class_name(images.classes[k], k + 1), f"n = {counts[k]:,}"))
         if augmented:
             rows.append(Row([tiles[1].get(i, Tile(None)) for i in positions], "", "augmented"))
 
@@ -119,7 +120,7 @@ def show(
     sentences += [f"can't be read: {reason}" for reason in failed]
     if len(chosen) < len(counts):
         sentences.append(f"the sheet shows {len(chosen)} of {len(counts):,} classes, spread evenly over them")
-    title = f"{images.source}, {_as_seen(preprocessing)}" + (f"\n{said}" if said else "")
+    title = f"{shortened(images.source, 60)}, {_as_seen(preprocessing)}" + (f"\n{said}" if said else "")
     return Shown(ContactSheet(title, rows, per_class), tuple(sentences), recipe)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.cache import default_cache
-from astroformer.drawing import INK
+from astroformer.drawing import INK, class_name
 from astroformer.errors import UserError, unknown_name
 from astroformer.images.contact_sheet import ContactSheet, Tile, in_rows
 from astroformer.images.formats.npz import ArrayReader
@@ -137,7 +137,7 @@ class NamedSet(ABC):
         tiles = []
         for i in chosen:
             image = images.read(i)
-            name = images.classes[images.labels[i]]
+            name = class_name(images.classes[images.labels[i]], int(images.labels[i]) + 1)
             tiles.append(Tile(image[..., 0] if image.shape[2] == 1 else image[..., :3], ((name, INK),)))
         ContactSheet(f"{self.title}: the first image of each class", in_rows(tiles, 10), 10).save(path)
 
