@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from astroformer.training.distil import distil
     from astroformer.training.ensemble import train_ensemble
     from astroformer.training.recipe import Recipe
+    from astroformer.training.show import show
     from astroformer.training.single import train_network
     from astroformer.training.study import train_many
     from astroformer.training.train import resume, train
@@ -50,6 +51,7 @@ __all__ = [
     "load",
     "open_source",
     "resume",
+    "show",
     "train",
     "train_ensemble",
     "train_many",
@@ -72,6 +74,7 @@ _PLACES = {
     "load": "classifier",
     "open_source": "images.sources",
     "resume": "training.train",
+    "show": "training.show",
     "train": "training.train",
     "train_ensemble": "training.ensemble",
     "train_many": "training.study",

@@ -33,14 +33,17 @@ def test_predict_gives_every_file_a_row(run: Run, model_folder: Path, galaxy_fol
     assert rows[2]["prediction"] == rows[2]["confidence"] == rows[2]["p:merging"] == ""
 
 
-def test_evaluate_writes_four_files(run: Run, model_folder: Path, galaxy_folder: Path) -> None:
+def test_evaluate_writes_tables_and_pictures(run: Run, model_folder: Path, galaxy_folder: Path) -> None:
     said = run("evaluate", model_folder, galaxy_folder, "--out", "new/folder")
     assert said.status == 0
     out = Path("new/folder")
     assert sorted(file.name for file in out.iterdir()) == [
+        "confusion.pdf",
         "confusion.png",
         "confusion.txt",
         "metrics.json",
+        "mistakes.pdf",
+        "mistakes.png",
         "predictions.csv",
     ]
     content = json.loads((out / "metrics.json").read_text())

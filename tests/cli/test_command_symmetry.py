@@ -20,7 +20,8 @@ def test_symmetry_of_a_model_folder_in_a_process_of_its_own(
     assert lines[0] == f"{model_folder}: Astroformer as it is, trained weights"
     assert lines[1] == f"{galaxy_folder}: 9 of 30 images, drawn with seed 0"
     assert lines[-1] == "symmetry: new/s"
-    assert sorted(file.name for file in (tmp_path / "new/s").iterdir()) == ["symmetry.json", "symmetry.png"]
+    names = ["symmetry.json", "symmetry.pdf", "symmetry.png"]
+    assert sorted(file.name for file in (tmp_path / "new/s").iterdir()) == names
     content = json.loads((tmp_path / "new/s/symmetry.json").read_text())
     assert (content["n"], content["total"], content["left_out"]) == (9, 30, {})
     assert content["settings"]["shift_range"] == [[-5, 5], [-5, 5]]

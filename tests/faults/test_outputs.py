@@ -127,7 +127,8 @@ def test_results_of_before_stay_unless_overwrite_is_said(run: Run, model_folder:
     assert run("evaluate", model_folder, galaxy_folder, "--out", "e", "--quiet", "--overwrite").status == 0
     assert json.loads(Path("e/metrics.json").read_text())["n"] == 30
     assert Path("e/notes.txt").read_text() == "mine"
-    names = {"metrics.json", "confusion.txt", "confusion.png", "predictions.csv", "notes.txt"}
+    names = {"metrics.json", "confusion.txt", "predictions.csv", "notes.txt"}
+    names |= {f"{picture}.{kind}" for picture in ("confusion", "mistakes") for kind in ("png", "pdf")}
     assert {file.name for file in Path("e").iterdir()} == names
 
 

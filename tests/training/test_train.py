@@ -88,6 +88,7 @@ def test_the_run_folder_is_complete(folder: Path, trained: Trained) -> None:
     assert sorted(p.name for p in run.iterdir()) == [
         "checkpoint.safetensors",
         "history.csv",
+        "history.pdf",
         "history.png",
         "model",
         "recipe.yaml",

@@ -22,6 +22,7 @@ from astroformer.cli.common import (
 from astroformer.cli.options import NESTED, PLACE
 
 _FILES = ("metrics.json", "confusion.txt", "confusion.png", "predictions.csv")
+_PICTURES = ("confusion.pdf", "mistakes.png", "mistakes.pdf")
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Evaluate:
     ]
     out: Annotated[
         Path | None,
-        Doc("folder for metrics.json, confusion.txt, confusion.png, predictions.csv; default evaluation-1, -2, ..."),
+        Doc("folder for metrics, confusion matrix, predictions and pictures; default evaluation-1, -2, ..."),
     ] = None
     overwrite: Overwrite = False
     asking: Annotated[Asking, NESTED] = field(default_factory=Asking)
@@ -46,6 +47,7 @@ class Evaluate:
 
     def run(self, given: set[str]) -> None:
         with first_imports():
+            from astroformer.evaluation.mistakes import plot_mistakes
             from astroformer.evaluation.pictures import plot_confusion
             from astroformer.evaluation.tables import (
                 PredictionWriter,
@@ -62,7 +64,7 @@ class Evaluate:
 
         words: Any = {"model": self.model, "source": self.source, "overwrite": self.overwrite}
         with (
-            output_folder(self.out, "evaluation", names=_FILES, **words) as results,
+            output_folder(self.out, "evaluation", names=_FILES + _PICTURES, **words) as results,
             Reporter(quiet=self.showing.quiet) as reporter,
         ):
             metrics_file, confusion_file, picture_file, predictions_file = (results.folder / name for name in _FILES)
@@ -88,8 +90,13 @@ class Evaluate:
                 writer.write(predictions)
             with replacing(confusion_file) as part:
                 part.write_text(confusion_text(evaluation) + "\n", encoding="utf-8")
-            if (failed := plot_confusion(evaluation, picture_file)) is not None:
-                tell_beside(failed)
+            pictures = (
+                plot_confusion(evaluation, picture_file),
+                plot_mistakes(classifier, images, predictions, results.folder / "mistakes.png"),
+            )
+            for failed in dict.fromkeys(pictures):  # the same reason is said once
+                if failed is not None:
+                    tell_beside(failed)
         print(f"{metrics_text(evaluation)}\n\n{confusion_text(evaluation)}")
         if seen:
             print(f"\n{seen_sentence(seen, evaluation.n)}")

@@ -1,4 +1,4 @@
-"""The words a user types: `astroformer train | predict | evaluate | symmetry | info`.
+"""The words a user types: `astroformer show | train | predict | evaluate | symmetry | info`.
 
 The exit status is 0 when the work is done, 2 for an error that the user can mend (one sentence on stderr), 1 for a
 fault of ours, and 130 or 143 when a signal stopped the work.
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _COMMANDS = {
+    "show": "show your images as a network will see them, before you train it",
     "train": "train a classifier from a folder of labelled images",
     "predict": "classify images with a trained model",
     "evaluate": "measure a trained model on labelled images",
@@ -111,7 +112,7 @@ def _parse(arguments: list[str]) -> tuple[Any, set[str]]:
     name, words = arguments[0], arguments[1:]
     kind: type[Any] = getattr(importlib.import_module(f"astroformer.cli.{name}"), name.capitalize())
     given = given_options(words)
-    if name != "train":
+    if name not in ("train", "show"):  # the commands that take a recipe
         return parse(kind, words, name), given
     from astroformer.cli.train import batch_size_auto, starting_recipe
 

@@ -11,7 +11,7 @@ from typing_extensions import Doc
 from astroformer.cli.common import Computing, Overwrite, Showing, count_of_files, first_imports, tell_beside
 from astroformer.cli.options import NESTED, PLACE
 
-_FILES = ("symmetry.json", "symmetry.png")
+_FILES = ("symmetry.json", "symmetry.png", "symmetry.pdf")
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Symmetry:
         str | None,
         Doc("images: class folders, .npz, catalog; labelled for a model folder. Without it mock galaxies"),
     ] = None
-    out: Annotated[Path | None, Doc("folder for symmetry.json and symmetry.png; default symmetry-1, -2, ...")] = None
+    out: Annotated[Path | None, Doc("folder for symmetry.json, .png and .pdf; default symmetry-1, -2, ...")] = None
     overwrite: Overwrite = False
     images: Annotated[int, Doc("images to measure on, at most; drawn with the seed")] = 256
     seed: Annotated[int, Doc("of all that is drawn")] = 0
@@ -105,7 +105,7 @@ class Symmetry:
                 device=device,
                 progress=lambda done, total: reporter.count("measuring", done, total),
             )
-            table, picture = (results.folder / name for name in _FILES)
+            table, picture, _ = (results.folder / name for name in _FILES)
             write_symmetry(table, report, measured, inputs)
             if (failed := plot_symmetry({measured.label: report}, picture)) is not None:
                 tell_beside(failed)

@@ -1,161 +1,247 @@
-"""Pictures of a run and of an evaluation, drawn with matplotlib into PNG files.
+"""Pictures of a run and of an evaluation, as PNG and PDF files in the style of `drawing`.
 
-A picture is a help beside the numbers and never costs them: a function here gives back why there is none, as a
-sentence, or None where there is one.
+A function here gives back why there is no picture, as a sentence, or None where there is one.
+
+Shape letters: K classes.
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from astroformer.errors import explained
-from astroformer.files import replacing
+from astroformer.drawing import (
+    BLUE,
+    COLUMN,
+    GREY,
+    INK,
+    PAGE,
+    RED,
+    SMALL,
+    class_name,
+    in_lines,
+    looks,
+    new_figure,
+    picture,
+    room,
+    save,
+    shortened,
+)
 from astroformer.metrics import Evaluation
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from astroformer.evaluation.symmetry import SymmetryReport
 
-Arguments = ParamSpec("Arguments")
-_INK, _BLUE, _RED, _GREY = "#222222", "#2563a8", "#c2452d", "#8a8a8a"
+MOST_IN_A_MATRIX = 30  # classes
+_LISTED = 20  # classes, and confusions, where there are more
+_ON_WHITE: dict[str, Any] = {"frameon": True, "framealpha": 1, "edgecolor": "none"}  # of a legend over lines
 
 
-def _picture(draw: Callable[Arguments, None]) -> Callable[Arguments, str | None]:
-    """`draw`, which shows the texts of a user as they are, and whose failure is a sentence."""
-
-    @functools.wraps(draw)
-    def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str | None:
-        try:
-            import matplotlib
-
-            # `$` in a class name begins no formula, whatever the user's own settings say; and that a font lacks a
-            # letter, for which it draws a box, is no news for the screen.
-            plain: dict[Any, bool] = {"text.usetex": False, "text.parse_math": False}
-            with matplotlib.rc_context(plain), warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                draw(*args, **kwargs)
-        except Exception as error:
-            said = explained(error) if isinstance(error, OSError) else None
-            told = said or " ".join([type(error).__name__, *str(error).splitlines()[:1]])
-            return f"there is no picture: {told}"
-        return None
-
-    return drawn
-
-
-def _save(figure: Figure, path: Path, *, tight: bool = False) -> None:
-    with replacing(path) as part:
-        figure.savefig(part, format="png", dpi=130, bbox_inches="tight" if tight else None)
-
-
-def _new_figure(width: float, height: float) -> Figure:
-    """An empty figure, its sides in inches. matplotlib is imported here: it takes long, and few commands need it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-@_picture
-def plot_history(history: list[dict[str, float]], path: Path) -> None:
-    """Training loss and validation scores against the epoch; no picture is made of an empty history.
+@picture
+def plot_history(
+    history: list[dict[str, float]], path: Path, *, classes: int | None = None, whole_from: float | None = None
+) -> None:
+    """Loss, and accuracy from chance to 100 %, against the epoch; no picture is made of an empty history.
 
     Args:
-        history: a row for each validation, with `epoch`, `train_loss`, `valid_nll`, `valid_top1` and
-            `valid_balanced_accuracy`.
-        path: of the PNG file.
+        history: a row for each validation, with `epoch`, `train_loss`, `valid_nll`, `valid_top1`,
+            `valid_balanced_accuracy` and, where `whole_from` is given, `progress`.
+        path: of the PNG file; a PDF comes beside it.
+        classes: number of classes, whose inverse is chance.
+        whole_from: the share of the run after which images had their whole size; None where they always had.
     """
     if not history:
         return
-    epochs = [row["epoch"] for row in history]
-    figure = _new_figure(8, 3.4)
+    column = {name: [row[name] for row in history] for name in history[0]}
+    epochs, loss = column["epoch"], column["valid_nll"]
+    balanced, plain = column["valid_balanced_accuracy"], column["valid_top1"]
+    figure = new_figure(PAGE, 6.6)
     losses, scores = figure.subplots(1, 2)
-    losses.plot(epochs, [row["train_loss"] for row in history], color=_BLUE, label="training loss")
-    losses.plot(epochs, [row["valid_nll"] for row in history], color=_RED, label="validation NLL")
-    losses.set(xlabel="epoch", ylabel="nats", title="Loss (training: augmented, smoothed)")
-    balanced = [row["valid_balanced_accuracy"] for row in history]
-    scores.plot(epochs, [row["valid_top1"] for row in history], color=_GREY, label="top-1")
-    scores.plot(epochs, balanced, color=_RED, label="balanced accuracy")
-    scores.annotate(
-        f"{balanced[-1]:.1%}",
-        (epochs[-1], balanced[-1]),
-        xytext=(-4, 6 if balanced[-1] < 0.85 else -8),  # below the curve where the frame ends
-        textcoords="offset points",
-        ha="right",
-        va="bottom" if balanced[-1] < 0.85 else "top",
-        color=_RED,
+    main, beside = (look._asdict() | {"markevery": math.ceil(len(epochs) / 12)} for look in looks(2))
+    losses.plot(epochs, column["train_loss"], **beside, label="training")
+    losses.plot(epochs, loss, **main, label="validation")
+    losses.set_title("Loss: negative log-likelihood (nats)", pad=12)
+    scores.plot(epochs, plain, **beside, label="accuracy: share of all images")
+    scores.plot(epochs, balanced, **main, label="balanced accuracy: mean of the classes")
+    scores.set_title("Validation images that are called right", pad=12)
+    chance = 0.0 if classes is None else 1 / classes
+    bottom = min(chance, *balanced, *plain)
+    scores.set_ylim(bottom - 0.02 * (1 - bottom), 1)
+    scores.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+    if classes is not None:
+        scores.axhline(chance, color=GREY, linewidth=0.8)
+        scores.annotate(f"chance, {100 * chance:.3g} %", (0, chance), (3, 2), textcoords="offset points",
+                        fontsize=SMALL, color=GREY)  # fmt: skip
+    for axes, end, place in ((losses, f"{loss[-1]:.2f}", "upper right"),
+                             (scores, f"{100 * balanced[-1]:.1f} %", "lower right")):  # fmt: skip
+        if whole_from and whole_from < 1:
+            at = float(np.interp(whole_from, [0.0, *column["progress"]], [0.0, *epochs]))
+            axes.axvline(at, color=GREY, linewidth=0.8, linestyle=(0, (4, 2)), label="full image size from here on")
+        axes.axvline(epochs[-1], color=GREY, linewidth=0.8)
+        axes.annotate(f"end: {end}", (epochs[-1], 1), (0, 2), xycoords=axes.get_xaxis_transform(),
+                      textcoords="offset points", fontsize=SMALL, ha="right")  # fmt: skip
+        axes.xaxis.get_major_locator().set_params(integer=epochs[-1] >= 4)
+        axes.set(xlabel="epoch", xlim=(0, epochs[-1] * 1.01))
+        axes.grid(axis="y")
+        axes.legend(loc=place, borderaxespad=1.2 if place == "lower right" else 0.5, **_ON_WHITE)
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(rect=(0, 0.13, 1, 0.87))  # type: ignore[call-arg]
+    figure.text(
+        0.01,
+        0.02,
+        "Training loss is that of augmented images, by default with smoothed labels, while the weights change: it may "
+        "lie above validation.\nValidation is of the averaged weights, and those of the end are the model.",
+        fontsize=SMALL,
+        color=GREY,
     )
-    scores.set(xlabel="epoch", title="Validation, averaged weights", ylim=(0, 1.02))
-    scores.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    for axes in (losses, scores):
-        if len(epochs) == 1:
-            for line in axes.lines:
-                line.set_marker("o")
-        axes.set_xlim(0, epochs[-1] * 1.02)
-        axes.legend(frameon=False, fontsize=9)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _shortened(name: str, longest: int = 36) -> str:
-    name = name.encode("utf-8", "replace").decode()  # what is no letter in a name can't be drawn
-    return name if len(name) <= longest else name[: longest - 1] + "…"
-
-
-@_picture
+@picture
 def plot_confusion(evaluation: Evaluation, path: Path) -> None:
-    """The confusion matrix. Colours are shares of the true class; up to 20 classes have the counts as numbers too."""
-    counts = evaluation.confusion_KK
-    k = len(counts)
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    names = [_shortened(name.replace("_", " ")) for name in evaluation.classes] if k <= 40 else []
-    # Inches of the matrix and of the longest name beside it; at least as wide as the title.
-    side, beside = min(max(0.5 * k, 2.8), 13.0), 0.085 * max(map(len, names), default=4)
-    figure = _new_figure(max(side + beside + 1.9, 6.2), side + 0.65 * beside + 1.2)
-    axes = figure.subplots()
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if names:
-        axes.set_xticks(range(k), names, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(k), names)
-    if k <= 20:
-        for i in range(k):
-            for j in range(k):
-                if counts[i, j]:
-                    axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", fontsize=9,
-                              color="white" if share[i, j] > 0.55 else _INK)  # fmt: skip
+    """Which classes are taken for which.
+
+    Up to `MOST_IN_A_MATRIX` classes this is the confusion matrix, with number and percent of the true class in each
+    cell that is not empty; the errors have a scale of colours of their own, on which 2 % can be told from none. Of more
+    classes it is the share that is called right of those that do worst, and the commonest confusions.
+
+    Args:
+        evaluation: of any number of classes.
+        path: of the PNG file; a PDF comes beside it.
+    """
     accuracy = evaluation.metrics["balanced_accuracy"]
-    axes.set(xlabel="predicted", ylabel="true")
-    figure.suptitle(
-        f"{evaluation.n:,} images, balanced accuracy {accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})",
-        fontsize=10,
+    low, high = 100 * accuracy.low, 100 * accuracy.high
+    title = f"{evaluation.n:,} images, balanced accuracy {100 * accuracy.value:.1f} %"
+    interval = f"(95 % interval {low:.1f} to {high:.1f} %)"
+    if len(evaluation.classes) <= MOST_IN_A_MATRIX:
+        _draw_matrix(evaluation, f"{title}\n{interval}", path)
+    else:
+        _draw_lists(evaluation, f"{title} {interval}", path)
+
+
+def _draw_matrix(evaluation: Evaluation, title: str, path: Path) -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import PowerNorm
+    from matplotlib.ticker import FixedLocator
+
+    counts_KK = evaluation.confusion_KK
+    k = len(counts_KK)
+    share_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
+    names = [in_lines(class_name(name, i), 18) for i, name in enumerate(evaluation.classes, start=1)]
+    longest = max(room(line) for name in names for line in name.split("\n"))
+    # cm: of the names at the side (7 points), of the matrix, and of a cell.
+    beside = 0.14 * longest + 1.0
+    width = COLUMN if k <= 4 else PAGE
+    side = min(width - beside - 0.4, 1.9 * k)
+    cell = side / k
+    figure = new_figure(width, side + 0.75 * beside + 1.6)
+    axes = figure.subplots()
+    errors_KK = np.where(np.eye(k, dtype=bool), 0.0, share_KK)
+    # The square root parts small shares: of 100 %, 2 % have a seventh of the colour.
+    orange, blue = colormaps["Oranges"], colormaps["Blues"]
+    colours_KK4 = orange(0.85 * PowerNorm(0.5, 0, 1)(errors_KK))
+    colours_KK4[errors_KK == 0] = 1.0
+    for i in range(k):
+        if counts_KK[i, i]:
+            colours_KK4[i, i] = blue(0.1 + 0.25 * share_KK[i, i])
+    axes.imshow(colours_KK4, interpolation="nearest")
+    axes.set_xticks(range(k), names, rotation=45, ha="right", va="top", rotation_mode="anchor")
+    axes.set_yticks(range(k), names)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(FixedLocator(np.arange(k + 1) - 0.5))
+    axes.grid(which="minor")
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    # Both lines of a cell fit: a letter is 0.022 cm wide a point, a line 0.042 cm high.
+    size = min(SMALL, cell / (5 * 0.024), cell / (2 * 0.048))
+    for i in range(k):
+        for j in range(k):
+            if counts_KK[i, j]:
+                percent = f"{100 * share_KK[i, j]:.0f} %" if share_KK[i, j] >= 0.005 else "<1 %"
+                axes.text(j, i, f"{counts_KK[i, j]}\n{percent}", ha="center", va="center", fontsize=size,
+                          linespacing=1.1, color="white" if errors_KK[i, j] > 0.5 else INK)  # fmt: skip
+    axes.set(xlabel="what the model said", ylabel="true class")
+    figure.suptitle(f"{title}\nImages, and percent of the true class; orange: errors", x=0.01, ha="left")
+    save(figure, path)
+
+
+def _draw_lists(evaluation: Evaluation, title: str, path: Path) -> None:
+    counts_KK = evaluation.confusion_KK
+    names = [class_name(name, i) for i, name in enumerate(evaluation.classes, start=1)]
+    n_K = counts_KK.sum(1)
+    share_KK = counts_KK / np.maximum(n_K[:, None], 1)
+    recall_K = np.diag(share_KK)
+    there = np.flatnonzero(n_K)
+    worst = there[np.argsort(recall_K[there], kind="stable")][:_LISTED]
+    errors_KK = np.where(np.eye(len(names), dtype=bool), 0, counts_KK)
+    # The most images first; of as many, the larger share of the class.
+    order = np.lexsort((-share_KK.ravel(), -errors_KK.ravel()))[:_LISTED]
+    pairs = [(i, j) for i, j in zip(*np.unravel_index(order, errors_KK.shape), strict=True) if errors_KK[i, j]]
+    figure = new_figure(PAGE, 0.42 * _LISTED + 2.6)
+    left, right = figure.subplots(1, 2)
+    _bars(
+        left,
+        [shortened(names[i], 24) for i in worst],
+        [recall_K[i] for i in worst],
+        [f"{100 * recall_K[i]:.0f} % of {n_K[i]:,}" for i in worst],
+        BLUE,
     )
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=lambda share, _: f"{share:.0%}")
-    bar.set_label("share of the true class")
-    _save(figure, path, tight=True)  # long names may need more room than was planned
+    mean = float(recall_K[there].mean())
+    rest = len(there) - len(worst)
+    left.set_title(f"The worst {len(worst)} of {len(names):,} classes:\nshare that is called right", loc="right")
+    above = f"; the other {rest:,} have {100 * recall_K[worst[-1]]:.0f} % or more" if rest else ""
+    left.set_xlabel(f"mean of all classes: {100 * mean:.1f} %{above}")
+    _bars(
+        right,
+        [f"{shortened(names[i], 18)} → {shortened(names[j], 18)}" for i, j in pairs],
+        [share_KK[i, j] for i, j in pairs],
+        [f"{errors_KK[i, j]:,} of {n_K[i]:,}" for i, j in pairs],
+        RED,
+    )
+    right.set_title(f"The {len(pairs)} commonest confusions:\ntrue class → what the model said", loc="right")
+    right.set_xlabel("share of the true class")
+    figure.suptitle(title, x=0.01, ha="left")
+    save(figure, path)
 
 
-@_picture
+def _bars(axes: Any, names: list[str], shares: list[float], said: list[str], colour: str) -> None:
+    """A line each: a name, a bar from 0 and what it says."""
+    bars = axes.barh(range(len(names)), shares, color=colour, height=0.62)
+    axes.bar_label(bars, said, padding=2, fontsize=SMALL)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(_LISTED - 0.4, -0.6)
+    axes.set_xlim(0, max([*shares, 0.01]) * 1.45)
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+    axes.tick_params(axis="y", length=0)
+
+
+@picture
 def plot_symmetry(reports: Mapping[str, SymmetryReport], path: Path) -> None:
-    """Consistency against the distance of a shift: a line for each network with its 95 % band; C-Cons in the legend."""
-    figure = _new_figure(7.2, 4.2)
+    """Consistency against the distance of a shift: a line for each network with its 95 % band.
+
+    Args:
+        reports: by the name of the network.
+        path: of the PNG file; a PDF comes beside it.
+    """
+    figure = new_figure(COLUMN, 6.4 + 0.35 * len(reports))
     axes = figure.subplots()
     lowest, farthest = 1.0, 1
-    for i, (name, report) in enumerate(reports.items()):
+    for look, (name, report) in zip(looks(len(reports)), reports.items(), strict=True):
         px, shares = list(report.distance), list(report.distance.values())
-        colour = (_BLUE, _RED, _GREY, "#3b8f5a", "#8a5aa8", "#c98a1b")[i % 6]
-        axes.fill_between(px, [m.low for m in shares], [m.high for m in shares], color=colour, alpha=0.15, linewidth=0)
-        label = f"{_shortened(name)} (C-Cons {report.c_cons.value:.1%})"
-        axes.plot(px, [m.value for m in shares], color=colour, marker="o", markersize=3.5, label=label)
+        axes.fill_between(
+            px, [m.low for m in shares], [m.high for m in shares], color=look.color, alpha=0.15, linewidth=0
+        )
+        axes.plot(
+            px,
+            [m.value for m in shares],
+            **look._asdict(),
+            label=f"{100 * report.c_cons.value:.1f} %  {shortened(name, 36)}",
+        )
         lowest = min(lowest, *(m.low for m in shares))
         farthest = max(farthest, *px)
     first, bottom = next(iter(reports.values())), max(0.0, lowest - 0.08)
@@ -165,10 +251,11 @@ def plot_symmetry(reports: Mapping[str, SymmetryReport], path: Path) -> None:
         xlim=(0, farthest * 1.02),
         ylim=(bottom, 1 + 0.03 * (1 - bottom)),
     )
-    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    size = "×".join(map(str, first.image_size))
-    axes.set_title(f"Same class after a shift? {first.n:,} images of {size} px, {first.settings.dtype}", fontsize=11)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="lower left")
-    _save(figure, path)
+    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+    size = " × ".join(map(str, first.image_size))
+    axes.set_title(f"Same class after a shift?\n{first.n:,} images of {size} px, {first.settings.dtype}")
+    axes.grid()
+    figure.legend(
+        loc="outside lower left", title="consistency under circular shifts", alignment="left", title_fontsize=SMALL
+    )
+    save(figure, path)

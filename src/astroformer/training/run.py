@@ -6,7 +6,7 @@ RUN/
   run.json            sources, package versions, platform, command line, what was decided and left out
   splits/train.csv    file and label of every image trained on; valid.csv likewise
   left_out.csv        files that could not be read, with the reason (only when there are any)
-  history.csv         one row an evaluation; history.png the same as a picture
+  history.csv         one row an evaluation; history.png and history.pdf the same as a picture
   checkpoint.safetensors   the state to resume from
   model/              the model folder, written last: its presence says that the run is finished
   .lock               the process that writes to the folder, while it does (`ownership.py`)

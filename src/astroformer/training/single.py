@@ -24,6 +24,7 @@ from astroformer.network import Answers, Astroformer, Tie, count_parameters
 from astroformer.network.framing import Frame
 from astroformer.progress import Reporter, trackers
 from astroformer.system import pick_device
+from astroformer.training.batches import smaller_size
 from astroformer.training.loop import Fit, Loop
 from astroformer.training.machine import so_many_threads
 from astroformer.training.prepare import Setup, final_answers, reopen
@@ -254,7 +255,10 @@ def _finish(setup: Setup, fit: Fit, reporter: Reporter) -> Trained:
         metrics=ValidationScores.of(validation),
     )
     if PartialState().is_main_process:
-        if (failed := plot_history(fit.state.history, run.path / "history.png")) is not None:
+        small = smaller_size(setup.preprocessing.image_size, setup.network.config)
+        whole_from = None if small is None else recipe.progressive
+        failed = plot_history(fit.state.history, run.path / "history.png", classes=len(classes), whole_from=whole_from)
+        if failed is not None:
             reporter.say(failed)
         classifier.save(run.model)  # last: its presence says that the run is finished
     return Trained(run.path, run.model, validation, classifier, fit.state.history)

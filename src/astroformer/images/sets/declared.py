@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.cache import default_cache
+from astroformer.drawing import INK, class_name
 from astroformer.errors import UserError, unknown_name
+from astroformer.images.contact_sheet import ContactSheet, Tile, in_rows
 from astroformer.images.formats.npz import ArrayReader
 from astroformer.images.labelled import LabelledImages, Reader, SetRecord
 from astroformer.images.reading import Array
-from astroformer.images.sets.contact_sheet import draw_contact_sheet
 from astroformer.images.sets.download import Listener, Resource, fetch
 
 
@@ -129,12 +130,16 @@ class NamedSet(ABC):
         return [fetch(resource, folder, listener) for resource in self.resources]
 
     def plot(self, path: Path, part: str = "train", listener: Listener | None = None) -> None:
-        """Writes a picture of the first image of each class."""
+        """Writes a picture of the first image of each class, as a PNG with a PDF beside it."""
         images = self.open(part, listener)
         assert images.labels is not None
         chosen = [int(np.flatnonzero(images.labels == k)[0]) for k in np.unique(images.labels)]
-        names = [images.classes[images.labels[i]] for i in chosen]
-        draw_contact_sheet([images.read(i) for i in chosen], names, path)
+        tiles = []
+        for i in chosen:
+            image = images.read(i)
+            name = class_name(images.classes[images.labels[i]], int(images.labels[i]) + 1)
+            tiles.append(Tile(image[..., 0] if image.shape[2] == 1 else image[..., :3], ((name, INK),)))
+        ContactSheet(f"{self.title}: the first image of each class", in_rows(tiles, 10), 10).save(path)
 
     def to_dict(self) -> dict[str, Any]:
         """What is declared of it, for JSON."""

@@ -1,0 +1,212 @@
+"""A contact sheet: images side by side in rows, each with words under it, on as many pages as they need.
+
+Shape letters: N images, C bands, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from astroformer.drawing import GREY, INK, PAGE, PALE, SMALL, USUAL, fitted, in_lines, new_figure, save, style
+from astroformer.images.reading import Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LABEL, _GAP, _LINE, _TALLEST = 3.1, 0.12, 0.29, 24.0  # cm: of a row's name, between tiles, of a line, of a page
+_LABEL_LETTERS = 22
+_SIDE = 160  # px, the longer side of a tile at most, so that a PDF of many stays small
+
+
+class Tile(NamedTuple):
+    """An image of a sheet.
+
+    Attributes:
+        image: (H, W) or (H, W, 3) uint8; None where there is none to show.
+        lines: the words under it, each with its colour.
+    """
+
+    image: Array | None
+    lines: tuple[tuple[str, str], ...] = ()
+
+
+class Row(NamedTuple):
+    """Images side by side, and what stands beside them."""
+
+    tiles: Sequence[Tile]
+    name: str = ""
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class ContactSheet:
+    """Rows of images, with a title above them.
+
+    Attributes:
+        title: of one line or several.
+        rows: from the top.
+        columns: images that a row has room for.
+
+    Example:
+        >>> import tempfile
+        >>> black, white = np.zeros((8, 8), np.uint8), np.full((8, 8), 255, np.uint8)
+        >>> sheet = ContactSheet("two", [Row([Tile(black), Tile(white)], "squares", "n = 2")], columns=2)
+        >>> sheet.pages
+        1
+        >>> sheet.save(Path(tempfile.mkdtemp()) / "two.png")  # and two.pdf
+    """
+
+    title: str
+    rows: Sequence[Row]
+    columns: int
+
+    @property
+    def _label(self) -> float:
+        return _LABEL if any(row.name for row in self.rows) else 0.0
+
+    @property
+    def _tile(self) -> tuple[float, float, float]:
+        """Width and height of the place of an image, and the height of the words under it, in cm."""
+        tiles = [tile for row in self.rows for tile in row.tiles]
+        shapes = [tile.image.shape for tile in tiles if tile.image is not None]
+        width = (PAGE - self._label - _GAP) / self.columns - _GAP
+        height = width * min(1.5, max((shape[0] / shape[1] for shape in shapes), default=1.0))
+        words = _LINE * max((len(tile.lines) for tile in tiles), default=0)
+        return width, max(height, 2 * _LINE if self._label else 0.0), words + (0.1 if words else 0.0)
+
+    @property
+    def _heading(self) -> float:
+        return 0.38 * (self.title.count("\n") + 1) + 0.2 if self.title else _GAP
+
+    @property
+    def rows_per_page(self) -> int:
+        """How many rows a page has room for."""
+        _, height, words = self._tile
+        return max(1, int((_TALLEST - self._heading) / (height + words + _GAP)))
+
+    @property
+    def pages(self) -> int:
+        """How many pages all rows take."""
+        return max(1, math.ceil(len(self.rows) / self.rows_per_page))
+
+    def save(self, path: Path) -> None:
+        """Writes the first page as a PNG and, beside it, all pages as a PDF."""
+        with style():
+            first, *others = self._figures()
+            save(first, path, *others)
+
+    def png(self) -> bytes:
+        """The first page as a PNG, for a notebook."""
+        drawn = io.BytesIO()
+        with style():
+            next(self._figures()).savefig(drawn, format="png", dpi=150)
+        return drawn.getvalue()
+
+    def _figures(self) -> Iterator[Figure]:
+        each = self.rows_per_page
+        for page in range(self.pages):
+            number = f"   page {page + 1} of {self.pages}" if self.pages > 1 else ""
+            yield self._figure(self.rows[page * each : (page + 1) * each], number)
+
+    def _figure(self, rows: Sequence[Row], number: str) -> Figure:
+        """A page: everything on it lies in one frame, whose coordinates are cm from the upper left corner."""
+        width, height, words = self._tile
+        whole = self._heading + len(rows) * (height + words + _GAP) + _GAP
+        figure = new_figure(PAGE, whole, layout=None)
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        if self.title:
+            axes.text(_GAP, 0.12, self.title + number, va="top", fontsize=USUAL, linespacing=1.25)
+        for k, row in enumerate(rows):
+            top = self._heading + k * (height + words + _GAP)
+            if row.name or row.about:
+                lines = max(1, min(3, int(height / _LINE) - 1))
+                name = in_lines(row.name, _LABEL_LETTERS, lines)
+                name = "\n".join(fitted(line, _LABEL - 2 * _GAP) for line in name.split("\n"))
+                axes.text(_GAP, top, name, va="top", fontsize=SMALL, linespacing=1.2)
+                beneath = top + (_LINE * (name.count("\n") + 1) + 0.04 if name else 0)
+                axes.text(_GAP, beneath, row.about, va="top", fontsize=SMALL, color=GREY)
+            for place, tile in enumerate(row.tiles):
+                left = self._label + _GAP + place * (width + _GAP)
+                self._draw_tile(axes, tile, left, top, width, height)
+                for n, (text, colour) in enumerate(tile.lines):
+                    line = fitted(text, width)
+                    axes.text(left, top + height + 0.06 + n * _LINE, line, va="top", fontsize=SMALL, color=colour)
+        axes.set(xlim=(0, PAGE), ylim=(whole, 0), aspect="auto")  # an image sets them to its own
+        axes.set_axis_off()
+        return figure
+
+    @staticmethod
+    def _draw_tile(axes: Axes, tile: Tile, left: float, top: float, width: float, height: float) -> None:
+        """An image as large as fits into its place, in the middle of it."""
+        if tile.image is None:
+            from matplotlib.patches import Rectangle
+
+            axes.add_patch(Rectangle((left, top), width, height, facecolor="white", edgecolor=PALE))
+            axes.text(left + width / 2, top + height / 2, "can't be\nread", ha="center", va="center", fontsize=SMALL,
+                      color=INK)  # fmt: skip
+            return
+        h, w = tile.image.shape[:2]
+        scale = min(width / w, height / h)
+        image = tile.image
+        if max(h, w) > _SIDE:
+            small = round(w * _SIDE / max(h, w)) or 1, round(h * _SIDE / max(h, w)) or 1
+            image = np.asarray(Image.fromarray(image).resize(small, Image.Resampling.LANCZOS))
+        x, y = left + (width - w * scale) / 2, top + (height - h * scale) / 2
+        axes.imshow(
+            image,
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+            interpolation="none",  # pixels of small images are shown as they are
+            extent=(x, x + w * scale, y + h * scale, y),
+        )
+
+
+def in_rows(tiles: Sequence[Tile], columns: int) -> list[Row]:
+    """Tiles one after the other, so many a row."""
+    return [Row(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
+
+
+def visible(images: Sequence[Array], *, bounded: bool) -> tuple[list[Array], str | None]:
+    """Images as a screen can show them, and a sentence where that is not just as they are.
+
+    Args:
+        images: each (C, H, W), float, of as many bands.
+        bounded: whether 0 is black and 1 is white in them. Otherwise black and white are, in each band, the values that
+            one pixel in 200 of all images lies below and above.
+
+    Returns:
+        Each image as (H, W) or (H, W, 3) uint8: of one band as grey, of two the mean, of three as red, green and blue,
+        of more the first three.
+    """
+    if not images:
+        return [], None
+    bands, said = len(images[0]), []
+    if bands > 3:
+        said.append(f"bands 1, 2 and 3 of {bands} are shown as red, green and blue")
+        images = [image[:3] for image in images]
+    elif bands == 2:
+        said.append("the mean of both bands is shown")
+    low_C11 = np.zeros((1, 1, 1))
+    high_C11 = np.ones((1, 1, 1))
+    if not bounded:
+        pixels_CN = np.concatenate([image.reshape(len(image), -1) for image in images], axis=1)
+        low_C11, high_C11 = np.quantile(pixels_CN, [0.005, 0.995], axis=1)[:, :, None, None]
+        ranges = [f"{low:.3g} to {high:.3g}" for low, high in zip(low_C11.ravel(), high_C11.ravel(), strict=True)]
+        said.append(f"black to white: {', '.join(ranges)}")
+    span_C11 = np.where(high_C11 > low_C11, high_C11 - low_C11, 1.0)
+    shown = []
+    for image in images:
+        image = np.rint(255 * np.clip((image - low_C11) / span_C11, 0, 1))
+        image = image.mean(0) if len(image) < 3 else image.transpose(1, 2, 0)
+        shown.append(image.astype(np.uint8))
+    return shown, "; ".join(said) or None
