@@ -31,7 +31,7 @@ from astroformer.images.given import IN_MEMORY, Images, as_images
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sources import open_source
-from astroformer.metrics import Evaluation, evaluate
+from astroformer.metrics import Evaluation, score
 from astroformer.model_folder import KeptNetwork, ModelConfig, ModelFolder, ModelRecord
 from astroformer.network import Answers, Astroformer, Ensemble, count_parameters
 from astroformer.network.answers import answers_of
@@ -270,7 +270,7 @@ class Classifier:
                 f"{n} image{'s' if n != 1 else ''} can't be read, and strict refuses that; "
                 f"the first: {predictions.errors[first]}"
             )
-        return evaluate(images.labels[good_N], predictions.probabilities_NK[good_N], self.classes), predictions
+        return score(images.labels[good_N], predictions.probabilities_NK[good_N], self.classes), predictions
 
     def framed(self, images: Images) -> Classifier:
         """A classifier of the same weights that no circular shift of an image changes, by `equivariance` "frame".

@@ -10,7 +10,7 @@ from PIL import Image
 from astroformer.evaluation.pictures import plot_confusion, plot_history, plot_symmetry
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
 from astroformer.images.sets.mock_galaxies import CLASSES
-from astroformer.metrics import Evaluation, evaluate
+from astroformer.metrics import Evaluation, score
 
 
 def evaluation(k: int, name: str = "class") -> Evaluation:
@@ -19,7 +19,7 @@ def evaluation(k: int, name: str = "class") -> Evaluation:
     probabilities_NK = rng.dirichlet(np.ones(k), 40 * k)
     probabilities_NK[np.arange(len(labels_N)), labels_N] += 1
     names = tuple(f"{name}_{i}" for i in range(k))
-    return evaluate(labels_N, probabilities_NK / probabilities_NK.sum(1, keepdims=True), names, resamples=20)
+    return score(labels_N, probabilities_NK / probabilities_NK.sum(1, keepdims=True), names, resamples=20)
 
 
 def history(n: int) -> list[dict[str, float]]:
@@ -78,14 +78,14 @@ def test_confusion(tmp_path: Path, k: int, name: str) -> None:
 
 def test_confusion_of_the_built_in_classes(tmp_path: Path) -> None:
     labels_N = np.arange(40) % len(CLASSES)
-    measured = evaluate(labels_N, np.eye(len(CLASSES))[labels_N], CLASSES, resamples=10)
+    measured = score(labels_N, np.eye(len(CLASSES))[labels_N], CLASSES, resamples=10)
     plot_confusion(measured, tmp_path / "c.png")
     pixels(tmp_path / "c.png")
 
 
 def test_confusion_with_a_class_without_images(tmp_path: Path) -> None:
     probabilities_NK = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1]])
-    plot_confusion(evaluate(np.array([0, 1]), probabilities_NK, ("a", "b", "c"), resamples=10), tmp_path / "c.png")
+    plot_confusion(score(np.array([0, 1]), probabilities_NK, ("a", "b", "c"), resamples=10), tmp_path / "c.png")
     pixels(tmp_path / "c.png")
 
 

@@ -14,7 +14,7 @@ from typing import Unpack
 from astroformer import ownership
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
-from astroformer.metrics import Evaluation, evaluate
+from astroformer.metrics import Evaluation, score
 from astroformer.model_folder import ValidationScores
 from astroformer.progress import Reporter
 from astroformer.training.prepare import reopen
@@ -123,7 +123,7 @@ def _finish(study: Study, members: TrainedStudy, reporter: Reporter) -> TrainedE
     setup = reopen(run / names[0], reporter, finished=True)
     recipe = setup.recipe
     probabilities_NK = predict_store(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts))
-    validation = evaluate(setup.valid.labels, probabilities_NK, classifier.classes)
+    validation = score(setup.valid.labels, probabilities_NK, classifier.classes)
     length = (
         f"{recipe.minutes:g} minutes" if recipe.epochs is None else f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
     )

@@ -18,7 +18,7 @@ from astroformer.classifier import Classifier
 from astroformer.errors import UserError, explained
 from astroformer.evaluation.pictures import plot_history
 from astroformer.images import ImageStore, Preprocessing, measure_statistics
-from astroformer.metrics import Evaluation, evaluate
+from astroformer.metrics import Evaluation, score
 from astroformer.model_folder import ModelRecord, ValidationScores
 from astroformer.network import Answers, Astroformer, Tie, count_parameters
 from astroformer.network.framing import Frame
@@ -234,7 +234,7 @@ def _finish(setup: Setup, fit: Fit, reporter: Reporter) -> Trained:
     frame = None if setup.frame is None else setup.frame.cpu()
     network = Answers.around(fit.network.cpu(), final_answers(recipe, frame), frame)
     classifier = Classifier(network, setup.preprocessing, classes, seen=np.unique(setup.train.digests))
-    validation = evaluate(
+    validation = score(
         setup.valid.labels, predict_store(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts)), classes
     )
     if task.valid is not None:
