@@ -23,7 +23,7 @@ from astroformer.allocator import keep_freed_memory
 from astroformer.cache import default_cache
 from astroformer.fast_inference import fast_pass
 from astroformer.images import ImageStore, open_source
-from astroformer.metrics import evaluate
+from astroformer.metrics import score
 from astroformer.network import Answers, AnswersConfig
 from astroformer.network.config import VIEWS
 from astroformer.system import versions
@@ -56,7 +56,7 @@ def measure(run: Path, data: str) -> dict[str, object]:
     row: dict[str, object] = {"run": run.name, "images": len(store), "versions": versions()}
     for views in passes:
         probabilities_NK = torch.cat(logits[views]).double().softmax(1).numpy()
-        metrics = evaluate(store.labels, probabilities_NK, store.classes).metrics
+        metrics = score(store.labels, probabilities_NK, store.classes).metrics
         row[f"views {views}"] = {
             "accuracy": round(metrics["top1"].value, 5),
             "balanced_accuracy": round(metrics["balanced_accuracy"].value, 5),

@@ -14,7 +14,7 @@ from astroformer.classifier import Classifier
 from astroformer.cli.main import main
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
-from astroformer.metrics import evaluate
+from astroformer.metrics import score
 from astroformer.model_folder import ModelRecord, ValidationScores
 from astroformer.network import create_network
 from helpers.command_line import Run, Said
@@ -63,7 +63,7 @@ def classifier() -> Classifier:
     torch.manual_seed(0)
     network = create_network("astroformer_atto", num_classes=10, in_chans=3, img_size=32)
     rng = np.random.default_rng(0)
-    measured = evaluate(rng.integers(0, 10, 50), rng.dirichlet(np.ones(10), 50), CLASSES)
+    measured = score(rng.integers(0, 10, 50), rng.dirichlet(np.ones(10), 50), CLASSES)
     info = ModelRecord(name="astroformer_atto", training="nothing", metrics=ValidationScores.of(measured))
     preprocessing = Preprocessing((32, 32), 3, crop=0.9, mean=(0.08, 0.07, 0.06), std=(0.1, 0.1, 0.1))
     made = Classifier(network.eval(), preprocessing, CLASSES, info)

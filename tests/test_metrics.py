@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 from sklearn.metrics import confusion_matrix as reference_confusion
 
 from astroformer.errors import UserError
-from astroformer.metrics import balanced_accuracy, confusion_matrix, evaluate, expected_calibration_error, nll_N
+from astroformer.metrics import balanced_accuracy, confusion_matrix, expected_calibration_error, nll_N, score
 
 
 def sample(n: int, k: int, seed: int = 0, skill: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def names(k: int) -> tuple[str, ...]:
 def test_values_are_those_of_scikit_learn(n: int, k: int) -> None:
     labels_N, probabilities_NK = sample(n, k, seed=n)
     predictions_N = probabilities_NK.argmax(1)
-    result = evaluate(labels_N, probabilities_NK, names(k), resamples=10)
+    result = score(labels_N, probabilities_NK, names(k), resamples=10)
     assert result.n == n
     assert result["top1"] == pytest.approx(accuracy_score(labels_N, predictions_N), abs=1e-12)
     with warnings.catch_warnings():
@@ -47,7 +47,7 @@ def test_absent_classes_count_as_in_scikit_learn() -> None:
     # Class 3 is neither true nor predicted, class 2 predicted only, class 1 true only.
     labels_N = np.array([0, 0, 0, 1, 1])
     probabilities_NK = np.eye(5)[[0, 0, 2, 0, 2]] * 0.9 + 0.02
-    result = evaluate(labels_N, probabilities_NK, names(5), resamples=10)
+    result = score(labels_N, probabilities_NK, names(5), resamples=10)
     assert result["macro_f1"] == pytest.approx(
         f1_score(labels_N, probabilities_NK.argmax(1), average="macro", zero_division=0), abs=1e-12
     )
@@ -62,7 +62,7 @@ def test_a_certain_mistake_has_a_finite_loss() -> None:
 
 
 def test_intervals_contain_the_value_and_shrink_with_n() -> None:
-    small, large = (evaluate(*sample(n, 4, seed=1), names(4), seed=1) for n in (100, 6400))
+    small, large = (score(*sample(n, 4, seed=1), names(4), seed=1) for n in (100, 6400))
     for metric in ("top1", "balanced_accuracy", "macro_f1", "nll"):
         widths = []
         for result in (small, large):
@@ -88,7 +88,7 @@ def test_intervals_agree_with_a_plain_bootstrap() -> None:
         rows["balanced_accuracy"].append(float(np.mean(hits / confusion.sum(1))))
         rows["macro_f1"].append(float(np.mean(2 * hits / (confusion.sum(0) + confusion.sum(1)))))
         rows["nll"].append(float(-np.log(probabilities_NK[drawn, y]).mean()))
-    result = evaluate(labels_N, probabilities_NK, names(4), resamples=4000)
+    result = score(labels_N, probabilities_NK, names(4), resamples=4000)
     for metric, values in rows.items():
         low, high = np.quantile(values, [0.025, 0.975])
         width = high - low
@@ -101,14 +101,14 @@ def test_top1_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     labels_N, probabilities_NK = sample(200_000, 3, seed=77, skill=skill)
     truth = float((probabilities_NK.argmax(1) == labels_N).mean())
     for seed in range(200):
-        interval = evaluate(*sample(150, 3, seed=seed, skill=skill), names(3), resamples=200).metrics["top1"]
+        interval = score(*sample(150, 3, seed=seed, skill=skill), names(3), resamples=200).metrics["top1"]
         hits += interval.low <= truth <= interval.high
     assert 0.88 <= hits / 200 <= 0.99
 
 
 def test_same_seed_same_intervals_and_json() -> None:
     data = sample(60, 3)
-    first, again, other = (evaluate(*data, names(3), seed=seed) for seed in (3, 3, 4))
+    first, again, other = (score(*data, names(3), seed=seed) for seed in (3, 3, 4))
     assert first.metrics == again.metrics
     assert first.metrics != other.metrics
     assert json.loads(json.dumps(first.to_dict()))["confusion"] == first.confusion_KK.tolist()
@@ -184,4 +184,4 @@ def test_calibration_error_refuses_what_it_cannot_score() -> None:
 )
 def test_refusals(labels: np.ndarray, probabilities: np.ndarray, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        evaluate(labels, probabilities, ("a", "b"))
+        score(labels, probabilities, ("a", "b"))

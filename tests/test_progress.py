@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
+import threading
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from astroformer import progress
 from astroformer.errors import UserError
-from astroformer.progress import Reporter, duration, trackers
+from astroformer.progress import Reporter, duration, shown_by, trackers
 
 
 def reporter(terminal: bool, width: int = 160) -> tuple[Reporter, io.StringIO]:
@@ -116,3 +117,43 @@ def test_a_missing_tracker_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install "\.\[track\]"'):
         trackers("tensorboard")
+
+
+def test_a_call_shows_its_progress_or_what_the_caller_has(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown_by(None, quiet=False) as own:
+        own.say("a line")
+    with shown_by(None, quiet=True) as own:
+        own.say("not this")
+    given, text = reporter(terminal=False)
+    with shown_by(given, quiet=False) as same:
+        assert same is given
+        same.say("of the caller")
+    assert capsys.readouterr().err == "a line\n"
+    assert text.getvalue() == "of the caller\n"
+
+
+def test_a_terminal_has_no_bar_for_what_only_says_a_line() -> None:
+    shown, text = reporter(terminal=True)
+    with shown:
+        shown.say("a line")
+    assert text.getvalue() == "a line\n"
+
+
+def notebook(monkeypatch: pytest.MonkeyPatch, *, widgets: bool) -> Reporter:
+    """A reporter whose console lies in a notebook, with the package that draws bars there or without it."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if widgets else None)
+    return Reporter(Console(file=io.StringIO(), force_jupyter=True))
+
+
+def test_a_notebook_has_bars_where_it_can_draw_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert notebook(monkeypatch, widgets=True).live
+    assert not notebook(monkeypatch, widgets=False).live
+
+
+def test_another_thread_has_lines_in_place_of_bars() -> None:
+    made: list[Reporter] = []
+    thread = threading.Thread(target=lambda: made.append(reporter(terminal=True)[0]))
+    thread.start()
+    thread.join()
+    assert reporter(terminal=True)[0].live
+    assert not made[0].live

@@ -117,6 +117,8 @@ def test_every_public_name_is_there() -> None:
         assert name in dir(astroformer)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         astroformer.trian  # noqa: B018
+    with pytest.raises(AttributeError, match=r"called astroformer\.score\(labels, probabilities, classes\) now"):
+        astroformer.evaluate  # noqa: B018
 
 
 def test_the_collector_leaves_alone_what_a_command_imports(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from astroformer.classifier import Classifier, load
     from astroformer.images.labelled import LabelledImages
     from astroformer.images.sources import open_source
-    from astroformer.metrics import Evaluation, evaluate
+    from astroformer.metrics import Evaluation, score
     from astroformer.network import Astroformer, AstroformerConfig
     from astroformer.predictions import Predictions
     from astroformer.training.distil import distil
@@ -47,10 +47,10 @@ __all__ = [
     "UserError",
     "create_model",
     "distil",
-    "evaluate",
     "load",
     "open_source",
     "resume",
+    "score",
     "show",
     "train",
     "train_ensemble",
@@ -70,10 +70,10 @@ _PLACES = {
     "Recipe": "training.recipe",
     "create_model": "weights.timm_registry",
     "distil": "training.distil",
-    "evaluate": "metrics",
     "load": "classifier",
     "open_source": "images.sources",
     "resume": "training.train",
+    "score": "metrics",
     "show": "training.show",
     "train": "training.train",
     "train_ensemble": "training.ensemble",
@@ -87,6 +87,11 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("astroformer")
+    if name == "evaluate":
+        raise AttributeError(
+            "astroformer.evaluate is called astroformer.score(labels, probabilities, classes) now; a model measures "
+            "itself with model.evaluate(images)."
+        )
     if name not in _PLACES:
         raise AttributeError(f"module 'astroformer' has no attribute '{name}'")
     return getattr(importlib.import_module(f"astroformer.{_PLACES[name]}"), name)

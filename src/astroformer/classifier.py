@@ -10,6 +10,7 @@ Legend: N images, B batch, K classes, C channels, H height, W width.
 from __future__ import annotations
 
 import copy
+import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,12 +32,13 @@ from astroformer.images.given import IN_MEMORY, Images, as_images
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sources import open_source
-from astroformer.metrics import Evaluation, evaluate
+from astroformer.metrics import Evaluation, score
 from astroformer.model_folder import KeptNetwork, ModelConfig, ModelFolder, ModelRecord
 from astroformer.network import Answers, Astroformer, Ensemble, count_parameters
 from astroformer.network.answers import answers_of
 from astroformer.network.framing import FRAME_IMAGES
 from astroformer.predictions import Predictions
+from astroformer.progress import Reporter
 from astroformer.system import PRECISIONS, pick_device, pick_precision, usable_cores
 
 _TASK_IMAGES = 16  # that a thread on a CPU decodes and classifies together, enough to fill the matrix products
@@ -203,22 +205,40 @@ class Classifier:
         *,
         batch_size: int = 64,
         mark_seen: bool = False,
+        quiet: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Predictions:
         """Probabilities and names for images.
+
+        A terminal or a notebook shows a bar where there are more images than a batch.
 
         Args:
             images: a path (image, folder, `.npz`, catalog), arrays, tensors, images of Pillow, bytes, or several of
                 these, see `as_images`. Labels, if there are any, are not used.
             batch_size: at most so many images a forward pass, and between two calls of `progress`.
             mark_seen: say which images the network was trained on, if that is known.
-            progress: called with (images done, images in all).
+            quiet: show no progress.
+            progress: called with (images done, images in all), in place of the bar.
 
         Raises:
             UserError: these are no images, or none of those that are given in memory is one that the model can take.
                 Of files each has its reason in `errors`.
         """
-        opened = as_images(images)
+        with Reporter(quiet=quiet) as reporter:
+            opened = as_images(images, reporter if reporter.live else None)
+            # In a log there is nothing: a program asks a model again and again, and its log is its own.
+            if progress is None and reporter.live and len(opened) > batch_size:
+                progress = functools.partial(reporter.count, "predicting")
+            return self._predict(opened, batch_size, mark_seen=mark_seen, progress=progress)
+
+    def _predict(
+        self,
+        opened: LabelledImages,
+        batch_size: int,
+        *,
+        mark_seen: bool,
+        progress: Callable[[int, int], None] | None,
+    ) -> Predictions:
         parts = []
         done = 0
         for part in self.iter_predict(opened, batch_size=batch_size, mark_seen=mark_seen):
@@ -237,6 +257,7 @@ class Classifier:
         *,
         batch_size: int = 64,
         strict: bool = False,
+        quiet: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Evaluation, Predictions]:
         """Metrics with 95 % intervals on labelled images, and the predictions they were made from.
@@ -245,18 +266,27 @@ class Classifier:
         with `strict` they are an error. `seen_N` of the predictions says which images the model was trained on, where
         that is known: on these a figure says nothing of new images.
 
+        Args:
+            images: a source with labels, by its path or as `LabelledImages`.
+            batch_size, quiet, progress: as for `predict`.
+            strict: make an image that can't be read an error.
+
         Raises:
             UserError: the images carry no labels, or classes that this classifier does not know.
         """
-        if not isinstance(images, LabelledImages):
-            if not isinstance(images, str | Path):
+        if not isinstance(images, LabelledImages | str | Path):
+            raise UserError(f"evaluate needs a labelled source (folder, .npz, catalog), not {type(images).__name__}.")
+        with Reporter(quiet=quiet) as reporter:
+            if not isinstance(images, LabelledImages):
+                listener = reporter if reporter.live else None
+                images = open_source(images, classes=self.classes, listener=listener)
+            if images.labels is None:
                 raise UserError(
-                    f"evaluate needs a labelled source (folder, .npz, catalog), not {type(images).__name__}."
+                    f"'{images.source}' has no labels; evaluate needs a class folder or label for every image."
                 )
-            images = open_source(images, classes=self.classes)
-        if images.labels is None:
-            raise UserError(f"'{images.source}' has no labels; evaluate needs a class folder or label for every image.")
-        predictions = self.predict(images, batch_size=batch_size, mark_seen=True, progress=progress)
+            if progress is None and reporter.live and len(images) > batch_size:
+                progress = functools.partial(reporter.count, "evaluating")
+            predictions = self._predict(images, batch_size, mark_seen=True, progress=progress)
         good_N = predictions.readable_N
         if not good_N.any():
             raise UserError(
@@ -270,7 +300,7 @@ class Classifier:
                 f"{n} image{'s' if n != 1 else ''} can't be read, and strict refuses that; "
                 f"the first: {predictions.errors[first]}"
             )
-        return evaluate(images.labels[good_N], predictions.probabilities_NK[good_N], self.classes), predictions
+        return score(images.labels[good_N], predictions.probabilities_NK[good_N], self.classes), predictions
 
     def framed(self, images: Images) -> Classifier:
         """A classifier of the same weights that no circular shift of an image changes, by `equivariance` "frame".

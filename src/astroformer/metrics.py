@@ -32,7 +32,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` measured. `evaluation["top1"]` is the value of a metric without its interval.
+    """What `score` measured. `evaluation["top1"]` is the value of a metric without its interval.
 
     Attributes:
         n: number of images.
@@ -44,7 +44,7 @@ class Evaluation:
         >>> import numpy as np
         >>> import astroformer
         >>> probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-        >>> evaluation = astroformer.evaluate(np.array([0, 1, 1]), probabilities, ("smooth", "spiral"))
+        >>> evaluation = astroformer.score(np.array([0, 1, 1]), probabilities, ("smooth", "spiral"))
         >>> evaluation.confusion_KK.tolist()
         [[1, 0], [1, 1]]
         >>> evaluation.to_dict()["classes"]["spiral"]
@@ -126,7 +126,7 @@ def expected_calibration_error(labels_N: Array, probabilities_NK: Array, *, bins
         A share from 0 (calibrated) to 1.
 
     Raises:
-        UserError: `bins` is below 1, or the arrays are ones that `evaluate` refuses.
+        UserError: `bins` is below 1, or the arrays are ones that `score` refuses.
 
     Example:
         >>> import numpy as np
@@ -160,7 +160,7 @@ def _check(labels_N: Array, probabilities_NK: Array, k: int) -> None:
         raise UserError("probabilities are not all finite; leave out the images that could not be predicted.")
 
 
-def evaluate(
+def score(
     labels_N: Array, probabilities_NK: Array, classes: tuple[str, ...], *, resamples: int = 1000, seed: int = 0
 ) -> Evaluation:
     """Top-1, balanced accuracy, macro F1 and NLL with 95 % percentile-bootstrap intervals over the images.
@@ -180,7 +180,7 @@ def evaluate(
         >>> import numpy as np
         >>> import astroformer
         >>> probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
-        >>> evaluation = astroformer.evaluate(np.array([0, 1, 1, 0]), probabilities, ("smooth", "spiral"))
+        >>> evaluation = astroformer.score(np.array([0, 1, 1, 0]), probabilities, ("smooth", "spiral"))
         >>> evaluation["top1"]
         0.75
         >>> interval = evaluation.metrics["top1"]

@@ -1,9 +1,12 @@
-"""What a person sees while work goes on: live bars in a terminal, plain lines elsewhere."""
+"""What a person sees while work goes on: live bars in a terminal or a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -32,8 +35,8 @@ _WIDE = 110  # columns of a terminal that shows the loss and the speed too
 class Reporter:
     """Shows how far an activity is: images counted, bytes downloaded, a training run.
 
-    It is a context: while it is open, a terminal shows a bar for each activity. Elsewhere (a log, a pipe) there is a
-    plain line now and then. All of it goes to stderr.
+    It is a context: while it is open, a terminal or a Jupyter notebook shows a bar for each activity. Elsewhere (a log,
+    a pipe, a thread, a notebook without `ipywidgets`) there is a plain line now and then. All of it goes to stderr.
 
     Args:
         console: where to write; stderr without it.
@@ -44,30 +47,24 @@ class Reporter:
     def __init__(self, console: Console | None = None, *, quiet: bool = False, verbose: bool = False) -> None:
         # stdout is for the results, whose last line names the model.
         self.console = console or Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self.live = self.console.is_terminal and not quiet
+        # Where there are bars, rich passes on what others print meanwhile; only one thread of a program can have that.
+        can_draw = importlib.util.find_spec("ipywidgets") if self.console.is_jupyter else self.console.is_terminal
+        self.live = bool(can_draw) and not quiet and threading.current_thread() is threading.main_thread()
         self.verbose = verbose
+        self._open = False
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._last_line: dict[str, float] = {}
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
-        if self.live:
-            # In a narrow terminal the end of the text gives way, not the name of a run or how far it is. In one of 80
-            # columns all of it fits while a run trains.
-            columns = (
-                TextColumn("[bold]{task.description:<9}", table_column=Column(no_wrap=True, min_width=9)),
-                BarColumn(bar_width=20),
-                TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True, min_width=5)),
-                TextColumn("{task.fields[text]}", style="dim", table_column=Column(no_wrap=True)),
-            )
-            self._progress = Progress(*columns, console=self.console, refresh_per_second=4)
-            self._progress.start()
+        self._open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._open = False
         if self._progress:
             self._progress.stop()
 
@@ -81,10 +78,22 @@ class Reporter:
             self.say(text)
 
     def _bar(self, name: str, share: float, text: str) -> None:
-        if self._progress:
-            if name not in self._tasks:
-                self._tasks[name] = self._progress.add_task(name, total=1.0, text="")
-            self._progress.update(self._tasks[name], completed=share, text=text)
+        if not (self.live and self._open):
+            return
+        if self._progress is None:  # at the first bar: what is done at once, or only says a line, needs none
+            # In a narrow terminal the end of the text gives way, not the name of a run or how far it is. In one of 80
+            # columns all of it fits while a run trains.
+            columns = (
+                TextColumn("[bold]{task.description:<9}", table_column=Column(no_wrap=True, min_width=9)),
+                BarColumn(bar_width=20),
+                TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True, min_width=5)),
+                TextColumn("{task.fields[text]}", style="dim", table_column=Column(no_wrap=True)),
+            )
+            self._progress = Progress(*columns, console=self.console, refresh_per_second=4)
+            self._progress.start()
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=1.0, text="")
+        self._progress.update(self._tasks[name], completed=share, text=text)
 
     def count(self, name: str, done: int, total: int) -> None:
         """Shows that `done` of `total` images of the activity `name` are done; a log has one line, at the end."""
@@ -133,6 +142,16 @@ class Reporter:
         if not self.live and time.monotonic() - self._last_line.get(name, self._began) >= 15:
             self._last_line[name] = time.monotonic()
             self.say(("" if name == "training" else f"{name}: ") + f"{progress:4.0%} · {text}")
+
+
+@contextlib.contextmanager
+def shown_by(reporter: Reporter | None, *, quiet: bool) -> Iterator[Reporter]:
+    """What shows the progress of a call: the caller's reporter, if there is one, else one that is open meanwhile."""
+    if reporter is not None:
+        yield reporter
+    else:
+        with Reporter(quiet=quiet) as own:
+            yield own
 
 
 def trackers(track: str) -> str | None:

@@ -37,6 +37,7 @@ class Stream(IntEnum):
     NOISE = 2  # that is added to every pixel
     ERASING = 3  # noise that fills an erased rectangle
     MIX = 4  # mixup and CutMix
+    OWN = 5  # what an augmentation of a program's own draws
     SYMMETRY_SHIFT = 100  # by which the symmetry report moves an image
     SYMMETRY_CROP = 101  # where the report cuts an image out of its frame
     SYMMETRY_ROTATION = 102  # angle by which the report turns an image
@@ -78,6 +79,12 @@ def permutation(seed: int, epoch: int, n: int) -> Tensor:
     """A shuffled order of n images: (n,) int64 on the CPU, each of 0 … n − 1 once."""
     high_N, low_N = _image_keys(seed, epoch, torch.arange(n), Stream.ORDER)
     return torch.argsort((high_N << 31) | (low_N >> 1), stable=True)
+
+
+def seed_of(seed: int, epoch: int, index: int, stream: int) -> int:
+    """A seed in [0, 2⁶²) for a generator of torch, which follows from the same address as a draw."""
+    first, second = (int(key_B) for key_B in _image_keys(seed, epoch, torch.tensor([index]), stream))
+    return (first << 30) ^ second
 
 
 def _random_words(seed: int, epoch: int, index_B: Tensor, stream: int, count: int) -> Tensor:

@@ -17,7 +17,7 @@ from astroformer.evaluation.pictures import MOST_IN_A_MATRIX, plot_confusion, pl
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
-from astroformer.metrics import Evaluation, evaluate
+from astroformer.metrics import Evaluation, score
 from astroformer.predictions import Predictions
 
 
@@ -27,7 +27,7 @@ def evaluation(k: int, name: str = "class") -> Evaluation:
     probabilities_NK = rng.dirichlet(np.ones(k), 40 * k)
     probabilities_NK[np.arange(len(labels_N)), labels_N] += 1
     names = tuple(f"{name}_{i}" for i in range(k))
-    return evaluate(labels_N, probabilities_NK / probabilities_NK.sum(1, keepdims=True), names, resamples=20)
+    return score(labels_N, probabilities_NK / probabilities_NK.sum(1, keepdims=True), names, resamples=20)
 
 
 def history(n: int) -> list[dict[str, float]]:
@@ -204,7 +204,7 @@ def test_two_percent_of_errors_can_be_told_from_none(tmp_path: Path, drawn: list
     labels_N = np.repeat([0, 1], 50)
     said_N = labels_N.copy()
     said_N[0] = 1  # 2 % of class 0
-    plot_confusion(evaluate(labels_N, np.eye(2)[said_N], ("a", "b"), resamples=10), tmp_path / "c.png")
+    plot_confusion(score(labels_N, np.eye(2)[said_N], ("a", "b"), resamples=10), tmp_path / "c.png")
     colours_KK4 = drawn[0].axes[0].images[0].get_array()
     assert (colours_KK4[1, 0] == 1).all()
     assert np.abs(colours_KK4[0, 1, :3] - 1).max() > 0.12
@@ -218,7 +218,7 @@ def test_many_classes_are_the_worst_and_the_commonest_confusions(tmp_path: Path,
     said_N[:14] = 7  # class 0: 30 % right
     said_N[20:28] = 9  # class 1: 60 %
     names = tuple(f"kind_{i}" for i in range(k))
-    plot_confusion(evaluate(labels_N, np.eye(k)[said_N], names, resamples=10), tmp_path / "c.png")
+    plot_confusion(score(labels_N, np.eye(k)[said_N], names, resamples=10), tmp_path / "c.png")
     pixels(tmp_path / "c.png")
     left, right = drawn[0].axes
     assert [text.get_text() for text in left.get_yticklabels()[:2]] == ["kind 0", "kind 1"]
@@ -231,20 +231,20 @@ def test_many_classes_are_the_worst_and_the_commonest_confusions(tmp_path: Path,
 
 def test_many_classes_without_a_mistake(tmp_path: Path) -> None:
     names = tuple(f"{'a long name ' * 4}{i}" for i in range(200))
-    assert plot_confusion(evaluate(np.arange(200), np.eye(200), names, resamples=5), tmp_path / "c.png") is None
+    assert plot_confusion(score(np.arange(200), np.eye(200), names, resamples=5), tmp_path / "c.png") is None
     pixels(tmp_path / "c.png")
 
 
 def test_confusion_of_the_built_in_classes(tmp_path: Path) -> None:
     labels_N = np.arange(40) % len(CLASSES)
-    measured = evaluate(labels_N, np.eye(len(CLASSES))[labels_N], CLASSES, resamples=10)
+    measured = score(labels_N, np.eye(len(CLASSES))[labels_N], CLASSES, resamples=10)
     plot_confusion(measured, tmp_path / "c.png")
     pixels(tmp_path / "c.png")
 
 
 def test_confusion_with_a_class_without_images(tmp_path: Path) -> None:
     probabilities_NK = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1]])
-    plot_confusion(evaluate(np.array([0, 1]), probabilities_NK, ("a", "b", "c"), resamples=10), tmp_path / "c.png")
+    plot_confusion(score(np.array([0, 1]), probabilities_NK, ("a", "b", "c"), resamples=10), tmp_path / "c.png")
     pixels(tmp_path / "c.png")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from astroformer.errors import UserError
 from astroformer.evaluation.tables import PredictionWriter, confusion_text, metrics_text, write_metrics
-from astroformer.metrics import Evaluation, evaluate
+from astroformer.metrics import Evaluation, score
 from astroformer.predictions import Predictions
 
 CLASSES = ("spiral, barred", "file", 'a "quoted" one')
@@ -117,7 +117,7 @@ def evaluation() -> Evaluation:
     probabilities_NK = rng.dirichlet(np.ones(4), 2000)
     probabilities_NK[np.arange(2000), labels_N] += 0.5
     names = ("a", "a_class_with_a_long_name", "absent", "d")
-    return evaluate(labels_N, probabilities_NK / probabilities_NK.sum(1, keepdims=True), names)
+    return score(labels_N, probabilities_NK / probabilities_NK.sum(1, keepdims=True), names)
 
 
 def test_metrics_json(tmp_path: Path, evaluation: Evaluation) -> None:

@@ -28,7 +28,7 @@ from astroformer.cli.main import main
 from astroformer.errors import UserError
 from astroformer.evaluation.pictures import plot_confusion, plot_history
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.metrics import evaluate
+from astroformer.metrics import score
 from astroformer.network import create_network
 from astroformer.training import checkpoint
 from astroformer.training.task import Task
@@ -56,7 +56,7 @@ def test_a_users_text_is_drawn_as_it_is(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Axes, "set_yticks", seen)
     labels_N = np.arange(40) % 4
-    measured = evaluate(labels_N, np.full((40, 4), 0.25), NAMES, resamples=10)
+    measured = score(labels_N, np.full((40, 4), 0.25), NAMES, resamples=10)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # that a font lacks a letter is no news for the screen
         assert plot_confusion(measured, tmp_path / "c.png") is None
@@ -64,7 +64,7 @@ def test_a_users_text_is_drawn_as_it_is(tmp_path: Path, monkeypatch: pytest.Monk
     assert [text.removeprefix("2: ") for text in drawn] == [name.replace("_", " ") for name in NAMES]
     with Image.open(tmp_path / "c.png") as picture:
         assert picture.format == "PNG"
-    unpaired = evaluate(labels_N, np.full((40, 4), 0.25), ("caf\udce9", "b", "c", "d"), resamples=10)
+    unpaired = score(labels_N, np.full((40, 4), 0.25), ("caf\udce9", "b", "c", "d"), resamples=10)
     assert plot_confusion(unpaired, tmp_path / "d.png") is None
 
 

@@ -73,7 +73,7 @@ def test_its_metrics_are_those_of_the_mean_of_the_probabilities(trained: Trained
     members = [astroformer.load(model) for model in trained.members.models.values()]
     mean_NK = np.mean([member.predict(chosen).probabilities_NK for member in members], 0)
     assert chosen.labels is not None
-    measured = astroformer.evaluate(chosen.labels, mean_NK, trained.classifier.classes)
+    measured = astroformer.score(chosen.labels, mean_NK, trained.classifier.classes)
     assert trained.validation["nll"] == pytest.approx(measured["nll"], abs=1e-5)
     assert trained.validation["top1"] == pytest.approx(measured["top1"])
     info = astroformer.load(trained.run).info  # a run folder stands for its model

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+import astroformer
 from astroformer.augmentation.settings import PRESETS, Augment
 from astroformer.errors import UserError
-from astroformer.training.recipe import BUILT_IN, NetworkSettings, Recipe, load_recipe, make_recipe
+from astroformer.training.recipe import BUILT_IN, NetworkSettings, Recipe, as_recipe, load_recipe, make_recipe
 
 # A value other than the default for every setting, so that nothing can be lost unnoticed.
 CHANGED: dict[str, Any] = {
@@ -186,3 +188,49 @@ def test_missing_recipe_files(tmp_path: Path) -> None:
         load_recipe("foto")
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert load_recipe(tmp_path / "empty.yaml") == Recipe()
+
+
+def test_a_recipe_made_in_python_says_what_the_command_line_says() -> None:
+    with pytest.raises(UserError, match=r"unknown setting 'minute'\. Did you mean 'minutes'\?"):
+        Recipe(minute=3)  # type: ignore[call-arg]
+    with pytest.raises(UserError, match=r"epochs \(1\) and minutes \(3\) exclude each other; give one\."):
+        Recipe(epochs=1, minutes=3)
+    with pytest.raises(UserError, match="setting 'epochs' can't be 'x'"):
+        Recipe(epochs="x")
+
+
+def test_help_describes_every_setting_in_80_columns() -> None:
+    text = inspect.getdoc(Recipe) or ""
+    said = " ".join(text.split())
+    settings = Recipe.model_fields
+    parts = {name: settings[name].default for name in ("network", "augment")}
+    for prefix, fields in [("", settings), *((f"{name}.", type(part).model_fields) for name, part in parts.items())]:
+        for name, setting in fields.items():
+            if prefix + name not in parts:
+                assert f" {prefix}{name} = " in said
+                assert " ".join((setting.description or "").split()) in said
+    assert "augment.policy = 'trivialaugment':" in said  # the default of a recipe, not of the class
+    after = text[text.index("Settings, with") :].splitlines()
+    assert max(map(len, after)) <= 80
+
+
+def test_a_door_takes_a_recipe_its_name_or_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("epochs: 7\n", encoding="utf-8")
+    recipe = Recipe(epochs=3)
+    assert as_recipe(None) == Recipe()
+    assert as_recipe(recipe) is recipe
+    assert as_recipe("photo").augment == PRESETS["photo"]
+    assert as_recipe(str(path)).epochs == as_recipe(path).epochs == 7
+    with pytest.raises(UserError, match=r"unknown recipe 'foto'\. Did you mean 'photo'\?"):
+        as_recipe("foto")
+    with pytest.raises(UserError, match=r"recipe can't be \{'epochs': 3\}; give a Recipe, the path of a recipe file"):
+        as_recipe({"epochs": 3})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="train_many needs a list of recipes"):
+        astroformer.train_many("mock-galaxies:20x32", recipe)  # type: ignore[arg-type]
+    # All doors ask it.
+    for door, words in ((astroformer.train, {}), (astroformer.train_ensemble, {"members": 2})):
+        with pytest.raises(UserError, match="unknown recipe 'foto'"):
+            door("mock-galaxies:20x32", "foto", **words)  # type: ignore[operator]
+    with pytest.raises(UserError, match="unknown recipe 'foto'"):
+        astroformer.train_many("mock-galaxies:20x32", ["foto"])

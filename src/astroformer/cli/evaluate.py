@@ -58,7 +58,7 @@ class Evaluate:
             )
             from astroformer.files import replacing
             from astroformer.images.sources import open_source
-            from astroformer.metrics import evaluate as measure
+            from astroformer.metrics import score
             from astroformer.outputs import output_folder
             from astroformer.progress import Reporter
 
@@ -84,7 +84,7 @@ class Evaluate:
             if seen_N is not None and seen and not seen_N.all():
                 assert images.labels is not None
                 labels, probabilities_NK = images.labels[good_N], predictions.probabilities_NK[good_N]
-                new = measure(labels[~seen_N], probabilities_NK[~seen_N], classifier.classes)
+                new = score(labels[~seen_N], probabilities_NK[~seen_N], classifier.classes)
             write_metrics(metrics_file, evaluation, source=self.source, left_out=left_out, seen=seen, new=new)
             with PredictionWriter(predictions_file, classifier.classes) as writer:
                 writer.write(predictions)

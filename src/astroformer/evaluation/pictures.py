@@ -153,7 +153,7 @@ def _draw_matrix(evaluation: Evaluation, title: str, path: Path) -> None:
     axes.set_xticks(range(k), names, rotation=45, ha="right", va="top", rotation_mode="anchor")
     axes.set_yticks(range(k), names)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_locator(FixedLocator(np.arange(k + 1) - 0.5))
+        axis.set_minor_locator(FixedLocator([i - 0.5 for i in range(k + 1)]))
     axes.grid(which="minor")
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)

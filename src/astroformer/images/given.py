@@ -15,6 +15,7 @@ from torch import Tensor
 from astroformer.errors import UserError
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import Array, array_of, read_image
+from astroformer.images.sets.download import Listener
 from astroformer.images.sources import open_source
 
 Given = str | Path | bytes | NDArray[Any] | Tensor | Image.Image
@@ -26,13 +27,14 @@ IN_MEMORY = "images in memory"
 """The source of images that were not named by a path."""
 
 
-def as_images(images: Images) -> LabelledImages:
+def as_images(images: Images, listener: Listener | None = None) -> LabelledImages:
     """Images without labels, from whatever a program has.
 
     Args:
         images: a path, opened as a source (image, folder, `.npz`, catalog, set by name); `LabelledImages`; one image or
             several: an array (H, W), (H, W, C) or (N, H, W, C), a tensor (H, W), (C, H, W) or (N, C, H, W), an image of
             Pillow, the bytes of an image file, or an iterable of these and of paths of image files.
+        listener: what is told of a download.
 
     Raises:
         UserError: it is nothing of the kind.
@@ -45,7 +47,7 @@ def as_images(images: Images) -> LabelledImages:
     if isinstance(images, LabelledImages):
         return images
     if isinstance(images, str | Path):
-        return open_source(images, labelled=False)
+        return open_source(images, labelled=False, listener=listener)
     if isinstance(images, Tensor):
         images = _array_of_tensor(images, most=4)
     if isinstance(images, np.ndarray):

@@ -30,6 +30,7 @@ from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.network import AstroformerConfig
 from astroformer.training.defaults import FIRST_SIDE, LEAST_SIDE, RULES
+from astroformer.training.hooks import OwnAugmentation, augmented
 from astroformer.training.order import Integers, count_steps, draw_keys, epoch_order, even_parts
 from astroformer.training.placed_images import Streamed, place_images, to_device
 from astroformer.training.prefetcher import Prefetcher, halved_threads
@@ -90,6 +91,7 @@ class Batches:
         device: that trains.
         smaller: (height, width) of the images in the first share of the run; None for whole ones from the start.
         teacher: answers each batch in place of the labels; on the device.
+        own: a program's own augmentation, see `Hooks`.
         processes: see there.
 
     Attributes:
@@ -107,11 +109,12 @@ class Batches:
         *,
         smaller: tuple[int, int] | None = None,
         teacher: Classifier | None = None,
+        own: OwnAugmentation | None = None,
         processes: Processes = _ALONE,
     ) -> None:
         self._store, self._preprocessing, self._device = store, preprocessing, device
         self._seed, self._balanced, self.teacher = recipe.seed, recipe.balanced_sampling, teacher
-        self._processes = processes
+        self._own, self._processes = own, processes
         self._labels_N = torch.from_numpy(store.labels)
         self._images = place_images(store, device)
         self._whole = Augmenter(recipe.augment, seed=recipe.seed, size=preprocessing.image_size)
@@ -125,7 +128,9 @@ class Batches:
         self._bounds = even_parts(len(store), self.steps)
         alone = processes.world == processes.parts == 1
         self._in_thread = teacher is not None and device.type == "cpu" and alone and torch.get_num_threads() > 1
-        self._several_at_once = device.type == "cuda" and alone and not isinstance(self._images, Streamed)
+        # An augmentation of a program's own is given a batch at a time: what it draws follows from the step.
+        together = device.type == "cuda" and alone and own is None
+        self._several_at_once = together and not isinstance(self._images, Streamed)
         self._at_once: _AtOnce | None = None
         self._prefetcher: Prefetcher[_Request, tuple[Tensor, Tensor]] | None = None
         self._open = ExitStack()
@@ -238,6 +243,9 @@ class Batches:
             classes=len(self._store.classes),
             preprocessing=self._preprocessing,
         )
+        if self._own is not None:
+            address = {"epoch": request.epoch, "step": request.step, "rank": self._processes.rank}
+            x_BCHW = augmented(self._own, x_BCHW, seed=self._seed, **address)
         return x_BCHW, y_BK if self.teacher is None else self.teacher.answers(x_BCHW)
 
 

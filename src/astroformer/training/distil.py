@@ -15,7 +15,8 @@ from typing import Any
 
 from astroformer import ownership
 from astroformer.errors import UserError
-from astroformer.progress import Reporter
+from astroformer.progress import Reporter, shown_by
+from astroformer.training.hooks import Hooks, OnEvaluation, OwnAugmentation
 from astroformer.training.prepare import reopen
 from astroformer.training.recipe import make_recipe
 from astroformer.training.run import RunFolder
@@ -31,6 +32,9 @@ def distil(
     epochs: int | None = None,
     minutes: float | None = None,
     seed: int | None = None,
+    augment: OwnAugmentation | None = None,
+    on_evaluation: OnEvaluation | None = None,
+    quiet: bool = False,
     reporter: Reporter | None = None,
 ) -> Trained:
     """Trains one network on what the model of a run answers of its training images, and writes a run folder.
@@ -46,7 +50,8 @@ def distil(
         out: run folder, new or empty; default `runs/NAME-1`, `-2`, …
         epochs, minutes: length, in place of the run's (a member's).
         seed: in place of the next one.
-        reporter: what shows the progress.
+        augment: the function that the run was trained with, if with one, as for `train`.
+        on_evaluation, quiet, reporter: as for `train`.
 
     Raises:
         UserError: `run` holds no finished model; its images have changed; the length can't be.
@@ -60,7 +65,7 @@ def distil(
         >>> pupil.validation.n == teacher.validation.n
         True
     """
-    reporter, run = reporter or Reporter(quiet=True), Path(run)
+    hooks, run = Hooks(augment, on_evaluation), Path(run)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a model is distilled in one process; start it without torchrun.")
     members = [run]
@@ -74,6 +79,7 @@ def distil(
         raise UserError(f"'{run}' is no run folder (no recipe.yaml in it); give that of a finished run or ensemble.")
     if not RunFolder(run).finished:
         raise UserError(f"'{run}' has no model to learn from yet; finish it first: astroformer train --resume {run}.")
+    hooks.check_same(first.read_record().augmentation, first.path)
     teacher = Teacher.of(run / "model")
     recipe = first.read_recipe()
     changes: dict[str, Any] = {"split_seed": recipe.images_seed, "label_smoothing": 0.0}
@@ -83,8 +89,9 @@ def distil(
     changed = make_recipe({**recipe.model_dump(), **changes})
     networks = "one network" if len(members) == 1 else f"an ensemble of {len(members)} networks"
     sentence = f"learns what the model of '{run}' answers ({networks}), in place of labels"
-    reopen(first.path, reporter, finished=True)  # that its images are there is known before there is a new folder
-    made = first.successor(out, changed, teacher.record, sentence)
-    reporter.say(sentence)
-    ownership.release(made.path)  # `resume_run` takes it
-    return resume_run(made.path, reporter)
+    with shown_by(reporter, quiet=quiet) as shown:
+        reopen(first.path, shown, finished=True)  # that its images are there is known before there is a new folder
+        made = first.successor(out, changed, teacher.record, sentence)
+        shown.say(sentence)
+        ownership.release(made.path)  # `resume_run` takes it
+        return resume_run(made.path, shown, hooks)

@@ -14,11 +14,12 @@ from typing import Unpack
 from astroformer import ownership
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
-from astroformer.metrics import Evaluation, evaluate
+from astroformer.metrics import Evaluation, score
 from astroformer.model_folder import ValidationScores
-from astroformer.progress import Reporter
+from astroformer.progress import Reporter, shown_by
+from astroformer.training.hooks import Hooks, OnEvaluation, OwnAugmentation
 from astroformer.training.prepare import reopen
-from astroformer.training.recipe import MOST_RUNS, Recipe
+from astroformer.training.recipe import MOST_RUNS, Recipe, as_recipe
 from astroformer.training.study import Study, Together, TrainedStudy, prepare_study, seeds_and_folds
 from astroformer.training.task import Task, TaskWords
 from astroformer.training.validation import predict_batch, predict_store
@@ -45,11 +46,14 @@ class TrainedEnsemble:
 
 def train_ensemble(
     source: str | Path,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | Path | None = None,
     *,
     members: int,
     out: str | Path | None = None,
     together: Together = "auto",
+    augment: OwnAugmentation | None = None,
+    on_evaluation: OnEvaluation | None = None,
+    quiet: bool = False,
     reporter: Reporter | None = None,
     **words: Unpack[TaskWords],
 ) -> TrainedEnsemble:
@@ -61,9 +65,9 @@ def train_ensemble(
 
     Args:
         source: what to train on, see `open_source`.
-        recipe: of every member, but for the seed.
+        recipe: of every member, but for the seed; or its name or path, as for `train`.
         members: how many, 2 or more.
-        out, together, reporter, words: as for `train_many`.
+        out, together, augment, on_evaluation, quiet, reporter, words: as for `train_many`.
 
     Raises:
         UserError: as `train_many`; fewer than two members; or one of them failed, and the others are kept.
@@ -80,15 +84,16 @@ def train_ensemble(
         raise UserError(
             f"an ensemble of {members} can't be; give 2 to {MOST_RUNS} members, or train one network without it."
         )
-    reporter, recipe = reporter or Reporter(quiet=True), recipe or Recipe()
+    hooks, recipe = Hooks(augment, on_evaluation), as_recipe(recipe)
     recipes = seeds_and_folds(recipe.model_copy(update={"split_seed": recipe.images_seed}), seeds=members)
     task = Task(source, **words)
-    study = prepare_study(task, recipes, out=out, together=together, ensemble=True, reporter=reporter)
-    with ownership.released(study.folder):
-        return complete_ensemble(study, reporter)
+    with shown_by(reporter, quiet=quiet) as shown:
+        study = prepare_study(task, recipes, out=out, together=together, ensemble=True, hooks=hooks, reporter=shown)
+        with ownership.released(study.folder):
+            return complete_ensemble(study, shown, hooks)
 
 
-def complete_ensemble(study: Study, reporter: Reporter) -> TrainedEnsemble:
+def complete_ensemble(study: Study, reporter: Reporter, hooks: Hooks | None = None) -> TrainedEnsemble:
     """Trains those members that are not finished, and makes the model of all.
 
     Raises:
@@ -98,7 +103,7 @@ def complete_ensemble(study: Study, reporter: Reporter) -> TrainedEnsemble:
     run = study.folder
     if (run / "model" / "config.json").is_file():
         raise UserError(f"ensemble '{run}' is finished, its model is {run / 'model'}.")
-    members = study.complete(reporter)
+    members = study.complete(reporter, hooks)
     if members.errors:
         name, why = next(iter(members.errors.items()))
         raise UserError(
@@ -123,7 +128,7 @@ def _finish(study: Study, members: TrainedStudy, reporter: Reporter) -> TrainedE
     setup = reopen(run / names[0], reporter, finished=True)
     recipe = setup.recipe
     probabilities_NK = predict_store(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts))
-    validation = evaluate(setup.valid.labels, probabilities_NK, classifier.classes)
+    validation = score(setup.valid.labels, probabilities_NK, classifier.classes)
     length = (
         f"{recipe.minutes:g} minutes" if recipe.epochs is None else f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
     )

@@ -31,6 +31,7 @@ from astroformer.network.framing import Frame
 from astroformer.progress import Reporter
 from astroformer.training.batches import Batch, Batches, Processes, smaller_size
 from astroformer.training.checkpoint import FRAME, load_checkpoint, restore_optimizer, save_checkpoint
+from astroformer.training.hooks import Hooks
 from astroformer.training.objective import Objective, class_weights
 from astroformer.training.order import seed_step, step_seed
 from astroformer.training.pace import Schedule
@@ -96,6 +97,7 @@ class Loop:
         run: RunFolder | None = None,
         teacher: Classifier | None = None,
         frame: Frame | None = None,
+        hooks: Hooks | None = None,
         reporter: Reporter | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -109,6 +111,7 @@ class Loop:
             run: folder to write to; without one nothing is written.
             teacher: of the same preprocessing and classes, whose answers are the targets in place of labels.
             frame: where the frame of an image begins; validation images are moved to there. The checkpoint keeps it.
+            hooks: functions of a program that the run calls.
             reporter: what shows the progress.
             stop: asked at every step whether to save and raise `Interrupted`.
 
@@ -118,7 +121,7 @@ class Loop:
         assert recipe.learning_rate is not None, "the recipe is not decided"
         self.recipe, self.train, self.valid, self.preprocessing = recipe, train, valid, preprocessing
         self.run_folder, self.reporter, self.stop = run, reporter or Reporter(quiet=True), stop
-        self.accelerator, self.state = accelerator, State()
+        self.accelerator, self.state, self._hooks = accelerator, State(), hooks or Hooks()
         device = accelerator.device
         if device.type == "cpu":
             keep_freed_memory()
@@ -144,6 +147,7 @@ class Loop:
             device,
             smaller=smaller,
             teacher=None if teacher is None else ready_to_teach(teacher, preprocessing, train.classes, recipe, device),
+            own=self._hooks.augment,
             processes=Processes(accelerator.process_index, accelerator.num_processes, recipe.parts),
         )
 
@@ -336,7 +340,8 @@ class Loop:
             state.history.append({k: round(v, 6) for k, v in row.items()})
             if self.run_folder:
                 self.run_folder.write_history(state.history)
-            self.accelerator.log({k: v for k, v in row.items() if k != "updates"}, step=state.updates)
+            if self._hooks.on_evaluation is not None:
+                self._hooks.on_evaluation(dict(row))
         self.step.weights_were_used()
         self._speed_since = _Moment(time.monotonic(), state.images)
         self.accelerator.wait_for_everyone()

@@ -67,7 +67,9 @@ class Setup:
     fresh: bool = False  # this process has made the run, which has no checkpoint then
 
 
-def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Reporter) -> Setup:
+def prepare(
+    task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Reporter, augmentation: str | None = None
+) -> Setup:
     """Decides, decodes and writes a run folder that `reopen` takes up.
 
     Args:
@@ -75,6 +77,7 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
         recipe: settings; what it leaves open is decided.
         out: run folder, new or empty; default `runs/NAME-1`, `-2`, …
         reporter: what shows the progress.
+        augmentation: the name of a function of a program that will change batches too.
 
     Raises:
         UserError: anything about the input that the user can mend. What is impossible is said before the work, and
@@ -178,6 +181,7 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
             network=network.config,
             preprocessing=preprocessing,
             answers=AnswersConfig(frame=frame is not None),
+            augmentation=augmentation,
         )
         if processes.is_main_process:
             run.write_left_out(failures)

@@ -6,8 +6,10 @@ The run folder keeps the decided recipe, so that the run can be repeated exactly
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -111,8 +113,7 @@ class Recipe(BaseModel):
     (docs/defaults.md). A recipe can't be changed; `model_copy(update=...)` makes another one.
 
     Raises:
-        UserError: a value is impossible, or does not go with another. (Wrong types and unknown settings raise
-            pydantic's `ValidationError`; `make_recipe` says these in a sentence too.)
+        UserError: a setting is unknown, of a wrong type or impossible, or does not go with another.
 
     Example:
         >>> from astroformer import Recipe
@@ -124,6 +125,14 @@ class Recipe(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    if not TYPE_CHECKING:  # a type checker knows the fields as keywords
+
+        def __init__(self, **settings: Any) -> None:
+            try:
+                super().__init__(**settings)
+            except ValidationError as error:
+                raise UserError(explain(error)) from None
 
     # network
     model: str = Field("auto", description=help_of("variant, astroformer_atto … astroformer_5", "model", word="auto"))
@@ -318,6 +327,21 @@ class Recipe(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def _described(defaults: BaseModel, prefix: str = "") -> Iterator[str]:
+    """A paragraph for each setting: its name, default and description; for a part those of its settings."""
+    for name, setting in type(defaults).model_fields.items():
+        default = getattr(defaults, name)
+        if isinstance(default, BaseModel):
+            yield from _described(default, f"{name}.")
+        else:
+            text = f"{prefix}{name} = {default!r}: {setting.description}"
+            yield textwrap.fill(text, 84, initial_indent=" " * 8, subsequent_indent=" " * 12)
+
+
+if Recipe.__doc__ is not None:  # Python leaves it out with -OO
+    Recipe.__doc__ = f"{Recipe.__doc__}\n    Settings, with their defaults:\n" + "\n".join(_described(Recipe())) + "\n"
+
+
 # Recipes by name, for `--recipe NAME`: how they differ from the defaults, which suit cutouts of the sky.
 BUILT_IN: dict[str, dict[str, Any]] = {
     "sky": {},
@@ -351,6 +375,26 @@ def load_recipe(name: str | Path) -> Recipe:
             raise UserError(f"there is no recipe file '{path}'.")
         raise unknown_name("recipe", name, BUILT_IN)
     return make_recipe(read_settings(path))
+
+
+def as_recipe(given: Recipe | str | Path | None) -> Recipe:
+    """What a door to training takes for a recipe: one, the name of one or the path of its file; None for the defaults.
+
+    Raises:
+        UserError: as `load_recipe`; or it is nothing of the kind.
+
+    Example:
+        >>> as_recipe("photo").augment.flip_vertical
+        0.0
+    """
+    if isinstance(given, str | Path):
+        return load_recipe(given)
+    if given is not None and not isinstance(given, Recipe):
+        raise UserError(
+            f"recipe can't be {brief(given)}; give a Recipe, the path of a recipe file (YAML), or a name: "
+            f"{', '.join(BUILT_IN)}."
+        )
+    return given or Recipe()
 
 
 _PARTS: dict[str, type[BaseModel]] = {"network": NetworkSettings, "augment": Augment}

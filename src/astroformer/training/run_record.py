@@ -53,6 +53,7 @@ class RunRecord:
         answers: how the network is asked while it is trained: with a frame or without.
         teacher: the model that answers in place of labels, if there is one.
         machine: that the run begins on, with the threads that it is trained with.
+        augmentation: the name of the function of a program that changes batches too, if there is one.
     """
 
     task: Task
@@ -69,6 +70,7 @@ class RunRecord:
     answers: AnswersConfig = field(default_factory=AnswersConfig)
     teacher: TeacherRecord | None = None
     machine: Machine = field(default_factory=Machine.here)
+    augmentation: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values; the task's words stand beside the others."""
@@ -84,7 +86,8 @@ class RunRecord:
     def from_dict(cls, fields: dict[str, Any]) -> RunRecord:
         """What `to_dict` gave. Raises `KeyError`, `TypeError` or `ValueError` where something is missing or of another
         kind."""
-        fields = {"allow_shared": False, "only_known": False, **fields}  # runs of before know of neither
+        # Runs of before know of none of these.
+        fields = {"allow_shared": False, "only_known": False, "augmentation": None, **fields}
         for name, kinds in _KINDS.items():
             if not isinstance(fields[name], kinds) or (isinstance(fields[name], bool) and bool not in kinds):
                 raise TypeError(f"its {name} is {brief(fields[name])}")
@@ -124,5 +127,6 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "parameters": (int,),
     "network": (dict,),
     "preprocessing": (dict,),
+    "augmentation": (str, NoneType),
 }
 """Of what kind each word of run.json is."""

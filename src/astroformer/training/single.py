@@ -18,13 +18,14 @@ from astroformer.classifier import Classifier
 from astroformer.errors import UserError, explained
 from astroformer.evaluation.pictures import plot_history
 from astroformer.images import ImageStore, Preprocessing, measure_statistics
-from astroformer.metrics import Evaluation, evaluate
+from astroformer.metrics import Evaluation, score
 from astroformer.model_folder import ModelRecord, ValidationScores
 from astroformer.network import Answers, Astroformer, Tie, count_parameters
 from astroformer.network.framing import Frame
-from astroformer.progress import Reporter, trackers
+from astroformer.progress import Reporter, shown_by, trackers
 from astroformer.system import pick_device
 from astroformer.training.batches import smaller_size
+from astroformer.training.hooks import Hooks
 from astroformer.training.loop import Fit, Loop
 from astroformer.training.machine import so_many_threads
 from astroformer.training.prepare import Setup, final_answers, reopen
@@ -64,6 +65,8 @@ def train_network(
     frame: Frame | None = None,
     run: RunFolder | None = None,
     restored: bool = True,
+    hooks: Hooks | None = None,
+    quiet: bool = False,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Fit:
@@ -78,7 +81,9 @@ def train_network(
         frame: where the frame of an image begins; validation images are moved to there.
         run: folder for checkpoint and history. Without one nothing is written.
         restored: take up a checkpoint that lies in the folder.
-        reporter: what shows the progress.
+        hooks: functions of a program that the run calls.
+        quiet: show no progress.
+        reporter: what shows the progress, in place of bars and lines on stderr.
         stop: asked at every step whether to save and raise `Interrupted`.
 
     Raises:
@@ -98,34 +103,38 @@ def train_network(
         >>> train_network(linear, store, store, recipe).state.images
         20
     """
-    reporter = reporter or Reporter(quiet=True)
+    hooks = hooks or Hooks()
     if preprocessing is None:
         mean, std = measure_statistics(train.base, train.rows)
         preprocessing = replace(train.preprocessing, mean=mean, std=std)
     accelerator = _accelerator(recipe, run)
+    if recipe.track != "none":
+        hooks = hooks.also(lambda row: _logged(accelerator, dict(row)))
     try:
-        loop = Loop(
-            network,
-            train,
-            valid,
-            preprocessing,
-            recipe,
-            accelerator=accelerator,
-            run=run,
-            teacher=teacher,
-            frame=frame,
-            reporter=reporter,
-            stop=stop,
-        )
-        if restored and run is not None and run.checkpoint.is_file():
-            loop.restore()
-            reporter.say(f"resumed at epoch {loop.state.epoch}, step {loop.state.step}")
-        return loop.fit()
+        with shown_by(reporter, quiet=quiet) as shown:
+            loop = Loop(
+                network,
+                train,
+                valid,
+                preprocessing,
+                recipe,
+                accelerator=accelerator,
+                run=run,
+                teacher=teacher,
+                frame=frame,
+                hooks=hooks,
+                reporter=shown,
+                stop=stop,
+            )
+            if restored and run is not None and run.checkpoint.is_file():
+                loop.restore()
+                shown.say(f"resumed at epoch {loop.state.epoch}, step {loop.state.step}")
+            return loop.fit()
     finally:
         accelerator.end_training()
 
 
-def complete(setup: Setup, reporter: Reporter) -> Trained:
+def complete(setup: Setup, reporter: Reporter, hooks: Hooks | None = None) -> Trained:
     """Trains a prepared run to its end and writes its model folder. This process, the owner, gives the folder free.
 
     Raises:
@@ -150,6 +159,7 @@ def complete(setup: Setup, reporter: Reporter) -> Trained:
                         frame=setup.frame,
                         run=setup.run,
                         restored=not setup.fresh,
+                        hooks=hooks,
                         reporter=reporter,
                         stop=stop,
                     )
@@ -163,20 +173,30 @@ def complete(setup: Setup, reporter: Reporter) -> Trained:
             raise UserError(f"{sentence} {how}") from None
 
 
-def resume_run(run: str | Path, reporter: Reporter, *, threads: int | None = None, patience: float = 0.0) -> Trained:
+def resume_run(
+    run: str | Path,
+    reporter: Reporter,
+    hooks: Hooks | None = None,
+    *,
+    threads: int | None = None,
+    patience: float = 0.0,
+) -> Trained:
     """Continues a single run at its last checkpoint, on a CPU with the threads that it began with if there are cores.
 
     Args:
         run: its folder.
         reporter: what shows the progress.
+        hooks: functions of a program that the run calls; with the augmentation that it began with, if with one.
         threads: that it began with, where the record of a study says it and not its own.
         patience: seconds to wait for another owner that is about to end.
 
     Raises:
-        As `reopen` and `complete`.
+        As `reopen` and `complete`; and `UserError` where the run began with another augmentation of a program's own.
     """
-    folder = RunFolder.open(run)
-    machine, device = folder.read_record().machine, pick_device(folder.read_recipe().device)
+    folder, hooks = RunFolder.open(run), hooks or Hooks()
+    record = folder.read_record()
+    hooks.check_same(record.augmentation, folder.path)
+    machine, device = record.machine, pick_device(folder.read_recipe().device)
     if threads is not None:
         machine = replace(machine, threads=threads)
     sentences = machine.sentences() if device == "cpu" else []
@@ -185,7 +205,7 @@ def resume_run(run: str | Path, reporter: Reporter, *, threads: int | None = Non
         if PartialState().is_main_process:
             for sentence in sentences:
                 reporter.say(sentence)
-        return complete(setup, reporter)
+        return complete(setup, reporter, hooks)
 
 
 def plan_of(setup: Setup) -> str:
@@ -229,6 +249,12 @@ def _accelerator(recipe: Recipe, run: RunFolder | None) -> Accelerator:
     return accelerator
 
 
+def _logged(accelerator: Accelerator, row: dict[str, float]) -> None:
+    """Sends an evaluation to the tracker that the recipe names."""
+    updates = int(row.pop("updates"))
+    accelerator.log(row, step=updates)
+
+
 def _finish(setup: Setup, fit: Fit, reporter: Reporter) -> Trained:
     """Measures a finished run on its validation images and, in the first process, writes its model folder."""
     recipe, run, task, classes = setup.recipe, setup.run, setup.record.task, setup.train.classes
@@ -236,7 +262,7 @@ def _finish(setup: Setup, fit: Fit, reporter: Reporter) -> Trained:
     frame = None if setup.frame is None else setup.frame.cpu()
     network = Answers.around(fit.network.cpu(), final_answers(recipe, frame), frame)
     classifier = Classifier(network, setup.preprocessing, classes, seen=np.unique(setup.train.digests))
-    validation = evaluate(
+    validation = score(
         setup.valid.labels, predict_store(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts)), classes
     )
     if task.valid is not None:
@@ -246,11 +272,12 @@ def _finish(setup: Setup, fit: Fit, reporter: Reporter) -> Trained:
     else:
         held_out = f"{recipe.valid_fraction:.0%} held out of each class"
     taught = f", on the answers of '{setup.teacher.run_name}'" if setup.teacher else ""
+    own = f", augmented by {setup.record.augmentation}" if setup.record.augmentation else ""
     classifier.info = ModelRecord(
         name=recipe.model,
         parameters=count_parameters(setup.network),
         training=f"{len(setup.train):,} images of '{Path(task.source).name}', {fit.epochs:.3g} epochs, "
-        f"{fit.state.elapsed / 60:.1f} minutes, seed {recipe.seed}{taught}",
+        f"{fit.state.elapsed / 60:.1f} minutes, seed {recipe.seed}{taught}{own}",
         validation=held_out,
         metrics=ValidationScores.of(validation),
     )

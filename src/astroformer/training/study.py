@@ -32,11 +32,12 @@ from astroformer import ownership
 from astroformer.errors import UserError, brief, unknown_name
 from astroformer.files import read_json, write_json
 from astroformer.model_folder import ModelFolder, Spread, block_hash
-from astroformer.progress import Reporter
+from astroformer.progress import Reporter, shown_by
 from astroformer.system import pick_device
+from astroformer.training.hooks import Hooks, OnEvaluation, OwnAugmentation
 from astroformer.training.memory import footprint, free_memory
 from astroformer.training.prepare import Setup, prepare
-from astroformer.training.recipe import MOST_RUNS, Recipe
+from astroformer.training.recipe import MOST_RUNS, Recipe, as_recipe
 from astroformer.training.run import RunFolder
 from astroformer.training.side_by_side import run_side_by_side
 from astroformer.training.single import resume_run
@@ -150,20 +151,25 @@ class Study:
         """The names of the runs that have no model yet."""
         return [name for name in self.runs if not RunFolder(self.folder / name).finished]
 
-    def resume(self, reporter: Reporter) -> TrainedStudy:
+    def resume(self, reporter: Reporter, hooks: Hooks | None = None) -> TrainedStudy:
         """`complete` of a study that was stopped. Raises `UserError` too where all runs are finished."""
         if not self.unfinished():
             scores = self.folder / "summary.json"
             raise UserError(f"all runs of '{self.folder}' are finished; {scores} holds their scores.")
-        return self.complete(reporter)
+        return self.complete(reporter, hooks)
 
-    def complete(self, reporter: Reporter) -> TrainedStudy:
+    def complete(self, reporter: Reporter, hooks: Hooks | None = None) -> TrainedStudy:
         """Trains the runs that are not finished, in the way and with the threads that they began with.
 
         Raises:
+            UserError: functions of a program are given, or lacking, where the runs need others.
             Interrupted: SIGINT or SIGTERM came; all runs have saved their state.
         """
-        names = self.unfinished()
+        names, hooks = self.unfinished(), hooks or Hooks()
+        if names:
+            _refuse_processes(self.together, hooks)
+            first = RunFolder.open(self.folder / names[0])
+            hooks.check_same(first.read_record().augmentation, self.folder)
         errors: dict[str, str] = {}
         if names:
             with stop_requests() as stop:
@@ -173,20 +179,20 @@ class Study:
                     folders = [self.folder / name for name in names]
                     errors = run_side_by_side(folders, self.at_once, self.threads, reporter, stop)
                 else:
-                    errors = self._in_turn(names, reporter)
+                    errors = self._in_turn(names, reporter, hooks)
                 left = self.unfinished()
                 if stop() and set(left) - set(errors):
                     raise Interrupted.saved(self.folder, stop.number)
             errors.update({name: "it was stopped from outside" for name in left if name not in errors})
         return self._summed_up(errors)
 
-    def _in_turn(self, names: list[str], reporter: Reporter) -> dict[str, str]:
+    def _in_turn(self, names: list[str], reporter: Reporter, hooks: Hooks) -> dict[str, str]:
         """Runs one after the other; why runs failed, by name."""
         errors: dict[str, str] = {}
         for number, name in enumerate(names, 1):
             reporter.say(f"{name} ({number} of {len(names)})")
             try:
-                resume_run(self.folder / name, reporter, threads=self.threads)
+                resume_run(self.folder / name, reporter, hooks, threads=self.threads)
             except UserError as error:
                 errors[name] = str(error)
             except Interrupted as stopped:
@@ -243,10 +249,13 @@ def seeds_and_folds(recipe: Recipe, *, seeds: int = 1, all_folds: bool = False) 
 
 def train_many(
     source: str | Path,
-    recipes: Sequence[Recipe],
+    recipes: Sequence[Recipe | str | Path],
     *,
     out: str | Path | None = None,
     together: Together = "auto",
+    augment: OwnAugmentation | None = None,
+    on_evaluation: OnEvaluation | None = None,
+    quiet: bool = False,
     reporter: Reporter | None = None,
     **words: Unpack[TaskWords],
 ) -> TrainedStudy:
@@ -257,11 +266,12 @@ def train_many(
 
     Args:
         source: what to train on, see `open_source`.
-        recipes: one a run; see `seeds_and_folds`.
+        recipes: one a run, or its name or path; see `seeds_and_folds`.
         out: the study's folder, new or empty; default `runs/NAME-1`, `-2`, …
         together: how the runs share the device: `processes` (side by side) or `in-turn`; `auto` is the first on a CPU
-            and the second on a GPU.
-        reporter: what shows the progress.
+            and the second on a GPU, or with functions of a program.
+        augment, on_evaluation: functions of a program for all runs, as for `train`; not with `processes`.
+        quiet, reporter: as for `train`.
         words: `valid`, `init_from`, `strict`, `cache` of a `Task`, for all runs.
 
     Raises:
@@ -276,10 +286,13 @@ def train_many(
         >>> study.validation["top1"].n
         2
     """
-    reporter = reporter or Reporter(quiet=True)
-    study = prepare_study(Task(source, **words), recipes, out=out, together=together, reporter=reporter)
-    with ownership.released(study.folder):
-        return study.complete(reporter)
+    if isinstance(recipes, Recipe | str | Path):
+        raise UserError("train_many needs a list of recipes, one a run; astroformer.train makes a single run.")
+    hooks, made = Hooks(augment, on_evaluation), [as_recipe(recipe) for recipe in recipes]
+    with shown_by(reporter, quiet=quiet) as shown:
+        study = prepare_study(Task(source, **words), made, out=out, together=together, hooks=hooks, reporter=shown)
+        with ownership.released(study.folder):
+            return study.complete(shown, hooks)
 
 
 def prepare_study(
@@ -289,6 +302,7 @@ def prepare_study(
     out: str | Path | None,
     together: Together,
     ensemble: bool = False,
+    hooks: Hooks | None = None,
     reporter: Reporter,
 ) -> Study:
     """The folder of a study, which this process owns, with every run prepared in it.
@@ -307,15 +321,18 @@ def prepare_study(
         raise unknown_name("way to run together", together, ("auto", *get_args(Way)))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("several runs at once can't be split over processes as well; start them without torchrun.")
+    hooks = hooks or Hooks()
     if together == "auto":
-        together = "processes" if pick_device(recipes[0].device) == "cpu" else "in-turn"
+        together = "processes" if pick_device(recipes[0].device) == "cpu" and not hooks.any else "in-turn"
+    _refuse_processes(together, hooks)
     created = RunFolder.create(out, str(task.source), task.valid)
     folder, names, setups = created.path, _names(recipes), list[Setup]()
     try:
         for name, recipe in zip(names, recipes, strict=True):
             # What was decided is said for the first run alone; it is in the run.json of each.
             quiet = reporter if name == names[0] else Reporter(quiet=True)
-            setups.append(prepare(task, recipe, out=folder / name, reporter=quiet))
+            augmentation = hooks.augmentation
+            setups.append(prepare(task, recipe, out=folder / name, reporter=quiet, augmentation=augmentation))
         cores = _cores()
         at_once = min(len(recipes), cores, _fitting(setups)) if together == "processes" else 1
         study = Study(folder, names, together, at_once, max(1, cores // at_once), ensemble)
@@ -329,6 +346,15 @@ def prepare_study(
     for setup in setups:  # whoever trains them owns them
         ownership.release(setup.run.path)
     return study
+
+
+def _refuse_processes(together: Way, hooks: Hooks) -> None:
+    """Raises `UserError` where functions of a program would have to go to processes of their own."""
+    if together == "processes" and hooks.any:
+        raise UserError(
+            "augment and on_evaluation are functions of this program, which runs in processes of their own can't call; "
+            "train the runs with together='in-turn'."
+        )
 
 
 def _is_name(name: object) -> bool:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Unpack
 
 from astroformer import ownership
-from astroformer.progress import Reporter
+from astroformer.progress import Reporter, shown_by
 from astroformer.training.ensemble import TrainedEnsemble, complete_ensemble
+from astroformer.training.hooks import Hooks, OnEvaluation, OwnAugmentation
 from astroformer.training.prepare import prepare
-from astroformer.training.recipe import Recipe
+from astroformer.training.recipe import Recipe, as_recipe
 from astroformer.training.single import Trained, complete, plan_of, resume_run
 from astroformer.training.study import Study, TrainedStudy
 from astroformer.training.task import Task, TaskWords
@@ -17,9 +18,12 @@ from astroformer.training.task import Task, TaskWords
 
 def train(
     source: str | Path,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | Path | None = None,
     *,
     out: str | Path | None = None,
+    augment: OwnAugmentation | None = None,
+    on_evaluation: OnEvaluation | None = None,
+    quiet: bool = False,
     reporter: Reporter | None = None,
     **words: Unpack[TaskWords],
 ) -> Trained:
@@ -27,9 +31,14 @@ def train(
 
     Args:
         source: folder of class folders, `.npz`, catalog (CSV, Parquet) or named set; see `open_source`.
-        recipe: settings; what it leaves open is decided by `rules.decide`.
+        recipe: settings, or the name or the path of a recipe, see `as_recipe`; what it leaves open is decided by
+            `rules.decide`.
         out: run folder, new or empty; default `runs/NAME-1`, `-2`, …
-        reporter: what shows the progress.
+        augment: a function (x_BCHW, generator) -> x_BCHW of a program's own, which changes every batch after the
+            augmentation of the recipe; see `Hooks` of `training.hooks`.
+        on_evaluation: a function that is given the new row of the history, a dict, after each evaluation; see there.
+        quiet: show no progress: no bars in a terminal or a notebook, no lines elsewhere.
+        reporter: what shows the progress, in place of those.
         words: of a `Task`: `valid` (validation source; without it images are held out), `init_from` (model folder whose
             weights start this run), `strict` (make a file that can't be read an error instead of leaving it out),
             `only_known` (leave images of `valid` out whose class the source does not have), `allow_shared` (go on where
@@ -48,17 +57,31 @@ def train(
         >>> astroformer.load(trained.model).classes == trained.classifier.classes
         True
     """
-    reporter = reporter or Reporter(quiet=True)
-    setup = prepare(Task(source, **words), recipe or Recipe(), out=out, reporter=reporter)
-    reporter.say(plan_of(setup))
-    return complete(setup, reporter)
+    hooks, recipe = Hooks(augment, on_evaluation), as_recipe(recipe)
+    with shown_by(reporter, quiet=quiet) as shown:
+        task = Task(source, **words)
+        setup = prepare(task, recipe, out=out, reporter=shown, augmentation=hooks.augmentation)
+        shown.say(plan_of(setup))
+        return complete(setup, shown, hooks)
 
 
-def resume(run: str | Path, *, reporter: Reporter | None = None) -> Trained | TrainedStudy | TrainedEnsemble:
+def resume(
+    run: str | Path,
+    *,
+    augment: OwnAugmentation | None = None,
+    on_evaluation: OnEvaluation | None = None,
+    quiet: bool = False,
+    reporter: Reporter | None = None,
+) -> Trained | TrainedStudy | TrainedEnsemble:
     """Continues what was stopped, with its own sources, splits and recipe: a run, a study or an ensemble.
 
     On CPU the result has the same weights, to the bit, as the uninterrupted run (with a length in epochs; by the
     clock, the time that had passed counts). A run that was stopped before its first checkpoint begins.
+
+    Args:
+        run: its folder.
+        augment, on_evaluation: as for `train`; a run that was begun with an `augment` needs the same function again.
+        quiet, reporter: as for `train`.
 
     Raises:
         UserError: the folder holds nothing of the kind, or what is finished; or its images have changed.
@@ -74,9 +97,10 @@ def resume(run: str | Path, *, reporter: Reporter | None = None) -> Trained | Tr
         ...     print("is finished" in str(error))
         True
     """
-    reporter = reporter or Reporter(quiet=True)
-    if not Study.is_in(run):
-        return resume_run(run, reporter)
-    study = Study.open(run)
-    with ownership.owned(study.folder):
-        return complete_ensemble(study, reporter) if study.ensemble else study.resume(reporter)
+    hooks = Hooks(augment, on_evaluation)
+    with shown_by(reporter, quiet=quiet) as shown:
+        if not Study.is_in(run):
+            return resume_run(run, shown, hooks)
+        study = Study.open(run)
+        with ownership.owned(study.folder):
+            return complete_ensemble(study, shown, hooks) if study.ensemble else study.resume(shown, hooks)
