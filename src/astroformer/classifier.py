@@ -4,16 +4,14 @@ There is one predict path: file → `Preprocessing.apply` → `Preprocessing.nor
 line, the evaluation and the validation during training all go through it. The network is asked by its fast path
 (`fast_inference.py`); in float32, the default, that is within 1e-5 in probability of the plain forward pass.
 
-Legend: N images, B batch, K classes, C channels, H height, W width.
+Legend: N images, B batch, K classes, C channels, D features, H height, W width.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from torch import Tensor, nn
 from astroformer import native
 from astroformer.allocator import keep_freed_memory
 from astroformer.errors import UserError, unknown_name
-from astroformer.fast_inference import fast_pass
+from astroformer.fast_inference import FastPass, fast_pass
 from astroformer.images.copies import Digests, pixel_digest
 from astroformer.images.given import IN_MEMORY, Images, as_images
 from astroformer.images.labelled import LabelledImages
@@ -40,6 +38,7 @@ from astroformer.network.framing import FRAME_IMAGES
 from astroformer.predictions import Predictions
 from astroformer.progress import Reporter
 from astroformer.system import PRECISIONS, pick_device, pick_precision, usable_cores
+from astroformer.threads import in_threads, pieces
 
 _TASK_IMAGES = 16  # that a thread on a CPU decodes and classifies together, enough to fill the matrix products
 _WORKERS = 8  # threads: of more, some would wait for Python's lock; on larger CPUs each computes with several cores
@@ -80,7 +79,7 @@ class Classifier:
     white: float | None = None
     seen: Digests | None = None
     # The network as `fast_pass` has it, and the state of the weights and settings that it was made from.
-    _fast: tuple[Any, Callable[[Tensor], Tensor]] | None = field(default=None, init=False, repr=False, compare=False)
+    _fast: tuple[Any, FastPass] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -105,12 +104,10 @@ class Classifier:
     @torch.inference_mode()
     def probabilities(self, stored_BCHW: Array | Tensor) -> Array:
         """(B, K) float64 probabilities of a batch as `Preprocessing.apply` makes it and the image store keeps it."""
-        return self._probabilities(self._asked(), stored_BCHW)
+        return _softmax(self._asked()(self._normalized(stored_BCHW)))
 
-    def _probabilities(self, network: Callable[[Tensor], Tensor], stored_BCHW: Array | Tensor) -> Array:
-        x_BCHW = self.preprocessing.normalize(torch.as_tensor(np.asarray(stored_BCHW)).to(self.device))
-        # The softmax in float64 keeps p(class) of confident predictions from rounding to 0 and 1.
-        return torch.softmax(network(x_BCHW).double(), dim=1).cpu().numpy()
+    def _normalized(self, stored_BCHW: Array | Tensor) -> Tensor:
+        return self.preprocessing.normalize(torch.as_tensor(np.asarray(stored_BCHW)).to(self.device))
 
     def answers(self, x_BCHW: Tensor) -> Tensor:
         """(B, K) float32 probabilities of images that are normalised already, on the network's device, where they
@@ -123,8 +120,11 @@ class Classifier:
     def _asked(self) -> Callable[[Tensor], Tensor]:
         """What is asked for logits: the fast path of our own networks, made anew when their weights have changed."""
         self.network.eval()
+        return self._fast_network() if isinstance(self.network, KeptNetwork) else self.network
+
+    def _fast_network(self) -> FastPass:
         if not isinstance(self.network, KeptNetwork):
-            return self.network
+            raise UserError(f"features of a {type(self.network).__name__} can't be asked for; an Astroformer has them.")
         # Every change through torch raises a tensor's version, and every move gives it another address.
         tensors = (*self.network.parameters(), *self.network.buffers())
         versions = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
@@ -137,28 +137,24 @@ class Classifier:
         return self._fast[1]
 
     def iter_predict(
-        self, images: LabelledImages, *, batch_size: int = 64, mark_seen: bool = False
+        self, images: LabelledImages, *, batch_size: int = 64, mark_seen: bool = False, features: bool = False
     ) -> Iterator[Predictions]:
         """Predictions batch by batch, for any number of images: each thread decodes some and asks the network.
 
-        With `mark_seen` they say which images the network was trained on, if that is known.
+        Arguments are those of `predict`.
         """
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; at least 1 image a forward pass is needed.")
         self.preprocessing.check_brightness(images.read, len(images))
         network, seen = self._asked(), self.seen if mark_seen else None
-        total, cores = len(images), usable_cores()
+        featured = self._fast_network() if features else None
+        total = len(images)
         on_cpu = self.device.type == "cpu"
         # Side by side, decoding and network fill all cores whichever of the two takes longer, and no thread waits for
         # another one's share of a matrix product.
-        workers = min(cores, _WORKERS)
+        workers = min(usable_cores(), _WORKERS)
         size = min(batch_size, _TASK_IMAGES) if on_cpu else batch_size
-        bounds = [
-            (start, min(start + size, stop))
-            for begin in range(0, total, batch_size)
-            for stop in [min(begin + batch_size, total)]
-            for start in range(begin, stop, size)
-        ]
+        bounds = pieces(total, batch_size, size)
 
         @torch.inference_mode()
         def task(start: int, stop: int) -> Predictions:
@@ -174,30 +170,24 @@ class Classifier:
                         digests[k] = pixel_digest(image)
                 except UserError as error:  # unreadable, or of a type or channels that the network can't take
                     errors[k] = str(error)
+            features_ND = None if featured is None else np.full((stop - start, featured.width), np.nan, np.float32)
             if rows:
-                probabilities_NK[list(rows)] = self._probabilities(network, np.stack(list(rows.values())))
+                x_BCHW = self._normalized(np.stack(list(rows.values())))
+                if featured is not None and features_ND is not None:
+                    logits_BK, features_BD = featured.with_features(x_BCHW)
+                    features_ND[list(rows)] = features_BD.float().cpu().numpy()
+                else:
+                    logits_BK = network(x_BCHW)
+                probabilities_NK[list(rows)] = _softmax(logits_BK)
             seen_N = None if seen is None else np.isin(digests, seen)
-            return Predictions(images.files[start:stop], self.classes, probabilities_NK, errors, seen_N)
+            return Predictions(images.files[start:stop], self.classes, probabilities_NK, errors, seen_N, features_ND)
 
-        threads = torch.get_num_threads()
-        # A worker computes with its share of the threads that torch may use.
-        pool = ThreadPoolExecutor(
-            workers, initializer=torch.set_num_threads, initargs=(max(1, min(threads, cores) // workers),)
-        )
-        running: deque[Future[Predictions]] = deque()
-        try:
-            waiting = iter(bounds)
-            parts: list[Predictions] = []
-            for _, stop in bounds:
-                while len(running) < 2 * workers and (some := next(waiting, None)) is not None:
-                    running.append(pool.submit(task, *some))
-                parts.append(running.popleft().result())
-                if stop % batch_size == 0 or stop == total:
-                    yield Predictions.joined(parts, self.classes)
-                    parts = []
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(threads)  # the workers' number is what torch gives to threads that start later
+        parts: list[Predictions] = []
+        for (_, stop), part in zip(bounds, in_threads(task, bounds, workers), strict=True):
+            parts.append(part)
+            if stop % batch_size == 0 or stop == total:
+                yield Predictions.joined(parts, self.classes)
+                parts = []
 
     def predict(
         self,
@@ -205,6 +195,7 @@ class Classifier:
         *,
         batch_size: int = 64,
         mark_seen: bool = False,
+        features: bool = False,
         quiet: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Predictions:
@@ -214,9 +205,10 @@ class Classifier:
 
         Args:
             images: a path (image, folder, `.npz`, catalog), arrays, tensors, images of Pillow, bytes, or several of
-                these, see `as_images`. Labels, if there are any, are not used.
+                these, see `as_images`. Labels are not used.
             batch_size: at most so many images a forward pass, and between two calls of `progress`.
             mark_seen: say which images the network was trained on, if that is known.
+            features: add those of `Classifier.features`, which cost nothing more.
             quiet: show no progress.
             progress: called with (images done, images in all), in place of the bar.
 
@@ -229,7 +221,7 @@ class Classifier:
             # In a log there is nothing: a program asks a model again and again, and its log is its own.
             if progress is None and reporter.live and len(opened) > batch_size:
                 progress = functools.partial(reporter.count, "predicting")
-            return self._predict(opened, batch_size, mark_seen=mark_seen, progress=progress)
+            return self._predict(opened, batch_size, mark_seen=mark_seen, features=features, progress=progress)
 
     def _predict(
         self,
@@ -237,11 +229,12 @@ class Classifier:
         batch_size: int,
         *,
         mark_seen: bool,
+        features: bool = False,
         progress: Callable[[int, int], None] | None,
     ) -> Predictions:
         parts = []
         done = 0
-        for part in self.iter_predict(opened, batch_size=batch_size, mark_seen=mark_seen):
+        for part in self.iter_predict(opened, batch_size=batch_size, mark_seen=mark_seen, features=features):
             parts.append(part)
             done += len(part)
             if progress:
@@ -250,6 +243,37 @@ class Classifier:
         if opened.source == IN_MEMORY and len(opened) and not predictions.readable_N.any():
             raise UserError(f"none of {len(predictions):,} images can be taken. The first: {predictions.errors[0]}")
         return predictions
+
+    def features(
+        self, images: Images, *, batch_size: int = 64, progress: Callable[[int, int], None] | None = None
+    ) -> Array:
+        """What the network has made of each image before it names a class: an embedding, to search or to cluster.
+
+        These are the features that the last linear layer turns into logits (timm's `pre_logits`): the last map averaged
+        over its places, after the layer norm and the hidden layer, if there is one. Where a model averages logits over
+        views, the features are averaged over the same views; those of an ensemble's members stand side by side.
+
+        Args:
+            images, batch_size, progress: as for `predict`.
+
+        Returns:
+            (N, D) float32, a row an image in their order. The row of an image that can't be taken is NaN; `predict` has
+            the reason.
+
+        Raises:
+            UserError: as `predict`; or the network is none of ours.
+
+        Example:
+            >>> import numpy as np
+            >>> from astroformer.images import Preprocessing
+            >>> from astroformer.network import create_network
+            >>> network = create_network("astroformer_atto", img_size=32)
+            >>> classifier = Classifier(network, Preprocessing((32, 32), 3), tuple("0123456789"))
+            >>> classifier.features(np.zeros((4, 32, 32, 3), np.uint8)).shape
+            (4, 96)
+        """
+        found = self.predict(images, batch_size=batch_size, features=True, progress=progress).features_ND
+        return np.empty((0, 0), np.float32) if found is None else found
 
     def evaluate(
         self,
@@ -406,6 +430,11 @@ class Classifier:
             if say is not None and caveat is not None:
                 say(caveat)
         return classifier.to(device)
+
+
+def _softmax(logits_BK: Tensor) -> Array:
+    # In float64: it keeps p(class) of confident predictions from rounding to 0 and 1.
+    return torch.softmax(logits_BK.double(), dim=1).cpu().numpy()
 
 
 def load(

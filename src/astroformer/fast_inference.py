@@ -12,14 +12,16 @@
 
 In bfloat16 the matrix products and the wide maps are in that type, all else is float32.
 
-Legend: B images, C channels, H and W rows and columns, M channels of wide maps, I and O of narrow ones.
+Legend: B images, V views, C channels or classes, D features, H and W rows and columns, M channels of wide maps, I and
+O of narrow ones.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +44,22 @@ _MOST_TOKENS = 256  # for our attention kernel: up to here one head's scores sta
 _MAP_VALUES = 4 << 20  # in the widest map of a stage, for the images that are computed together
 
 
-def fast_pass(
-    network: Astroformer | Answers | Ensemble, dtype: torch.dtype = torch.float32
-) -> Callable[[Tensor], Tensor]:
+class FastPass(Protocol):
+    """Images (B, in_chans, H, W) to logits (B, num_classes); `width` is the D of its features."""
+
+    width: int
+
+    def __call__(self, x_BCHW: Tensor, /) -> Tensor: ...
+
+    def with_features(self, x_BCHW: Tensor, /) -> tuple[Tensor, Tensor]:
+        """The logits (B, num_classes), and the features (B, D) that the last linear layer makes them of.
+
+        Where logits are averaged over views, so are the features. An ensemble has those of its members side by side.
+        """
+        ...
+
+
+def fast_pass(network: Astroformer | Answers | Ensemble, dtype: torch.dtype = torch.float32) -> FastPass:
     """What is asked in place of a network for the same logits: `FastInference`, inside of `Answers` and `Ensemble`.
 
     Args:
@@ -55,8 +70,21 @@ def fast_pass(
         return FastInference(network, dtype)
     if isinstance(network, Answers):
         return _FastAnswers(network, dtype)
-    members = [fast_pass(member, dtype) for member in network.networks]
-    return lambda x_BCHW: log_mean_probabilities([member(x_BCHW) for member in members])
+    return _FastEnsemble([fast_pass(member, dtype) for member in network.networks])
+
+
+class _FastEnsemble:
+    """`Ensemble`, by the fast paths of its members."""
+
+    def __init__(self, members: Sequence[FastPass]) -> None:
+        self._members, self.width = members, sum(member.width for member in members)
+
+    def __call__(self, x_BCHW: Tensor) -> Tensor:
+        return self.with_features(x_BCHW)[0]
+
+    def with_features(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        answers = [member.with_features(x_BCHW) for member in self._members]
+        return log_mean_probabilities([logits_BC for logits_BC, _ in answers]), torch.cat([f for _, f in answers], 1)
 
 
 class _FastAnswers:
@@ -65,14 +93,20 @@ class _FastAnswers:
     def __init__(self, asked: Answers, dtype: torch.dtype) -> None:
         self._network, self._answers = FastInference(asked.network, dtype), asked.answers
         self._config, self._frame = asked.config, copy.deepcopy(asked.frame)
+        self.width = self._network.width
+
+    def __call__(self, x_BCHW: Tensor) -> Tensor:
+        return self.with_features(x_BCHW)[0]
 
     @torch.inference_mode()
-    def __call__(self, x_BCHW: Tensor) -> Tensor:
+    def with_features(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         check_images(x_BCHW, self._config)
         self._answers.check_size(x_BCHW.shape[2], x_BCHW.shape[3])
         # One view after the other: a batch of all of them would take as many times the memory.
         views = answer_views(x_BCHW, self._answers.symmetry, self._answers.views)
-        return torch.stack([self._network(moved_to_frame(view_BCHW, self._frame)) for view_BCHW in views]).mean(0)
+        answers = [self._network.with_features(moved_to_frame(view_BCHW, self._frame)) for view_BCHW in views]
+        logits_VBC, features_VBD = (torch.stack(of_views) for of_views in zip(*answers, strict=True))
+        return logits_VBC.mean(0), features_VBD.mean(0)
 
 
 class FastInference:
@@ -85,6 +119,7 @@ class FastInference:
 
     def __init__(self, network: Astroformer, dtype: torch.dtype = torch.float32) -> None:
         config = self._config = network.config
+        self.width = network.head_hidden_size
         on_cpu = next(network.parameters()).device.type == "cpu"
         with torch.no_grad():
             ops = _Operations(dtype, on_cpu)
@@ -102,8 +137,11 @@ class FastInference:
             for kind, width in zip(config.layout, config.widths, strict=True)
         ]
 
-    @torch.inference_mode()
     def __call__(self, x_BCHW: Tensor) -> Tensor:
+        return self.with_features(x_BCHW)[0]
+
+    @torch.inference_mode()
+    def with_features(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         check_images(x_BCHW, self._config)
         maps = self._config.map_sizes((x_BCHW.shape[2], x_BCHW.shape[3]))
         on_cpu = x_BCHW.device.type == "cpu"
@@ -126,7 +164,8 @@ class FastInference:
                     some = block(some)
                 done.append(some)
             x_BHWC = torch.cat(done)
-        return self._head(x_BHWC.permute(0, 3, 1, 2))
+        features_BD = self._head(x_BHWC.permute(0, 3, 1, 2), pre_logits=True)
+        return self._head.classifier(features_BD), features_BD
 
 
 class _Operations:

@@ -1,12 +1,13 @@
 """Scores of predicted probabilities, with bootstrap intervals. Numpy alone.
 
-Shape letters: N images, K classes, R bootstrap resamples, U distinct (label, prediction) pairs, M bins of confidence.
+Shape letters: N images, K classes, P pairs of classes, R bootstrap resamples, U distinct (label, prediction) pairs, M
+bins of confidence.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,35 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+class ClassScores(NamedTuple):
+    """How well one class is told from the others. A share that has no images to be one of is None.
+
+    Attributes:
+        name: of the class.
+        n: images of the class.
+        called: images that are called it.
+        precision: the share of those called it that are of it.
+        recall: the share of its images that are called it.
+        f1: the harmonic mean of precision and recall, 2 · hits / (n + called).
+    """
+
+    name: str
+    n: int
+    called: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+class Confusion(NamedTuple):
+    """How many times images of a class, of which there are `n`, are taken for another one."""
+
+    label: str
+    prediction: str
+    times: int
+    n: int
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What `score` measured. `evaluation["top1"]` is the value of a metric without its interval.
@@ -47,8 +77,10 @@ class Evaluation:
         >>> evaluation = astroformer.score(np.array([0, 1, 1]), probabilities, ("smooth", "spiral"))
         >>> evaluation.confusion_KK.tolist()
         [[1, 0], [1, 1]]
-        >>> evaluation.to_dict()["classes"]["spiral"]
-        {'n': 2, 'recall': 0.5}
+        >>> evaluation.by_class()[1]
+        ClassScores(name='spiral', n=2, called=1, precision=1.0, recall=0.5, f1=0.6666666666666666)
+        >>> evaluation.confusions()
+        [Confusion(label='spiral', prediction='smooth', times=1, n=2)]
     """
 
     n: int
@@ -59,19 +91,41 @@ class Evaluation:
     def __getitem__(self, metric: str) -> float:
         return self.metrics[metric].value
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able: `n`, each metric as {value, low, high}, counts and recall a class, the confusion matrix."""
+    def by_class(self) -> list[ClassScores]:
+        """Precision, recall and F1 of each class, in the order of `classes`."""
+        counts = self.confusion_KK
+        rows = zip(self.classes, counts.sum(1).tolist(), counts.sum(0).tolist(), np.diag(counts).tolist(), strict=True)
+        return [
+            ClassScores(name, n, called, _share(hits, called), _share(hits, n), _share(2 * hits, n + called))
+            for name, n, called, hits in rows
+        ]
+
+    def confusions(self, most: int | None = None) -> list[Confusion]:
+        """Which classes are taken for which others, the most frequent first; at most `most` pairs."""
+        wrong_KK = self.confusion_KK - np.diag(np.diag(self.confusion_KK))
+        label_P, prediction_P = np.nonzero(wrong_KK)
+        first_P = np.argsort(-wrong_KK[label_P, prediction_P], kind="stable")[:most]
         support_K = self.confusion_KK.sum(1)
-        recall = {
-            name: {"n": int(n), "recall": float(self.confusion_KK[k, k] / n) if n else None}
-            for k, (name, n) in enumerate(zip(self.classes, support_K, strict=True))
-        }
+        return [
+            Confusion(self.classes[i], self.classes[j], int(wrong_KK[i, j]), int(support_K[i]))
+            for i, j in zip(label_P[first_P], prediction_P[first_P], strict=True)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: `n`, each metric as {value, low, high}, the scores of each class, the confusion matrix."""
         return {
             "n": self.n,
             **{name: interval.to_dict() for name, interval in self.metrics.items()},
-            "classes": recall,
+            "classes": {
+                name: {"n": n, "precision": precision, "recall": recall, "f1": f1}
+                for name, n, _, precision, recall, f1 in self.by_class()
+            },
             "confusion": self.confusion_KK.tolist(),
         }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
 def confusion_matrix(labels_N: Array, predictions_N: Array, n_classes: int) -> Array:

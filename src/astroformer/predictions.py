@@ -1,6 +1,6 @@
 """`Predictions`: what a model answers about images.
 
-Shape letters: N images, K classes.
+Shape letters: N images, K classes, D features.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Predictions:
         probabilities_NK: (N, K) float64; the rows of images that were read sum to 1.
         errors: why an image could not be read, "" where it was.
         seen_N: (N,) whether the model was trained on an image of the same pixels; None where nobody asked.
+        features_ND: (N, D) float32, see `Classifier.features`; None where nobody asked.
 
     Example:
         >>> import numpy as np
@@ -40,6 +41,7 @@ class Predictions:
     probabilities_NK: Array
     errors: list[str]
     seen_N: Array | None = None
+    features_ND: Array | None = None
 
     @property
     def readable_N(self) -> Array:
@@ -63,10 +65,12 @@ class Predictions:
     def joined(cls, parts: Sequence[Predictions], classes: tuple[str, ...]) -> Predictions:
         """Several predictions of the same classes, one after the other."""
         seen = [part.seen_N for part in parts if part.seen_N is not None]
+        features = [part.features_ND for part in parts if part.features_ND is not None]
         return cls(
             [file for part in parts for file in part.files],
             classes,
             np.concatenate([np.empty((0, len(classes))), *(part.probabilities_NK for part in parts)]),
             [error for part in parts for error in part.errors],
             np.concatenate(seen) if parts and len(seen) == len(parts) else None,
+            np.concatenate(features) if parts and len(features) == len(parts) else None,
         )

@@ -9,11 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from astroformer.errors import UserError
-from astroformer.evaluation.tables import PredictionWriter, confusion_text, metrics_text, write_metrics
+from astroformer.evaluation.scores import confusion_text, metrics_text
+from astroformer.evaluation.tables import PredictionWriter, write_metrics
 from astroformer.metrics import Evaluation, score
 from astroformer.predictions import Predictions
 
 CLASSES = ("spiral, barred", "file", 'a "quoted" one')
+METRICS = ["top-1 accuracy", "balanced accuracy", "macro F1", "log loss"]
 COLUMNS = ["file", "prediction", "confidence", *(f"p:{name}" for name in CLASSES), "error"]
 
 
@@ -128,16 +130,18 @@ def test_metrics_json(tmp_path: Path, evaluation: Evaluation) -> None:
         assert set(content[metric]) == {"value", "low", "high"}
         assert content[metric]["low"] <= content[metric]["value"] <= content[metric]["high"]
     assert np.sum(content["confusion"]) == 2000
-    assert content["classes"]["absent"] == {"n": 0, "recall": None}
+    assert content["classes"]["absent"] == {"n": 0, "precision": 0.0, "recall": None, "f1": 0.0}
+    assert content["classes"]["a"]["recall"] == evaluation.confusion_KK[0, 0] / evaluation.confusion_KK[0].sum()
     assert [content[word] for word in ("source", "left_out", "seen", "new")] == ["somewhere", 3, 4, None]
 
 
 def test_metrics_text_is_aligned(evaluation: Evaluation) -> None:
     lines = metrics_text(evaluation).splitlines()
-    assert [line.split()[0] for line in lines] == ["n", "top1", "balanced_accuracy", "macro_f1", "nll"]
+    assert [line[:18].rstrip() for line in lines] == ["images", *METRICS]
     assert lines[0].endswith("2,000")
     assert len({line.index("95 %") for line in lines[1:]}) == 1
-    assert f"{evaluation['top1']:.4f}" in lines[1]
+    assert f"{evaluation['top1']:.1%}" in lines[1]
+    assert f"{evaluation['nll']:.3f}" in lines[4]
 
 
 def test_confusion_text_is_aligned_and_complete(evaluation: Evaluation) -> None:

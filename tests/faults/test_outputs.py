@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from astroformer import ownership
-from astroformer.classifier import Classifier, Predictions
+from astroformer.classifier import Classifier
+from astroformer.cli.evaluate import FILES
 from astroformer.errors import UserError, explained
 from astroformer.files import replacing, write_json
-from astroformer.images.labelled import LabelledImages
 from astroformer.outputs import numbered, output_file, output_folder
 from helpers.command_line import Run, table
+from helpers.interrupting import interrupted_after
 
 
 @pytest.fixture
@@ -34,19 +34,6 @@ def catalog(galaxy_folder: Path, tmp_path: Path) -> Path:
     lines = [f"{file},{file.parent.name}" for file in sorted(galaxy_folder.rglob("*.png"))]
     (folder / "cat.csv").write_text("\n".join(["file,label", *lines]) + "\n")
     return folder / "cat.csv"
-
-
-def interrupted_after(batches: int, error: BaseException) -> Callable[..., Iterator[Predictions]]:
-    """`Classifier.iter_predict`, which ends with an error after so many batches."""
-    whole = Classifier.iter_predict
-
-    def ended(self: Classifier, images: LabelledImages, *, batch_size: int) -> Iterator[Predictions]:
-        for number, part in enumerate(whole(self, images, batch_size=batch_size)):
-            if number == batches:
-                raise error
-            yield part
-
-    return ended
 
 
 # -- inputs and results of before ------------------------------------------------------------------------------------
@@ -127,9 +114,7 @@ def test_results_of_before_stay_unless_overwrite_is_said(run: Run, model_folder:
     assert run("evaluate", model_folder, galaxy_folder, "--out", "e", "--quiet", "--overwrite").status == 0
     assert json.loads(Path("e/metrics.json").read_text())["n"] == 30
     assert Path("e/notes.txt").read_text() == "mine"
-    names = {"metrics.json", "confusion.txt", "predictions.csv", "notes.txt"}
-    names |= {f"{picture}.{kind}" for picture in ("confusion", "mistakes") for kind in ("png", "pdf")}
-    assert {file.name for file in Path("e").iterdir()} == names
+    assert {file.name for file in Path("e").iterdir()} == {*FILES, "notes.txt"}
 
 
 def test_without_out_results_are_numbered(run: Run, model_folder: Path, galaxy_folder: Path) -> None:
@@ -167,7 +152,7 @@ def test_a_failed_evaluation_leaves_nothing(
         raise error
 
     before = set(Path().rglob("*"))
-    monkeypatch.setattr("astroformer.evaluation.tables.confusion_text", failed)  # after metrics.json is written
+    monkeypatch.setattr("astroformer.evaluation.scores.confusion_text", failed)  # after metrics.json is written
     assert run("evaluate", model_folder, galaxy_folder, "--out", "new/e", "--quiet").status in (1, 2, 130)
     assert set(Path().rglob("*")) == before
 
@@ -183,7 +168,7 @@ def test_a_failed_evaluation_leaves_the_results_of_before(
 
     monkeypatch.setattr("astroformer.evaluation.tables.csv.writer", full)
     said = run("evaluate", model_folder, galaxy_folder, "--out", "e", "--quiet", "--overwrite")
-    assert said.refusal().startswith("error: 'e/predictions.csv' can't be written: the disk is full.")
+    assert said.refusal().startswith("error: 'e/by_class.csv' can't be written: the disk is full.")
     assert {file: file.read_bytes() for file in Path("e").iterdir()} == before
 
 

@@ -89,10 +89,10 @@ def _read(
             raise UserError(f"{error} {see}") from None
         i += taken - bool(equals)
     places = [option for option in options if option.place]
-    if len(at_places) > len(places):
+    if len(at_places) > len(places) and not (places and places[-1].repeats):
         raise UserError(f"can't make sense of '{' '.join(at_places[len(places) :])}' here. {see}")
-    for option, word in zip(places, at_places, strict=False):
-        _, values[option.path] = option.take([word])
+    for n, option in enumerate(places[: len(at_places)]):
+        _, values[option.path] = option.take(at_places[n:] if option.repeats else at_places[n : n + 1])
     if missing := [option for option in options if option.required and option.path not in values]:
         raise UserError(f"missing {'; '.join(described(option) for option in missing)}. {see}")
     return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from typing_extensions import Doc
 
 from astroformer.cli.options import NESTED, PLACE
 from astroformer.cli.signals import imports_are_done
+from astroformer.errors import UserError
 
 if TYPE_CHECKING:
     from astroformer.classifier import Classifier
@@ -24,6 +25,11 @@ Quiet = Annotated[bool, Doc("no progress")]
 Debug = Annotated[bool, Doc("show tracebacks")]
 Overwrite = Annotated[bool, Doc("replace what OUT holds of an earlier command")]
 Strict = Annotated[bool, Doc("make an unreadable file an error instead of leaving it out")]
+Root = Annotated[Path | None, Doc("folder in which the images of a catalog lie; without it the folder of the catalog")]
+SOURCE_OPTIONS = (
+    "a catalog may be followed by @file=COLUMN and @label=COLUMN, any labelled source by @per-class=0:50 (the first 50 "
+    "images of each class)"
+)
 OnlyKnown = Annotated[bool, Doc("leave images of classes out that the model does not know, in place of an error")]
 
 
@@ -116,6 +122,24 @@ def refuse_missing(*sources: str | None, model: Path | None = None) -> None:
     for source in sources:
         if source is not None:
             check_there(source)
+
+
+def with_root(sources: Sequence[str], root: Path | None) -> list[str]:
+    """The sources, of which catalogs say in which folder their images lie.
+
+    Raises:
+        UserError: there is a folder and no catalog.
+    """
+    if root is None:
+        return list(sources)
+    from astroformer.images.formats.catalogs import CATALOG_EXTENSIONS
+    from astroformer.images.sources import split_options
+
+    catalogs = [Path(split_options(source)[0]).suffix.lower() in CATALOG_EXTENSIONS for source in sources]
+    if not any(catalogs):
+        raise UserError(f"--root says where the images of a catalog lie, and '{sources[0]}' is none; leave it out.")
+    place = root.expanduser().absolute()
+    return [f"{source}@root={place}" if is_one else source for source, is_one in zip(sources, catalogs, strict=True)]
 
 
 def tell_beside(sentence: str) -> None:

@@ -8,7 +8,7 @@ import inspect
 import io
 import textwrap
 from collections.abc import Iterator
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_origin
 
 from astroformer.cli.options import NESTED, PLACE, Option, fields_of, is_nested, metavar_of, options_of
 from astroformer.errors import UserError, unknown_name
@@ -84,16 +84,17 @@ def _help_by_tyro(kind: type[Any], command: str, default: Any, wanted: tuple[str
                 yield from shown(field.type, field.default, wanted)
                 continue
             marks: list[Any] = [tyro.conf.Positional] if PLACE in field.marks else []
+            many = bool(marks) and get_origin(field.type) is tuple
             if not marks and wanted is not None and _place(field.name.replace("_", "-"), wanted) < 0:
                 continue
             if not is_nested(field.type):
-                spelled = field.name.upper() if PLACE in field.marks else metavar_of(field.type)
+                spelled = field.name.upper() + " ..." * many if PLACE in field.marks else metavar_of(field.type)
                 nothing = field.default is None or (field.type is bool and not field.default)
                 marks.append(tyro.conf.arg(metavar=spelled, help_behavior_hint="" if nothing else None))
                 if field.type is bool and not field.default:
                     marks.append(tyro.conf.FlagCreatePairsOff)
             standard = tyro.MISSING if field.default is dataclasses.MISSING else field.default
-            annotated: Any = Annotated[(field.type, *marks)] if marks else field.type
+            annotated: Any = Annotated[(str if many else field.type, *marks)] if marks else field.type
             yield StructFieldSpec(field.name, annotated, standard, helptext=field.help or None)
 
     registry = ConstructorRegistry()

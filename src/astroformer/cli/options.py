@@ -83,7 +83,7 @@ class Shape:
             raise ValueError
         values = [_value_of(part, word) for part, word in zip(self.parts * times, words, strict=True)]
         if self.repeats:
-            return dict(zip(values[::2], values[1::2], strict=True))
+            return dict(zip(values[::2], values[1::2], strict=True)) if len(self.parts) > 1 else tuple(values)
         return tuple(values) if len(values) > 1 else values[0]
 
     def fitting(self, words: list[str]) -> int:
@@ -124,7 +124,7 @@ class Option:
         shapes: the forms that its value may have; none for a flag.
         meaning: the value of a flag.
         required: whether it has to be given.
-        place: whether it is a place.
+        place: whether it is a place; one that `repeats` takes all words that are left.
         help: what it is.
     """
 
@@ -139,6 +139,10 @@ class Option:
     @property
     def metavar(self) -> str:
         return _metavar(self.shapes)
+
+    @property
+    def repeats(self) -> bool:
+        return any(shape.repeats for shape in self.shapes)
 
     def take(self, words: list[str]) -> tuple[int, Any]:
         """How many of the words are this option's value, as many as can be, and what they mean.
@@ -206,7 +210,7 @@ def _shapes_of(annotation: Any) -> tuple[Shape, ...]:
 def _shape_of(kind: Any) -> Shape:
     inner = [get_args(part)[0] if get_origin(part) is Annotated else part for part in get_args(kind)]
     if get_origin(kind) is tuple:
-        return Shape(tuple(inner))
+        return Shape((inner[0],), repeats=True) if inner[1:] == [...] else Shape(tuple(inner))
     if get_origin(kind) is dict:
         return Shape(tuple(inner), repeats=True)
     assert get_origin(kind) is Literal or kind in (int, float, bool, str, Path, type(None)), (

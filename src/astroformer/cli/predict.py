@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typing_extensions import Doc
 
-from astroformer.cli.common import Asking, Model, Overwrite, Showing, Strict, first_imports, tell_beside, tell_ignored
+from astroformer.cli.common import (
+    Asking,
+    Model,
+    Overwrite,
+    Root,
+    Showing,
+    Strict,
+    first_imports,
+    refuse_missing,
+    tell_beside,
+    tell_ignored,
+    with_root,
+)
 from astroformer.cli.options import NESTED, PLACE
 from astroformer.errors import UserError, explained
+
+if TYPE_CHECKING:
+    from astroformer.classifier import Classifier
+    from astroformer.evaluation.scores import Called
+    from astroformer.evaluation.unfinished import UnfinishedRows
+    from astroformer.images.labelled import LabelledImages
+    from astroformer.predictions import Predictions
+    from astroformer.progress import Reporter
 
 
 @dataclass
@@ -20,70 +41,143 @@ class Predict:
     """Classify images with a trained MODEL: one row a file; unreadable files are rows with a reason."""
 
     model: Model
-    source: Annotated[str, PLACE, Doc("image, folder, .npz, catalog, or a set by name: mock-galaxies, cifar10:test")]
+    source: Annotated[
+        tuple[str, ...],
+        PLACE,
+        Doc(
+            "what to classify, one or several: an image, a pattern such as 'new/*.png', a folder, .npz, catalog, or a "
+            "set by name: mock-galaxies, cifar10:test; a catalog may be followed by @file=COLUMN"
+        ),
+    ]
     out: Annotated[Path | None, Doc("file to write, .csv or .parquet; default predictions-1.csv, -2, ...")] = None
     overwrite: Overwrite = False
     resume: Annotated[bool, Doc("go on from the rows that a stopped command left in OUT.part (CSV)")] = False
+    root: Root = None
+    columns: Annotated[
+        str | None, Doc("other columns of a catalog to write beside the predictions: names such as ra,dec, or all")
+    ] = None
+    features: Annotated[
+        Path | None, Doc("write the features of each image, from which the network tells its class, to this .parquet")
+    ] = None
     asking: Annotated[Asking, NESTED] = field(default_factory=Asking)
     strict: Strict = False
     showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
 
     def run(self, given: set[str]) -> None:
+        from astroformer.images.several import matching
+
+        self._check_words()
+        sources = with_root(self.source, self.root)
+        named = matching(sources)
+        refuse_missing(*named, model=self.model)
         with first_imports():
             from astroformer.evaluation import unfinished
-            from astroformer.evaluation.tables import PredictionWriter
-            from astroformer.images.sources import open_source
-            from astroformer.outputs import output_file
+            from astroformer.evaluation.scores import Called
+            from astroformer.images.several import open_sources
             from astroformer.progress import Reporter
 
+        with contextlib.ExitStack() as stack:
+            out = self._take_outputs(stack, named)
+            reporter = stack.enter_context(Reporter(quiet=self.showing.quiet))
+            classifier = self.asking.load(self.model)
+            images = open_sources(sources, columns=self._wanted(), listener=reporter)
+            tell_ignored(images)
+            rows = self._begin(out, classifier, named, images)
+            tally = _Tally(Called(classifier.classes), rows.done, rows.failed, rows.first_reason)
+            tally.called.add(rows.called)
+            try:
+                self._predict(out, classifier, images, tally, reporter)
+            except BaseException as error:
+                self._tell_what_is_kept(error, out, tally.done)
+                raise
+            unfinished.forget(out)
+        done, failed = tally.done, tally.failed
+        if failed == done:
+            raise UserError(f"none of {done:,} images can be taken; column error of '{out}' says why. {tally.first}")
+        if failed:
+            tell_beside(f"{failed:,} of {done:,} images can't be taken; column error of '{out}' says why")
+        print(f"{done - failed:,} predictions\n{tally.called.text()}")
+        if self.features is not None:
+            print(f"features: {self.features}")
+        print(f"predictions: {out}")
+
+    def _check_words(self) -> None:
         if self.resume and (self.out is None or self.overwrite):
             what = "needs the --out that was begun" if self.out is None else "goes on, --overwrite starts anew"
             raise UserError(f"--resume {what}.")
-        asking, rows = self.asking, unfinished.UnfinishedRows()
+        if self.resume and self.features is not None:
+            raise UserError("--features can't go on where it was stopped, as --resume does; leave out one of the two.")
+        if self.features is not None and self.out is not None and self.features.absolute() == self.out.absolute():
+            raise UserError(f"--out and --features are both '{self.out}'; choose another name for one of them.")
+
+    def _wanted(self) -> Sequence[str] | Literal["all"]:
+        """The columns that are to be carried over."""
+        names = [name.strip() for name in (self.columns or "").split(",")]
+        if self.columns is not None and "" in names:
+            raise UserError(f"--columns '{self.columns}' names an empty column; give names such as ra,dec, or all.")
+        return "all" if names == ["all"] else [name for name in dict.fromkeys(names) if name]
+
+    def _take_outputs(self, stack: contextlib.ExitStack, sources: Sequence[str]) -> Path:
+        """The file of the predictions, once this process may write it and that of the features."""
+        from astroformer.outputs import output_file
+
+        inputs: list[str | Path | None] = [self.model, *sources]
+        for path in [] if self.features is None else [self.features]:
+            stack.enter_context(output_file(path, "features.parquet", inputs=inputs, overwrite=self.overwrite))
+        return stack.enter_context(output_file(self.out, "predictions.csv", inputs=inputs, overwrite=self.overwrite))
+
+    def _begin(
+        self, out: Path, classifier: Classifier, sources: Sequence[str], images: LabelledImages
+    ) -> UnfinishedRows:
+        """Records what the rows are made of, or with --resume finds those that are there."""
+        from astroformer.evaluation import unfinished
+        from astroformer.evaluation.tables import FeatureWriter, PredictionWriter
+
+        columns = PredictionWriter(out, classifier.classes, carried=images.columns).columns
+        if self.features is not None:
+            FeatureWriter(self.features)
+        asking = self.asking
+        made = unfinished.made_of(
+            self.model,
+            sources,
+            images,
+            columns,
+            precision=asking.precision,
+            symmetry=asking.symmetry,
+            white=asking.white,
+            **({} if self.root is None else {"root": str(self.root.absolute())}),
+        )
+        if not self.resume:
+            unfinished.start(out, made, overwrite=self.overwrite)
+            return unfinished.UnfinishedRows()
+        rows = unfinished.rows_to_keep(out, made, images.files, batch_size=asking.computing.batch_size)
+        tell_beside(f"{rows.done:,} of {len(images):,} rows are there already")
+        return rows
+
+    def _predict(
+        self, out: Path, classifier: Classifier, images: LabelledImages, tally: _Tally, reporter: Reporter
+    ) -> None:
+        """Writes the rows that are not there yet."""
+        from astroformer.evaluation.tables import FeatureWriter, PredictionWriter
+
+        batch_size, first = self.asking.computing.batch_size, tally.done if self.resume else None
+        rest = images.subset(range(tally.done, len(images))) if tally.done else images
         with contextlib.ExitStack() as stack:
-            inputs = (self.model, self.source)
-            out = stack.enter_context(output_file(self.out, "predictions.csv", inputs=inputs, overwrite=self.overwrite))
-            reporter = stack.enter_context(Reporter(quiet=self.showing.quiet))
-            classifier = asking.load(self.model)
-            images = open_source(self.source, labelled=False, listener=reporter)
-            tell_ignored(images)
-            writer = PredictionWriter(out, classifier.classes, resumed=self.resume)
-            made = unfinished.made_of(
-                self.model,
-                images,
-                writer.columns,
-                precision=asking.precision,
-                symmetry=asking.symmetry,
-                white=asking.white,
-            )
-            batch_size = asking.computing.batch_size
-            if self.resume:
-                rows = unfinished.rows_to_keep(out, made, images.files, batch_size=batch_size)
-                tell_beside(f"{rows.done:,} of {len(images):,} rows are there already")
-            else:
-                unfinished.start(out, made, overwrite=self.overwrite)
-            done, failed, first = rows.done, rows.failed, rows.first_reason
-            rest = images.subset(range(done, len(images))) if done else images
-            try:
-                with writer:
-                    for part in classifier.iter_predict(rest, batch_size=batch_size) if len(rest) else ():
-                        writer.write(part)
-                        done += len(part)
-                        failed += int((~part.readable_N).sum())
-                        first = first or next((error for error in part.errors if error), "")
-                        if failed and self.strict:
-                            raise UserError(f"an image can't be taken, and strict refuses that: {first}")
-                        reporter.count("predicting", done, len(images))
-            except BaseException as error:
-                self._tell_what_is_kept(error, out, done)
-                raise
-            unfinished.forget(out)
-        if failed == done:
-            raise UserError(f"none of {done:,} images can be taken; column error of '{out}' says why. {first}")
-        if failed:
-            tell_beside(f"{failed:,} of {done:,} images can't be taken; column error of '{out}' says why")
-        print(f"{done - failed:,} predictions")
-        print(f"predictions: {out}")
+            writers: list[PredictionWriter | FeatureWriter] = [
+                PredictionWriter(out, classifier.classes, carried=images.columns, done=first)
+            ]
+            if self.features is not None:
+                writers.append(FeatureWriter(self.features))
+            for writer in writers:
+                stack.enter_context(writer)
+            asked = classifier.iter_predict(rest, batch_size=batch_size, features=self.features is not None)
+            for part in asked if len(rest) else ():
+                for writer in writers:
+                    writer.write(part)
+                tally.add(part)
+                if tally.failed and self.strict:
+                    raise UserError(f"an image can't be taken, and strict refuses that: {tally.first}")
+                reporter.count("predicting", tally.done, len(images))
 
     def _tell_what_is_kept(self, error: BaseException, out: Path, done: int) -> None:
         """Raises what tells how to go on, if a signal or the system ended the predictions and rows of them are left."""
@@ -95,8 +189,25 @@ class Predict:
         if not done or not part.exists():
             unfinished.forget(out)
             return
-        kept = f"{done:,} rows are kept in '{part}'; go on with the same command and --out {out} --resume"
+        without = "" if self.features is None else ", without --features"
+        kept = f"{done:,} rows are kept in '{part}'; go on with the same command and --out {out} --resume{without}"
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(f"stopped; {kept}", getattr(error, "number", signal.SIGINT)) from None
         if isinstance(error, OSError) and (sentence := explained(error)):
             raise UserError(f"{sentence} {kept}.") from None
+
+
+@dataclass
+class _Tally:
+    """What is predicted by now: how many rows, how many of images that could not be taken, and why the first not."""
+
+    called: Called
+    done: int
+    failed: int
+    first: str
+
+    def add(self, part: Predictions) -> None:
+        self.done += len(part)
+        self.failed += int((~part.readable_N).sum())
+        self.first = self.first or next((error for error in part.errors if error), "")
+        self.called.add((name, c) for name, c in zip(part.names, part.confidence_N.tolist(), strict=True) if name)

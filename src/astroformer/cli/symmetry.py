@@ -59,9 +59,10 @@ class Symmetry:
     def run(self, given: set[str]) -> None:
         with first_imports():
             from astroformer.evaluation.pictures import plot_symmetry
+            from astroformer.evaluation.scores import seen_sentence
             from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry, shift_range
             from astroformer.evaluation.symmetry.measured import open_network, read_images
-            from astroformer.evaluation.tables import seen_sentence, symmetry_text, write_symmetry
+            from astroformer.evaluation.tables import symmetry_text, write_symmetry
             from astroformer.outputs import output_folder
             from astroformer.progress import Reporter
             from astroformer.system import pick_device

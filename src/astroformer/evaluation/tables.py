@@ -6,14 +6,17 @@ import contextlib
 import csv
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from astroformer.errors import UserError
 from astroformer.files import replacing, write_json
-from astroformer.metrics import Evaluation
+from astroformer.metrics import Confusion, Evaluation
 from astroformer.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -27,14 +30,18 @@ if TYPE_CHECKING:
 class PredictionWriter:
     """Writes predictions to a CSV or Parquet file, batch by batch, one row for each image.
 
-    The columns are `file`, `prediction`, `confidence`, `p:<class>` for each class, and `error`. An image that can't be
-    read has a row with the reason and without numbers. It is a context: the file appears under its name, whole, when
-    the context ends without an error.
+    The columns are `file`, `prediction`, `confidence`, `p:<class>` for each class, and `error`; behind them those of
+    `beside`. An image that can't be read has a row with the reason and without numbers. It is a context: the file
+    appears under its name, whole, when the context ends without an error.
 
     Args:
         path: of the file; its name ends in `.csv` or `.parquet`.
         classes: names of the classes, in the order of the probabilities.
-        resumed: go on behind the rows of a CSV file that was ended by a signal or by the system (see `unfinished.py`).
+        beside: further columns by name, with a value for each row that there will be; None where there is none. In CSV
+            truth is `true` or `false`; a Parquet file keeps the types.
+        carried: the same from a catalog, behind those; a name that the table has already gets `catalog:` before it.
+        done: number of rows that a CSV file has already, behind which to go on: it was ended by a signal or by the
+            system (see `unfinished.py`). None begins the file.
 
     Raises:
         UserError: there can't be such a file.
@@ -50,22 +57,37 @@ class PredictionWriter:
         a.png,dog,0.75,0.25,0.75,
     """
 
-    def __init__(self, path: str | Path, classes: tuple[str, ...], *, resumed: bool = False) -> None:
-        self.path, self._resumed = Path(path), resumed
+    def __init__(
+        self,
+        path: str | Path,
+        classes: tuple[str, ...],
+        *,
+        beside: Mapping[str, Sequence[Any]] | None = None,
+        carried: Mapping[str, Sequence[Any]] | None = None,
+        done: int | None = None,
+    ) -> None:
+        self.path, self._resumed, self._row = Path(path), done is not None, done or 0
         if self.path.suffix.lower() not in (".csv", ".parquet"):
             raise UserError(f"predictions can't be written to '{path}': the name must end in .csv or .parquet.")
         if not self.path.parent.is_dir():
             raise UserError(f"predictions can't be written to '{path}': folder '{self.path.parent}' does not exist.")
         if self.path.is_dir():
             raise UserError(f"predictions can't be written to '{path}': it is a folder.")
-        self.columns = ["file", "prediction", "confidence", *(f"p:{name}" for name in classes), "error"]
+        beside, carried = beside or {}, carried or {}
+        self.columns = prediction_columns(classes, beside, carried)
+        self._beside: list[Any] = [*beside.values(), *carried.values()]
+        if self.path.suffix.lower() == ".parquet":
+            self._beside = [_typed(values) for values in self._beside]
         self._parquet: pq.ParquetWriter | None = None
 
     def _schema(self) -> pa.Schema:
         import pyarrow as pa
 
         text, number = pa.string(), pa.float64()
-        return pa.schema([(name, text if name in ("file", "prediction", "error") else number) for name in self.columns])
+        own = len(self.columns) - len(self._beside)
+        types = [text if name in ("file", "prediction", "error") else number for name in self.columns[:own]]
+        types += [values.type for values in self._beside]
+        return pa.schema(list(zip(self.columns, types, strict=True)))
 
     def __enter__(self) -> Self:
         as_parquet = self.path.suffix.lower() == ".parquet"
@@ -86,6 +108,8 @@ class PredictionWriter:
 
     def write(self, part: Predictions) -> None:
         rows = zip(part.files, part.names, part.confidence_N, part.probabilities_NK, part.errors, strict=True)
+        beside = [values[self._row : self._row + len(part)] for values in self._beside]
+        self._row += len(part)
         if self._parquet:
             table = [
                 [file, name or None, _none_for_nan(confidence), *map(_none_for_nan, p_K), error or None]
@@ -94,11 +118,13 @@ class PredictionWriter:
             if table:
                 import pyarrow as pa
 
-                self._parquet.write_table(pa.table(list(zip(*table, strict=True)), schema=self._schema()))
+                columns = [*zip(*table, strict=True), *beside]
+                self._parquet.write_table(pa.table(columns, schema=self._parquet.schema))
         else:
-            for file, name, confidence, p_K, error in rows:
+            for i, (file, name, confidence, p_K, error) in enumerate(rows):
                 numbers = [_none_for_nan(v) for v in (confidence, *p_K)]
-                self._csv.writerow([file, name, *("" if v is None else f"{v:.8g}" for v in numbers), error])
+                more = [_as_text(values[i]) for values in beside]
+                self._csv.writerow([file, name, *("" if v is None else f"{v:.8g}" for v in numbers), error, *more])
             self._stream.flush()  # what a killed process has written can be continued
 
     def __exit__(
@@ -107,14 +133,103 @@ class PredictionWriter:
         self._opened.__exit__(kind, error, trace)
 
 
+class FeatureWriter:
+    """Writes features to a Parquet file, batch by batch: the columns `file` and `features`, D float32 numbers a row.
+
+    An image that can't be read has a row without numbers. A context, as `PredictionWriter` is.
+
+    Raises:
+        UserError: there can't be such a file.
+
+    Example:
+        >>> import tempfile
+        >>> import pyarrow.parquet
+        >>> path = Path(tempfile.mkdtemp()) / "features.parquet"
+        >>> one = Predictions(["a.png"], ("x", "y"), np.ones((1, 2)) / 2, [""], features_ND=np.ones((1, 3), np.float32))
+        >>> with FeatureWriter(path) as writer:
+        ...     writer.write(one)
+        >>> pyarrow.parquet.read_table(path).to_pylist()
+        [{'file': 'a.png', 'features': [1.0, 1.0, 1.0]}]
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.suffix.lower() != ".parquet":
+            raise UserError(f"features can't be written to '{path}': the name must end in .parquet.")
+        self._path = path
+        self._writer: pq.ParquetWriter | None = None  # made with the first rows, which say how long they are
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as opened:
+            self._part = opened.enter_context(replacing(self._path))
+            self._opened = opened.pop_all()
+        return self
+
+    def write(self, part: Predictions) -> None:
+        """Writes those of predictions that were asked for with their features."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        assert part.features_ND is not None
+        values = pa.array(part.features_ND.astype(np.float32).ravel())
+        missing = pa.array(~part.readable_N)
+        rows = pa.FixedSizeListArray.from_arrays(values, part.features_ND.shape[1], mask=missing)
+        table = pa.table({"file": pa.array(part.files, pa.string()), "features": rows})
+        if self._writer is None:
+            self._writer = self._opened.enter_context(pq.ParquetWriter(self._part, table.schema))
+        self._writer.write_table(table)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.__exit__(kind, error, trace)
+
+
+def prediction_columns(classes: Sequence[str], beside: Iterable[str] = (), carried: Iterable[str] = ()) -> list[str]:
+    """The columns of a table of predictions, see `PredictionWriter`."""
+    made = ["file", "prediction", "confidence", *(f"p:{name}" for name in classes), "error", *beside]
+    for name in carried:
+        while name in made:
+            name = f"catalog:{name}"
+        made.append(name)
+    return made
+
+
+def judged(predictions: Predictions, labels_N: NDArray[np.int64]) -> dict[str, list[Any]]:
+    """The columns `label` and `correct` beside predictions: the true class, and whether the prediction is that.
+
+    Where an image could not be read there is a label, and nothing that is correct or not.
+    """
+    labels = [predictions.classes[k] for k in labels_N]
+    correct = [name == label if name else None for name, label in zip(predictions.names, labels, strict=True)]
+    return {"label": labels, "correct": correct}
+
+
 def _none_for_nan(value: Any) -> float | None:
     return None if math.isnan(value) else float(value)
+
+
+def _typed(values: Sequence[Any]) -> pa.Array:
+    """Another column in Parquet; as text where its values, of several catalogs, are not of one type."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return pa.array([None if value is None else _as_text(value) for value in values])
+
+
+def _as_text(value: Any) -> str:
+    """A value of another column in CSV: empty where there is none."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None or value != value else str(value)
 
 
 def write_metrics(
     path: Path, evaluation: Evaluation, *, source: str, left_out: int, seen: int | None, new: Evaluation | None
 ) -> None:
-    """Writes `metrics.json`: `n`, each metric with `value`, `low`, `high`, each class's recall, the confusion matrix.
+    """Writes `metrics.json`: `n`, each metric with `value`, `low`, `high`, the scores of each class, and the
+    confusion matrix.
 
     Args:
         source: of the images, as the user named it.
@@ -126,35 +241,23 @@ def write_metrics(
     write_json(path, {**evaluation.to_dict(), **about})
 
 
-def seen_sentence(seen: int, n: int) -> str:
-    """What to say where a model was trained on some of the images that it is measured on."""
-    which = "all of these images" if seen == n else f"{seen:,} of these {n:,} images"
-    return f"the model was trained on {which}: figures on them say nothing of new images"
+def write_by_class(path: Path, evaluation: Evaluation) -> None:
+    """Writes `by_class.csv`: of each class the scores, and the class that its images are most often taken for.
 
-
-def metrics_text(evaluation: Evaluation) -> str:
-    """The metrics as aligned lines: value and 95 % interval."""
-    lines = [f"{'n':<18} {evaluation.n:>8,}"]
-    lines += [
-        f"{name:<18} {m.value:>8.4f}   95 % interval {m.low:.4f} to {m.high:.4f}"
-        for name, m in evaluation.metrics.items()
-    ]
-    return "\n".join(lines)
-
-
-def confusion_text(evaluation: Evaluation) -> str:
-    """The confusion matrix as text: a row for each true class, a column for each predicted one, numbered alike."""
-    counts = evaluation.confusion_KK
-    width = max(len(str(counts.max())), len(str(len(counts)))) + 2
-    name_width = max(map(len, evaluation.classes)) + 4
-    header = " " * name_width + "".join(f"{k:>{width}}" for k in range(len(counts))) + "   recall"
-    lines: Iterable[str] = (
-        f"{k:>2}  {name:<{name_width - 4}}"
-        + "".join(f"{n:>{width}}" for n in row)
-        + (f"   {row[k] / row.sum():6.1%}" if row.sum() else "        –")
-        for k, (name, row) in enumerate(zip(evaluation.classes, counts, strict=True))
-    )
-    return "\n".join([header, *lines])
+    The columns are `class`, `n`, `called` (images that are called it), `precision`, `recall`, `f1` (shares; empty where
+    there is nothing to be a share of), `taken_for` and `times`.
+    """
+    taken_for: dict[str, Confusion] = {}
+    for confusion in evaluation.confusions():
+        taken_for.setdefault(confusion.label, confusion)
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["class", "n", "called", "precision", "recall", "f1", "taken_for", "times"])
+        for row in evaluation.by_class():
+            shares = ["" if share is None else f"{share:.6g}" for share in (row.precision, row.recall, row.f1)]
+            worst = taken_for.get(row.name)
+            more = ["", 0] if worst is None else [worst.prediction, worst.times]
+            writer.writerow([row.name, row.n, row.called, *shares, *more])
 
 
 def write_symmetry(path: Path, report: SymmetryReport, measured: MeasuredNetwork, images: MeasuredImages) -> None:

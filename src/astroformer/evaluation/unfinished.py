@@ -7,6 +7,7 @@ asked in the same way, on the same images.
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,32 +18,45 @@ from astroformer.errors import UserError
 from astroformer.files import expanded, read_json, unfinished, write_json
 from astroformer.images.hashes import hash_bytes
 from astroformer.images.labelled import LabelledImages
+from astroformer.images.sources import split_options
 from astroformer.model_folder import ModelFolder
 
 
 @dataclass(frozen=True)
 class UnfinishedRows:
-    """Rows that are there: how many, how many of them tell of an image that could not be taken, and why the first."""
+    """Rows that are there.
+
+    Attributes:
+        done: how many.
+        failed: how many of them tell of an image that could not be taken.
+        first_reason: why the first of those could not.
+        called: the prediction and the confidence of each of the others.
+    """
 
     done: int = 0
     failed: int = 0
     first_reason: str = ""
+    called: Sequence[tuple[str, float]] = ()
 
 
-def made_of(model: Path, images: LabelledImages, columns: Sequence[str], **asked: object) -> dict[str, Any]:
+def made_of(
+    model: Path, sources: Sequence[str], images: LabelledImages, columns: Sequence[str], **asked: object
+) -> dict[str, Any]:
     """What decides a row, as JSON keeps it.
 
     Args:
         model: its folder.
+        sources: of the images, without patterns.
         images: of all rows.
         columns: of the table.
         asked: how the model is asked, by the names of the options.
     """
-    source = expanded(images.source)
     state: list[int] = []
-    if source.is_file():  # of a folder each image has a name; in a file they have numbers
-        status = source.stat()
-        state = [status.st_size, status.st_mtime_ns]
+    for source in sources:
+        path = expanded(split_options(source)[0])
+        if path.is_file():  # of a folder each image has a name; in a file they have numbers
+            status = path.stat()
+            state += [status.st_size, status.st_mtime_ns]
     files = "\0".join(images.files).encode("utf-8", "surrogatepass")
     return {
         "model": dict(ModelFolder.find(model).config().hashes),
@@ -103,7 +117,8 @@ def rows_to_keep(path: Path, made: dict[str, Any], files: Sequence[str], *, batc
                 f"'{part}' can't be continued: its rows were made with another value of '{word}'. Go on as it was "
                 "begun, or start anew with --overwrite."
             )
-    ends, failed, first = [0], [0], ""
+    error = made["columns"].index("error")
+    ends, failed, first, called = [0], [0], "", list[tuple[str, float]]()
     for number, (row, end) in enumerate(_whole_rows(part)):
         if number == 0:
             right = row == made["columns"]
@@ -112,14 +127,25 @@ def rows_to_keep(path: Path, made: dict[str, Any], files: Sequence[str], *, batc
         if not right:
             raise UserError(f"'{part}' can't be continued: its row {number} is not what it should be. Start anew.")
         ends.append(end)
-        failed.append(failed[-1] + bool(number and row[-1]))
-        first = first or (row[-1] if number else "")
+        reason = row[error] if number else ""
+        failed.append(failed[-1] + bool(reason))
+        first = first or reason
+        if number and not reason:
+            called.append((row[1], _number(row[2])))
     done = max(0, len(ends) - 2)
     done -= done % max(1, batch_size) if done < len(files) else 0
     if len(ends) < 2:
         raise UserError(f"'{part}' holds no whole row; start anew with --overwrite.")
     os.truncate(part, ends[done + 1])
-    return UnfinishedRows(done, failed[done + 1], first if failed[done + 1] else "")
+    lost = failed[done + 1]
+    return UnfinishedRows(done, lost, first if lost else "", called[: done - lost])
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # of a row that somebody has changed; what was written is kept as it is
 
 
 def _whole_rows(part: Path) -> Iterator[tuple[list[str], int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,7 @@ class LabelledImages:
         groups: (N,) int64; images with the same number show the same thing, and a split never parts them. None where
             each image stands alone.
         about: of a published set: its name, part, licence, citation and checksums, for the record.
+        columns: other columns of a catalog that somebody asked for, by name: N values each, as the catalog has them.
     """
 
     source: str
@@ -80,6 +81,7 @@ class LabelledImages:
     ignored: list[str] = field(default_factory=list)
     groups: NDArray[np.int64] | None = None
     about: SetRecord = field(default_factory=lambda: SetRecord())
+    columns: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -97,6 +99,7 @@ class LabelledImages:
             labels=None if self.labels is None else self.labels[chosen],
             reader=_Subset(self.reader, chosen),
             groups=None if self.groups is None else self.groups[chosen],
+            columns={name: [values[i] for i in chosen] for name, values in self.columns.items()},
         )
 
     def counts(self) -> dict[str, int]:
@@ -114,7 +117,7 @@ class LabelledImages:
         """
         total = new_hash()
         total.update(f"{len(self)} images".encode())
-        for digest in _digests(self.reader, np.arange(len(self)), cache):
+        for digest in digests_of(self.reader, np.arange(len(self)), cache):
             total.update(digest)
         return total.hexdigest()
 
@@ -130,10 +133,11 @@ class _Subset:
         return self.reader(int(self.indices[i]))
 
     def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterable[bytes]:
-        return _digests(self.reader, self.indices[indices], cache)
+        return digests_of(self.reader, self.indices[indices], cache)
 
 
-def _digests(reader: Reader, indices: NDArray[np.int64], cache: Path | None) -> Iterable[bytes]:
+def digests_of(reader: Reader, indices: NDArray[np.int64], cache: Path | None) -> Iterable[bytes]:
+    """A digest for each of these images of a reader; one that does not make digests has its images decoded."""
     if isinstance(reader, HashingReader):
         return reader.digests(indices, cache)
     return (_digest_decoded(reader, int(i)) for i in indices)

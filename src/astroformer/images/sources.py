@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -30,6 +31,7 @@ def open_source(
     seed: int = 0,
     part: str | None = None,
     only_known: bool = False,
+    columns: Sequence[str] | Literal["all"] = (),
     listener: Listener | None = None,
 ) -> LabelledImages:
     """Open what a user named as a source of images.
@@ -58,7 +60,8 @@ def open_source(
     and may be followed by options, each `@word=value`:
       - `@per-class=a:b` keeps images a to b−1 of each class, in the source's order
         (`train.npz@per-class=0:50`).
-      - `@file=COLUMN`, `@label=COLUMN` name the columns of a catalog.
+      - `@file=COLUMN`, `@label=COLUMN` name the columns of a catalog, `@root=FOLDER` says where its images lie, if that
+        is not the catalog's folder.
       - `@layout=NHWC` or `@layout=NCHW` says how the `images` of an `.npz` lie.
 
     Args:
@@ -69,6 +72,8 @@ def open_source(
         part: what a published set's name alone means, `train` where one trains; without it the part must be said,
             so that nothing is tested on training images, or trained on test images, by mistake.
         only_known: leave images of classes that are not in `classes` out, in place of an error; `ignored` counts them.
+        columns: names of other columns of a catalog that `columns` of the images shall hold; `all` takes every one, and
+            is no error for a source that has none.
         listener: what is told of a download.
 
     Raises `UserError` if the source does not exist or cannot be read, has no images or an empty class folder,
@@ -78,12 +83,12 @@ def open_source(
     name = str(source)
     if not name.strip():
         raise UserError("the source is empty: name a folder, an .npz, a catalog, an image or a set.")
-    path_name, options = _split_options(name)
+    path_name, options = split_options(name)
     known = [_PER_CLASS, *(word for format in FORMATS for word in format.options)]
     for word in options:
         if word not in known:
             raise unknown_name("source option", word, known)
-    images, taken = _open(path_name, options, labelled, seed, part, listener)
+    images, taken = _open(path_name, options, labelled, seed, part, columns, listener)
     for word in options:
         if word not in (_PER_CLASS, *taken):
             raise UserError(f"'{name}': the option @{word} does not apply to this kind of source.")
@@ -101,14 +106,20 @@ def open_source(
 
 def check_there(source: str | Path) -> None:
     """Raises `UserError` where a source is neither a path nor a named set, which is known before anything is read."""
-    name, _ = _split_options(str(source))
+    name, _ = split_options(str(source))
     path = expanded(name)
     if not os.path.exists(path) and name.partition(":")[0] not in (mock_galaxies.NAME, *NAMED_SETS):
         raise _not_found(name, path)
 
 
 def _open(
-    name: str, options: Mapping[str, str], labelled: bool, seed: int, part: str | None, listener: Listener | None
+    name: str,
+    options: Mapping[str, str],
+    labelled: bool,
+    seed: int,
+    part: str | None,
+    columns: Sequence[str] | Literal["all"],
+    listener: Listener | None,
 ) -> tuple[LabelledImages, Sequence[str]]:
     """The images of a path or a named set, and the options that this kind of source takes."""
     path = expanded(name)
@@ -118,10 +129,17 @@ def _open(
             if format is None:
                 nouns = [format.noun for format in FORMATS]
                 raise UserError(f"'{path}' is no source of images: {', '.join(nouns[:-1])} or {nouns[-1]} is.")
-            return format.open(path, labelled, options), format.options
+            opened = format.open(path, labelled, options)
+            if columns and format.columns is not None:
+                wanted = None if columns == "all" else columns
+                opened = replace(opened, columns=format.columns(path, labelled, options, wanted))
+            else:
+                _refuse_columns(name, columns)
+            return opened, format.options
         images = _open_named_set(name, seed, part, listener)
         if images is None:
             raise _not_found(name, path)
+        _refuse_columns(name, columns)
     except PermissionError as error:
         raise UserError(
             f"'{error.filename or path}' may not be read: {error.strerror}. Change its permissions."
@@ -129,6 +147,12 @@ def _open(
     except OSError as error:
         raise UserError(f"'{error.filename or path}' cannot be read: {error.strerror or error}.") from None
     return images if labelled else replace(images, labels=None, classes=()), ()
+
+
+def _refuse_columns(name: str, columns: Sequence[str]) -> None:
+    """Raises a UserError where columns are asked for by name of a source that has none."""
+    if columns and columns != "all":
+        raise UserError(f"'{name}' has no column '{columns[0]}': a catalog has columns, other sources have none.")
 
 
 def _open_named_set(name: str, seed: int, part: str | None, listener: Listener | None) -> LabelledImages | None:
@@ -144,11 +168,11 @@ def _open_named_set(name: str, seed: int, part: str | None, listener: Listener |
 # Options, order and checks ----------------------------------------------------------------------------------
 
 
-def _split_options(name: str) -> tuple[str, dict[str, str]]:
+def split_options(name: str) -> tuple[str, dict[str, str]]:
     """`PATH@word=value@word=value` into the path and the options; a path that exists is never taken apart."""
     options: dict[str, str] = {}
     while not os.path.exists(name):  # which a name of 5,000 letters does not, where a Path raises
-        match = re.fullmatch(r"(.+)@([A-Za-z-]+)=([^@]*)", name, re.DOTALL)
+        match = re.fullmatch(r"(.+)@([A-Za-z-]+)=((?:(?!@[A-Za-z-]+=).)*)", name, re.DOTALL)
         if not match:
             break
         name = match[1]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
 from astroformer.cache import default_cache, is_temporary, usable_cache
+from astroformer.files import expanded
 
 
 class TaskWords(TypedDict, total=False):
@@ -72,5 +74,9 @@ class Task:
 
 
 def _lasting(source: str | Path) -> str:
-    exists = Path(source).exists() or Path(str(source).split("@")[0]).exists()
-    return str(Path(source).absolute()) if exists else str(source)
+    if Path(source).exists():
+        return str(Path(source).absolute())
+    if not Path(str(source).split("@")[0]).exists():
+        return str(source)
+    words = r"@root=((?:(?!@[A-Za-z-]+=).)*)"  # of a catalog, whose images lie there
+    return re.sub(words, lambda root: f"@root={expanded(root[1]).absolute()}", str(Path(source).absolute()))

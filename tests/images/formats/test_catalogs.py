@@ -102,3 +102,43 @@ def test_one_missing_file_of_a_catalog_is_left_to_reading(folder: Path) -> None:
     path = catalog(folder, [("class2/x9.png", "a"), ("gone.png", "b")], ("file", "label"), "csv")
     with pytest.raises(UnreadableImage, match=r"gone\.png.*No such file"):
         open_source(path).read(1)
+
+
+def test_images_that_lie_elsewhere(folder: Path, tmp_path: Path) -> None:
+    away = tmp_path / "away@home"  # a name of which no part is taken for an option
+    away.mkdir()
+    path = catalog(away, [("class2/x9.png", "b"), ("class10/a.png", "a")], ("file", "label"), "csv")
+    with pytest.raises(UserError, match=r"none of its 2 files exists.*Say where they lie with .*@root=FOLDER"):
+        open_source(path)
+    images = open_source(f"{path}@root={folder}@label=label")
+    assert images.files == ["class2/x9.png", "class10/a.png"]
+    assert images.read(0).shape == open_source(folder / "class2" / "x9.png", labelled=False).read(0).shape
+    with pytest.raises(UserError, match="there is no such folder"):
+        open_source(f"{path}@root={tmp_path / 'nowhere'}")
+    with pytest.raises(UserError, match="@root does not apply to this kind of source"):
+        open_source(f"{folder}@root={folder}")
+    (folder / "sub@dir").mkdir()
+    assert len(open_source(f"{path}@root={folder}/sub@dir/..")) == 2
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_other_columns(folder: Path, kind: str) -> None:
+    rows: list[tuple[object, object]] = [("class2/x9.png", "b"), ("class10/a.png", "a")]
+    path = catalog(folder, rows, ("file", "label"), kind)
+    ra = 1.5 if kind == "parquet" else "1.5"
+    assert open_source(path).columns == {}
+    assert open_source(path, columns="all").columns == {"ra": [ra, ra]}
+    assert open_source(path, columns=["label", "ra"], labelled=False).columns == {"label": ["b", "a"], "ra": [ra, ra]}
+    assert open_source(path, columns="all", labelled=False).columns == {"ra": [ra, ra], "label": ["b", "a"]}
+    some = open_source(f"{path}@per-class=0:1", columns=["file"], classes=("a", "b"))
+    assert some.columns["file"] == some.files
+    with pytest.raises(UserError, match=r"unknown column in .* 'raa'\. Did you mean 'ra'"):
+        open_source(path, columns=["raa"])
+
+
+def test_a_column_that_occurs_twice_is_not_guessed(folder: Path) -> None:
+    (folder / "twice.csv").write_text("file,z,label,z\nclass2/x9.png,1,b,2\nclass10/a.png,1,a,2\n")
+    assert len(open_source(folder / "twice.csv")) == 2
+    assert open_source(folder / "twice.csv", columns="all").columns == {}
+    with pytest.raises(UserError, match="the column 'z' occurs twice"):
+        open_source(folder / "twice.csv", columns=["z"])

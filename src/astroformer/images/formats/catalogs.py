@@ -7,7 +7,7 @@ import csv
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,19 @@ CATALOG_EXTENSIONS = frozenset({".csv", ".tsv", ".parquet"})
 
 def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> LabelledImages:
     columns = _column_names(path)
-    file_column = _column(path, columns, "file", FILE_COLUMNS, options.get("file"))
-    label_column = _column(path, columns, "label", LABEL_COLUMNS, options.get("label")) if labelled else None
+    file_column, label_column = _roles(path, columns, labelled, options)
     table = _read_columns(path, [file_column] if label_column is None else [file_column, label_column])
     files = table[file_column]
     refuse_gaps(str(path), file_column, files)
     refuse_duplicates(str(path), files)
-    paths = tuple(path.parent / expanded(file) for file in files)
+    root = expanded(options["root"]) if "root" in options else path.parent
+    if not root.is_dir():
+        raise UserError(f"'{path}': its images are to lie in '{root}', and there is no such folder.")
+    paths = tuple(root / expanded(file) for file in files)
     if paths and not any(os.path.exists(p) for p in paths):
         raise UserError(
-            f"'{path}': none of its {len(paths)} files exists; paths are relative to '{path.parent}'. The "
-            f"first: '{files[0]}'."
+            f"'{path}': none of its {len(paths)} files exists; paths are relative to '{root}'. The first: "
+            f"'{files[0]}'. Say where they lie with '{path}@root=FOLDER'."
         )
     reader = FileReader(tuple(map(str, paths)))
     if label_column is None:
@@ -53,6 +55,36 @@ def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> Lab
     refuse_gaps(str(path), label_column, table[label_column])
     labels, classes = encode_labels(table[label_column], None, str(path))
     return LabelledImages("", files, labels, classes, reader)
+
+
+def _other_columns(
+    path: Path, labelled: bool, options: Mapping[str, str], wanted: Sequence[str] | None
+) -> dict[str, list[Any]]:
+    """The columns of these names, or all but those of the files and of the labels that are used, by name.
+
+    Of all, those are left out whose name occurs twice: nobody could tell one from the other. Values of CSV are text,
+    those of Parquet have their types; a missing one is None.
+    """
+    columns = _column_names(path)
+    if wanted is None:
+        used = _roles(path, columns, labelled, options)
+        wanted = [name for name in columns if name not in used and columns.count(name) == 1]
+    for name in wanted:
+        if name not in columns:
+            raise unknown_name(f"column in '{path}'", name, columns)
+        if columns.count(name) > 1:
+            raise UserError(f"'{path}': the column '{name}' occurs twice; rename one of the two.")
+    if path.suffix.lower() == ".parquet":
+        with _damage_of_parquet_is_said(path):
+            found: dict[str, list[Any]] = _parquet(path).read(columns=list(wanted)).to_pydict()
+        return {name: found[name] for name in wanted}
+    return {name: [value or None for value in values] for name, values in _read_columns(path, list(wanted)).items()}
+
+
+def _roles(path: Path, columns: list[str], labelled: bool, options: Mapping[str, str]) -> tuple[str, str | None]:
+    """The columns of the files and, if they are needed, of the labels."""
+    file_column = _column(path, columns, "file", FILE_COLUMNS, options.get("file"))
+    return file_column, _column(path, columns, "label", LABEL_COLUMNS, options.get("label")) if labelled else None
 
 
 def _column(path: Path, columns: list[str], role: str, allowed: tuple[str, ...], asked: str | None) -> str:
@@ -151,5 +183,6 @@ CATALOG = Format(
     f"a catalog ({shortened(CATALOG_EXTENSIONS)})",
     lambda path: path.suffix.lower() in CATALOG_EXTENSIONS,
     _open_catalog,
-    options=("file", "label"),
+    options=("file", "label", "root"),
+    columns=_other_columns,
 )

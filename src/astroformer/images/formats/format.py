@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from astroformer.images.labelled import LabelledImages
 
@@ -21,9 +22,13 @@ class Format:
             in. Without `labelled`, labels are not read and `labels` is None. It raises `UserError` if the file is not
             what it should be, and may raise `OSError`.
         options: words that may follow the path as `@word=value`; `options` has those that the user gave.
+        columns: reads `(path, labelled, options, wanted)`: other columns of a table, by name, with a value an image.
+            `wanted` names them, or is None for all beside that of the files and, if `labelled`, that of the labels.
+            None for a format that has no columns.
     """
 
     noun: str
     takes: Callable[[Path], bool]
     open: Callable[[Path, bool, Mapping[str, str]], LabelledImages]
     options: tuple[str, ...] = ()
+    columns: Callable[[Path, bool, Mapping[str, str], Sequence[str] | None], dict[str, list[Any]]] | None = None

@@ -1,0 +1,153 @@
+"""What an evaluation found, as text for a person: metrics, classes and confusions, in 80 columns.
+
+Shape letter: K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from astroformer.metrics import ClassScores, Evaluation
+from astroformer.shown import fitted, percent, widest
+
+_FEW = 30  # classes whose table a person reads whole
+_WORST = 10  # classes that are shown of more
+_NAME = 36  # columns of the longest name
+_SHORTEST = 8  # columns that a name needs to be known by
+_NAMES = {"top1": "top-1 accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
+
+
+def evaluation_text(evaluation: Evaluation, width: int) -> str:
+    """All that a person should see of an evaluation, in paragraphs.
+
+    Up to 30 classes these are the metrics, a table of the classes, the most frequent confusions, and the whole
+    confusion matrix if `width` columns are enough for it. Of more classes the worst are shown, and more confusions.
+    """
+    few = len(evaluation.classes) <= _FEW
+    parts = [metrics_text(evaluation), by_class_text(evaluation), confusions_text(evaluation, 5 if few else 20)]
+    if few:
+        matrix = confusion_text(evaluation, width)
+        title = "confusion matrix: a row for each true class, a column for each predicted one"
+        parts.append(f"{title}\n{matrix}" if matrix else "confusion.txt has the confusion matrix")
+    return "\n\n".join(filter(None, parts))
+
+
+def metrics_text(evaluation: Evaluation) -> str:
+    """The metrics as aligned lines: value and 95 % interval."""
+    lines = [f"{'images':<18} {evaluation.n:>8,}"]
+    for name, m in evaluation.metrics.items():
+        if name in _NAMES:
+            value, low, high = map(percent, (m.value, m.low, m.high))
+            lines.append(f"{_NAMES[name]:<18} {value:>8}   95 % interval {low} to {high}")
+        else:  # in nats, and no share
+            lines.append(f"{'log loss':<18} {m.value:>8.3f}   95 % interval {m.low:.3f} to {m.high:.3f}")
+    return "\n".join(lines)
+
+
+def by_class_text(evaluation: Evaluation) -> str:
+    """A table of the classes, or of the worst of many by F1: number of images, precision, recall and F1."""
+    rows = list(enumerate(evaluation.by_class()))
+    if len(rows) <= _FEW:
+        return "\n".join(_class_lines(rows, "class"))
+    with_images = [(k, row) for k, row in rows if row.n]
+    worst = sorted(with_images, key=lambda item: item[1].f1 or 0.0)[:_WORST]
+    lines = _class_lines(worst, f"the {len(worst)} worst of {len(rows)} by F1")
+    return "\n".join([*lines, f"by_class.csv has all {len(rows)} classes, confusion.txt the whole matrix"])
+
+
+def _class_lines(rows: list[tuple[int, ClassScores]], title: str) -> list[str]:
+    width = max(widest([row.name for _, row in rows], _NAME), len(title))
+    lines = [f"     {fitted(title, width)}{'n':>8}{'precision':>11}{'recall':>9}{'F1':>9}"]
+    lines += [
+        f"{k:>3}  {fitted(row.name, width)}{row.n:>8,}{percent(row.precision):>11}{percent(row.recall):>9}"
+        f"{percent(row.f1):>9}"
+        for k, row in rows
+    ]
+    return lines
+
+
+def confusions_text(evaluation: Evaluation, most: int) -> str:
+    """The most frequent confusions, a line each; empty where there are none."""
+    found = evaluation.confusions(most)
+    if not found:
+        return ""
+    lines = [
+        f"  {_cut(c.label)} taken for {_cut(c.prediction)}: {c.times:,} of {c.n:,} ({percent(c.times / c.n)})"
+        for c in found
+    ]
+    return "\n".join(["most frequent confusions", *lines])
+
+
+def _cut(name: str) -> str:
+    return fitted(name, widest([name], 22))
+
+
+def confusion_text(evaluation: Evaluation, width: int | None = None) -> str:
+    """The confusion matrix as text: a row for each true class, a column for each predicted one, numbered alike.
+
+    Args:
+        evaluation: whose matrix it is.
+        width: of the terminal, for which the names of classes are cut; the text is empty if even that is not enough.
+    """
+    counts = evaluation.confusion_KK
+    cell = max(len(str(counts.max())), len(str(len(counts)))) + 2
+    names = widest(list(evaluation.classes), 10**6)
+    if width is not None:
+        names = min(names, width - 4 - cell * len(counts) - len("   recall"))
+        if names < min(_SHORTEST, max(map(len, evaluation.classes))):
+            return ""
+    header = " " * (names + 4) + "".join(f"{k:>{cell}}" for k in range(len(counts))) + "   recall"
+    lines: Iterable[str] = (
+        f"{k:>2}  {fitted(name, names)}"
+        + "".join(f"{n:>{cell}}" for n in row)
+        + f"{percent(row[k] / row.sum() if row.sum() else None):>9}"
+        for k, (name, row) in enumerate(zip(evaluation.classes, counts, strict=True))
+    )
+    return "\n".join([header, *lines])
+
+
+class Called:
+    """Counts what images are called, over any number of predictions.
+
+    Example:
+        >>> called = Called(("disc", "ring"))
+        >>> called.add([("ring", 0.75), ("ring", 0.25)])
+        >>> print(called.text())
+        class      images    share  mean confidence
+        ring            2   100.0%            50.0%
+        1 more          0     0.0%
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._images = dict.fromkeys(classes, 0)
+        self._confidence = dict.fromkeys(classes, 0.0)
+
+    def add(self, called: Iterable[tuple[str, float]]) -> None:
+        """Adds images, each by what it is called and how surely."""
+        for name, confidence in called:
+            self._images[name] = self._images.get(name, 0) + 1
+            self._confidence[name] = self._confidence.get(name, 0.0) + confidence
+
+    def text(self) -> str:
+        """A table of the classes, the most frequent first; of many the first ten, and what is left."""
+        total = sum(self._images.values())
+        order = sorted(self._images, key=lambda name: -self._images[name])
+        shown = [name for name in order if self._images[name]]
+        shown = shown if len(shown) <= _WORST + 2 else shown[:_WORST]
+        rest = order[len(shown) :]
+        width = max(widest(shown, _NAME), len("class") + 4)
+        lines = [f"{'class':<{width}}{'images':>8}{'share':>9}{'mean confidence':>17}"]
+        for name in shown:
+            n = self._images[name]
+            confidence = percent(self._confidence[name] / n)
+            lines.append(f"{fitted(name, width)}{n:>8,}{percent(n / total):>9}{confidence:>17}")
+        if rest:
+            n = sum(self._images[name] for name in rest)
+            lines.append(f"{f'{len(rest)} more':<{width}}{n:>8,}{percent(n / total if total else None):>9}")
+        return "\n".join(lines)
+
+
+def seen_sentence(seen: int, n: int) -> str:
+    """What to say where a model was trained on some of the images that it is measured on."""
+    which = "all of these images" if seen == n else f"{seen:,} of these {n:,} images"
+    return f"the model was trained on {which}: figures on them say nothing of new images"

@@ -1,0 +1,38 @@
+"""How numbers and names are shown to a person, the same in every table, sentence and picture."""
+
+from __future__ import annotations
+
+from rich.cells import cell_len, set_cell_size
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage with one decimal; a dash where there is none.
+
+    Example:
+        >>> percent(0.8512), percent(1), percent(None)
+        ('85.1%', '100.0%', '–')
+    """
+    return "–" if share is None else f"{share:.1%}"
+
+
+def fitted(name: str, width: int) -> str:
+    """A name in exactly so many columns of a terminal: filled up with spaces, or cut at its end.
+
+    Letters that take two columns, as Chinese ones do, are counted as two. What is no letter at all is shown as `?`.
+
+    Example:
+        >>> fitted("spiral", 8), fitted("a_class_with_a_long_name", 8)
+        ('spiral  ', 'a_class…')
+    """
+    name = plain(name)
+    return set_cell_size(name, width) if cell_len(name) <= width else set_cell_size(name, width - 1) + "…"
+
+
+def plain(name: str) -> str:
+    """A name in one line: `?` for a line break or another sign that moves the cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
+def widest(names: list[str], most: int) -> int:
+    """How many columns of a terminal the widest of the names takes, at most `most`."""
+    return min(most, max((cell_len(plain(name)) for name in names), default=0))
