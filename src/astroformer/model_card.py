@@ -51,7 +51,7 @@ trained from scratch with astroformer {config.versions["astroformer"]}.
 - Input: {channels} channel(s){pixels}, {height} × {width} px; the central {config.input.crop:.0%} of the frame is used.
 - Classes: {", ".join(config.classes)}.
 - Trained on: {record.training or "not recorded"}.
-- Unchanged by: {_invariance(config)}.
+- Unchanged by: {invariance(config)}.
 
 {measured}
 ## Use
@@ -69,7 +69,7 @@ An image of anything else is still given one of the classes above.
 """
 
 
-def _invariance(config: ModelConfig) -> str:
+def invariance(config: ModelConfig) -> str:
     """What leaves the answers unchanged, in words."""
     words: dict[str, list[str]] = {"mirror": ["left-right flips"], "d4": ["quarter turns and flips"], "none": []}
     network, answers = config.network, config.answers

@@ -10,6 +10,7 @@ import pytest
 
 from astroformer.cli.evaluate import FILES
 from astroformer.images.sets.mock_galaxies import CLASSES
+from astroformer.progress import percent
 from helpers.command_line import Run, table
 
 
@@ -21,7 +22,7 @@ def test_evaluate_writes_its_files(run: Run, model_folder: Path, galaxy_folder: 
     content = json.loads((out / "metrics.json").read_text())
     assert {"n", "top1", "balanced_accuracy", "macro_f1", "nll", "source", "left_out"} <= content.keys()
     assert (content["n"], content["left_out"], content["source"]) == (30, 0, str(galaxy_folder))
-    assert f"{content['top1']['value']:.1%}" in said.out
+    assert percent(content["top1"]["value"]) in said.out
     assert (out / "confusion.txt").read_text() in said.out
     rows = table(out / "predictions.csv")
     columns = ["file", "prediction", "confidence", *(f"p:{name}" for name in CLASSES), "error", "label", "correct"]

@@ -35,9 +35,41 @@ def test_info_of_one_variant_and_as_json(run: Run) -> None:
     assert "22,772,282" in run("info", "astroformer_0").out
 
 
-def test_info_of_a_model(run: Run, model_folder: Path) -> None:
+def test_info_of_a_model_is_a_screen_to_read(run: Run, model_folder: Path) -> None:
     said = run("info", model_folder)
     assert said.status == 0
+    lines = said.out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    titles = [line[:14].strip() for line in lines if line[:1] not in ("", " ")]
+    assert titles[:-1] == [
+        *("model", "trained on", "classes", "validation", "images", "network", "unchanged by", "files")
+    ]
+    assert all(name in said.out for name in CLASSES)
+    assert "50 images, held out" in said.out
+    assert said.out.count("95 % interval") == 4
+    assert "RGB; the central 90 % of each side, cut to a frame of 32 × 32 px" in " ".join(said.out.split())
+
+
+def test_info_knows_what_a_run_trained_on(run: Run, model_folder: Path) -> None:
+    names = [*CLASSES, CLASSES[0]]
+    Path("splits").mkdir()
+    rows = "".join(f"{i}.png,{name}\n" for i, name in enumerate(names))
+    Path("splits/train.csv").write_text(f"file,label\n{rows}")
+    said = " ".join(run("info", model_folder).out.split())
+    assert f"10 with the images of each: {CLASSES[0]} 2, {CLASSES[1]} 1," in said
+    Path("splits/train.csv").write_text("file,label\n" + rows.replace(f"10.png,{CLASSES[0]}\n", ""))
+    assert "10, 1 images each: " in " ".join(run("info", model_folder).out.split())
+    Path("splits/train.csv").write_text(f"file,label\n{rows}x.png,other\n")  # the split of another model
+    assert f"10: {CLASSES[0]}," in " ".join(run("info", model_folder).out.split())
+    Path("splits/train.csv").write_bytes(b"\xff\xfe")
+    said = run("info", model_folder)
+    assert said.status == 0
+    assert "can't be read" in said.err
+
+
+def test_info_in_full(run: Run, model_folder: Path) -> None:
+    said = run("info", model_folder, "--verbose")
     lines = {line.split()[0]: line for line in said.out.splitlines()}
     assert all(name in lines["classes"] for name in CLASSES)
     assert "95 % interval" in lines["balanced_accuracy"]

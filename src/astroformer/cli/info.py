@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +16,10 @@ from typing_extensions import Doc
 from astroformer.cli.common import Debug, first_imports, tell_beside
 from astroformer.cli.options import PLACE
 from astroformer.errors import UserError, unknown_name
+from astroformer.progress import percent
+
+_NAMED = 30  # classes that are named one by one
+_KEPT = "\xa0"  # a space at which a line is not broken
 
 
 @dataclass
@@ -26,7 +34,8 @@ class Info:
         Doc("describe this machine instead: processor, measured speed, native kernels, CUDA devices"),
     ] = False
     data: Annotated[bool, Doc("list the published data sets that are known by name")] = False
-    json: Annotated[bool, Doc("print JSON")] = False
+    json: Annotated[bool, Doc("print JSON: all there is to know")] = False
+    verbose: Annotated[bool, Doc("print every setting of a model")] = False
     debug: Debug = False
 
     def run(self, given: set[str]) -> None:
@@ -68,6 +77,8 @@ class Info:
             raise unknown_name("model folder or variant", self.model, VARIANTS)
         if self.json:
             print(json.dumps(rows if len(rows) > 1 else rows[0], indent=2))
+        elif self.model is not None and self.model not in VARIANTS and not self.verbose:
+            print("\n".join(_screen(Path(self.model), rows[0])))
         elif self.model is None:
             print(f"{'variant':<18}{'layout':>7}{'size':>6}{'params M':>10}{'GMAC':>9}   widths, depths")
             for row in rows:
@@ -80,7 +91,7 @@ class Info:
                 print(line)
 
     def _alone(self, given: set[str], flag: str, does: str) -> None:
-        extra = given - {flag, "json", "debug"}
+        extra = given - {flag, "json", "verbose", "debug"}
         if self.model is not None or extra:
             what = f"'{self.model}'" if self.model is not None else f"--{min(extra)}"
             raise UserError(f"--{flag} {does}; leave out {what}.")
@@ -105,6 +116,83 @@ class Info:
 
         row = describe_system()
         print(json.dumps(row, indent=2) if self.json else "\n".join(_lines(row)))
+
+
+def _screen(path: Path, described: dict[str, Any]) -> list[str]:
+    """What a person wants to know of a model, in 80 columns: from what, how good, of which images, how large.
+
+    Args:
+        path: of the model folder, or of the run folder that holds it.
+        described: the network, as `describe` has it.
+    """
+    from astroformer.evaluation.scores import metric_lines
+    from astroformer.model_card import invariance
+    from astroformer.model_folder import ModelFolder
+
+    folder = ModelFolder.find(path)
+    config = folder.config()
+    record, preprocessing = config.record, config.input
+    lines = _paragraph("model", f"{folder.path}: an image becomes one of {len(config.classes)} classes")
+    lines += _paragraph("trained on", record.training or "not recorded")
+    lines += _paragraph("classes", _classes(config.classes, _trained_images(folder.path, config.classes)))
+    if record.metrics is None:
+        lines += _paragraph("validation", "not measured; `astroformer evaluate` does")
+    else:
+        lines += _paragraph("validation", f"{record.metrics.n:,} images, {record.validation or 'held out'}")
+        lines += [f"{'':<14}{line}" for line in metric_lines(record.metrics.intervals)]
+    height, width = preprocessing.image_size
+    bands = {1: "grey", 3: "RGB"}.get(preprocessing.channels, f"{preprocessing.channels} bands")
+    units = "" if preprocessing.units is None else f", {preprocessing.units}"
+    shape = {"crop": "cut to a frame of", "pad": "laid into a frame of", "stretch": "stretched to"}[preprocessing.fit]
+    crop = "all" if preprocessing.crop == 1 else f"the central {percent(preprocessing.crop, 0)} of each side"
+    lines += _paragraph("images", f"{bands}{units}; {crop}, {shape} {_KEPT.join((str(height), '×', str(width), 'px'))}")
+    size = f"{_large(described['parameters'])} parameters, {_large(described['macs'])} multiply-adds an image"
+    members = f"{config.members} networks, " if config.members > 1 else ""
+    layout = "-".join(config.network.layout)
+    lines += _paragraph("network", f"{members}{record.name or 'Astroformer'}, {layout}, {size}")
+    lines += _paragraph("unchanged by", invariance(config))
+    files = [f"{file.name} {file.stat().st_size / 1e6:.1f}{_KEPT}MB" if file.stat().st_size >= 50_000 else file.name
+             for file in sorted(folder.path.iterdir()) if not file.name.startswith(".")]  # fmt: skip
+    made = config.versions.get("astroformer")
+    lines += _paragraph("files", f"{', '.join(files)}; format {config.format}{f', astroformer {made}' if made else ''}")
+    return [*lines, "", "--verbose prints every setting, --json the same for a program"]
+
+
+def _paragraph(title: str, text: str) -> list[str]:
+    lines = textwrap.wrap(f"{title:<14}{text}", 80, subsequent_indent=" " * 14, break_on_hyphens=False)
+    return [line.replace(_KEPT, " ") for line in lines]
+
+
+def _large(number: int) -> str:
+    """`492018` → "492 k"."""
+    unit, name = next((unit, name) for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")) if number >= unit)
+    return f"{number / unit:.3g}{_KEPT}{name}"
+
+
+def _classes(classes: Sequence[str], images: Mapping[str, int]) -> str:
+    """The classes with the number of images of each that were trained on, where that is known; of many the first."""
+    each = set(images.values())
+    counts = "" if not images else f", {each.pop():,} images each" if len(each) == 1 else " with the images of each"
+    uneven = bool(counts) and len(set(images.values())) > 1
+    named = [f"{name}{_KEPT}{images[name]:,}" if uneven else name for name in classes[:_NAMED]]
+    more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
+    return f"{len(classes)}{counts}: {', '.join(named)}{more}"
+
+
+def _trained_images(folder: Path, classes: Sequence[str]) -> dict[str, int]:
+    """How many images of each class a model was trained on, by the split in the run folder that it lies in; nothing
+    where it lies elsewhere. Members of an ensemble share their split."""
+    splits = [folder.parent / "splits" / "train.csv", *sorted(folder.parent.glob("seed-*/splits/train.csv"))]
+    split = next((file for file in splits if file.is_file()), None)
+    if split is None:
+        return {}
+    try:
+        with split.open(newline="", encoding="utf-8") as stream:
+            labels = Counter(row.get("label") for row in csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        tell_beside(f"'{split}' can't be read ({error}), so the number of images of each class is not known")
+        return {}
+    return {name: labels[name] for name in classes} if set(labels) <= set(classes) else {}
 
 
 def _lines(row: dict[str, Any], indent: str = "") -> list[str]:

@@ -64,7 +64,7 @@ class Predict:
     showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
 
     def run(self, given: set[str]) -> None:
-        from astroformer.images.several import matching
+        from astroformer.images.several import matching, open_sources
 
         self._check_words()
         sources = with_root(self.source, self.root)
@@ -73,7 +73,6 @@ class Predict:
         with first_imports():
             from astroformer.evaluation import unfinished
             from astroformer.evaluation.scores import Called
-            from astroformer.images.several import open_sources
             from astroformer.progress import Reporter
 
         with contextlib.ExitStack() as stack:

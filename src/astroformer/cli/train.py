@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from typing_extensions import Doc
 
-from astroformer.cli.common import Showing, Strict, first_imports, refuse_missing
+from astroformer.cli.common import SOURCE_OPTIONS, Root, Showing, Strict, first_imports, refuse_missing, with_root
 from astroformer.cli.help import Pages
 from astroformer.cli.options import NESTED, PLACE
 from astroformer.errors import UserError
@@ -34,7 +34,18 @@ _PAGES = Pages(
         "images": (
             "size, crop, channels and units of the images, how they are split, and what may be left out",
             (
-                *("valid", "valid-fraction", "split-seed", "folds", "fold", "image-size", "crop", "fit", "channels"),
+                *(
+                    "valid",
+                    "root",
+                    "valid-fraction",
+                    "split-seed",
+                    "folds",
+                    "fold",
+                    "image-size",
+                    "crop",
+                    "fit",
+                    "channels",
+                ),
                 *("pixels", "white", "storage", "cache", "strict", "only-known", "allow-shared"),
             ),
         ),
@@ -69,7 +80,7 @@ class Train:
 
     pages: ClassVar[Pages] = _PAGES
 
-    source: Annotated[str | None, PLACE, Doc("what to train on")] = None
+    source: Annotated[str | None, PLACE, Doc(f"what to train on; {SOURCE_OPTIONS}")] = None
     valid: Annotated[
         str | None,
         Doc("what to validate on; without it a share of each class of SOURCE is held out"),
@@ -108,6 +119,7 @@ class Train:
             "the same images and split, for as long as a member (or for the --epochs or --minutes given)"
         ),
     ] = None
+    root: Root = None
     strict: Strict = False
     only_known: Annotated[bool, Doc("leave images of --valid out whose class SOURCE does not have")] = False
     allow_shared: Annotated[bool, Doc("go on where images of --valid are trained on as well")] = False
@@ -124,6 +136,8 @@ class Train:
             raise UserError("no SOURCE given: a folder of class folders, an .npz, a catalog, or a set by name.")
         self._check_ensemble(given)
         refuse_missing(self.source, self.valid)
+        if self.root is not None and self.source is not None:
+            self._look_in_root()
         with first_imports():
             from astroformer.progress import Reporter
             from astroformer.training.ensemble import train_ensemble
@@ -166,6 +180,12 @@ class Train:
             with reporter:
                 trained = train(self.source, self.settings, out=self.out, reporter=reporter, **task)
             self._tell(trained)
+
+    def _look_in_root(self) -> None:
+        """Catalogs, to train on and to validate on, say from now on where their images lie."""
+        sources = [source for source in (self.source, self.valid) if source is not None]
+        self.source, *valid = with_root(sources, self.root)
+        self.valid = valid[0] if valid else None
 
     def _check_alone(self, given: set[str]) -> None:
         """--resume and --distil bring source and settings with them."""

@@ -5,10 +5,11 @@ Shape letter: K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from astroformer.metrics import ClassScores, Evaluation
-from astroformer.shown import fitted, percent, widest
+from astroformer.metrics import ClassScores, Evaluation, Interval
+from astroformer.progress import percent
+from astroformer.terminal import fitted, widest
 
 _FEW = 30  # classes whose table a person reads whole
 _WORST = 10  # classes that are shown of more
@@ -34,14 +35,19 @@ def evaluation_text(evaluation: Evaluation, width: int) -> str:
 
 def metrics_text(evaluation: Evaluation) -> str:
     """The metrics as aligned lines: value and 95 % interval."""
-    lines = [f"{'images':<18} {evaluation.n:>8,}"]
-    for name, m in evaluation.metrics.items():
+    return "\n".join([f"{'images':<18} {evaluation.n:>8,}", *metric_lines(evaluation.metrics)])
+
+
+def metric_lines(metrics: Mapping[str, Interval]) -> list[str]:
+    """A line for each metric: value and 95 % interval."""
+    lines = []
+    for name, m in metrics.items():
         if name in _NAMES:
             value, low, high = map(percent, (m.value, m.low, m.high))
             lines.append(f"{_NAMES[name]:<18} {value:>8}   95 % interval {low} to {high}")
         else:  # in nats, and no share
             lines.append(f"{'log loss':<18} {m.value:>8.3f}   95 % interval {m.low:.3f} to {m.high:.3f}")
-    return "\n".join(lines)
+    return lines
 
 
 def by_class_text(evaluation: Evaluation) -> str:
@@ -59,8 +65,8 @@ def _class_lines(rows: list[tuple[int, ClassScores]], title: str) -> list[str]:
     width = max(widest([row.name for _, row in rows], _NAME), len(title))
     lines = [f"     {fitted(title, width)}{'n':>8}{'precision':>11}{'recall':>9}{'F1':>9}"]
     lines += [
-        f"{k:>3}  {fitted(row.name, width)}{row.n:>8,}{percent(row.precision):>11}{percent(row.recall):>9}"
-        f"{percent(row.f1):>9}"
+        f"{k:>3}  {fitted(row.name, width)}{row.n:>8,}{_share(row.precision):>11}{_share(row.recall):>9}"
+        f"{_share(row.f1):>9}"
         for k, row in rows
     ]
     return lines
@@ -100,7 +106,7 @@ def confusion_text(evaluation: Evaluation, width: int | None = None) -> str:
     lines: Iterable[str] = (
         f"{k:>2}  {fitted(name, names)}"
         + "".join(f"{n:>{cell}}" for n in row)
-        + f"{percent(row[k] / row.sum() if row.sum() else None):>9}"
+        + f"{_share(row[k] / row.sum() if row.sum() else None):>9}"
         for k, (name, row) in enumerate(zip(evaluation.classes, counts, strict=True))
     )
     return "\n".join([header, *lines])
@@ -114,8 +120,8 @@ class Called:
         >>> called.add([("ring", 0.75), ("ring", 0.25)])
         >>> print(called.text())
         class      images    share  mean confidence
-        ring            2   100.0%            50.0%
-        1 more          0     0.0%
+        ring            2  100.0 %           50.0 %
+        1 more          0    0.0 %
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -143,8 +149,13 @@ class Called:
             lines.append(f"{fitted(name, width)}{n:>8,}{percent(n / total):>9}{confidence:>17}")
         if rest:
             n = sum(self._images[name] for name in rest)
-            lines.append(f"{f'{len(rest)} more':<{width}}{n:>8,}{percent(n / total if total else None):>9}")
+            lines.append(f"{f'{len(rest)} more':<{width}}{n:>8,}{_share(n / total if total else None):>9}")
         return "\n".join(lines)
+
+
+def _share(share: float | None) -> str:
+    """A share, or a dash where there is nothing to be one of."""
+    return "–" if share is None else percent(share)
 
 
 def seen_sentence(seen: int, n: int) -> str:

@@ -134,7 +134,7 @@ def _finish(study: Study, members: TrainedStudy, reporter: Reporter) -> TrainedE
     )
     classifier.info = replace(
         classifier.info,
-        training=f"{len(setup.train):,} images of '{Path(setup.record.task.source).name}', {length} for each of "
+        training=f"{len(setup.train):,} images of '{setup.record.task.source_name}', {length} for each of "
         f"{len(names)} members, seeds {recipe.seed} to {recipe.seed + len(names) - 1}",
         validation=models[0].info.validation,
         metrics=ValidationScores.of(validation),

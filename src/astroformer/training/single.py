@@ -276,7 +276,7 @@ def _finish(setup: Setup, fit: Fit, reporter: Reporter) -> Trained:
     classifier.info = ModelRecord(
         name=recipe.model,
         parameters=count_parameters(setup.network),
-        training=f"{len(setup.train):,} images of '{Path(task.source).name}', {fit.epochs:.3g} epochs, "
+        training=f"{len(setup.train):,} images of '{task.source_name}', {fit.epochs:.3g} epochs, "
         f"{fit.state.elapsed / 60:.1f} minutes, seed {recipe.seed}{taught}{own}",
         validation=held_out,
         metrics=ValidationScores.of(validation),

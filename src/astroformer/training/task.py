@@ -11,6 +11,8 @@ from typing import TypedDict
 from astroformer.cache import default_cache, is_temporary, usable_cache
 from astroformer.files import expanded
 
+_ROOT = r"@root=((?:(?!@[A-Za-z-]+=).)*)"  # behind a catalog, whose images lie there
+
 
 class TaskWords(TypedDict, total=False):
     """The words of a `Task` beside its source, as keywords of `train`, `train_many` and `train_ensemble`."""
@@ -51,6 +53,11 @@ class Task:
     cache: str | Path | None = None
 
     @property
+    def source_name(self) -> str:
+        """The source without the folders that it lies in, and without the one that a catalog's images lie in."""
+        return Path(re.sub(_ROOT, "", str(self.source))).name
+
+    @property
     def cache_folder(self) -> Path:
         """Where decoded images are kept."""
         return default_cache() if self.cache is None else Path(self.cache)
@@ -78,5 +85,4 @@ def _lasting(source: str | Path) -> str:
         return str(Path(source).absolute())
     if not Path(str(source).split("@")[0]).exists():
         return str(source)
-    words = r"@root=((?:(?!@[A-Za-z-]+=).)*)"  # of a catalog, whose images lie there
-    return re.sub(words, lambda root: f"@root={expanded(root[1]).absolute()}", str(Path(source).absolute()))
+    return re.sub(_ROOT, lambda root: f"@root={expanded(root[1]).absolute()}", str(Path(source).absolute()))

@@ -1,18 +1,8 @@
-"""How numbers and names are shown to a person, the same in every table, sentence and picture."""
+"""Names of a user in the tables of a terminal."""
 
 from __future__ import annotations
 
 from rich.cells import cell_len, set_cell_size
-
-
-def percent(share: float | None) -> str:
-    """A share as a percentage with one decimal; a dash where there is none.
-
-    Example:
-        >>> percent(0.8512), percent(1), percent(None)
-        ('85.1%', '100.0%', '–')
-    """
-    return "–" if share is None else f"{share:.1%}"
 
 
 def fitted(name: str, width: int) -> str:
