@@ -32,6 +32,7 @@ def imported(program: str, cwd: Path) -> set[str]:
         (["train", "--help"], 0),
         (["predict", "--help"], 0),
         (["symmetry", "--help"], 0),
+        (["show", "--help"], 0),
         (["train", "S", "--epoch", "1"], 2),
         (["train", "S", "--batch-size", "x"], 2),
         (["train"], 2),

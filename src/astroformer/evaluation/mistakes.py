@@ -17,6 +17,7 @@ from astroformer.images.contact_sheet import ContactSheet, Tile, in_rows, visibl
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import Array
 from astroformer.predictions import Predictions
+from astroformer.progress import percent
 
 if TYPE_CHECKING:
     from astroformer.classifier import Classifier
@@ -91,8 +92,12 @@ def plot_mistakes(classifier: Classifier, images: LabelledImages, predictions: P
         return
     wrong = int((predictions.probabilities_NK[good_N].argmax(1) != images.labels[good_N]).sum())
     tiles, said = mistake_tiles(classifier, images, mistakes)
-    which = f"All {wrong:,} mistakes" if len(mistakes) == wrong else f"The {len(mistakes)} surest of {wrong:,} mistakes"
-    title = f"{which} among {int(good_N.sum()):,} images, each as the network sees it"
+    title = f"{wrong:,} mistakes among {int(good_N.sum()):,} images, each as the network sees it"
+    if len(mistakes) < wrong:
+        title = (
+            f"The {len(mistakes)} surest of {title};\nof the same label and answer at most {_ALIKE}, as long as there "
+            "are others"
+        )
     ContactSheet("\n".join([title, *([said] if said else [])]), in_rows(tiles, _COLUMNS), _COLUMNS).save(path)
 
 
@@ -114,7 +119,7 @@ def mistake_tiles(
     for mistake in mistakes:
         said_name, true_name = (class_name(classifier.classes[k], k + 1) for k in (mistake.said, mistake.true))
         lines = (
-            (f"said, {100 * mistake.confidence:.1f} % sure:", GREY),
+            (f"said, {percent(mistake.confidence)} sure:", GREY),
             (said_name, RED),
             ("label:", GREY),
             (true_name, INK),

@@ -32,13 +32,13 @@ from astroformer.drawing import (
     shortened,
 )
 from astroformer.metrics import Evaluation
+from astroformer.progress import percent
 
 if TYPE_CHECKING:
     from astroformer.evaluation.symmetry import SymmetryReport
 
 MOST_IN_A_MATRIX = 30  # classes
 _LISTED = 20  # classes, and confusions, where there are more
-_ON_WHITE: dict[str, Any] = {"frameon": True, "framealpha": 1, "edgecolor": "none"}  # of a legend over lines
 
 
 @picture
@@ -71,13 +71,10 @@ def plot_history(
     chance = 0.0 if classes is None else 1 / classes
     bottom = min(chance, *balanced, *plain)
     scores.set_ylim(bottom - 0.02 * (1 - bottom), 1)
-    scores.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+    scores.yaxis.set_major_formatter(lambda share, _: percent(share, 0))
     if classes is not None:
-        scores.axhline(chance, color=GREY, linewidth=0.8)
-        scores.annotate(f"chance, {100 * chance:.3g} %", (0, chance), (3, 2), textcoords="offset points",
-                        fontsize=SMALL, color=GREY)  # fmt: skip
-    for axes, end, place in ((losses, f"{loss[-1]:.2f}", "upper right"),
-                             (scores, f"{100 * balanced[-1]:.1f} %", "lower right")):  # fmt: skip
+        scores.axhline(chance, color=GREY, linewidth=0.8, label=f"chance, {100 * chance:.3g} %")
+    for axes, end in ((losses, f"{loss[-1]:.2f}"), (scores, percent(balanced[-1]))):
         if whole_from and whole_from < 1:
             at = float(np.interp(whole_from, [0.0, *column["progress"]], [0.0, *epochs]))
             axes.axvline(at, color=GREY, linewidth=0.8, linestyle=(0, (4, 2)), label="full image size from here on")
@@ -87,7 +84,8 @@ def plot_history(
         axes.xaxis.get_major_locator().set_params(integer=epochs[-1] >= 4)
         axes.set(xlabel="epoch", xlim=(0, epochs[-1] * 1.01))
         axes.grid(axis="y")
-        axes.legend(loc=place, borderaxespad=1.2 if place == "lower right" else 0.5, **_ON_WHITE)
+        # Where it hides least.
+        axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.set(rect=(0, 0.13, 1, 0.87))  # type: ignore[call-arg]
@@ -115,9 +113,8 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
         path: of the PNG file; a PDF comes beside it.
     """
     accuracy = evaluation.metrics["balanced_accuracy"]
-    low, high = 100 * accuracy.low, 100 * accuracy.high
-    title = f"{evaluation.n:,} images, balanced accuracy {100 * accuracy.value:.1f} %"
-    interval = f"(95 % interval {low:.1f} to {high:.1f} %)"
+    title = f"{evaluation.n:,} images, balanced accuracy {percent(accuracy.value)}"
+    interval = f"(95 % interval {percent(accuracy.low)} to {percent(accuracy.high)})"
     if len(evaluation.classes) <= MOST_IN_A_MATRIX:
         _draw_matrix(evaluation, f"{title}\n{interval}", path)
     else:
@@ -153,7 +150,7 @@ def _draw_matrix(evaluation: Evaluation, title: str, path: Path) -> None:
     axes.set_xticks(range(k), names, rotation=45, ha="right", va="top", rotation_mode="anchor")
     axes.set_yticks(range(k), names)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_locator(FixedLocator([i - 0.5 for i in range(k + 1)]))
+        axis.set_minor_locator(FixedLocator([place - 0.5 for place in range(k + 1)]))
     axes.grid(which="minor")
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
@@ -162,8 +159,8 @@ def _draw_matrix(evaluation: Evaluation, title: str, path: Path) -> None:
     for i in range(k):
         for j in range(k):
             if counts_KK[i, j]:
-                percent = f"{100 * share_KK[i, j]:.0f} %" if share_KK[i, j] >= 0.005 else "<1 %"
-                axes.text(j, i, f"{counts_KK[i, j]}\n{percent}", ha="center", va="center", fontsize=size,
+                of_class = percent(share_KK[i, j], 0) if share_KK[i, j] >= 0.005 else "<1 %"
+                axes.text(j, i, f"{counts_KK[i, j]}\n{of_class}", ha="center", va="center", fontsize=size,
                           linespacing=1.1, color="white" if errors_KK[i, j] > 0.5 else INK)  # fmt: skip
     axes.set(xlabel="what the model said", ylabel="true class")
     figure.suptitle(f"{title}\nImages, and percent of the true class; orange: errors", x=0.01, ha="left")
@@ -188,14 +185,14 @@ def _draw_lists(evaluation: Evaluation, title: str, path: Path) -> None:
         left,
         [shortened(names[i], 24) for i in worst],
         [recall_K[i] for i in worst],
-        [f"{100 * recall_K[i]:.0f} % of {n_K[i]:,}" for i in worst],
+        [f"{percent(recall_K[i], 0)} of {n_K[i]:,}" for i in worst],
         BLUE,
     )
     mean = float(recall_K[there].mean())
     rest = len(there) - len(worst)
     left.set_title(f"The worst {len(worst)} of {len(names):,} classes:\nshare that is called right", loc="right")
-    above = f"; the other {rest:,} have {100 * recall_K[worst[-1]]:.0f} % or more" if rest else ""
-    left.set_xlabel(f"mean of all classes: {100 * mean:.1f} %{above}")
+    above = f"; the other {rest:,} have {percent(recall_K[worst[-1]], 0)} or more" if rest else ""
+    left.set_xlabel(f"mean of all classes: {percent(mean)}{above}")
     _bars(
         right,
         [f"{shortened(names[i], 18)} → {shortened(names[j], 18)}" for i, j in pairs],
@@ -216,7 +213,7 @@ def _bars(axes: Any, names: list[str], shares: list[float], said: list[str], col
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(_LISTED - 0.4, -0.6)
     axes.set_xlim(0, max([*shares, 0.01]) * 1.45)
-    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+    axes.xaxis.set_major_formatter(lambda share, _: percent(share, 0))
     axes.tick_params(axis="y", length=0)
 
 
@@ -240,7 +237,7 @@ def plot_symmetry(reports: Mapping[str, SymmetryReport], path: Path) -> None:
             px,
             [m.value for m in shares],
             **look._asdict(),
-            label=f"{100 * report.c_cons.value:.1f} %  {shortened(name, 36)}",
+            label=f"{percent(report.c_cons.value)}  {shortened(name, 36)}",
         )
         lowest = min(lowest, *(m.low for m in shares))
         farthest = max(farthest, *px)
@@ -251,7 +248,7 @@ def plot_symmetry(reports: Mapping[str, SymmetryReport], path: Path) -> None:
         xlim=(0, farthest * 1.02),
         ylim=(bottom, 1 + 0.03 * (1 - bottom)),
     )
-    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+    axes.yaxis.set_major_formatter(lambda share, _: percent(share, 0))
     size = " × ".join(map(str, first.image_size))
     axes.set_title(f"Same class after a shift?\n{first.n:,} images of {size} px, {first.settings.dtype}")
     axes.grid()
