@@ -143,7 +143,7 @@ class Classifier:
         """
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; at least 1 image a forward pass is needed.")
-        self.preprocessing.check_brightness(images.read, len(images))
+        self.preprocessing.check_brightness(images.read, len(images), self.white)
         network, seen = self._asked(), self.seen if mark_seen else None
         total, cores = len(images), usable_cores()
         on_cpu = self.device.type == "cpu"

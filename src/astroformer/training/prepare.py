@@ -144,11 +144,14 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
             reporter.say(f"{len(failures)} files can't be read and are left out; all in {run.left_out}")
 
         # 6. What is measured on the decoded training images.
-        if preprocessing.units is not None and preprocessing.units.pixels == "float":
+        if preprocessing.units is not None and preprocessing.units.pixels != "uint8":
             brightest = measure_brightest(train.base, train.rows)
             if initial is not None and initial.preprocessing.units is not None:
                 initial.preprocessing.units.check_brightness(train.take([i])[0] for i in range(len(train)))
-            preprocessing = replace(preprocessing, units=replace(preprocessing.units, brightest=brightest))
+            units = replace(preprocessing.units, brightest=brightest)
+            if task.valid is not None:
+                units.check_brightness(valid.take([i])[0] for i in range(len(valid)))
+            preprocessing = replace(preprocessing, units=units)
         if initial is not None:
             mean, std = initial.preprocessing.mean, initial.preprocessing.std
         else:
