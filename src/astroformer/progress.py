@@ -29,12 +29,14 @@ class Reporter:
 
     Args:
         console: where to write; stderr without it.
-        quiet: show nothing.
+        quiet: show no progress.
+        warns: whether `warn` is heard though it is quiet.
     """
 
-    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+    def __init__(self, console: Console | None = None, *, quiet: bool = False, warns: bool = False) -> None:
         # stdout is for the results, whose last line names the model.
         self.console = console or Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._loud = Console(stderr=True, highlight=False, soft_wrap=True) if quiet and warns else self.console
         self.live = self.console.is_terminal and not quiet
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
@@ -63,6 +65,13 @@ class Reporter:
     def say(self, text: str) -> None:
         """Prints one line, which stays."""
         self.console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Prints one line about what is left out or doubtful, which no progress may hide."""
+        if self._loud is self.console:
+            self.say(text)
+        else:
+            self._loud.print(text, markup=False)
 
     def _bar(self, name: str, share: float, text: str) -> None:
         if self._progress:

@@ -88,7 +88,7 @@ class Train:
             from astroformer.training.study import TrainedStudy, seeds_and_folds, train_many
             from astroformer.training.train import resume, train
 
-        reporter = Reporter(quiet=self.showing.quiet)
+        reporter = Reporter(quiet=self.showing.quiet, warns=True)
         if self.source is None:
             assert self.resume is not None
             with reporter:
@@ -148,7 +148,7 @@ class Train:
             from astroformer.training.distil import distil
 
         words = {name: getattr(self.settings, name) for name in ("epochs", "minutes", "seed") if name in given}
-        with Reporter(quiet=self.showing.quiet) as reporter:
+        with Reporter(quiet=self.showing.quiet, warns=True) as reporter:
             self._tell(distil(self.distil, out=self.out, reporter=reporter, **words))
 
     def _check_ensemble(self, given: set[str]) -> None:

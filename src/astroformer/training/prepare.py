@@ -39,6 +39,7 @@ from astroformer.training.splitting import (
     Split,
     check_copies,
     decode,
+    describe_ignored,
     describe_images,
     descriptions,
     open_validation,
@@ -122,9 +123,13 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
     path = _said_by_the_first([None if created is None else str(created.path)], processes)
     run = created or RunFolder(path)
     with run.begun_or_removed():
-        for sentence in [*describe_images(split, recipe), *decisions]:
+        for sentence in describe_images(split, recipe):
             reporter.say(sentence)
-        lasting, task = task.lasting(), task.with_usable_cache(reporter.say)
+        for sentence in describe_ignored(split):
+            reporter.warn(sentence)
+        for sentence in decisions:
+            reporter.say(sentence)
+        lasting, task = task.lasting(), task.with_usable_cache(reporter.warn)
 
         # 5. The decoded images, whose copies stay on one side of the split.
         with processes.main_process_first():
@@ -136,12 +141,12 @@ def prepare(task: Task, recipe: Recipe, *, out: str | Path | None, reporter: Rep
         copies = check_copies(train, valid, task)
         decisions += copies
         for sentence in copies:
-            reporter.say(sentence)
+            reporter.warn(sentence)
         failures = train.failures + valid.failures
         for file, reason in failures[:_SHOWN_FAILURES]:
             reporter.say(f"left out: {file}: {reason}")
         if failures:
-            reporter.say(f"{len(failures)} files can't be read and are left out; all in {run.left_out}")
+            reporter.warn(f"{len(failures)} files can't be read and are left out; all in {run.left_out}")
 
         # 6. What is measured on the decoded training images.
         if preprocessing.units is not None and preprocessing.units.pixels != "uint8":
@@ -246,7 +251,7 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
     processes = PartialState(cpu=pick_device(recipe.device) == "cpu")
     if not processes.is_main_process:
         reporter = Reporter(quiet=True)
-    task = task.with_usable_cache(reporter.say)
+    task = task.with_usable_cache(reporter.warn)
     with processes.main_process_first():
         train, valid = decode(split, record.preprocessing, task, reporter)
     for part, store in (("train", train), ("valid", valid)):

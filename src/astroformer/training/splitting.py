@@ -46,7 +46,7 @@ def open_validation(task: Task, classes: tuple[str, ...], recipe: Recipe, report
 
 
 def describe_images(split: Split, recipe: Recipe) -> list[str]:
-    """What a person should see of the images before they are decoded: their classes, and what is left out."""
+    """What a person should see of the images before they are decoded: their classes, and how uneven these are."""
     counts = split.images.counts()
     named = ", ".join(f"{name} {n:,}" for name, n in counts.items())
     said = [f"{len(split.images):,} images of {len(counts):,} classes: {named}"]
@@ -57,8 +57,13 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
             f"the largest class has {most / least:.3g} times as many images as the smallest; with --class-weights auto "
             "each class counts alike"
         )
+    return said
+
+
+def describe_ignored(split: Split) -> list[str]:
+    """What in the sources is not taken for images."""
     sources = [split.images] if split.valid_images is split.images else [split.images, split.valid_images]
-    return said + [ignored_kinds(images.ignored) for images in sources if images.ignored]
+    return [ignored_kinds(images.ignored) for images in sources if images.ignored]
 
 
 def _rows(
