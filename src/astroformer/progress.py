@@ -40,13 +40,17 @@ class Reporter:
 
     Args:
         console: where to write; stderr without it.
-        quiet: show nothing.
+        quiet: show no progress.
         verbose: show the details too.
+        warns: whether `warn` is heard though it is quiet.
     """
 
-    def __init__(self, console: Console | None = None, *, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self, console: Console | None = None, *, quiet: bool = False, verbose: bool = False, warns: bool = False
+    ) -> None:
         # stdout is for the results, whose last line names the model.
         self.console = console or Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._loud = Console(stderr=True, highlight=False, soft_wrap=True) if quiet and warns else self.console
         # Where there are bars, rich passes on what others print meanwhile; only one thread of a program can have that.
         can_draw = importlib.util.find_spec("ipywidgets") if self.console.is_jupyter else self.console.is_terminal
         self.live = bool(can_draw) and not quiet and threading.current_thread() is threading.main_thread()
@@ -76,6 +80,13 @@ class Reporter:
         """Prints one line of what was decided, which stays, where details are asked for."""
         if self.verbose:
             self.say(text)
+
+    def warn(self, text: str) -> None:
+        """Prints one line about what is left out or doubtful, which no progress may hide."""
+        if self._loud is self.console:
+            self.say(text)
+        else:
+            self._loud.print(text, markup=False)
 
     def _bar(self, name: str, share: float, text: str) -> None:
         if not (self.live and self._open):

@@ -56,6 +56,28 @@ def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
     assert time.monotonic() - began < 5
 
 
+HASHED = """
+import os, sys
+from pathlib import Path
+from astroformer.images.hashes import hash_files
+folder = Path(sys.argv[1])
+os.mkfifo(folder / "pipe.png")
+(folder / "device.png").symlink_to("/dev/zero")
+(folder / "loop.png").symlink_to("loop.png")
+with (folder / "sparse.png").open("wb") as file:
+    file.truncate(2**40)
+paths = [str(folder / name) for name in ("pipe.png", "device.png", "loop.png", "sparse.png", "x\\0.png", "none.png")]
+for cache in (None, folder / "cache", folder / "cache"):
+    assert len(set(hash_files(paths, cache))) == 6
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes and devices among files there")
+def test_what_is_never_read_is_not_hashed_either(tmp_path: Path) -> None:
+    # In a process of its own, since a thread that waits for a pipe can't be ended.
+    subprocess.run([sys.executable, "-c", HASHED, str(tmp_path)], check=True, timeout=30)
+
+
 def claimed_png(width: int, height: int, bits: int, colour: int) -> bytes:
     """A PNG of zeros that is a thousandth as large as its pixels."""
 

@@ -156,6 +156,23 @@ def test_classes_are_counted_and_unknown_ones_left_out_by_a_word(
     assert "a class that the model does not know" in said.err
 
 
+def test_a_quiet_training_says_what_it_leaves_out(tmp_path: Path, run: Run) -> None:
+    for i in range(20):
+        noise(tmp_path / "set" / "ab"[i % 2] / f"{i}.png")
+    shutil.copy(tmp_path / "set" / "a" / "0.png", tmp_path / "set" / "b" / "copy.png")
+    (tmp_path / "set" / "a" / "broken.png").write_bytes(b"")
+    (tmp_path / "set" / "b" / "notes.txt").write_text("x")
+    said = run("train", tmp_path / "set", "--out", "run", "--quiet", *TINY).err
+    for line in (
+        "not taken for images: 1 (a .txt file: 1)",
+        "1 image is an exact copy",
+        "1 picture has several labels",
+    ):
+        assert line in said
+    assert "1 files can't be read and are left out" in said
+    assert "images of 2 classes" not in said  # which is no fault
+
+
 @pytest.mark.skipif(os.name == "nt", reason="file names are Unicode there")
 def test_names_that_are_no_text_lose_nothing(tmp_path: Path, classifier: Classifier, run: Run) -> None:
     names = [b"caf\xe9.png", "３.png".encode(), "型１.png".encode(), b"2.png", b"10.png"]

@@ -168,6 +168,14 @@ def test_a_full_disk_behind_the_output_is_said(tmp_path: Path) -> None:
     assert ran.returncode != 0
 
 
+@pytest.mark.skipif(os.name == "nt", reason="of a POSIX shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_output_is_no_fault(tmp_path: Path, closed: str) -> None:
+    command = f"'{sys.executable}' -m astroformer.cli --help {closed}"
+    ran = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path: Path) -> None:
     command = f"'{sys.executable}' -m astroformer.cli train --help | head -n 1"
     ran = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)

@@ -271,6 +271,22 @@ def test_predictions_are_only_continued_as_they_were_begun(
     assert "--resume needs the --out that was begun" in said.refusal()
 
 
+def test_predictions_are_not_continued_where_a_file_holds_another_picture(
+    run: Run, model_folder: Path, galaxy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(galaxy_folder, "set")
+    files = sorted(Path("set").rglob("*.png"))
+    listed = "\n".join(["file", *map(str, files)]) + "\n"
+    Path("cat.csv").write_text(listed)
+    for source in ("set", "cat.csv"):
+        words = ["predict", model_folder, source, "--batch-size", "4", "--quiet", "--out", f"{source}.csv"]
+        with monkeypatch.context() as patch:
+            patch.setattr(Classifier, "iter_predict", interrupted_after(3, KeyboardInterrupt()))
+            assert run(*words).status == 130
+        shutil.copy(files[-1], files[0])
+        assert "another value of 'images'" in run(*words, "--resume").refusal()
+
+
 def test_a_parquet_file_that_was_ended_leaves_nothing_and_says_why(
     run: Run, model_folder: Path, galaxy_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ IN_UNITS = {
     "float255": EIGHT.astype(np.float32),
     "float1": EIGHT.astype(np.float32) / 255,
 }
+TWELVE = EIGHT.astype(np.uint16) * 16  # 12 bits in 16
 RECIPE = Recipe(epochs=1, image_size=32, crop=1.0, device="cpu", speed="plain", precision="no")
 
 
@@ -53,6 +54,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("uint8", "float1", None, "floats have no white"),
         ("uint16", "uint16", None, None),
         ("uint16", "uint8", None, "whose white nobody stated"),
+        ("uint16", "twelve", None, "another unit"),
+        ("stated", "twelve", None, "another unit.*--white"),
         ("stated", "uint8", None, None),
         ("stated", "uint16", None, None),
         ("float255", "float255", None, None),
@@ -73,7 +76,7 @@ def test_answers_in_other_units(
         np.testing.assert_allclose(model.predict(IN_UNITS[asked_with]).probabilities_NK, expected, atol=2e-3)
     else:
         with pytest.raises(UserError, match=why):
-            model.predict(IN_UNITS[asked_with])
+            model.predict(TWELVE if asked_with == "twelve" else IN_UNITS[asked_with])
 
 
 def test_the_model_folder_keeps_the_units(models: dict[str, Path]) -> None:
@@ -103,6 +106,16 @@ def test_a_run_that_starts_from_a_model_has_its_units(models: dict[str, Path], t
     ):
         with pytest.raises(UserError, match=why):
             train(source(tmp_path, images), Recipe(**words), init_from=models[name], out=tmp_path / name)
+
+
+@pytest.mark.parametrize(("trained_on", "held_out"), [("float255", "float1"), ("uint16", "twelve")])
+def test_validation_images_in_another_unit_are_refused(tmp_path: Path, trained_on: str, held_out: str) -> None:
+    valid = save_npz(
+        tmp_path / "valid.npz", images=TWELVE if held_out == "twelve" else IN_UNITS[held_out], labels=LABELS % 2
+    )
+    with pytest.raises(UserError, match="another unit"):
+        train(source(tmp_path, IN_UNITS[trained_on]), RECIPE, out=tmp_path / "run", valid=str(valid))
+    assert not (tmp_path / "run").exists()
 
 
 def test_bands_of_an_array_are_never_alpha(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
 
 _PLAIN = {
@@ -17,6 +18,9 @@ _PLAIN = {
 def show_what_can_be_shown() -> None:
     """Lets stdout and stderr replace what their encoding lacks: signs by plain ones, other letters by their number."""
     codecs.register_error("astroformer", _plainly)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed before Python began: what would be shown goes nowhere
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="astroformer")

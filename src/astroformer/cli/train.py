@@ -144,7 +144,7 @@ class Train:
             from astroformer.training.study import TrainedStudy, seeds_and_folds, train_many
             from astroformer.training.train import resume, train
 
-        reporter = Reporter(quiet=self.showing.quiet, verbose=self.showing.verbose)
+        reporter = Reporter(quiet=self.showing.quiet, verbose=self.showing.verbose, warns=True)
         if self.source is None:
             assert self.resume is not None
             with reporter:
@@ -210,7 +210,7 @@ class Train:
             from astroformer.training.distil import distil
 
         words = {name: getattr(self.settings, name) for name in ("epochs", "minutes", "seed") if name in given}
-        with Reporter(quiet=self.showing.quiet, verbose=self.showing.verbose) as reporter:
+        with Reporter(quiet=self.showing.quiet, verbose=self.showing.verbose, warns=True) as reporter:
             self._tell(distil(self.distil, out=self.out, reporter=reporter, **words))
 
     def _check_ensemble(self, given: set[str]) -> None:
@@ -243,20 +243,26 @@ class Train:
     def _tell(self, trained: Trained | TrainedEnsemble) -> None:
         from accelerate import PartialState
 
+        from astroformer.evaluation.scores import confusions_text, metric_lines
         from astroformer.training.ensemble import TrainedEnsemble
 
         if not PartialState().is_main_process:
             return
+        validation, run = trained.validation, trained.run
         if isinstance(trained, TrainedEnsemble):
             print(trained.members.table())
             print(f"ensemble of {len(trained.members.models)}:")
-        n = trained.validation.n
-        for name, words in (("top1", "top-1"), ("balanced_accuracy", "balanced accuracy")):
-            m = trained.validation.metrics[name]
-            print(f"validation {words:<18}{m.value:6.1%}   (95 % interval {m.low:.1%} to {m.high:.1%}, n = {n:,})")
-        print(f"try next: astroformer predict {trained.model} IMAGES --out predictions.csv")
+        print(f"{'validation images':<18} {validation.n:>8,}")
+        print("\n".join(metric_lines({name: validation.metrics[name] for name in ("top1", "balanced_accuracy")})))
+        if confusions := confusions_text(validation, 3):
+            print(confusions)
         if isinstance(trained, TrainedEnsemble):
-            print(f"      or: astroformer train --distil {trained.run}   (one network of its answers, faster to ask)")
+            print(f"try next: astroformer evaluate {run}   (what it calls wrong, in pictures)")
+            print(f"      or: astroformer train --distil {run}   (one network of its answers, faster to ask)")
+        else:
+            print(f"picture: {run / 'history.png'}")
+            print("kept: the average of the last weights, not the best evaluation on the way")
+            print(f"try next: astroformer evaluate {run}   (what it calls wrong, in pictures)")
         print(f"model: {trained.model}")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from astroformer.errors import UserError
 from astroformer.files import expanded, read_json, unfinished, write_json
+from astroformer.images.formats.folders import FileReader
 from astroformer.images.hashes import hash_bytes
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sources import split_options
@@ -57,13 +58,28 @@ def made_of(
         if path.is_file():  # of a folder each image has a name; in a file they have numbers
             status = path.stat()
             state += [status.st_size, status.st_mtime_ns]
-    files = "\0".join(images.files).encode("utf-8", "surrogatepass")
+    names = [f"{file} {_size_and_time(path)}" for file, path in zip(images.files, _paths(images), strict=True)]
+    files = "\0".join(names).encode("utf-8", "surrogatepass")
     return {
         "model": dict(ModelFolder.find(model).config().hashes),
         "images": [len(images), hash_bytes(files).hex(), *state],
         "columns": list(columns),
         **asked,
     }
+
+
+def _paths(images: LabelledImages) -> Sequence[str]:
+    """The files of images that are files of their own; of others their names, at which there is nothing."""
+    return images.reader.paths if isinstance(images.reader, FileReader) else images.files
+
+
+def _size_and_time(path: str) -> str:
+    """What changes with an image, or "" where there is none. Another picture may have taken the name of one."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def record_of(path: Path) -> Path:

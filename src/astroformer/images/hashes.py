@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from astroformer.files import read_cached_json, replacing
-from astroformer.images.reading import Array
+from astroformer.images.reading import Array, why_never_read
 
 # Nanoseconds that must have passed since a file last changed before its digest is remembered: FAT counts in 2 s.
 _SETTLED_AFTER = 2_000_000_000
@@ -59,10 +59,14 @@ def hash_files(paths: Sequence[str], cache: Path | None = None) -> Iterator[byte
 
 def _hash_file(path: str) -> bytes:
     try:
+        if (why := why_never_read(os.stat(path))) is not None:
+            return hash_text(f"unreadable: {why}")
         with open(path, "rb") as file:
             return hashlib.file_digest(file, new_hash).digest()
     except OSError as error:
         return hash_text(f"unreadable: {error.strerror}")
+    except ValueError:  # a NUL in its name
+        return hash_text("unreadable: its name can't be one of a file")
 
 
 def _hash_files_at_once(paths: Sequence[str]) -> Iterator[bytes]:
@@ -135,7 +139,7 @@ def state_of(path: str | Path, settled: int | None = None) -> str:
         settled = time.time_ns() - _SETTLED_AFTER
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return ""
     if max(status.st_mtime_ns, status.st_ctime_ns) > settled:
         return ""

@@ -123,18 +123,19 @@ class Preprocessing:
             return image_CHW.clip(0, 1).astype(np.float16)
         return _as_float16(image_CHW)
 
-    def check_brightness(self, read: Callable[[int], Array], n: int) -> None:
-        """Raises a UserError if float images are in another unit than those that a model learned from, by some of them.
+    def check_brightness(self, read: Callable[[int], Array], n: int, white: float | None = None) -> None:
+        """Raises a UserError if images are in another unit than those that a model learned from, by some of them.
 
         Args:
             read: gives image i of n.
+            white: the value that is white in them, if somebody states it.
         """
         if self.units is None or self.units.brightest is None:
             return
         some: list[Array] = []
         for i in np.unique(np.linspace(0, n - 1, min(n, _JUDGED)).astype(int)):
             with contextlib.suppress(UserError):  # whoever asks about it is told why it can't be taken
-                some.append(self.apply(read(int(i))))
+                some.append(self.apply(read(int(i)), white))
         self.units.check_brightness(some)
 
     def normalize(self, x_BCHW: Tensor) -> Tensor:

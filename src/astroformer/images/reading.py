@@ -94,10 +94,8 @@ def read_image(file: str | Path | bytes, *, name: str | None = None) -> Array:
     name = name or str(file)
     try:
         status = os.stat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableImage(name, f"it is {_kind_of_file(status.st_mode)} and no file")
-        if status.st_size > _MAX_FILE:
-            raise UnreadableImage(name, f"its file has {status.st_size:,} bytes, more than {_MAX_FILE:,}")
+        if (why := why_never_read(status)) is not None:
+            raise UnreadableImage(name, why)
         with one_at_a_time(status.st_size), open(file, "rb") as stream:
             return _read(stream.read(_MAX_FILE), name)
     except OSError as error:
@@ -140,9 +138,14 @@ def looks_like_an_image(path: str | os.PathLike[str]) -> bool:
     )
 
 
-def _kind_of_file(mode: int) -> str:
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
+def why_never_read(status: os.stat_result) -> str | None:
+    """Why a file of this kind and size is not even opened: a pipe may wait for ever, a device may have no end."""
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        return f"it is {kinds.get(stat.S_IFMT(status.st_mode), 'a device')} and no file"
+    if status.st_size > _MAX_FILE:
+        return f"its file has {status.st_size:,} bytes, more than {_MAX_FILE:,}"
+    return None
 
 
 def one_at_a_time(size: int) -> contextlib.AbstractContextManager[object]:

@@ -54,8 +54,9 @@ class Units:
         pixels: the type of their pixels.
         white: of whole numbers, the value that is white: 255 for uint8, for uint16 what somebody states, such as 4095
             for 12 bits. None: nobody did.
-        brightest: of floats, how large the largest value (without its sign) of an image is, for nearly all training
-            images, after cropping and resizing. None: not measured.
+        brightest: of floats, and of uint16 as shares of white, how large the largest value (without its sign) of an
+            image is, for nearly all training images, after cropping and resizing. None: not measured. What uses 12 of
+            16 bits looks like what uses all of them, but for this.
 
     Example:
         >>> import numpy as np
@@ -129,7 +130,7 @@ class Units:
         return np.rint(share * 255).astype(np.uint8) if self.pixels == "uint8" else share
 
     def check_brightness(self, images: Iterable[Array]) -> None:
-        """Raises a UserError if float images are, by their median, far brighter or fainter than all training images.
+        """Raises a UserError if images are, by their median, far brighter or fainter than all training images.
 
         A single one may well be: a bright star among galaxies. Images of zeros alone do not count.
         """
@@ -140,10 +141,12 @@ class Units:
             return
         median, (low, high) = float(np.median(largest)), self.brightest
         if not low / _TIMES <= median <= high * _TIMES:
+            scale = 1.0 if self.pixels == "float" else self.white or _WHITE_16
+            state = "" if self.white is None else ", state what is white in these with --white"
             raise UserError(
-                f"the images have largest values about {median:.4g}, and the model learned from images whose largest "
-                f"values are {low:.4g} to {high:.4g}. They are in another unit, or show something else: give images in "
-                "the unit of those, or train on such as these."
+                f"the images have largest values about {median * scale:.4g}, and the model learned from images whose "
+                f"largest values are {low * scale:.4g} to {high * scale:.4g}. They are in another unit, or show "
+                f"something else: give images in the unit of those{state}, or train on such as these."
             )
 
     def __str__(self) -> str:

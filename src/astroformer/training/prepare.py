@@ -38,6 +38,7 @@ from astroformer.training.run_record import Parts, RunRecord
 from astroformer.training.splitting import (
     check_copies,
     decode,
+    describe_ignored,
     describe_images,
     descriptions,
     split_images,
@@ -127,6 +128,8 @@ def prepare(
     with run.begun_or_removed():
         for sentence in describe_images(split, recipe):
             reporter.say(sentence)
+        for sentence in describe_ignored(split):
+            reporter.warn(sentence)
         if initial is not None:
             reporter.say(_taken_over(task, recipe, initial, split.images.classes))
         for sentence in decisions:
@@ -134,7 +137,7 @@ def prepare(
         for sentence in warnings:
             reporter.say(sentence)
         decisions += warnings
-        lasting, task = task.lasting(), task.with_usable_cache(reporter.say)
+        lasting, task = task.lasting(), task.with_usable_cache(reporter.warn)
 
         # 5. The decoded images, whose copies stay on one side of the split.
         with processes.main_process_first():
@@ -146,19 +149,22 @@ def prepare(
         copies = check_copies(train, valid, task)
         decisions += copies
         for sentence in copies:
-            reporter.say(sentence)
+            reporter.warn(sentence)
         failures = train.failures + valid.failures
         for file, reason in failures[:_SHOWN_FAILURES]:
             reporter.say(f"left out: {file}: {reason}")
         if failures:
-            reporter.say(f"{len(failures)} files can't be read and are left out; all in {run.left_out}")
+            reporter.warn(f"{len(failures)} files can't be read and are left out; all in {run.left_out}")
 
         # 6. What is measured on the decoded training images.
-        if preprocessing.units is not None and preprocessing.units.pixels == "float":
+        if preprocessing.units is not None and preprocessing.units.pixels != "uint8":
             brightest = measure_brightest(train.base, train.rows)
             if initial is not None and initial.preprocessing.units is not None:
                 initial.preprocessing.units.check_brightness(train.take([i])[0] for i in range(len(train)))
-            preprocessing = replace(preprocessing, units=replace(preprocessing.units, brightest=brightest))
+            units = replace(preprocessing.units, brightest=brightest)
+            if task.valid is not None:
+                units.check_brightness(valid.take([i])[0] for i in range(len(valid)))
+            preprocessing = replace(preprocessing, units=units)
         if initial is not None:
             mean, std = initial.preprocessing.mean, initial.preprocessing.std
         else:
@@ -241,7 +247,7 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
     processes = PartialState(cpu=pick_device(recipe.device) == "cpu")
     if not processes.is_main_process:
         reporter = Reporter(quiet=True)
-    task = task.with_usable_cache(reporter.say)
+    task = task.with_usable_cache(reporter.warn)
     with processes.main_process_first():
         train, valid = decode(split, record.preprocessing, task, reporter)
     for part, store in (("train", train), ("valid", valid)):

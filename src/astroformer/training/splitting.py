@@ -78,7 +78,7 @@ def split_of(run: RunFolder, record: RunRecord, recipe: Recipe, reporter: Report
 
 def describe_images(split: Split, recipe: Recipe) -> list[str]:
     """What a person should see of the images before they are decoded: how many of which classes, whether so few
-    validate that their scores say little, and what is left out."""
+    validate that their scores say little, and how uneven the classes are."""
     counts, n, valid = split.images.counts(), len(split.train_rows), len(split.valid_rows)
     each = set(counts.values())
     if len(counts) > _NAMED:
@@ -102,8 +102,13 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
             f"the largest class has {most / least:.3g} times as many images as the smallest; with --class-weights auto "
             "each class counts alike"
         )
+    return said
+
+
+def describe_ignored(split: Split) -> list[str]:
+    """What in the sources is not taken for images."""
     sources = [split.images] if split.valid_images is split.images else [split.images, split.valid_images]
-    return said + [ignored_kinds(images.ignored) for images in sources if images.ignored]
+    return [ignored_kinds(images.ignored) for images in sources if images.ignored]
 
 
 def _rows(
