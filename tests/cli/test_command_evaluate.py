@@ -11,7 +11,7 @@ import pytest
 from astroformer.cli.evaluate import FILES
 from astroformer.images.sets.mock_galaxies import CLASSES
 from astroformer.progress import percent
-from helpers.command_line import Run, table
+from helpers.command_line import TINY, Run, table
 
 
 def test_evaluate_writes_its_files(run: Run, model_folder: Path, galaxy_folder: Path) -> None:
@@ -102,3 +102,26 @@ def test_evaluate_refuses_with_one_sentence(
     named = {"M": str(model_folder), "G": str(galaxy_folder), "G/merging": str(galaxy_folder / "merging")}
     assert says in run(*(named.get(word, word) for word in words)).refusal()
     assert set(Path().iterdir()) == before  # nothing half-made is left
+
+
+def test_without_a_source_the_images_that_the_run_has_held_out_are_measured(run: Run, model_folder: Path) -> None:
+    assert run("train", "mock-galaxies:40x32", "--out", "r", *TINY).status == 0
+    trained = run("evaluate", "r", "--out", "e")
+    assert trained.status == 0
+    assert "10 images of 'mock-galaxies:40x32' that the run has held out" in trained.out
+    metrics = json.loads(Path("e/metrics.json").read_text())
+    kept = json.loads(Path("r/model/config.json").read_text())["training"]["metrics"]
+    assert (metrics["n"], metrics["seen"]) == (10, 0)
+    assert metrics["top1"]["value"] == pytest.approx(kept["top1"]["value"])
+    of_model = run("evaluate", "r/model", "--out", "m")
+    assert Path("m/predictions.csv").read_text() == Path("e/predictions.csv").read_text()
+    assert of_model.status == 0
+    assert "lies in no run folder" in run("evaluate", model_folder, "--out", "n").refusal()
+    assert "name the catalog as SOURCE" in run("evaluate", "r", "--root", "x", "--out", "n").refusal()
+
+
+def test_of_an_ensemble_too(run: Run) -> None:
+    several = ["--ensemble", "2", "--together", "in-turn"]
+    assert run("train", "mock-galaxies:40x32", "--out", "r", *several, *TINY).status == 0
+    assert run("evaluate", "r", "--out", "e").status == 0
+    assert json.loads(Path("e/metrics.json").read_text())["n"] == 10

@@ -24,9 +24,10 @@ def test_train_then_predict_evaluate_and_info(run: Run, tmp_path: Path, galaxy_f
     assert trained.returncode == 0, trained.stderr
     lines = trained.stdout.splitlines()
     assert lines[-1] == "model: runs/mock-galaxies-1/model"
-    assert lines[-2] == "try next: astroformer predict runs/mock-galaxies-1/model IMAGES --out predictions.csv"
-    assert lines[0].startswith("validation top-1")
-    assert "n = 12" in lines[0]
+    assert lines[-2].startswith("try next: astroformer evaluate runs/mock-galaxies-1 ")
+    assert lines[0].split() == ["validation", "images", "12"]
+    assert lines[1].startswith("top-1 accuracy")
+    assert "picture: runs/mock-galaxies-1/history.png" in lines
     assert "Traceback" not in trained.stderr
     model = lines[-1].removeprefix("model: ")
 
@@ -150,7 +151,7 @@ def test_files_that_cannot_be_read_are_left_out_and_listed_or_refused(
         (["train", "mock-galaxies:60", "--init-from", "nowhere"], "'nowhere' does not exist"),
         (["predict"], "missing MODEL (model folder, or the run folder that holds it); SOURCE ("),
         (["predict", "M", "S", "--out", "p.csv", "--batchsize", "2"], "Did you mean '--batch-size'?"),
-        (["evaluate", "M"], "missing SOURCE"),
+        (["evaluate"], "missing MODEL"),
         (["info", "astroformer_00"], "Did you mean 'astroformer_0'?"),
         (["info", "--image-size", "8"], "at least 32x32"),
     ],

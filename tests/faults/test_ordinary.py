@@ -96,8 +96,8 @@ def test_a_picture_that_fails_never_costs_the_numbers(
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", failed)
     said = run("evaluate", model_folder, galaxy_folder, "--out", "e", "--quiet")
     assert (said.status, said.err) == (0, "there is no picture: RuntimeError a wheel came off\n")
-    assert {file.name for file in Path("e").iterdir()} == set(FILES) - {"confusion.png"}
-    assert "balanced_accuracy" in said.out
+    assert {file.name for file in Path("e").iterdir()} == {name for name in FILES if not name.endswith((".png", ".pdf"))}
+    assert "balanced accuracy" in said.out
     few = ["--images", "3", "--shifts", "2", "--crops", "2", "--rotations", "1", "--quiet"]
     said = run("symmetry", model_folder, "--data", galaxy_folder, "--out", "s", *few)
     assert (said.status, said.err) == (0, "there is no picture: RuntimeError a wheel came off\n")
@@ -335,7 +335,6 @@ class Finder:
         if name == {module!r}:
             os.kill(os.getpid(), {number})
 sys.meta_path.insert(0, Finder())
-from astroformer.cli.evaluate import FILES
 from astroformer.cli.main import main
 sys.argv[1:] = {words!r}
 sys.exit(main())

@@ -159,7 +159,7 @@ def test_the_command_in_a_process_of_its_own(tmp_path: Path, cache: Path) -> Non
     assert [line.split()[0] for line in lines[1:3]] == ["seed-0", "seed-1"]
     assert lines[3].startswith("mean ± sd")
     assert lines[4] == "ensemble of 2:"
-    assert lines[5].startswith("validation top-1")
+    assert lines[5].startswith("validation images")
     assert "astroformer train --distil runs/mock-galaxies-1 " in lines[-2]
     assert lines[-1] == "model: runs/mock-galaxies-1/model"
     record = json.loads((tmp_path / "runs/mock-galaxies-1/runs.json").read_text())

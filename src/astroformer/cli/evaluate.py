@@ -25,6 +25,7 @@ from astroformer.cli.common import (
     with_root,
 )
 from astroformer.cli.options import NESTED, PLACE
+from astroformer.errors import UserError
 
 if TYPE_CHECKING:
     from astroformer.classifier import Classifier
@@ -69,13 +70,13 @@ class Evaluate:
 
     model: Model
     source: Annotated[
-        str,
+        str | None,
         PLACE,
         Doc(
             "labelled images: class folders, .npz, catalog, or a set by name: mock-galaxies, cifar10:test; "
-            f"{SOURCE_OPTIONS}"
+            f"{SOURCE_OPTIONS}; without it, the images that the model's run has held out"
         ),
-    ]
+    ] = None
     out: Annotated[
         Path | None,
         Doc("folder for metrics, confusion matrix, predictions and pictures; default evaluation-1, -2, ..."),
@@ -102,6 +103,8 @@ class Evaluate:
             measured = self._measure(reporter)
             self._write(results.folder, measured)
         evaluation = measured.evaluation
+        if self.source is None:
+            print(f"{len(measured.images):,} images of '{measured.images.source}' that the run has held out\n")
         print(evaluation_text(evaluation, shutil.get_terminal_size().columns))
         if measured.seen:
             print(f"\n{seen_sentence(measured.seen, evaluation.n)}")
@@ -113,18 +116,10 @@ class Evaluate:
         print(f"\nevaluation: {results.place}")
 
     def _measure(self, reporter: Reporter) -> _Measured:
-        from astroformer.images.sources import open_source
         from astroformer.metrics import score
 
-        [source] = with_root([self.source], self.root)
         classifier = self.asking.load(self.model)
-        images = open_source(
-            source,
-            classes=classifier.classes,
-            only_known=self.only_known,
-            columns="all",
-            listener=reporter,
-        )
+        images = self._images(classifier.classes, reporter)
         tell_ignored(images)
         evaluation, predictions = classifier.evaluate(
             images,
@@ -142,6 +137,23 @@ class Evaluate:
             new = score(labels[~seen_N], probabilities_NK[~seen_N], classifier.classes)
         return _Measured(classifier, images, predictions, evaluation, int(seen_N.sum()), new)
 
+    def _images(self, classes: tuple[str, ...], reporter: Reporter) -> LabelledImages:
+        """The images of SOURCE, or those that were held out of the run that made the model."""
+        from astroformer.images.sources import open_source
+
+        if self.source is not None:
+            [source] = with_root([self.source], self.root)
+            known = self.only_known
+            return open_source(source, classes=classes, only_known=known, columns="all", listener=reporter)
+        from astroformer.training.train import held_out_images
+
+        if self.root is not None:
+            raise UserError(f"--root {self.root} says where the images of a catalog lie; name the catalog as SOURCE.")
+        held_out = held_out_images(self.model, reporter=reporter)
+        if held_out.classes != classes:
+            raise UserError(f"the run of '{self.model}' has other classes than this model; name a SOURCE.")
+        return held_out
+
     def _write(self, folder: Path, measured: _Measured) -> None:
         from astroformer.evaluation.mistakes import plot_mistakes
         from astroformer.evaluation.pictures import plot_confusion
@@ -151,7 +163,7 @@ class Evaluate:
 
         metrics_file, classes_file, confusion_file, predictions_file = (folder / name for name in FILES[:4])
         classifier, images, predictions, evaluation, seen, new = measured
-        write_metrics(metrics_file, evaluation, source=self.source, left_out=measured.left_out, seen=seen, new=new)
+        write_metrics(metrics_file, evaluation, source=images.source, left_out=measured.left_out, seen=seen, new=new)
         write_by_class(classes_file, evaluation)
         assert images.labels is not None
         beside, carried = judged(predictions, images.labels), images.columns

@@ -15,7 +15,7 @@ from astroformer import ownership
 from astroformer.augmentation.settings import PRESETS
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError, unknown_name
-from astroformer.images import ImageStore, LabelledImages, Preprocessing, measure_statistics, write_split
+from astroformer.images import ImageStore, Preprocessing, measure_statistics, write_split
 from astroformer.images.units import Units, measure_brightest
 from astroformer.network import (
     VARIANTS,
@@ -284,22 +284,6 @@ def _taken_over(task: Task, recipe: Recipe, initial: Classifier, classes: tuple[
         f"starts from '{task.init_from}': its weights, its preprocessing ({height} × {width} px, crop "
         f"{recipe.crop:g}) and its statistics; {head}"
     )
-
-
-def held_out_images(path: str | Path, reporter: Reporter) -> LabelledImages:
-    """The labelled images that a run was validated on, as its folder records them.
-
-    Args:
-        path: of the run folder.
-        reporter: what shows the progress of a download.
-
-    Raises:
-        UserError: `path` holds no run, a record is damaged, or images are not there any more.
-    """
-    run = RunFolder.open(path)
-    run.check_files(reporter.say)
-    split = split_of(run, run.read_record(), run.read_recipe(), reporter)
-    return split.valid_images.subset(split.valid_rows)
 
 
 def preprocessing_of(recipe: Recipe) -> Preprocessing:

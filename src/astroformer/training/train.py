@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Unpack
 
 from astroformer import ownership
+from astroformer.errors import UserError
+from astroformer.images.labelled import LabelledImages
 from astroformer.progress import Reporter, shown_by
 from astroformer.training.ensemble import TrainedEnsemble, complete_ensemble
 from astroformer.training.hooks import Hooks, OnEvaluation, OwnAugmentation
 from astroformer.training.prepare import prepare
 from astroformer.training.recipe import Recipe, as_recipe
+from astroformer.training.run import RunFolder
 from astroformer.training.single import Trained, complete, plan_of, resume_run
+from astroformer.training.splitting import split_of
 from astroformer.training.study import Study, TrainedStudy
 from astroformer.training.task import Task, TaskWords
 
@@ -104,3 +108,33 @@ def resume(
         study = Study.open(run)
         with ownership.owned(study.folder):
             return complete_ensemble(study, shown, hooks) if study.ensemble else study.resume(shown, hooks)
+
+
+def held_out_images(model: str | Path, *, reporter: Reporter | None = None) -> LabelledImages:
+    """The labelled images that a model was validated on, as the run folder records them in which it lies.
+
+    Args:
+        model: a run folder, or the model folder in it; of an ensemble too.
+        reporter: what shows the progress of a download.
+
+    Raises:
+        UserError: the model lies in no run folder, a record is damaged, or images are not there any more.
+
+    Example:
+        >>> import astroformer
+        >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
+        >>> trained = astroformer.train("mock-galaxies:20x32", recipe)
+        >>> len(held_out_images(trained.run)) == trained.validation.n
+        True
+    """
+    reporter = reporter or Reporter(quiet=True)
+    places = (Path(model), Path(model).absolute().parent)
+    folder = next((place for place in places if Study.is_in(place) or RunFolder(place).has_recipe), None)
+    if folder is None:
+        raise UserError(
+            f"'{model}' lies in no run folder, so nothing is known of images that were held out; name labelled images."
+        )
+    run = RunFolder.open(folder / Study.open(folder).runs[0] if Study.is_in(folder) else folder)
+    run.check_files(reporter.say)
+    split = split_of(run, run.read_record(), run.read_recipe(), reporter)
+    return split.valid_images.subset(split.valid_rows)
