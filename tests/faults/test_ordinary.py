@@ -98,7 +98,7 @@ def test_a_picture_that_fails_never_costs_the_numbers(
     assert (said.status, said.err) == (0, "there is no picture: RuntimeError a wheel came off\n")
     pictures = {file for file in FILES if file.endswith((".png", ".pdf"))}
     assert {file.name for file in Path("e").iterdir()} == set(FILES) - pictures
-    assert "balanced_accuracy" in said.out
+    assert "balanced accuracy" in said.out
     few = ["--images", "3", "--shifts", "2", "--crops", "2", "--rotations", "1", "--quiet"]
     said = run("symmetry", model_folder, "--data", galaxy_folder, "--out", "s", *few)
     assert (said.status, said.err) == (0, "there is no picture: RuntimeError a wheel came off\n")
