@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import subprocess
@@ -76,6 +77,30 @@ for cache in (None, folder / "cache", folder / "cache"):
 def test_what_is_never_read_is_not_hashed_either(tmp_path: Path) -> None:
     # In a process of its own, since a thread that waits for a pipe can't be ended.
     subprocess.run([sys.executable, "-c", HASHED, str(tmp_path)], check=True, timeout=30)
+
+
+def test_arrays_of_any_byte_order_are_the_same_image(classifier: Classifier) -> None:
+    deep = PIXELS.astype(np.uint16) * 257
+    for kind, white in ((np.uint16, 65535.0), (np.uint8, None)):
+        own = Classifier(classifier.network, classifier.preprocessing, classifier.classes, classifier.info, white=white)
+        image = deep if kind is np.uint16 else PIXELS
+        expected = own.predict(image).probabilities_NK
+        np.testing.assert_array_equal(
+            own.predict(image.astype(image.dtype.newbyteorder(">"))).probabilities_NK, expected
+        )
+
+
+def test_what_only_looks_like_images_is_refused(classifier: Classifier) -> None:
+    masked = np.ma.masked_array(PIXELS, mask=PIXELS > 200)
+    with pytest.raises(UserError, match="masked values"):
+        classifier.predict(masked)
+    with pytest.raises(UserError, match="masked values"):
+        classifier.predict(np.ma.stack([masked, masked]))
+    assert len(classifier.predict(np.ma.masked_array(PIXELS))) == 1
+    data = encode(Image.fromarray(PIXELS), "PNG")
+    for given in (io.BytesIO(data), bytearray(data), memoryview(data)):
+        with pytest.raises(UserError, match=f"{type(given).__name__} is no image"):
+            classifier.predict(given)  # type: ignore[arg-type]
 
 
 def claimed_png(width: int, height: int, bits: int, colour: int) -> bytes:

@@ -147,13 +147,24 @@ def test_classes_are_counted_and_unknown_ones_left_out_by_a_word(
     known, other = classifier.classes[0], tmp_path / "labelled" / "quasar"
     noise(tmp_path / "labelled" / known / "a.png")
     noise(other / "b.png")
+    noise(other / "c.png")
     model = classifier.save(tmp_path / "model")
     refusal = run("evaluate", model, tmp_path / "labelled", "--out", "e").refusal()
     assert "'quasar'" in refusal
-    assert "--only-known leaves the 1 images of such classes out" in refusal
+    assert "--only-known leaves the 2 images of such classes out" in refusal
     said = run("evaluate", model, tmp_path / "labelled", "--out", "e", "--only-known")
     assert said.status == 0
-    assert "a class that the model does not know" in said.err
+    assert "not taken for images: 2 (of a class that the model does not know: 2)" in said.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes among files there")
+def test_a_source_that_is_no_regular_file_is_named_as_such(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"pipe\.png' is no regular file"):
+        open_source(tmp_path / "pipe.png", labelled=False)
+    with pytest.raises(UserError, match="is a link to a place that is not there"):
+        open_source(tmp_path / "link.png", labelled=False)
 
 
 def test_a_quiet_training_says_what_it_leaves_out(tmp_path: Path, run: Run) -> None:
@@ -170,7 +181,7 @@ def test_a_quiet_training_says_what_it_leaves_out(tmp_path: Path, run: Run) -> N
     ):
         assert line in said
     assert "1 files can't be read and are left out" in said
-    assert "images of 2 classes" not in said  # which is no fault
+    assert "to validate on" not in said  # which is no fault
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are Unicode there")

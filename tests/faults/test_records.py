@@ -340,6 +340,9 @@ def test_no_change_of_a_model_folder_changes_its_answers(model_folder: Path) -> 
         ("epochs: 2024-99-99", "is no valid YAML"),
         ("epochs: " + "9" * 5000, "a number has 5,000 digits"),
         ("epochs: 0x" + "f" * 5000, "digits"),
+        ("epochs: 010", "'010' is no plain number"),  # 8 in YAML
+        ("minutes: 1:30", "'1:30' is no plain number"),  # 90 in YAML
+        ("minutes: 1:30.5", "'1:30.5' is no plain number"),
         ("epochs: " + "[" * 5000, "nested too deeply"),
         ("epochs: 2\nepochs: 3", "'epochs' is given twice"),
         ("augment: {rotation: 1, rotation: 2}", "'rotation' is given twice"),

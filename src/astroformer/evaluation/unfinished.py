@@ -69,7 +69,7 @@ def made_of(
 
 
 def _paths(images: LabelledImages) -> Sequence[str]:
-    """The files of images that are files of their own; of others their names, at which there is nothing."""
+    """The files of images: of several sources they are the names; of an array there is nothing at the names."""
     return images.reader.paths if isinstance(images.reader, FileReader) else images.files
 
 

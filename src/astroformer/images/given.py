@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def as_images(images: Images, listener: Listener | None = None) -> LabelledImage
         return _numbered(stack)
     if isinstance(images, bytes | Image.Image):
         return _numbered([images])
-    if not isinstance(images, Iterable) or isinstance(images, Mapping):
+    if not isinstance(images, Iterable) or isinstance(images, Mapping | io.IOBase | bytearray | memoryview):
         raise UserError(
             f"{type(images).__name__} is no image; give a path, an array, a tensor (C, H, W), an image of Pillow, the "
             "bytes of an image file, or several of these."
@@ -96,6 +97,9 @@ def _read(image: Given, name: str) -> Array:
     if isinstance(image, np.ndarray):
         if image.ndim not in (2, 3):
             raise UserError(f"an array of shape {image.shape} is no image; (H, W) or (H, W, C) is.")
+        if np.ma.is_masked(image):
+            raise UserError("an array has masked values, which no network knows; fill them in first (.filled(value)).")
+        image = np.asarray(image, image.dtype.newbyteorder("="))  # in the machine's byte order, as files are read
         return image if image.ndim == 3 else image[:, :, None]
     return read_image(image)
 

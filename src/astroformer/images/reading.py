@@ -143,9 +143,7 @@ def why_never_read(status: os.stat_result) -> str | None:
     if not stat.S_ISREG(status.st_mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
         return f"it is {kinds.get(stat.S_IFMT(status.st_mode), 'a device')} and no file"
-    if status.st_size > _MAX_FILE:
-        return f"its file has {status.st_size:,} bytes, more than {_MAX_FILE:,}"
-    return None
+    return f"its file has {status.st_size:,} bytes, more than {_MAX_FILE:,}" if status.st_size > _MAX_FILE else None
 
 
 def one_at_a_time(size: int) -> contextlib.AbstractContextManager[object]:

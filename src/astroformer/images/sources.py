@@ -136,6 +136,9 @@ def _open(
             else:
                 _refuse_columns(name, columns)
             return opened, format.options
+        if "\0" not in name and os.path.lexists(path):  # where `exists` means the end of a link
+            what = "no regular file, but a pipe or a device" if path.exists() else "a link to a place that is not there"
+            raise UserError(f"'{path}' is {what}; name a folder, an .npz, a catalog or an image.")
         images = _open_named_set(name, seed, part, listener)
         if images is None:
             raise _not_found(name, path)
@@ -207,7 +210,7 @@ def _in_order(images: LabelledImages, classes: Sequence[str] | None, only_known:
     known = replace(images, labels=new, classes=tuple(classes))
     if not unknown:
         return known
-    left_out = [f"{n:,} images of '{name}' (a class that the model does not know)" for name, n in unknown.items()]
+    left_out = [f"{images.files[i]} (of a class that the model does not know)" for i in np.flatnonzero(new < 0)]
     return replace(known.subset(np.flatnonzero(new >= 0)), ignored=[*images.ignored, *left_out])
 
 

@@ -35,6 +35,7 @@ def kind_of_pixels(dtype: np.dtype[Any]) -> Pixels:
     Raises:
         UserError: it is none that is understood.
     """
+    dtype = dtype.newbyteorder("=")  # FITS is big-endian
     if dtype == np.uint16:
         return "uint16"
     if dtype in (np.uint8, np.bool_):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,22 @@ class _Loader(yaml.SafeLoader):
             seen.add(str(name.value))
         return super().construct_mapping(node, deep)
 
+    def construct_fraction(self, node: Any) -> float:
+        if ":" in node.value:
+            raise yaml.MarkedYAMLError(
+                None, None, f"'{node.value}' is no plain number; write it in decimal digits", node.start_mark
+            )
+        return super().construct_yaml_float(node)
+
     def construct_number(self, node: Any) -> int:
         if len(node.value) > 24:
             raise yaml.MarkedYAMLError(None, None, f"a number has {len(node.value):,} digits", node.start_mark)
+        if not re.fullmatch(r"[+-]?(0|[1-9][0-9_]*)", node.value):  # 010 is 8 in YAML, and 1:30 is 90
+            raise yaml.MarkedYAMLError(
+                None, None, f"'{node.value}' is no plain number; write it in decimal digits", node.start_mark
+            )
         return super().construct_yaml_int(node)
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_fraction)

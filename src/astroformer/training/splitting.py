@@ -78,7 +78,7 @@ def split_of(run: RunFolder, record: RunRecord, recipe: Recipe, reporter: Report
 
 def describe_images(split: Split, recipe: Recipe) -> list[str]:
     """What a person should see of the images before they are decoded: how many of which classes, whether so few
-    validate that their scores say little, and how uneven the classes are."""
+    validate that their scores say little."""
     counts, n, valid = split.images.counts(), len(split.train_rows), len(split.valid_rows)
     each = set(counts.values())
     if len(counts) > _NAMED:
