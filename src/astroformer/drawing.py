@@ -45,15 +45,13 @@ class Look(NamedTuple):
 
 
 def looks(n: int) -> list[Look]:
-    """n looks, of which 84 differ from each other.
+    """n looks, of which 49 differ from each other in colour or mark.
 
     Example:
-        >>> len(set(looks(84)))
-        84
+        >>> len({(look.color, look.marker) for look in looks(49)})
+        49
     """
-    return [
-        Look(_COLOURS[i % len(_COLOURS)], _DASHES[(i + i // 28) % 4], _MARKERS[(i + i // 28) % 7]) for i in range(n)
-    ]
+    return [Look(_COLOURS[i % 7], _DASHES[i % 4], _MARKERS[(i + i // 7) % 7]) for i in range(n)]
 
 
 @contextlib.contextmanager
