@@ -166,7 +166,8 @@ def class_name(name: str, number: int) -> str:
         >>> class_name("edge_on", 3)
         'edge on'
     """
-    known = all(ord(letter) in _letters() for letter in name)
+    families = ("DejaVu Sans", *_other_fonts())
+    known = all(any(ord(letter) in _letters(family) for family in families) for letter in name)
     spoken = name.replace("_", " ")
     return spoken if known else f"{number}: {spoken}"
 
@@ -232,12 +233,11 @@ def in_lines(name: str, longest: int, most: int = 2) -> str:
 
 
 @functools.cache
-def _letters() -> frozenset[int]:
-    """The letters that the fonts of the style have on this machine, by their code points."""
+def _letters(family: str) -> frozenset[int]:
+    """The letters that a font has, by their code points."""
     from matplotlib.font_manager import findfont, get_font
 
-    families = ["DejaVu Sans", *_other_fonts()]
-    return frozenset(code for family in families for code in get_font(findfont(family)).get_charmap())
+    return frozenset(get_font(findfont(family)).get_charmap())
 
 
 @functools.cache
