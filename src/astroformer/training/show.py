@@ -93,7 +93,7 @@ def show(
         >>> shown = astroformer.show("mock-galaxies:40x32", astroformer.Recipe(device="cpu"))
         >>> len(shown.sheet.rows)
         10
-        >>> shown.save(Path(tempfile.mkdtemp()) / "sheet.png")  # and sheet.pdf
+        >>> shown.save(f"{tempfile.mkdtemp()}/sheet.png")  # and sheet.pdf
     """
     if not 1 <= per_class <= 12:
         raise UserError(f"per_class is {per_class}; a row has room for 1 to 12 images of a class.")
