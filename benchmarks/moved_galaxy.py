@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 import astroformer
+from astroformer.drawing import BLUE, DPI, PAGE, PALE, SMALL, new_figure, style
 from astroformer.evaluation.symmetry.measured import MeasuredNetwork, read_images
 from astroformer.training.recipe import NetworkSettings, Recipe
 
@@ -32,6 +32,7 @@ def probabilities(classifier: astroformer.Classifier, x_NCHW: torch.Tensor) -> n
     return torch.stack(logits).softmax(2).numpy()
 
 
+@style()
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     found = {}
@@ -48,7 +49,7 @@ def main() -> None:
     move, galaxy = np.unravel_index(change_MN.argmax(), change_MN.shape)
     shown = classifier.preprocessing
 
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure = new_figure(PAGE, 8.5)
     axes = figure.subplots(2, 3, width_ratios=[1, 1.5, 1.5])
     most_K = np.max([p_MNK[k, galaxy] for p_MNK in answers.values() for k in (0, move)], 0)
     top = sorted(np.argsort(-most_K)[:5])
@@ -56,20 +57,20 @@ def main() -> None:
         picture = x_NCHW[galaxy].roll(MOVES[k], (1, 2)).permute(1, 2, 0).numpy()
         picture = np.clip(picture * np.array(shown.std) + np.array(shown.mean), 0, None)
         axes[row, 0].imshow(picture / picture.max())
-        axes[row, 0].set_title("moved by one pixel" if k else "a mock galaxy", fontsize=10)
+        axes[row, 0].set_title("moved by one pixel" if k else "a mock galaxy")
         axes[row, 0].set_axis_off()
         for column, (name, p_MNK) in enumerate(answers.items(), start=1):
             axis, p_K = axes[row, column], p_MNK[k, galaxy]
-            bars = axis.barh(range(5), p_K[top], color=["C1" if c == p_K.argmax() else "0.75" for c in top])
-            axis.bar_label(bars, [f"{p:.1%}" for p in p_K[top]], padding=3, fontsize=8)
-            axis.set_yticks(range(5), [classifier.classes[c] for c in top] if column == 1 else [""] * 5, fontsize=8)
+            bars = axis.barh(range(5), p_K[top], color=[BLUE if c == p_K.argmax() else PALE for c in top])
+            axis.bar_label(bars, [f"{p:.1%}" for p in p_K[top]], padding=3, fontsize=SMALL)
+            axis.set_yticks(range(5), [classifier.classes[c] for c in top] if column == 1 else [""] * 5)
             axis.set_xlim(0, 1.18)
             axis.set_xticks([])
             axis.invert_yaxis()
-            axis.spines[["top", "right", "bottom"]].set_visible(False)
+            axis.spines["bottom"].set_visible(False)
             if row == 0:
-                axis.set_title(name, fontsize=10)
-    figure.savefig(PICTURE, dpi=150)
+                axis.set_title(name)
+    figure.savefig(PICTURE, dpi=DPI)
     print(f"shown: moved by {MOVES[move]} (rows, columns)")
     for name, p_MNK in answers.items():
         kept = (p_MNK[1:].argmax(2) == p_MNK[:1].argmax(2)).mean()

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from astroformer.cache import default_cache
+from astroformer.drawing import DPI, PAGE, looks, new_figure, style
 from astroformer.evaluation.symmetry import SymmetrySettings, measure_symmetry
 from astroformer.evaluation.symmetry.measured import MeasuredImages, MeasuredNetwork, read_images
 from astroformer.images import ImageStore, open_source
@@ -132,11 +133,10 @@ def table() -> str:
     return "\n".join(lines)
 
 
+@style()
 def draw() -> None:
     """Consistency against the distance of a circular shift: a line a network, and one for all that lose no galaxy."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    figure = new_figure(PAGE, 8.5)
     axes = figure.subplots()
     lines: dict[tuple[float, ...], list[str]] = {}
     places: list[int] = []
@@ -146,16 +146,15 @@ def draw() -> None:
             places = [int(px) for px in distance]
             name = row["network"] if row["way"] == "as it is" else row["way"]
             lines.setdefault(tuple(100 * share["value"] for share in distance.values()), []).append(name)
-    for shares, names in lines.items():
+    for look, (shares, names) in zip(looks(len(lines)), lines.items(), strict=True):
         ours = len(names) > 1 or names[0].startswith("astroformer")
         label = names[0] if len(names) == 1 else "astroformer, " + ", ".join(n.split(", ")[-1] for n in names)
-        axes.plot(places, shares, label=label, marker="o" if ours else None, markersize=3, linewidth=2 if ours else 1)
+        axes.plot(places, shares, label=label, **look._asdict(), linewidth=1.8 if ours else 1)
     axes.set_xlabel("circular shift along one axis, px")
     axes.set_ylabel("galaxies that keep their class, %")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    figure.savefig(PICTURE, dpi=150)
+    axes.grid()
+    figure.legend(loc="outside lower center", ncols=3)
+    figure.savefig(PICTURE, dpi=DPI)
 
 
 def margins(data: Path) -> str:

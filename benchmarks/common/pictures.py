@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from astroformer.drawing import CM, COLUMN, DPI, GREEN, PAGE, Look, looks, style
 from common.grid import CELLS, CELLS_1, TIER_2, Cell, mean_of
 from common.peers import OURS
 from common.rows import Row
@@ -15,10 +16,11 @@ from common.statistics import interval
 from common.studies import CONVOLUTIONS, STUDIES, Study, kind_of_network
 from common.tables import arms_of, differences, grouped, measure_of
 
-_COLOURS = dict(zip(TIER_2, ("#d1495b", "#30638e", "#3b8c6e", "#8d6cab", "#c98a2b", "#6b7a8f", "#52a7c7", "#a05a3c",
-                             "#9aa53c", "#1f5d49", "#5b3f7a"), strict=True))  # fmt: skip
+_LOOKS = dict(zip(TIER_2, looks(len(TIER_2)), strict=True))
+_OTHER = Look("#444444", "-", "o")  # of a network that is not in the grid
 
 
+@style()
 def plots(rows: list[Row], folder: Path) -> list[Path]:
     """Draws what the rows allow: scores and costs in the cells of tier 1, scores against images a class, and studies.
 
@@ -54,7 +56,7 @@ def _saved(figure: Any, folder: Path, name: str, measure: str) -> Path:
     ending = re.sub(r"[^\w.]+", "-", measure.replace(" a run", "").replace("+", ""))
     path = folder / f"low-data-{name}-{ending}.png"
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=DPI)
     return path
 
 
@@ -75,14 +77,12 @@ def _figure(panels: int, columns: int, height: float) -> tuple[Any, list[Any]]:
 
     columns = min(columns, panels)
     lines = -(-panels // columns)
-    figure = Figure(figsize=(4.2 * columns, height * lines), layout="constrained")
+    figure = Figure(figsize=((PAGE if columns > 1 else COLUMN) * CM, 0.85 * height * lines), layout="constrained")
     axes = list(np.atleast_1d(figure.subplots(lines, columns)).flat)
     for spare in axes[panels:]:
         spare.remove()
     for axis in axes[:panels]:
-        axis.grid(alpha=0.25, linewidth=0.6)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid()
     return figure, axes[:panels]
 
 
@@ -101,10 +101,10 @@ def _draw_scores(rows: list[Row], measure: str) -> Any:
     for axis, (cell, some) in zip(axes, cells.items(), strict=True):
         arms = _best_arms(some)
         for place, (model, found) in enumerate(arms.items()):
-            _draw_arm(axis, place, found, _COLOURS.get(model, "#444444"))
+            _draw_arm(axis, place, found, _LOOKS.get(model, _OTHER).color)
         _name_lines(axis, cell, list(arms))
     explained = "dots: means with 95 % intervals, hollow: of fewer than three seeds; ticks: seeds"
-    figure.suptitle(f"{measure}\n{explained}", fontsize=9, color="#555555")
+    figure.suptitle(f"{measure}\n{explained}")
     return figure
 
 
@@ -112,7 +112,7 @@ def _draw_arm(axis: Any, place: int, rows: list[Row], colour: str) -> float:
     """Mean, interval and seeds of one arm in a line of a panel; returns the mean in percent."""
     values = 100 * np.array([row["balanced_accuracy"] for row in rows])
     fill = colour if len(values) > 2 else "white"  # fewer bound nothing
-    axis.errorbar(values.mean(), place, xerr=_reach(values), color=colour, fmt="o", markersize=7, capsize=3,
+    axis.errorbar(values.mean(), place, xerr=_reach(values), color=colour, fmt="o", markersize=4, capsize=2,
                   markerfacecolor=fill)  # fmt: skip
     if len(values) > 1:
         axis.plot(values, np.full(len(values), place + 0.25), "|", color=colour, alpha=0.7)
@@ -124,8 +124,8 @@ def _name_lines(axis: Any, title: str, names: list[str]) -> None:
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.tick_params(axis="y", length=0)
-    axis.set_title(title, fontsize=10, loc="left")
-    axis.set_xlabel("balanced accuracy, %", fontsize=9)
+    axis.set_title(title, loc="left")
+    axis.set_xlabel("balanced accuracy, %")
 
 
 def _draw_study(rows: list[Row], study: Study, measure: str) -> Any:
@@ -136,12 +136,12 @@ def _draw_study(rows: list[Row], study: Study, measure: str) -> Any:
     for axis, (cell, some) in zip(axes, cells.items(), strict=True):
         for place, words in enumerate(named):
             if found := [row for row in some if row["words"] == words]:
-                mean = _draw_arm(axis, place, found, _COLOURS[OURS] if place == 0 else "#30638e")
+                mean = _draw_arm(axis, place, found, _LOOKS[OURS].color if place == 0 else GREEN)
                 if place == 0:
-                    axis.axvline(mean, color=_COLOURS[OURS], linewidth=0.8, alpha=0.5)
+                    axis.axvline(mean, color=_LOOKS[OURS].color, linewidth=0.8, alpha=0.5)
         _name_lines(axis, cell, list(named.values()) if axis is axes[0] else [""] * len(named))
     explained = "dots: means with 95 % intervals, hollow: of fewer than three seeds; ticks: seeds; line: the first arm"
-    figure.suptitle(f"{study.question}\n{measure}; {explained}", fontsize=9, color="#555555")
+    figure.suptitle(f"{study.question}\n{measure}; {explained}")
     return figure
 
 
@@ -162,11 +162,13 @@ def _draw_scale(rows: list[Row], study: Study, measure: str) -> Any:
             (axes[2 * i + 1], "macs", "million multiply-accumulates an image"),
         ):
             means = [100 * mean_of(found, "balanced_accuracy") for found in ours.values()]
-            axis.plot([found[0][field] / 1e6 for found in ours.values()], means, color=_COLOURS[OURS], linewidth=1.5)
+            axis.plot(
+                [found[0][field] / 1e6 for found in ours.values()], means, color=_LOOKS[OURS].color, linewidth=1.5
+            )
             for name, found in (*ours.items(), *peers.items()):
                 at, values = found[0][field] / 1e6, 100 * np.array([row["balanced_accuracy"] for row in found])
-                colour = _COLOURS[OURS] if name in ours else _COLOURS.get(name, "#444444")
-                drawn = axis.errorbar(at, values.mean(), yerr=_reach(values), color=colour, fmt="o", markersize=5,
+                colour, _, marker = _LOOKS[OURS] if name in ours else _LOOKS.get(name, _OTHER)
+                drawn = axis.errorbar(at, values.mean(), yerr=_reach(values), color=colour, fmt=marker, markersize=4,
                                       capsize=2, markerfacecolor=colour if len(values) > 2 else "white")  # fmt: skip
                 handles[OURS if name in ours else name] = drawn
                 if name in ours:
@@ -175,7 +177,7 @@ def _draw_scale(rows: list[Row], study: Study, measure: str) -> Any:
                     )
             _log_scale(axis, label, cell)
     explained = "means with 95 % intervals, hollow: of fewer than three seeds; the line: our network at several sizes"
-    figure.suptitle(f"{study.question}\n{measure}; {explained}", fontsize=9, color="#555555")
+    figure.suptitle(f"{study.question}\n{measure}; {explained}")
     _legend(figure, handles, "")
     return figure
 
@@ -202,19 +204,18 @@ def _draw_sizes(rows: list[Row], measure: str) -> Any:
                 [size * beside for size in at],
                 [v.mean() for v in values],
                 yerr=[_reach(v) for v in values],
-                color=_COLOURS.get(model, "#444444"),
-                marker="o",
-                markersize=5 if ours else 3.5,
-                linewidth=2.2 if ours else 1.2,
+                **_LOOKS.get(model, _OTHER)._asdict(),
+                markersize=4 if ours else 3,
+                linewidth=1.8 if ours else 1,
                 capsize=2,
                 zorder=3 if ours else 2,
             )
         axis.set_xscale("log")
         axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.minorticks_off()
-        axis.set_title(name, fontsize=10, loc="left")
-        axis.set_xlabel("images a class", fontsize=9)
-        axis.set_ylabel("balanced accuracy, %", fontsize=9)
+        axis.set_title(name, loc="left")
+        axis.set_xlabel("images a class")
+        axis.set_ylabel("balanced accuracy, %")
     _legend(figure, handles, measure)
     return figure
 
@@ -237,20 +238,17 @@ def _draw_attention(rows: list[Row]) -> Any:
         return None
     figure, axes = _figure(len(sets), 2, 3.0)
     handles: dict[str, Any] = {}
-    colours = dict(zip(("C-C-C-T, hybrid", "C-C-C-T", "C-C-T-T"), ("#d1495b", "#30638e", "#3b8c6e"), strict=True))
+    lines = dict(zip(("C-C-C-T, hybrid", "C-C-C-T", "C-C-T-T"), looks(3), strict=True))
     for axis, (data, arms) in zip(axes, sets.items(), strict=True):
         sizes = sorted({size for by_size in arms.values() for size in by_size})
-        for place, (name, colour) in enumerate(colours.items()):
+        for place, (name, look) in enumerate(lines.items()):
             if by_size := arms.get(name):
                 at = sorted(by_size)
                 handles[name] = axis.errorbar(
                     [size * 1.05**place for size in at],  # so that intervals don't hide each other
                     [by_size[size].mean() for size in at],
                     yerr=[_reach(by_size[size]) for size in at],
-                    color=colour,
-                    marker="o",
-                    markersize=5,
-                    linewidth=1.8,
+                    **look._asdict(),
                     capsize=2,
                 )
         axis.axhline(0, color="#444444", linewidth=1)
@@ -258,14 +256,14 @@ def _draw_attention(rows: list[Row]) -> Any:
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.minorticks_off()
         axis.margins(x=0.15)
-        axis.set_title(data, fontsize=10, loc="left")
-        axis.set_xlabel("images a class", fontsize=9)
-        axis.set_ylabel("points from C-C-C-C", fontsize=9)
+        axis.set_title(data, loc="left")
+        axis.set_xlabel("images a class")
+        axis.set_ylabel("points from C-C-C-C")
     ends = [end for axis in axes for end in axis.get_ylim()]
     for axis in axes:  # one scale, so that panels can be compared
         axis.set_ylim(min(ends), max(ends))
     figure.suptitle("Balanced accuracy, after equal training FLOPs on the same splits; means with 95 % intervals of "
-                    "the differences", fontsize=9, color="#555555")  # fmt: skip
+                    "the differences")  # fmt: skip
     _legend(figure, handles, "")
     return figure
 
@@ -284,9 +282,10 @@ def _draw_cost(rows: list[Row], measure: str) -> Any:
             for model in _in_order(arms):
                 values = 100 * np.array([row["balanced_accuracy"] for row in arms[model]])
                 at = float(np.median([row[field] for row in arms[model]])) / unit
+                colour, _, marker = _LOOKS.get(model, _OTHER)
                 handles[model] = axis.errorbar(
-                    at, values.mean(), yerr=_reach(values), color=_COLOURS.get(model, "#444444"), fmt="o",
-                    markersize=8 if model == OURS else 5, capsize=2)  # fmt: skip
+                    at, values.mean(), yerr=_reach(values), color=colour, fmt=marker,
+                    markersize=6 if model == OURS else 4, capsize=2)  # fmt: skip
             _log_scale(axis, label, cell)
     _legend(figure, handles, measure)
     return figure
@@ -302,9 +301,9 @@ def _log_scale(axis: Any, label: str, cell: str) -> None:
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
     axis.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
     axis.minorticks_off()
-    axis.set_xlabel(label, fontsize=9)
-    axis.set_ylabel("balanced accuracy, %", fontsize=9)
-    axis.set_title(cell, fontsize=10, loc="left")
+    axis.set_xlabel(label)
+    axis.set_ylabel("balanced accuracy, %")
+    axis.set_title(cell, loc="left")
 
 
 def _in_order(models: Any) -> list[str]:
@@ -317,4 +316,4 @@ def _legend(figure: Any, handles: dict[str, Any], title: str) -> None:
     names = _in_order(handles)
     columns = max(1, int(figure.get_figwidth() / 1.4))  # inches that a name takes
     figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=min(columns, len(names)),
-                  frameon=False, fontsize=9, title=title, title_fontsize=9)  # fmt: skip
+                  title=title)  # fmt: skip

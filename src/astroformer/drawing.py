@@ -45,15 +45,13 @@ class Look(NamedTuple):
 
 
 def looks(n: int) -> list[Look]:
-    """n looks, of which 84 differ from each other.
+    """n looks, of which 49 differ from each other in colour or mark.
 
     Example:
-        >>> len(set(looks(84)))
-        84
+        >>> len({(look.color, look.marker) for look in looks(49)})
+        49
     """
-    return [
-        Look(_COLOURS[i % len(_COLOURS)], _DASHES[(i + i // 28) % 4], _MARKERS[(i + i // 28) % 7]) for i in range(n)
-    ]
+    return [Look(_COLOURS[i % 7], _DASHES[i % 4], _MARKERS[(i + i // 7) % 7]) for i in range(n)]
 
 
 @contextlib.contextmanager
@@ -168,7 +166,8 @@ def class_name(name: str, number: int) -> str:
         >>> class_name("edge_on", 3)
         'edge on'
     """
-    known = all(ord(letter) in _letters() for letter in name)
+    families = ("DejaVu Sans", *_other_fonts())
+    known = all(any(ord(letter) in _letters(family) for family in families) for letter in name)
     spoken = name.replace("_", " ")
     return spoken if known else f"{number}: {spoken}"
 
@@ -234,12 +233,11 @@ def in_lines(name: str, longest: int, most: int = 2) -> str:
 
 
 @functools.cache
-def _letters() -> frozenset[int]:
-    """The letters that the fonts of the style have on this machine, by their code points."""
+def _letters(family: str) -> frozenset[int]:
+    """The letters that a font has, by their code points."""
     from matplotlib.font_manager import findfont, get_font
 
-    families = ["DejaVu Sans", *_other_fonts()]
-    return frozenset(code for family in families for code in get_font(findfont(family)).get_charmap())
+    return frozenset(get_font(findfont(family)).get_charmap())
 
 
 @functools.cache

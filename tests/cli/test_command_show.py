@@ -191,14 +191,17 @@ def test_all_pages_are_in_the_pdf(tmp_path: Path) -> None:
 
 def test_what_a_screen_can_show() -> None:
     rng = np.random.default_rng(0)
-    images = [rng.normal(100, 10, (5, 6, 6)) for _ in range(3)]
-    shown, said = visible(images, bounded=False)
+    images = [rng.normal(100, 10, (5, 6, 6)).astype(np.float16) for _ in range(3)]
+    shown, said = visible(images)
     assert said is not None
     assert said.startswith("bands 1, 2 and 3 of 5 are shown as red, green and blue; black to white: ")
     assert all(image.shape == (6, 6, 3) for image in shown)
     assert {0, 255} <= set(np.stack(shown).ravel().tolist())
-    grey, said = visible([np.array([[[0.0, 1.0]]])], bounded=True)
-    assert (grey[0].tolist(), said) == ([[0, 255]], None)
-    both, said = visible([np.array([[[0.0]], [[1.0]]])], bounded=True)
-    assert (both[0].tolist(), said) == ([[127]], "the mean of both bands is shown")
-    assert visible([np.full((1, 2, 2), 7.0)], bounded=False)[0][0].tolist() == [[0, 0], [0, 0]]  # of one value
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    grey, said = visible([levels])
+    np.testing.assert_array_equal(grey[0], levels[0])
+    assert said is None
+    both, said = visible([np.array([[[0]], [[200]]], np.uint8)])
+    assert (both[0].tolist(), said) == ([[100]], "the mean of both bands is shown")
+    assert visible([np.full((1, 2, 2), 7.0)])[0][0].tolist() == [[0, 0], [0, 0]]  # of one value
+    assert visible([]) == ([], None)

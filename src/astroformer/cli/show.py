@@ -56,7 +56,7 @@ class Show:
             out = stack.enter_context(output_file(self.out, "show.png", **words))
             # The PDF has an owner and rules of its own: it is none of the inputs and there is none, or it may go.
             stack.enter_context(output_file(out.with_suffix(".pdf"), "show.pdf", **words))
-            reporter = stack.enter_context(Reporter(quiet=self.showing.quiet))
+            reporter = stack.enter_context(Reporter(quiet=self.showing.quiet, verbose=self.showing.verbose))
             shown = show(
                 self.source, self.settings, per_class=self.per_class, augmented=self.augmented, reporter=reporter
             )

@@ -108,12 +108,10 @@ def mistake_tiles(
     seen: dict[int, Array] = {}
     for mistake in mistakes:
         try:
-            stored_CHW = classifier.preprocessing.apply(images.read(mistake.image), classifier.white)
+            seen[mistake.image] = classifier.preprocessing.apply(images.read(mistake.image), classifier.white)
         except UserError:  # a file that has changed since
             continue
-        whole = stored_CHW.dtype == np.uint8
-        seen[mistake.image] = stored_CHW.astype(np.float32) / (255 if whole else 1)
-    shown, said = visible(list(seen.values()), bounded=classifier.preprocessing.dtype == "uint8")
+    shown, said = visible(list(seen.values()))
     of_image = dict(zip(seen, shown, strict=True))
     tiles = []
     for mistake in mistakes:

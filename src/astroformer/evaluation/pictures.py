@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from astroformer.evaluation.symmetry import SymmetryReport
 
 MOST_IN_A_MATRIX = 30  # classes
+_IN_A_COLUMN = 4  # classes whose matrix is no wider than a column
 _LISTED = 20  # classes, and confusions, where there are more
 
 
@@ -116,7 +117,8 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
     title = f"{evaluation.n:,} images, balanced accuracy {percent(accuracy.value)}"
     interval = f"(95 % interval {percent(accuracy.low)} to {percent(accuracy.high)})"
     if len(evaluation.classes) <= MOST_IN_A_MATRIX:
-        _draw_matrix(evaluation, f"{title}\n{interval}", path)
+        between = "\n" if len(evaluation.classes) <= _IN_A_COLUMN else " "
+        _draw_matrix(evaluation, f"{title}{between}{interval}", path)
     else:
         _draw_lists(evaluation, f"{title} {interval}", path)
 
@@ -133,7 +135,7 @@ def _draw_matrix(evaluation: Evaluation, title: str, path: Path) -> None:
     longest = max(room(line) for name in names for line in name.split("\n"))
     # cm: of the names at the side (7 points), of the matrix, and of a cell.
     beside = 0.14 * longest + 1.0
-    width = COLUMN if k <= 4 else PAGE
+    width = COLUMN if k <= _IN_A_COLUMN else PAGE
     side = min(width - beside - 0.4, 1.9 * k)
     cell = side / k
     figure = new_figure(width, side + 0.75 * beside + 1.6)

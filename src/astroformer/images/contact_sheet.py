@@ -176,13 +176,12 @@ def in_rows(tiles: Sequence[Tile], columns: int) -> list[Row]:
     return [Row(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
 
 
-def visible(images: Sequence[Array], *, bounded: bool) -> tuple[list[Array], str | None]:
+def visible(images: Sequence[Array]) -> tuple[list[Array], str | None]:
     """Images as a screen can show them, and a sentence where that is not just as they are.
 
     Args:
-        images: each (C, H, W), float, of as many bands.
-        bounded: whether 0 is black and 1 is white in them. Otherwise black and white are, in each band, the values that
-            one pixel in 200 of all images lies below and above.
+        images: each (C, H, W), of as many bands and of one type. uint8 is shown as it is. Of floats black and white
+            are, in each band, the values that one pixel in 200 of all images lies below and above.
 
     Returns:
         Each image as (H, W) or (H, W, 3) uint8: of one band as grey, of two the mean, of three as red, green and blue,
@@ -196,17 +195,21 @@ def visible(images: Sequence[Array], *, bounded: bool) -> tuple[list[Array], str
         images = [image[:3] for image in images]
     elif bands == 2:
         said.append("the mean of both bands is shown")
-    low_C11 = np.zeros((1, 1, 1))
-    high_C11 = np.ones((1, 1, 1))
-    if not bounded:
+    low_C11 = np.zeros((1, 1, 1), np.float32)
+    span_C11 = np.full((1, 1, 1), 255, np.float32)
+    if images[0].dtype != np.uint8:
         pixels_CN = np.concatenate([image.reshape(len(image), -1) for image in images], axis=1)
-        low_C11, high_C11 = np.quantile(pixels_CN, [0.005, 0.995], axis=1)[:, :, None, None]
-        ranges = [f"{low:.3g} to {high:.3g}" for low, high in zip(low_C11.ravel(), high_C11.ravel(), strict=True)]
+        low_C, high_C = np.quantile(pixels_CN.astype(np.float32), [0.005, 0.995], axis=1)
+        ranges = [f"{low:.3g} to {high:.3g}" for low, high in zip(low_C, high_C, strict=True)]
         said.append(f"black to white: {', '.join(ranges)}")
-    span_C11 = np.where(high_C11 > low_C11, high_C11 - low_C11, 1.0)
-    shown = []
-    for image in images:
-        image = np.rint(255 * np.clip((image - low_C11) / span_C11, 0, 1))
-        image = image.mean(0) if len(image) < 3 else image.transpose(1, 2, 0)
-        shown.append(image.astype(np.uint8))
-    return shown, "; ".join(said) or None
+        low_C11 = low_C[:, None, None]
+        span_C11 = np.where(high_C > low_C, high_C - low_C, 1.0)[:, None, None]
+    return [_on_screen(image, low_C11, span_C11) for image in images], "; ".join(said) or None
+
+
+def _on_screen(image_CHW: Array, low_C11: Array, span_C11: Array) -> Array:
+    """(H, W) or (H, W, 3) uint8 of up to three bands."""
+    x_CHW = 255 * np.clip((image_CHW.astype(np.float32) - low_C11) / span_C11, 0, 1)
+    x = x_CHW.mean(0) if len(x_CHW) < 3 else x_CHW.transpose(1, 2, 0)
+    shown: Array = np.rint(x).astype(np.uint8)
+    return shown

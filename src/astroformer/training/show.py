@@ -28,6 +28,7 @@ from astroformer.training.task import Task
 PER_CLASS = 8
 _MOST_CLASSES = 200  # that a sheet has room for
 _NAMED_SIZES = 3
+_AT_ONCE = 64  # images that are augmented at once
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,16 @@ def show(
         >>> shown = astroformer.show("mock-galaxies:40x32", astroformer.Recipe(device="cpu"))
         >>> len(shown.sheet.rows)
         10
-        >>> shown.save(Path(tempfile.mkdtemp()) / "sheet.png")  # and sheet.pdf
+        >>> shown.save(f"{tempfile.mkdtemp()}/sheet.png")  # and sheet.pdf
     """
     if not 1 <= per_class <= 12:
         raise UserError(f"per_class is {per_class}; a row has room for 1 to 12 images of a class.")
     reporter = reporter or Reporter(quiet=True)
     split = split_images(Task(source), recipe or Recipe(), reporter)
     images = split.images
-    recipe, _ = decide(recipe or Recipe(), images.subset(split.train_rows))
+    recipe, decisions = decide(recipe or Recipe(), images.subset(split.train_rows))
+    for sentence in decisions:
+        reporter.detail(sentence)
     preprocessing = preprocessing_of(recipe)
     chosen = _chosen(images, per_class)
     seen = _read([i for rows in chosen.values() for i in rows], images, preprocessing, reporter)
@@ -165,10 +168,9 @@ def _tiles(
 ) -> tuple[tuple[dict[int, Tile], dict[int, Tile]], str | None]:
     """The images as tiles and, if asked for, as training makes them; and a sentence where these are not shown as they
     are."""
-    whole = preprocessing.dtype == "uint8"
-    plain = [seen.stored_CHW.astype(np.float32) / (255 if whole else 1) for seen in stored.values()]
-    made = _augmented(list(stored.values()), list(stored), images, recipe, preprocessing) if augmented else []
-    shown, said = visible([*plain, *made], bounded=whole)
+    plain = [seen.stored_CHW for seen in stored.values()]
+    made = _augmented(plain, list(stored), images, recipe, preprocessing) if augmented else []
+    shown, said = visible([*plain, *made])
     tiles = [Tile(image) for image in shown]
     n = len(plain)
     both = dict(zip(stored, tiles[:n], strict=True)), dict(zip(stored, tiles[n:], strict=False))
@@ -176,19 +178,26 @@ def _tiles(
 
 
 def _augmented(
-    seen: list[_Seen], positions: list[int], images: LabelledImages, recipe: Recipe, preprocessing: Preprocessing
+    stored: list[Array], positions: list[int], images: LabelledImages, recipe: Recipe, preprocessing: Preprocessing
 ) -> list[Array]:
-    """What the first epoch of a run makes of images; each is mixed, if any are, with the next one shown."""
+    """What the first epoch of a run makes of images, as they are stored; each is mixed, if any are, with another one
+    that is shown."""
     assert images.labels is not None
     augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=preprocessing.image_size)
     if recipe.epochs is not None:  # by the clock nobody knows the length, and all that a long run does is shown
         augmenter = augmenter.at_length(recipe.epochs)
-    index_B = torch.tensor(positions)
-    x_BCHW = augmenter.transform(torch.from_numpy(np.stack([image.stored_CHW for image in seen])), index_B, 0)
-    if augmenter.mixes:
-        y_BK = torch.nn.functional.one_hot(torch.from_numpy(images.labels[positions]), len(images.classes)).float()
-        x_BCHW, _ = augmenter.mix(x_BCHW, x_BCHW.roll(-1, 0), y_BK, y_BK.roll(-1, 0), index_B, 0)
-    return list(x_BCHW.numpy())
+    made: list[Array] = []
+    for start in range(0, len(stored), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        index_B = torch.tensor(positions[part])
+        x_BCHW = augmenter.transform(torch.from_numpy(np.stack(stored[part])), index_B, 0)
+        if augmenter.mixes:
+            label_B = torch.from_numpy(images.labels[positions[part]])
+            y_BK = torch.nn.functional.one_hot(label_B, len(images.classes)).float()
+            x_BCHW, _ = augmenter.mix(x_BCHW, x_BCHW.roll(-1, 0), y_BK, y_BK.roll(-1, 0), index_B, 0)
+        x = x_BCHW.numpy()
+        made += list(np.rint(255 * x).astype(np.uint8) if preprocessing.dtype == "uint8" else x.astype(np.float16))
+    return made
 
 
 def _as_they_are(stored: dict[int, _Seen]) -> str:

@@ -139,7 +139,8 @@ class NamedSet(ABC):
             image = images.read(i)
             name = class_name(images.classes[images.labels[i]], int(images.labels[i]) + 1)
             tiles.append(Tile(image[..., 0] if image.shape[2] == 1 else image[..., :3], ((name, INK),)))
-        ContactSheet(f"{self.title}: the first image of each class", in_rows(tiles, 10), 10).save(path)
+        columns = 10 if len(tiles) <= 100 else 16  # so that 200 classes are on one page
+        ContactSheet(f"{self.title}: the first image of each class", in_rows(tiles, columns), columns).save(path)
 
     def to_dict(self) -> dict[str, Any]:
         """What is declared of it, for JSON."""
