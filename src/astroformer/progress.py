@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from astroformer.errors import UserError
+from astroformer.summaries import percent
 
 
 def duration(seconds: float) -> str:
@@ -22,11 +23,6 @@ def duration(seconds: float) -> str:
     whole = max(0, round(seconds))
     hours, minutes = whole // 3600, whole % 3600 // 60
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """A share as a person reads it everywhere: `0.365` → "36.5 %"."""
-    return f"{100 * share:.{digits}f} %"
 
 
 _WIDE = 110  # columns of a terminal that shows the loss and the speed too
