@@ -33,8 +33,8 @@ def test_outputs_are_cleared(notebook: Path) -> None:
 def test_a_notebook_runs_from_top_to_bottom(notebook: Path, tmp_path: Path) -> None:
     """In a fresh process without IPython; as long as it takes to learn nothing."""
     cells = ["".join(cell["source"]) for cell in code_cells(notebook)]
-    assert sum("MINUTES = 0.3" in cell for cell in cells) == 1
-    cells = [cell.replace("MINUTES = 0.3", "MINUTES = 0.005").replace("600x48", "60x48") for cell in cells]
+    assert sum("MINUTES = 0.5" in cell for cell in cells) == 1
+    cells = [cell.replace("MINUTES = 0.5", "MINUTES = 0.005").replace("600x48", "60x48") for cell in cells]
     (tmp_path / "cells.json").write_text(json.dumps(cells), encoding="utf-8")
     program = """
 import json, sys

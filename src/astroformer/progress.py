@@ -26,6 +26,7 @@ def duration(seconds: float) -> str:
 
 
 _WIDE = 110  # columns of a terminal that shows the loss and the speed too
+_NOTEBOOK = 96  # columns that the cell of a notebook has room for
 
 
 class Reporter:
@@ -47,6 +48,8 @@ class Reporter:
         # stdout is for the results, whose last line names the model.
         self.console = console or Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._loud = Console(stderr=True, highlight=False, soft_wrap=True) if quiet and warns else self.console
+        if self.console.is_jupyter:  # where a long line would have to be moved to be read
+            self.console.soft_wrap, self.console.width = False, _NOTEBOOK
         # Where there are bars, rich passes on what others print meanwhile; only one thread of a program can have that.
         can_draw = importlib.util.find_spec("ipywidgets") if self.console.is_jupyter else self.console.is_terminal
         self.live = bool(can_draw) and not quiet and threading.current_thread() is threading.main_thread()
