@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import copy
+import io
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -295,3 +298,64 @@ def test_the_network_of_a_loaded_model_is_an_astroformer_of_the_same_config(
     assert isinstance(network, Astroformer)
     assert network.config == classifier.network.config
     assert not network.training
+
+
+def test_bytes_are_taken_in_every_form_and_opened_files_are_not(classifier: Classifier, galaxy_folder: Path) -> None:
+    path = paths_of(galaxy_folder)[0]
+    read = path.read_bytes()
+    expected = classifier.predict(path).probabilities_NK
+    for given in (read, bytearray(read), memoryview(read), [memoryview(read)], Image.open(path), [Image.open(path)]):
+        np.testing.assert_allclose(classifier.predict(given).probabilities_NK, expected, atol=1e-12)
+    for opened in (io.BytesIO(read), path.open("rb")):
+        with opened, pytest.raises(UserError, match=r"an opened file \(B.*\) is no image; give what its read"):
+            classifier.predict(opened)
+
+
+def test_without_the_fast_path_hooks_fire_batch_after_batch(model_folder: Path, galaxy_folder: Path) -> None:
+    fast, plain = astroformer.load(model_folder), astroformer.load(model_folder, fast=False)
+    seen: list[int] = []
+    for model in (fast, plain):
+        model.network.register_forward_hook(lambda module, given, made: seen.append(len(made)))
+    quick = fast.predict(galaxy_folder, batch_size=20)
+    assert seen == []
+    slow = plain.predict(galaxy_folder, batch_size=20)
+    assert seen == [20, 10]
+    np.testing.assert_allclose(slow.probabilities_NK, quick.probabilities_NK, atol=1e-5)
+    assert slow.files == quick.files
+
+
+def test_without_the_fast_path_there_is_float32_alone(model_folder: Path) -> None:
+    assert astroformer.load(model_folder, precision="auto", fast=False).precision == "float32"
+    with pytest.raises(UserError, match="precision bfloat16 is a part of the fast path"):
+        astroformer.load(model_folder, precision="bfloat16", fast=False)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_progress_where_there_are_several_batches(
+    classifier: Classifier, galaxy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+
+    def shown(stream: io.StringIO, **words: Any) -> str:
+        monkeypatch.setattr(sys, "stderr", stream)
+        classifier.predict(galaxy_folder, **words)
+        if words.get("batch_size") == 8:
+            classifier.evaluate(galaxy_folder, **words)
+        return stream.getvalue()
+
+    assert shown(Terminal()) == ""
+    assert shown(Terminal(), batch_size=8, quiet=True) == ""
+    assert shown(io.StringIO(), batch_size=8) == ""
+    said = shown(Terminal(), batch_size=8)
+    assert "predicting" in said
+    assert "evaluating" in said
+    assert "30 of 30 images" in said
+    told: list[tuple[int, int]] = []
+    assert shown(Terminal(), batch_size=16, progress=lambda *counts: told.append(counts)) == ""
+    assert told == [(16, 30), (30, 30)]

@@ -150,6 +150,13 @@ def test_a_notebook_has_bars_where_it_can_draw_them(monkeypatch: pytest.MonkeyPa
     assert not notebook(monkeypatch, widgets=False).live
 
 
+def test_lines_are_broken_where_a_cell_of_a_notebook_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = notebook(monkeypatch, widgets=False).console
+    with console.capture() as shown:
+        console.print("word " * 40)
+    assert max(map(len, shown.get().splitlines())) <= 96
+
+
 def test_another_thread_has_lines_in_place_of_bars() -> None:
     made: list[Reporter] = []
     thread = threading.Thread(target=lambda: made.append(reporter(terminal=True)[0]))

@@ -1,8 +1,6 @@
 """`Classifier`: a network, its preprocessing and its class names; what training makes and everything after starts from.
 
-There is one predict path: file → `Preprocessing.apply` → `Preprocessing.normalize` → network → softmax. The command
-line, the evaluation and the validation during training all go through it. The network is asked by its fast path
-(`fast_inference.py`); in float32, the default, that is within 1e-5 in probability of the plain forward pass.
+How the network is asked, batch by batch, is `predictor.py`.
 
 Legend: N images, B batch, K classes, C channels, D features, H height, W width.
 """
@@ -11,44 +9,37 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from astroformer import native
-from astroformer.allocator import keep_freed_memory
-from astroformer.errors import UserError, unknown_name
-from astroformer.fast_inference import FastPass, fast_pass
-from astroformer.images.copies import Digests, pixel_digest
+from astroformer.errors import UserError
 from astroformer.images.given import IN_MEMORY, Images, as_images
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sources import open_source
-from astroformer.metrics import Evaluation, score
+from astroformer.metrics import Evaluation, score, score_lines
 from astroformer.model_folder import KeptNetwork, ModelConfig, ModelFolder, ModelRecord
 from astroformer.network import Answers, Astroformer, Ensemble, count_parameters
 from astroformer.network.answers import answers_of
 from astroformer.network.framing import FRAME_IMAGES
 from astroformer.predictions import Predictions
+from astroformer.predictor import Predictor
 from astroformer.progress import Reporter
-from astroformer.system import PRECISIONS, pick_device, pick_precision, usable_cores
-from astroformer.threads import in_threads, pieces
+from astroformer.summaries import Summarized, Summary, some_of
+from astroformer.system import pick_device, pick_precision
 
-_TASK_IMAGES = 16  # that a thread on a CPU decodes and classifies together, enough to fill the matrix products
-_WORKERS = 8  # threads: of more, some would wait for Python's lock; on larger CPUs each computes with several cores
-_TARGET_IMAGES = 256  # of a forward pass whose answers are targets; a GPU is given thousands of images at once
 _SEEN = "seen"  # (N, 8) uint8 of `extra.safetensors`: the digests of the images that were trained on
 Array = NDArray[Any]
 
 
-@dataclass
-class Classifier:
+@dataclass(repr=False)
+class Classifier(Predictor, Summarized):
     """A trained network that can be asked, saved and loaded.
 
     Attributes:
@@ -60,6 +51,8 @@ class Classifier:
             instructions for it, and moves probabilities in the third digit; `pick_precision` knows "auto" too.
         white: the value that is white in the images that are asked about, if somebody states it, see `Units.shared`.
         seen: the `pixel_digest` of each image that the network was trained on; None where they are not known.
+        fast: whether our own networks are asked by their fast path, see `load`.
+        folder: where the model was saved or loaded, if it was.
 
     Example:
         >>> import numpy as np
@@ -71,123 +64,23 @@ class Classifier:
         (4, 2)
     """
 
-    network: nn.Module
-    preprocessing: Preprocessing
-    classes: tuple[str, ...]
-    info: ModelRecord = field(default_factory=ModelRecord)
-    precision: str = "float32"
-    white: float | None = None
-    seen: Digests | None = None
-    # The network as `fast_pass` has it, and the state of the weights and settings that it was made from.
-    _fast: tuple[Any, FastPass] | None = field(default=None, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise unknown_name("precision", self.precision, PRECISIONS)
-        # One memory format, one set of kernels: a loaded classifier gives the same bits as the one that was saved.
-        self.network.to(memory_format=torch.channels_last)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fast": None}  # a copy makes its own, from its own weights
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.network.parameters()).device
-
-    def to(self, device: str | torch.device) -> Classifier:
-        """Moves the network to `device` ("cpu", "cuda", …) and returns this classifier."""
-        self.network.to(device)
-        return self
+    def summary(self) -> Summary:
+        info, (height, width) = self.info, self.preprocessing.image_size
+        lines = {f"{len(self.classes)} classes": some_of(self.classes)}
+        lines["images"] = f"{height} × {width} px, channels: {self.preprocessing.channels}"
+        if info.training:
+            lines["trained on"] = info.training
+        if info.metrics is not None:
+            lines["validation images"] = f"{info.metrics.n:,}" + (f" ({info.validation})" if info.validation else "")
+            lines |= score_lines(info.metrics.intervals)
+        fast = f"the fast path in {self.precision} (for forward hooks: load it with fast=False)"
+        lines["asked by"] = f"{fast if self._by_fast_path else 'network.forward'}, on {self.device}"
+        if self.folder is not None:
+            lines["folder"] = str(self.folder)
+        name = info.name or type(self.network).__name__
+        return Summary(f"Classifier: {name}, {count_parameters(self.network):,} parameters", lines)
 
     # -- asking ------------------------------------------------------------------------------------------------------
-
-    @torch.inference_mode()
-    def probabilities(self, stored_BCHW: Array | Tensor) -> Array:
-        """(B, K) float64 probabilities of a batch as `Preprocessing.apply` makes it and the image store keeps it."""
-        return _softmax(self._asked()(self._normalized(stored_BCHW)))
-
-    def _normalized(self, stored_BCHW: Array | Tensor) -> Tensor:
-        return self.preprocessing.normalize(torch.as_tensor(np.asarray(stored_BCHW)).to(self.device))
-
-    def answers(self, x_BCHW: Tensor) -> Tensor:
-        """(B, K) float32 probabilities of images that are normalised already, on the network's device, where they
-        stay: targets that another network may learn."""
-        with torch.inference_mode():
-            network = self._asked()
-            parts = [torch.softmax(network(x).float(), dim=1) for x in x_BCHW.split(_TARGET_IMAGES)]
-        return torch.cat(parts)  # outside of the mode: a backward pass may keep it
-
-    def _asked(self) -> Callable[[Tensor], Tensor]:
-        """What is asked for logits: the fast path of our own networks, made anew when their weights have changed."""
-        self.network.eval()
-        return self._fast_network() if isinstance(self.network, KeptNetwork) else self.network
-
-    def _fast_network(self) -> FastPass:
-        if not isinstance(self.network, KeptNetwork):
-            raise UserError(f"features of a {type(self.network).__name__} can't be asked for; an Astroformer has them.")
-        # Every change through torch raises a tensor's version, and every move gives it another address.
-        tensors = (*self.network.parameters(), *self.network.buffers())
-        versions = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
-        made_from = (self.precision, versions)
-        if self._fast is None or self._fast[0] != made_from:
-            if self.device.type == "cpu":
-                keep_freed_memory()
-            dtype = getattr(torch, pick_precision(self.precision, self.device.type))
-            self._fast = (made_from, fast_pass(self.network, dtype))
-        return self._fast[1]
-
-    def iter_predict(
-        self, images: LabelledImages, *, batch_size: int = 64, mark_seen: bool = False, features: bool = False
-    ) -> Iterator[Predictions]:
-        """Predictions batch by batch, for any number of images: each thread decodes some and asks the network.
-
-        Arguments are those of `predict`.
-        """
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}; at least 1 image a forward pass is needed.")
-        self.preprocessing.check_brightness(images.read, len(images), self.white)
-        network, seen = self._asked(), self.seen if mark_seen else None
-        featured = self._fast_network() if features else None
-        total = len(images)
-        on_cpu = self.device.type == "cpu"
-        # Side by side, decoding and network fill all cores whichever of the two takes longer, and no thread waits for
-        # another one's share of a matrix product.
-        workers = min(usable_cores(), _WORKERS)
-        size = min(batch_size, _TASK_IMAGES) if on_cpu else batch_size
-        bounds = pieces(total, batch_size, size)
-
-        @torch.inference_mode()
-        def task(start: int, stop: int) -> Predictions:
-            probabilities_NK = np.full((stop - start, len(self.classes)), np.nan)
-            rows: dict[int, Array] = {}
-            errors = [""] * (stop - start)
-            digests = np.zeros(stop - start, np.uint64)
-            for k in range(stop - start):
-                try:
-                    image = images.read(start + k)
-                    rows[k] = self.preprocessing.apply(image, self.white)
-                    if seen is not None:
-                        digests[k] = pixel_digest(image)
-                except UserError as error:  # unreadable, or of a type or channels that the network can't take
-                    errors[k] = str(error)
-            features_ND = None if featured is None else np.full((stop - start, featured.width), np.nan, np.float32)
-            if rows:
-                x_BCHW = self._normalized(np.stack(list(rows.values())))
-                if featured is not None and features_ND is not None:
-                    logits_BK, features_BD = featured.with_features(x_BCHW)
-                    features_ND[list(rows)] = features_BD.float().cpu().numpy()
-                else:
-                    logits_BK = network(x_BCHW)
-                probabilities_NK[list(rows)] = _softmax(logits_BK)
-            seen_N = None if seen is None else np.isin(digests, seen)
-            return Predictions(images.files[start:stop], self.classes, probabilities_NK, errors, seen_N, features_ND)
-
-        parts: list[Predictions] = []
-        for (_, stop), part in zip(bounds, in_threads(task, bounds, workers), strict=True):
-            parts.append(part)
-            if stop % batch_size == 0 or stop == total:
-                yield Predictions.joined(parts, self.classes)
-                parts = []
 
     def predict(
         self,
@@ -401,7 +294,8 @@ class Classifier:
         )
         extra = None if self.seen is None else {_SEEN: torch.from_numpy(self.seen.view(np.uint8).reshape(-1, 8))}
         ModelFolder(folder).write(self.network, config, extra=extra)
-        return Path(folder)
+        self.folder = Path(folder)
+        return self.folder
 
     @classmethod
     def load(
@@ -412,11 +306,43 @@ class Classifier:
         precision: str = "float32",
         symmetry: str | None = None,
         white: float | None = None,
+        fast: bool = True,
         say: Callable[[str], object] | None = None,
     ) -> Classifier:
-        """Reads a model folder and proves that it is whole. Arguments and errors are those of `astroformer.load`."""
+        """Reads a model folder, or a run folder that holds one, and proves that it is whole.
+
+        Args:
+            folder: where it lies.
+            device: "cpu", "cuda" or "auto" (CUDA when there is one).
+            precision: see `pick_precision`.
+            symmetry: "shift" (answers about the image alone), "shift+mirror" or "shift+d4" (logits averaged over the
+                image and its mirror image, or over turned and mirrored views, each at the cost of one); None: as the
+                model says. The metrics of a model are those of the symmetry that it was saved with: with another one
+                they are not known, and `evaluate` measures them.
+            white: the value that is white in the images that will be asked about, where their pixels are of another
+                type than those that the model learned from: 65535 for uint16 that uses all bits, 4095 for 12 bits.
+            fast: ask the network by its fast path, a private copy of the weights with norms folded and passes fused,
+                within 1e-5 of the network in probability. With False `predict` calls `model.network` itself, batch
+                after batch and in order, so that forward hooks fire; in float32 alone, and more slowly.
+            say: is given a sentence where the folder is of an old format, whose hashes do not cover all of it, and
+                where the cache is not to be trusted with native kernels.
+
+        Raises:
+            UserError: this is no model folder, or it was made by a newer version, or it is damaged, or its weights do
+                not fit its config.
+
+        Example:
+            >>> import tempfile
+            >>> import astroformer
+            >>> recipe = astroformer.Recipe(epochs=1, device="cpu", precision="no")
+            >>> folder = tempfile.mkdtemp()
+            >>> trained = astroformer.train("mock-galaxies:20x32", recipe, out=folder)
+            >>> model = astroformer.load(folder)
+            >>> len(model.predict("mock-galaxies:4x32").names)
+            4
+        """
         device = pick_device(device)
-        precision = pick_precision(precision, device)
+        precision = "float32" if precision == "auto" and not fast else pick_precision(precision, device)
         model = ModelFolder.find(folder)
         config = model.config()
         if symmetry is not None and symmetry != config.answers.symmetry:
@@ -425,54 +351,13 @@ class Classifier:
         network = model.network(config)
         seen = model.extra(config).get(_SEEN)
         digests = None if seen is None else np.ascontiguousarray(seen.numpy()).view(np.uint64).ravel()
-        classifier = cls(network, config.input, config.classes, config.record, precision, white, digests)
+        classifier = cls(
+            network, config.input, config.classes, config.record, precision, white, digests, fast, model.path
+        )
         for caveat in (model.caveat(config), native.caveat() if device == "cpu" else None):
             if say is not None and caveat is not None:
                 say(caveat)
         return classifier.to(device)
 
 
-def _softmax(logits_BK: Tensor) -> Array:
-    # In float64: it keeps p(class) of confident predictions from rounding to 0 and 1.
-    return torch.softmax(logits_BK.double(), dim=1).cpu().numpy()
-
-
-def load(
-    folder: str | Path,
-    device: str = "cpu",
-    *,
-    precision: str = "float32",
-    symmetry: str | None = None,
-    white: float | None = None,
-    say: Callable[[str], object] | None = None,
-) -> Classifier:
-    """Reads a model folder, or a run folder that holds one, and proves that it is whole.
-
-    Args:
-        folder: where it lies.
-        device: "cpu", "cuda" or "auto" (CUDA when there is one).
-        precision: see `pick_precision`.
-        symmetry: "shift" (answers about the image alone), "shift+mirror" or "shift+d4" (logits averaged over the
-            image and its mirror image, or over turned and mirrored views, each at the cost of one); None: as the
-            model says. The metrics of a model are those of the symmetry that it was saved with: with another one
-            they are not known, and `evaluate` measures them.
-        white: the value that is white in the images that will be asked about, where their pixels are of another type
-            than those that the model learned from: 65535 for uint16 that uses all bits, 4095 for 12 bits.
-        say: is given a sentence where the folder is of an old format, whose hashes do not cover all of it, and where
-            the cache is not to be trusted with native kernels.
-
-    Raises:
-        UserError: this is no model folder, or it was made by a newer version, or it is damaged, or its weights do
-            not fit its config.
-
-    Example:
-        >>> import tempfile
-        >>> import astroformer
-        >>> recipe = astroformer.Recipe(epochs=1, device="cpu", precision="no")
-        >>> folder = tempfile.mkdtemp()
-        >>> trained = astroformer.train("mock-galaxies:20x32", recipe, out=folder)
-        >>> model = astroformer.load(folder)
-        >>> len(model.predict("mock-galaxies:4x32").names)
-        4
-    """
-    return Classifier.load(folder, device, precision=precision, symmetry=symmetry, white=white, say=say)
+load = Classifier.load

@@ -6,6 +6,7 @@ bins of confidence.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
+from astroformer.summaries import Summarized, Summary, percent
 
 Array = NDArray[Any]
 # A certain but wrong probability of 0 would make the NLL infinite and hide every other image.
@@ -60,8 +62,8 @@ class Confusion(NamedTuple):
     n: int
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Summarized):
     """What `score` measured. `evaluation["top1"]` is the value of a metric without its interval.
 
     Attributes:
@@ -90,6 +92,9 @@ class Evaluation:
 
     def __getitem__(self, metric: str) -> float:
         return self.metrics[metric].value
+
+    def summary(self) -> Summary:
+        return Summary(f"Evaluation: {self.n:,} images, {len(self.classes)} classes", score_lines(self.metrics))
 
     def by_class(self) -> list[ClassScores]:
         """Precision, recall and F1 of each class, in the order of `classes`."""
@@ -126,6 +131,16 @@ class Evaluation:
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
+
+
+def score_lines(metrics: Mapping[str, Interval]) -> dict[str, str]:
+    """Metrics by a name that a person knows, each with its interval; shares in percent."""
+    names = {"top1": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
+    lines = {}
+    for metric, name in names.items():
+        if (m := metrics.get(metric)) is not None:
+            lines[name] = f"{percent(m.value)}   (95 % interval {percent(m.low)} to {percent(m.high)})"
+    return lines
 
 
 def confusion_matrix(labels_N: Array, predictions_N: Array, n_classes: int) -> Array:

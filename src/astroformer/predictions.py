@@ -5,18 +5,37 @@ Shape letters: N images, K classes, D features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import importlib.util
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from astroformer.errors import UserError
+from astroformer.files import expanded, replacing
+from astroformer.outputs import output_file
+from astroformer.summaries import Summarized, Summary, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
 Array = NDArray[Any]
+_CLASSES = 10  # that are counted at first sight
 
 
-@dataclass(frozen=True)
-class Predictions:
+def prediction_columns(classes: Sequence[str]) -> list[str]:
+    """The columns of a table of predictions: `file`, `prediction`, `confidence`, `p:<class>` for each, `error`."""
+    return ["file", "prediction", "confidence", *(f"p:{name}" for name in classes), "error"]
+
+
+@dataclass(frozen=True, repr=False)
+class Predictions(Summarized):
     """One row an image. Rows of files that could not be read hold NaN and their reason in `errors`.
 
     Attributes:
@@ -34,6 +53,10 @@ class Predictions:
         ['disc', 'ring']
         >>> two.confidence_N.tolist()
         [0.9, 0.75]
+        >>> two
+        Predictions: 2 images, 2 classes
+          disc  1   (50.0 %)
+          ring  1   (50.0 %)
     """
 
     files: list[str]
@@ -60,6 +83,94 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def summary(self) -> Summary:
+        n, lines = len(self), dict[str, str]()
+        counts = Counter(name for name in self.names if name).most_common()
+        for name, count in counts[:_CLASSES]:
+            lines[name] = f"{count:,}   ({percent(count / n)})"
+        if rest := counts[_CLASSES:]:
+            lines[f"{len(rest)} other classes"] = f"{sum(count for _, count in rest):,}"
+        reasons = [error for error in self.errors if error]
+        if reasons:
+            lines["can't be taken"] = f"{len(reasons):,}   (the first: {reasons[0]})"
+        if self.seen_N is not None and self.seen_N.any():
+            lines["trained on"] = f"{int(self.seen_N.sum()):,}"
+        title = f"Predictions: {n:,} image{'s' * (n != 1)}, {len(self.classes)} classes"
+        return Summary(title, lines)
+
+    # -- as a table --------------------------------------------------------------------------------------------------
+
+    def text_rows(self) -> Iterator[list[str]]:
+        """The rows of a CSV file of `prediction_columns`; empty where there is nothing."""
+        rows = zip(self.files, self.names, self.confidence_N, self.probabilities_NK, self.errors, strict=True)
+        for file, name, confidence, p_K, error in rows:
+            yield [file, name, *("" if np.isnan(value) else f"{value:.8g}" for value in (confidence, *p_K)), error]
+
+    def to_arrow(self) -> pa.Table:
+        """A table of pyarrow with the columns of `prediction_columns`, a row an image; null where there is nothing.
+
+        Example:
+            >>> import numpy as np
+            >>> one = Predictions(["a.png"], ("disc", "ring"), np.array([[0.75, 0.25]]), [""])
+            >>> one.to_arrow().to_pylist()
+            [{'file': 'a.png', 'prediction': 'disc', 'confidence': 0.75, 'p:disc': 0.75, 'p:ring': 0.25, 'error': None}]
+        """
+        import pyarrow as pa  # a quarter of a second that CSV need not wait for
+
+        numbers = [self.confidence_N, *self.probabilities_NK.T]
+        columns = [
+            pa.array(self.files, pa.string()),
+            pa.array([name or None for name in self.names], pa.string()),
+            *(pa.array(np.ascontiguousarray(column), pa.float64(), from_pandas=True) for column in numbers),
+            pa.array([error or None for error in self.errors], pa.string()),
+        ]
+        return pa.table(columns, prediction_columns(self.classes))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A data frame of pandas with the columns of `prediction_columns`, a row an image.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        if importlib.util.find_spec("pandas") is None:
+            raise UserError("to_pandas needs pandas: pip install pandas. Without it there are to_arrow() and to_csv().")
+        return self.to_arrow().to_pandas()
+
+    def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes a CSV file, as `astroformer predict` does, and returns its path.
+
+        Args:
+            path: of the file; its name ends in `.csv`.
+            overwrite: whether a file that is there may be replaced.
+
+        Raises:
+            UserError: there can't be such a file, or there is one already.
+
+        Example:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> import numpy as np
+            >>> one = Predictions(["a.png"], ("disc", "ring"), np.array([[0.75, 0.25]]), [""])
+            >>> path = one.to_csv(Path(tempfile.mkdtemp()) / "predictions.csv")
+            >>> print(path.read_text().strip())
+            file,prediction,confidence,p:disc,p:ring,error
+            a.png,disc,0.75,0.75,0.25,
+        """
+        place = expanded(path)
+        if place.suffix.lower() != ".csv":
+            raise UserError(f"to_csv can't write '{path}': the name must end in .csv.")
+        if place.exists() and not overwrite:
+            raise UserError(f"'{path}' exists already; choose another name, or replace it with overwrite=True.")
+        with (
+            output_file(place, "predictions.csv", inputs=(), overwrite=overwrite) as out,
+            replacing(out) as part,
+            part.open("w", newline="", encoding="utf-8") as stream,
+        ):
+            writer = csv.writer(stream)
+            writer.writerow(prediction_columns(self.classes))
+            writer.writerows(self.text_rows())
+        return place
 
     @classmethod
     def joined(cls, parts: Sequence[Predictions], classes: tuple[str, ...]) -> Predictions:

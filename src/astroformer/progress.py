@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from astroformer.errors import UserError
+from astroformer.summaries import percent
 
 
 def duration(seconds: float) -> str:
@@ -24,12 +25,8 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """A share as a person reads it everywhere: `0.365` → "36.5 %"."""
-    return f"{100 * share:.{digits}f} %"
-
-
 _WIDE = 110  # columns of a terminal that shows the loss and the speed too
+_NOTEBOOK = 96  # columns that the cell of a notebook has room for
 
 
 class Reporter:
@@ -51,6 +48,8 @@ class Reporter:
         # stdout is for the results, whose last line names the model.
         self.console = console or Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._loud = Console(stderr=True, highlight=False, soft_wrap=True) if quiet and warns else self.console
+        if self.console.is_jupyter:  # where a long line would have to be moved to be read
+            self.console.soft_wrap, self.console.width = False, _NOTEBOOK
         # Where there are bars, rich passes on what others print meanwhile; only one thread of a program can have that.
         can_draw = importlib.util.find_spec("ipywidgets") if self.console.is_jupyter else self.console.is_terminal
         self.live = bool(can_draw) and not quiet and threading.current_thread() is threading.main_thread()

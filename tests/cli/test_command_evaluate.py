@@ -10,7 +10,7 @@ import pytest
 
 from astroformer.cli.evaluate import FILES
 from astroformer.images.sets.mock_galaxies import CLASSES
-from astroformer.progress import percent
+from astroformer.summaries import percent
 from helpers.command_line import TINY, Run, table
 
 

@@ -13,7 +13,7 @@ from astroformer.evaluation.scores import confusion_text, metrics_text
 from astroformer.evaluation.tables import PredictionWriter, write_metrics
 from astroformer.metrics import Evaluation, score
 from astroformer.predictions import Predictions
-from astroformer.progress import percent
+from astroformer.summaries import percent
 
 CLASSES = ("spiral, barred", "file", 'a "quoted" one')
 METRICS = ["top-1 accuracy", "balanced accuracy", "macro F1", "log loss"]

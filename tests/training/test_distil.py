@@ -191,7 +191,7 @@ def test_the_teacher_is_asked_in_the_precision_of_the_run(teacher: Classifier, t
 def test_many_images_are_answered_in_parts(teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     x_BCHW = torch.randn(7, 3, 32, 32)
     whole = teacher.answers(x_BCHW)
-    monkeypatch.setattr(astroformer.classifier, "_TARGET_IMAGES", 3)
+    monkeypatch.setattr(astroformer.predictor, "_TARGET_IMAGES", 3)
     sizes: list[int] = []
     ask = teacher._asked()
     monkeypatch.setattr(teacher, "_asked", lambda: lambda x: (sizes.append(len(x)), ask(x))[1])

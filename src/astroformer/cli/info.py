@@ -16,7 +16,7 @@ from typing_extensions import Doc
 from astroformer.cli.common import Debug, first_imports, tell_beside
 from astroformer.cli.options import PLACE
 from astroformer.errors import UserError, unknown_name
-from astroformer.progress import percent
+from astroformer.summaries import percent
 
 _NAMED = 30  # classes that are named one by one
 _KEPT = "\xa0"  # a space at which a line is not broken

@@ -17,7 +17,7 @@ from astroformer.images.contact_sheet import ContactSheet, Tile, in_rows, visibl
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import Array
 from astroformer.predictions import Predictions
-from astroformer.progress import percent
+from astroformer.summaries import percent
 
 if TYPE_CHECKING:
     from astroformer.classifier import Classifier

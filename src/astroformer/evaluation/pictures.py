@@ -32,7 +32,7 @@ from astroformer.drawing import (
     shortened,
 )
 from astroformer.metrics import Evaluation
-from astroformer.progress import percent
+from astroformer.summaries import percent
 
 if TYPE_CHECKING:
     from astroformer.evaluation.symmetry import SymmetryReport

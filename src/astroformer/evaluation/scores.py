@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from astroformer.metrics import ClassScores, Evaluation, Interval
-from astroformer.progress import percent
+from astroformer.summaries import percent
 from astroformer.terminal import fitted, widest
 
 _FEW = 30  # classes whose table a person reads whole

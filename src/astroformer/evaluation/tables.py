@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from astroformer.errors import UserError
 from astroformer.files import replacing, write_json
 from astroformer.metrics import Confusion, Evaluation
-from astroformer.predictions import Predictions
+from astroformer.predictions import Predictions, prediction_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,20 +73,17 @@ class PredictionWriter:
         if self.path.is_dir():
             raise UserError(f"predictions can't be written to '{path}': it is a folder.")
         beside, carried = beside or {}, carried or {}
-        self.columns = prediction_columns(classes, beside, carried)
+        self._classes, self.columns = classes, _columns(classes, beside, carried)
         self._beside: list[Any] = [*beside.values(), *carried.values()]
         if self.path.suffix.lower() == ".parquet":
             self._beside = [_typed(values) for values in self._beside]
         self._parquet: pq.ParquetWriter | None = None
 
-    def _schema(self) -> pa.Schema:
+    def _table(self, part: Predictions, beside: Sequence[Any]) -> pa.Table:
+        """The rows of a Parquet file."""
         import pyarrow as pa
 
-        text, number = pa.string(), pa.float64()
-        own = len(self.columns) - len(self._beside)
-        types = [text if name in ("file", "prediction", "error") else number for name in self.columns[:own]]
-        types += [values.type for values in self._beside]
-        return pa.schema(list(zip(self.columns, types, strict=True)))
+        return pa.table([*part.to_arrow().columns, *beside], self.columns)
 
     def __enter__(self) -> Self:
         as_parquet = self.path.suffix.lower() == ".parquet"
@@ -96,7 +92,8 @@ class PredictionWriter:
             if as_parquet:
                 import pyarrow.parquet as pq  # a quarter of a second that CSV need not wait for
 
-                self._parquet = opened.enter_context(pq.ParquetWriter(unfinished, self._schema()))
+                empty = self._table(Predictions.joined([], self._classes), [values[:0] for values in self._beside])
+                self._parquet = opened.enter_context(pq.ParquetWriter(unfinished, empty.schema))
             else:
                 mode = "a" if self._resumed else "w"
                 self._stream = opened.enter_context(unfinished.open(mode, newline="", encoding="utf-8"))
@@ -107,24 +104,14 @@ class PredictionWriter:
         return self
 
     def write(self, part: Predictions) -> None:
-        rows = zip(part.files, part.names, part.confidence_N, part.probabilities_NK, part.errors, strict=True)
         beside = [values[self._row : self._row + len(part)] for values in self._beside]
         self._row += len(part)
         if self._parquet:
-            table = [
-                [file, name or None, _none_for_nan(confidence), *map(_none_for_nan, p_K), error or None]
-                for file, name, confidence, p_K, error in rows
-            ]
-            if table:
-                import pyarrow as pa
-
-                columns = [*zip(*table, strict=True), *beside]
-                self._parquet.write_table(pa.table(columns, schema=self._parquet.schema))
+            if len(part):
+                self._parquet.write_table(self._table(part, beside))
         else:
-            for i, (file, name, confidence, p_K, error) in enumerate(rows):
-                numbers = [_none_for_nan(v) for v in (confidence, *p_K)]
-                more = [_as_text(values[i]) for values in beside]
-                self._csv.writerow([file, name, *("" if v is None else f"{v:.8g}" for v in numbers), error, *more])
+            for i, row in enumerate(part.text_rows()):
+                self._csv.writerow([*row, *(_as_text(values[i]) for values in beside)])
             self._stream.flush()  # what a killed process has written can be continued
 
     def __exit__(
@@ -184,9 +171,9 @@ class FeatureWriter:
         self._opened.__exit__(kind, error, trace)
 
 
-def prediction_columns(classes: Sequence[str], beside: Iterable[str] = (), carried: Iterable[str] = ()) -> list[str]:
-    """The columns of a table of predictions, see `PredictionWriter`."""
-    made = ["file", "prediction", "confidence", *(f"p:{name}" for name in classes), "error", *beside]
+def _columns(classes: Sequence[str], beside: Iterable[str], carried: Iterable[str]) -> list[str]:
+    """The columns of the file, see `PredictionWriter`."""
+    made = [*prediction_columns(classes), *beside]
     for name in carried:
         while name in made:
             name = f"catalog:{name}"
@@ -202,10 +189,6 @@ def judged(predictions: Predictions, labels_N: NDArray[np.int64]) -> dict[str, l
     labels = [predictions.classes[k] for k in labels_N]
     correct = [name == label if name else None for name, label in zip(predictions.names, labels, strict=True)]
     return {"label": labels, "correct": correct}
-
-
-def _none_for_nan(value: Any) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def _typed(values: Sequence[Any]) -> pa.Array:

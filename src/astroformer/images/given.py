@@ -19,11 +19,12 @@ from astroformer.images.reading import Array, array_of, read_image
 from astroformer.images.sets.download import Listener
 from astroformer.images.sources import open_source
 
-Given = str | Path | bytes | NDArray[Any] | Tensor | Image.Image
+Given = str | Path | bytes | bytearray | memoryview | NDArray[Any] | Tensor | Image.Image
 Images = Given | LabelledImages | Iterable[Given]
 """What may be asked about, see `as_images`."""
 
-_ONE = (str, Path, bytes, np.ndarray, Tensor, Image.Image)
+_BYTES = (bytes, bytearray, memoryview)
+_ONE = (str, Path, *_BYTES, np.ndarray, Tensor, Image.Image)
 IN_MEMORY = "images in memory"
 """The source of images that were not named by a path."""
 
@@ -56,9 +57,11 @@ def as_images(images: Images, listener: Listener | None = None) -> LabelledImage
             raise UserError(f"an array of shape {images.shape} is no image; (H, W), (H, W, C) or (N, H, W, C) is.")
         stack = images if images.ndim == 4 else (images[None] if images.ndim == 3 else images[None, :, :, None])
         return _numbered(stack)
-    if isinstance(images, bytes | Image.Image):
+    if isinstance(images, (*_BYTES, Image.Image)):
         return _numbered([images])
-    if not isinstance(images, Iterable) or isinstance(images, Mapping | io.IOBase | bytearray | memoryview):
+    if isinstance(images, io.IOBase):
+        raise UserError(f"an opened file ({type(images).__name__}) is no image; give what its read() gives, or a path.")
+    if not isinstance(images, Iterable) or isinstance(images, Mapping):
         raise UserError(
             f"{type(images).__name__} is no image; give a path, an array, a tensor (C, H, W), an image of Pillow, the "
             "bytes of an image file, or several of these."
@@ -88,8 +91,8 @@ def _read_each(images: Any) -> Any:
 
 
 def _read(image: Given, name: str) -> Array:
-    if isinstance(image, bytes):
-        return read_image(image, name=name)
+    if isinstance(image, _BYTES):
+        return read_image(bytes(image), name=name)
     if isinstance(image, Image.Image):
         return array_of(image, name)
     if isinstance(image, Tensor):

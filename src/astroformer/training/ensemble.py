@@ -14,9 +14,10 @@ from typing import Unpack
 from astroformer import ownership
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
-from astroformer.metrics import Evaluation, score
+from astroformer.metrics import Evaluation, score, score_lines
 from astroformer.model_folder import ValidationScores
 from astroformer.progress import Reporter, shown_by
+from astroformer.summaries import Summarized, Summary, some_of
 from astroformer.training.hooks import Hooks, OnEvaluation, OwnAugmentation
 from astroformer.training.prepare import reopen
 from astroformer.training.recipe import MOST_RUNS, Recipe, as_recipe
@@ -25,8 +26,8 @@ from astroformer.training.task import Task, TaskWords
 from astroformer.training.validation import predict_batch, predict_store
 
 
-@dataclass(frozen=True)
-class TrainedEnsemble:
+@dataclass(frozen=True, repr=False)
+class TrainedEnsemble(Summarized):
     """What an ensemble gives back.
 
     Attributes:
@@ -42,6 +43,13 @@ class TrainedEnsemble:
     validation: Evaluation
     classifier: Classifier
     members: TrainedStudy
+
+    def summary(self) -> Summary:
+        validation, members = self.validation, self.members.summary().lines
+        lines = {"validation images": f"{validation.n:,}", **score_lines(validation.metrics)}
+        lines |= {"accuracy of a member": members["accuracy"], "run": str(self.run), "model": str(self.model)}
+        networks = len(self.members.models)
+        return Summary(f"TrainedEnsemble of {networks} networks ({some_of(validation.classes)})", lines)
 
 
 def train_ensemble(

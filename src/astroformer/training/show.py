@@ -20,7 +20,7 @@ from astroformer.images.reading import Array
 from astroformer.progress import Reporter
 from astroformer.system import usable_cores
 from astroformer.training.prepare import preprocessing_of
-from astroformer.training.recipe import Recipe
+from astroformer.training.recipe import Recipe, as_recipe
 from astroformer.training.rules import decide
 from astroformer.training.splitting import describe_images, split_images
 from astroformer.training.task import Task
@@ -66,7 +66,7 @@ class _Seen(NamedTuple):
 
 def show(
     source: str | Path,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | Path | None = None,
     *,
     per_class: int = PER_CLASS,
     augmented: bool = False,
@@ -79,7 +79,7 @@ def show(
 
     Args:
         source: folder of class folders, `.npz`, catalog (CSV, Parquet) or named set; see `open_source`.
-        recipe: settings; what it leaves open is decided as by `train`.
+        recipe: settings, or a name or path, as for `train`; what it leaves open is decided as there.
         per_class: images of a class, 1 to 12.
         augmented: show under each row what training makes of these images in its first epoch.
         reporter: what shows the progress.
@@ -98,9 +98,10 @@ def show(
     if not 1 <= per_class <= 12:
         raise UserError(f"per_class is {per_class}; a row has room for 1 to 12 images of a class.")
     reporter = reporter or Reporter(quiet=True)
-    split = split_images(Task(source), recipe or Recipe(), reporter)
+    given = as_recipe(recipe)
+    split = split_images(Task(source), given, reporter)
     images = split.images
-    recipe, decisions = decide(recipe or Recipe(), images.subset(split.train_rows))
+    recipe, decisions = decide(given, images.subset(split.train_rows))
     for sentence in decisions:
         reporter.detail(sentence)
     preprocessing = preprocessing_of(recipe)

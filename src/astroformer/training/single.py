@@ -18,11 +18,12 @@ from astroformer.classifier import Classifier
 from astroformer.errors import UserError, explained
 from astroformer.evaluation.pictures import plot_history
 from astroformer.images import ImageStore, Preprocessing, measure_statistics
-from astroformer.metrics import Evaluation, score
+from astroformer.metrics import Evaluation, score, score_lines
 from astroformer.model_folder import ModelRecord, ValidationScores
 from astroformer.network import Answers, Astroformer, Tie, count_parameters
 from astroformer.network.framing import Frame
 from astroformer.progress import Reporter, shown_by, trackers
+from astroformer.summaries import Summarized, Summary, some_of
 from astroformer.system import pick_device
 from astroformer.training.batches import smaller_size
 from astroformer.training.hooks import Hooks
@@ -35,8 +36,8 @@ from astroformer.training.stopping import Interrupted, stop_requests
 from astroformer.training.validation import predict_batch, predict_store
 
 
-@dataclass(frozen=True)
-class Trained:
+@dataclass(frozen=True, repr=False)
+class Trained(Summarized):
     """What a run gives back.
 
     Attributes:
@@ -52,6 +53,12 @@ class Trained:
     validation: Evaluation
     classifier: Classifier
     history: list[dict[str, float]]
+
+    def summary(self) -> Summary:
+        validation = self.validation
+        lines = {"validation images": f"{validation.n:,}", **score_lines(validation.metrics)}
+        lines |= {"trained on": self.classifier.info.training or "", "run": str(self.run), "model": str(self.model)}
+        return Summary(f"Trained: {len(validation.classes)} classes ({some_of(validation.classes)})", lines)
 
 
 def train_network(

@@ -33,6 +33,7 @@ from astroformer.errors import UserError, brief, unknown_name
 from astroformer.files import read_json, write_json
 from astroformer.model_folder import ModelFolder, Spread, block_hash
 from astroformer.progress import Reporter, shown_by
+from astroformer.summaries import Summarized, Summary, percent, some_of
 from astroformer.system import pick_device
 from astroformer.training.hooks import Hooks, OnEvaluation, OwnAugmentation
 from astroformer.training.memory import footprint, free_memory
@@ -52,8 +53,8 @@ _MOST_AT_ONCE = 4096  # processes, and threads of each
 _SCORES = ("top1", "balanced_accuracy", "macro_f1", "nll")
 
 
-@dataclass(frozen=True)
-class TrainedStudy:
+@dataclass(frozen=True, repr=False)
+class TrainedStudy(Summarized):
     """What several runs give back.
 
     Attributes:
@@ -71,6 +72,17 @@ class TrainedStudy:
     errors: dict[str, str]
     rows: list[dict[str, Any]]
     model: None = None
+
+    def summary(self) -> Summary:
+        lines = {}
+        for metric, name in (("top1", "accuracy"), ("balanced_accuracy", "balanced accuracy")):
+            if (spread := self.validation.get(metric)) is not None:
+                beside = "" if spread.sd is None else f" ± {percent(spread.sd)}   (mean and deviation of {spread.n})"
+                lines[name] = percent(spread.mean) + beside
+        if self.errors:
+            lines["failed"] = some_of(self.errors)
+        lines |= {"finished": some_of(self.models), "folder": str(self.run)}
+        return Summary(f"TrainedStudy: {len(self.rows)} runs", lines)
 
     def table(self) -> str:
         """The scores as text: a line a run, and mean ± standard deviation."""

@@ -1,0 +1,170 @@
+"""`Predictor`: what of a `Classifier` asks the network: from images to probabilities, batch by batch.
+
+There is one predict path: file → `Preprocessing.apply` → `Preprocessing.normalize` → network → softmax. The command
+line, the evaluation and the validation during training all go through it. The network is asked by its fast path
+(`fast_inference.py`); in float32, the default, that is within 1e-5 in probability of the plain forward pass.
+
+Legend: N images, B batch, K classes, C channels, D features, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from astroformer.allocator import keep_freed_memory
+from astroformer.errors import UserError, unknown_name
+from astroformer.fast_inference import FastPass, fast_pass
+from astroformer.images.copies import Digests, pixel_digest
+from astroformer.images.labelled import LabelledImages
+from astroformer.images.preprocessing import Preprocessing
+from astroformer.model_folder import KeptNetwork, ModelRecord
+from astroformer.predictions import Predictions
+from astroformer.system import PRECISIONS, pick_precision, usable_cores
+from astroformer.threads import in_threads, pieces
+
+_TASK_IMAGES = 16  # that a thread on a CPU decodes and classifies together, enough to fill the matrix products
+_WORKERS = 8  # threads: of more, some would wait for Python's lock; on larger CPUs each computes with several cores
+_TARGET_IMAGES = 256  # of a forward pass whose answers are targets; a GPU is given thousands of images at once
+Array = NDArray[Any]
+
+
+@dataclass(repr=False)
+class Predictor:
+    """A network, its preprocessing and its class names, which are described in `Classifier`."""
+
+    network: nn.Module
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    info: ModelRecord = field(default_factory=ModelRecord)
+    precision: str = "float32"
+    white: float | None = None
+    seen: Digests | None = None
+    fast: bool = True
+    folder: Path | None = None
+    # The network as `fast_pass` has it, and the state of the weights and settings that it was made from.
+    _fast: tuple[Any, FastPass] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        if not self.fast and self.precision == "bfloat16":
+            raise UserError("precision bfloat16 is a part of the fast path; with fast=False only float32 can be.")
+        # One memory format, one set of kernels: a loaded classifier gives the same bits as the one that was saved.
+        self.network.to(memory_format=torch.channels_last)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fast": None}  # a copy makes its own, from its own weights
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def to(self, device: str | torch.device) -> Self:
+        """Moves the network to `device` ("cpu", "cuda", …) and returns this classifier."""
+        self.network.to(device)
+        return self
+
+    @torch.inference_mode()
+    def probabilities(self, stored_BCHW: Array | Tensor) -> Array:
+        """(B, K) float64 probabilities of a batch as `Preprocessing.apply` makes it and the image store keeps it."""
+        return _softmax(self._asked()(self._normalized(stored_BCHW)))
+
+    def _normalized(self, stored_BCHW: Array | Tensor) -> Tensor:
+        return self.preprocessing.normalize(torch.as_tensor(np.asarray(stored_BCHW)).to(self.device))
+
+    def answers(self, x_BCHW: Tensor) -> Tensor:
+        """(B, K) float32 probabilities of images that are normalised already, on the network's device, where they
+        stay: targets that another network may learn."""
+        with torch.inference_mode():
+            network = self._asked()
+            parts = [torch.softmax(network(x).float(), dim=1) for x in x_BCHW.split(_TARGET_IMAGES)]
+        return torch.cat(parts)  # outside of the mode: a backward pass may keep it
+
+    def _asked(self) -> Callable[[Tensor], Tensor]:
+        """What is asked for logits: the fast path of our own networks, made anew when their weights have changed."""
+        self.network.eval()
+        return self._fast_network() if self._by_fast_path else self.network
+
+    def _fast_network(self) -> FastPass:
+        if not isinstance(self.network, KeptNetwork):
+            raise UserError(f"features of a {type(self.network).__name__} can't be asked for; an Astroformer has them.")
+        # Every change through torch raises a tensor's version, and every move gives it another address.
+        tensors = (*self.network.parameters(), *self.network.buffers())
+        versions = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
+        made_from = (self.precision, versions)
+        if self._fast is None or self._fast[0] != made_from:
+            if self.device.type == "cpu":
+                keep_freed_memory()
+            dtype = getattr(torch, pick_precision(self.precision, self.device.type))
+            self._fast = (made_from, fast_pass(self.network, dtype))
+        return self._fast[1]
+
+    @property
+    def _by_fast_path(self) -> bool:
+        return self.fast and isinstance(self.network, KeptNetwork)
+
+    def iter_predict(
+        self, images: LabelledImages, *, batch_size: int = 64, mark_seen: bool = False, features: bool = False
+    ) -> Iterator[Predictions]:
+        """Predictions batch by batch, for any number of images: each thread decodes some and asks the network.
+
+        Arguments are those of `predict`.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; at least 1 image a forward pass is needed.")
+        self.preprocessing.check_brightness(images.read, len(images), self.white)
+        network, seen = self._asked(), self.seen if mark_seen else None
+        featured = self._fast_network() if features else None
+        total = len(images)
+        on_cpu = self.device.type == "cpu"
+        # Side by side, decoding and network fill all cores whichever of the two takes longer, and no thread waits for
+        # another one's share of a matrix product. Hooks see one batch after the other.
+        workers = min(usable_cores(), _WORKERS) if self.fast else 1
+        size = min(batch_size, _TASK_IMAGES) if on_cpu and self.fast else batch_size
+        bounds = pieces(total, batch_size, size)
+
+        @torch.inference_mode()
+        def task(start: int, stop: int) -> Predictions:
+            probabilities_NK = np.full((stop - start, len(self.classes)), np.nan)
+            rows: dict[int, Array] = {}
+            errors = [""] * (stop - start)
+            digests = np.zeros(stop - start, np.uint64)
+            for k in range(stop - start):
+                try:
+                    image = images.read(start + k)
+                    rows[k] = self.preprocessing.apply(image, self.white)
+                    if seen is not None:
+                        digests[k] = pixel_digest(image)
+                except UserError as error:  # unreadable, or of a type or channels that the network can't take
+                    errors[k] = str(error)
+            features_ND = None if featured is None else np.full((stop - start, featured.width), np.nan, np.float32)
+            if rows:
+                x_BCHW = self._normalized(np.stack(list(rows.values())))
+                if featured is not None and features_ND is not None:
+                    logits_BK, features_BD = featured.with_features(x_BCHW)
+                    features_ND[list(rows)] = features_BD.float().cpu().numpy()
+                else:
+                    logits_BK = network(x_BCHW)
+                probabilities_NK[list(rows)] = _softmax(logits_BK)
+            seen_N = None if seen is None else np.isin(digests, seen)
+            return Predictions(images.files[start:stop], self.classes, probabilities_NK, errors, seen_N, features_ND)
+
+        parts: list[Predictions] = []
+        for (_, stop), part in zip(bounds, in_threads(task, bounds, workers), strict=True):
+            parts.append(part)
+            if stop % batch_size == 0 or stop == total:
+                yield Predictions.joined(parts, self.classes)
+                parts = []
+
+
+def _softmax(logits_BK: Tensor) -> Array:
+    # In float64: it keeps p(class) of confident predictions from rounding to 0 and 1.
+    return torch.softmax(logits_BK.double(), dim=1).cpu().numpy()

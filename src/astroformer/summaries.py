@@ -1,0 +1,69 @@
+"""How a result shows itself where a person looks at it: some lines in a terminal, a small table in a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_MOST = 60  # characters of a list of names
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as a person reads it everywhere: `0.365` → "36.5 %"."""
+    return f"{100 * share:.{digits}f} %"
+
+
+class Summary(NamedTuple):
+    """What matters of a result: a title, and a value for each of a few names."""
+
+    title: str
+    lines: dict[str, str]
+
+
+class Summarized:
+    """A result that shows itself as its `summary`, in a terminal (`repr`) and in a notebook (HTML)."""
+
+    def summary(self) -> Summary:
+        """What a person wants to know at first sight."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        title, lines = self.summary()
+        rows = [(_printable(name), _printable(value)) for name, value in lines.items()]
+        width = max((len(name) for name, _ in rows), default=0)
+        return "\n".join([_printable(title), *(f"  {name:<{width}}  {value}" for name, value in rows)])
+
+    def _repr_html_(self) -> str:
+        title, lines = self.summary()
+        cell = '<td style="text-align: left">{}</td>'
+        rows = "".join(f"<tr>{cell.format(_escaped(k))}{cell.format(_escaped(v))}</tr>" for k, v in lines.items())
+        return f"<b>{_escaped(title)}</b><table>{rows}</table>"
+
+
+def some_of(names: Iterable[str]) -> str:
+    """The first of many names, and how many more there are.
+
+    Example:
+        >>> some_of(["disc", "ring"])
+        'disc, ring'
+        >>> some_of(f"class_{k}" for k in range(200))
+        'class_0, class_1, class_2, class_3, class_4, class_5, … (194 more)'
+    """
+    names = list(names)
+    shown = names[:1]
+    for name in names[1:]:
+        if len(", ".join([*shown, name])) > _MOST:
+            break
+        shown.append(name)
+    left = len(names) - len(shown)
+    return ", ".join(shown) + (f", … ({left:,} more)" if left else "")
+
+
+def _printable(text: str) -> str:
+    """A text in one line, without what would steer a terminal, or what it can't show."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _escaped(text: str) -> str:
+    return html.escape(_printable(text))
