@@ -29,6 +29,11 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def metric_text(name: str, value: float) -> str:
+    """The value of a metric as a person reads it: a share as a percentage, `nll` in nats."""
+    return f"{value:.3f}" if name == "nll" else percent(value)
+
+
 _WIDE = 110  # columns of a terminal that shows the loss and the speed too
 
 
