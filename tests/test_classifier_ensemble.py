@@ -18,6 +18,7 @@ from astroformer.cli.main import main
 from astroformer.errors import UserError
 from astroformer.model_folder import Spread
 from astroformer.network import Ensemble
+from astroformer.summaries import percent
 
 
 @pytest.fixture
@@ -123,8 +124,8 @@ def test_the_card_names_the_members_and_what_they_reach(members: list[Classifier
     card = (ensemble.save(tmp_path / "m") / "README.md").read_text()
     assert "An ensemble of 3 Astroformers" in card
     assert "arXiv 1612.01474" in card
-    assert f"| balanced_accuracy | {metrics.intervals['balanced_accuracy'].value:.4f} |" in card
-    assert "| balanced_accuracy | 0.5000 ± 0.2500 |" in card
+    assert f"| balanced_accuracy | {percent(metrics.intervals['balanced_accuracy'].value)} |" in card
+    assert "| balanced_accuracy | 50.0 % ± 25.0 % |" in card
 
 
 def test_members_that_do_not_belong_together_are_refused(members: list[Classifier]) -> None:

@@ -29,6 +29,7 @@ from astroformer.model_folder import (
 )
 from astroformer.network import AnswersConfig, Astroformer, create_answers, create_network
 from astroformer.network.config import joined_words
+from astroformer.summaries import metric_text
 from astroformer.system import versions
 
 BLOCKS = ("network", "answers", "input", "classes", "trust", "training")
@@ -186,7 +187,8 @@ def test_model_card(model_folder: Path, classifier: Classifier) -> None:
     assert classifier.info.metrics is not None
     for metric in ("top1", "balanced_accuracy", "macro_f1", "nll"):
         found = classifier.info.metrics.intervals[metric]
-        assert f"| {metric} | {found.value:.4f} | {found.low:.4f} – {found.high:.4f} |" in card
+        value, low, high = (metric_text(metric, each) for each in (found.value, found.low, found.high))
+        assert f"| {metric} | {value} | {low} – {high} |" in card
     assert "Measured on 50 validation images" in card
     assert "32 × 32 px" in card
     assert "Unchanged by: nothing; a shift by a pixel may change a class" in card

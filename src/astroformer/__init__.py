@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from astroformer.predictions import Predictions
     from astroformer.training.distil import distil
     from astroformer.training.ensemble import train_ensemble
+    from astroformer.training.folds import train_folds
     from astroformer.training.recipe import Recipe
     from astroformer.training.show import show
     from astroformer.training.single import train_network
@@ -54,6 +55,7 @@ __all__ = [
     "show",
     "train",
     "train_ensemble",
+    "train_folds",
     "train_many",
     "train_network",
 ]
@@ -77,6 +79,7 @@ _PLACES = {
     "show": "training.show",
     "train": "training.train",
     "train_ensemble": "training.ensemble",
+    "train_folds": "training.folds",
     "train_many": "training.study",
     "train_network": "training.single",
 }

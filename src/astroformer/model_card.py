@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from astroformer.network.config import GROUPS
+from astroformer.summaries import metric_text
 
 if TYPE_CHECKING:
     from astroformer.model_folder import ModelConfig
@@ -14,7 +15,10 @@ def model_card(config: ModelConfig) -> str:
     """The model folder's README in Markdown, with the front matter that model hubs read."""
     record, members = config.record, config.members
     intervals = record.metrics.intervals if record.metrics else {}
-    rows = "\n".join(f"| {name} | {m.value:.4f} | {m.low:.4f} – {m.high:.4f} |" for name, m in intervals.items())
+    rows = "\n".join(
+        f"| {name} | {metric_text(name, m.value)} | {metric_text(name, m.low)} – {metric_text(name, m.high)} |"
+        for name, m in intervals.items()
+    )
     measured = "Not evaluated.\n"
     if record.metrics:
         measured = (
@@ -26,7 +30,10 @@ def model_card(config: ModelConfig) -> str:
             "\nSingle members on the same images (mean ± standard deviation):\n\n| metric | a member |\n|---|---|\n"
         )
         spreads = {name: m for name, m in record.member_metrics.items() if m.sd is not None}
-        measured += "".join(f"| {name} | {m.mean:.4f} ± {m.sd:.4f} |\n" for name, m in spreads.items())
+        measured += "".join(
+            f"| {name} | {metric_text(name, m.mean)} ± {metric_text(name, m.sd or 0.0)} |\n"
+            for name, m in spreads.items()
+        )
     height, width = config.input.image_size
     pixels = "" if config.input.units is None else f" of {config.input.units}"
     layout, channels = "-".join(config.network.layout), config.network.in_chans

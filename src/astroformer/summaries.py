@@ -14,6 +14,11 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def metric_text(name: str, value: float) -> str:
+    """The value of a metric as a person reads it: a share as a percentage, `nll` in nats."""
+    return f"{value:.3f}" if name == "nll" else percent(value)
+
+
 class Summary(NamedTuple):
     """What matters of a result: a title, and a value for each of a few names."""
 

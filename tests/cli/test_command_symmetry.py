@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from astroformer.summaries import percent
 from helpers.command_line import Run, command
 
 
@@ -26,7 +27,7 @@ def test_symmetry_of_a_model_folder_in_a_process_of_its_own(
     assert (content["n"], content["total"], content["left_out"]) == (9, 30, {})
     assert content["settings"]["shift_range"] == [[-5, 5], [-5, 5]]
     assert content["accuracy"].keys() == {"plain", "shifted", "worst"}
-    assert f"{content['c_cons']['value']:.2%}" in done.stdout
+    assert percent(content["c_cons"]["value"], 2) in done.stdout
     assert len(content["features"]["circular shifts"]) == 5
     assert content["preprocessing"]["crop"] == 0.9  # frames hold as much more of the picture as there is
     assert (content["frame_preprocessing"]["crop"], content["frame"]) == (1.0, [37, 37])

@@ -16,7 +16,7 @@ from typing_extensions import Doc
 from astroformer.cli.common import Debug, first_imports, tell_beside
 from astroformer.cli.options import PLACE
 from astroformer.errors import UserError, unknown_name
-from astroformer.summaries import percent
+from astroformer.summaries import metric_text, percent
 
 _NAMED = 30  # classes that are named one by one
 _KEPT = "\xa0"  # a space at which a line is not broken
@@ -201,9 +201,11 @@ def _lines(row: dict[str, Any], indent: str = "") -> list[str]:
     for key, value in row.items():
         head = f"{indent + key:<20} "
         if isinstance(value, dict) and value.keys() == {"value", "low", "high"}:
-            lines.append(f"{head}{value['value']:.4f} (95 % interval {value['low']:.4f} to {value['high']:.4f})")
+            shown, low, high = (metric_text(key, value[word]) for word in ("value", "low", "high"))
+            lines.append(f"{head}{shown} (95 % interval {low} to {high})")
         elif isinstance(value, dict) and value.keys() == {"mean", "sd", "n"}:
-            lines.append(f"{head}{value['mean']:.4f} ± {value['sd']:.4f} (mean ± sd, n = {value['n']})")
+            mean, sd = (metric_text(key, value[word]) for word in ("mean", "sd"))
+            lines.append(f"{head}{mean} ± {sd} (mean ± sd, n = {value['n']})")
         elif isinstance(value, dict):
             lines += [head.rstrip(), *_lines(value, indent + "  ")]
         elif isinstance(value, list):

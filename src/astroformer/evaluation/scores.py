@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from astroformer.metrics import ClassScores, Evaluation, Interval
-from astroformer.summaries import percent
+from astroformer.summaries import metric_text, percent
 from astroformer.terminal import fitted, widest
 
 _FEW = 30  # classes whose table a person reads whole
 _WORST = 10  # classes that are shown of more
 _NAME = 36  # columns of the longest name
 _SHORTEST = 8  # columns that a name needs to be known by
-_NAMES = {"top1": "top-1 accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
+_NAMES = {
+    "top1": "top-1 accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "nll": "log loss",
+}
 
 
 def evaluation_text(evaluation: Evaluation, width: int) -> str:
@@ -42,11 +47,8 @@ def metric_lines(metrics: Mapping[str, Interval]) -> list[str]:
     """A line for each metric: value and 95 % interval."""
     lines = []
     for name, m in metrics.items():
-        if name in _NAMES:
-            value, low, high = map(percent, (m.value, m.low, m.high))
-            lines.append(f"{_NAMES[name]:<18} {value:>8}   95 % interval {low} to {high}")
-        else:  # in nats, and no share
-            lines.append(f"{'log loss':<18} {m.value:>8.3f}   95 % interval {m.low:.3f} to {m.high:.3f}")
+        value, low, high = (metric_text(name, each) for each in (m.value, m.low, m.high))
+        lines.append(f"{_NAMES.get(name, name):<18} {value:>8}   95 % interval {low} to {high}")
     return lines
 
 

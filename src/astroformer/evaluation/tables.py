@@ -17,6 +17,7 @@ from astroformer.errors import UserError
 from astroformer.files import replacing, write_json
 from astroformer.metrics import Confusion, Evaluation
 from astroformer.predictions import Predictions, prediction_columns
+from astroformer.summaries import percent
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -292,7 +293,11 @@ def _shares(report: SymmetryReport) -> list[str]:
         "new": "accuracy, not trained on",
     }
     shares |= {names[name]: interval for name, interval in report.accuracy.items()}
-    return [f"{name:<30}{m.value:>9.2%}   95 % interval {m.low:.2%} to {m.high:.2%}" for name, m in shares.items() if m]
+    return [
+        f"{name:<30}{percent(m.value, 2):>9}   95 % interval {percent(m.low, 2)} to {percent(m.high, 2)}"
+        for name, m in shares.items()
+        if m
+    ]
 
 
 def _changes(report: SymmetryReport) -> list[str]:
@@ -300,9 +305,8 @@ def _changes(report: SymmetryReport) -> list[str]:
     lines = [f"{'':<18}{'views':>7}{'same class':>13}{'max |Δ logit|':>16}{'over their sd':>16}"]
     for name, change in report.changes.items():
         relative = "–" if change.relative is None else f"{change.relative:.3g}"
-        lines.append(
-            f"{name:<18}{change.views:>7}{change.consistency.value:>13.2%}{change.largest:>16.3g}{relative:>16}"
-        )
+        same = percent(change.consistency.value, 2)
+        lines.append(f"{name:<18}{change.views:>7}{same:>13}{change.largest:>16.3g}{relative:>16}")
     return lines
 
 
@@ -322,7 +326,7 @@ def _distances(report: SymmetryReport) -> list[str]:
     shown = [*list(report.distance)[:5], *list(report.distance)[7::4]]
     return [
         f"{'shift by, px':<18}" + "".join(f"{px:>9}" for px in shown),
-        f"{'same class':<18}" + "".join(f"{report.distance[px].value:>9.2%}" for px in shown),
+        f"{'same class':<18}" + "".join(f"{percent(report.distance[px].value, 2):>9}" for px in shown),
     ]
 
 

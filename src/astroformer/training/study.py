@@ -6,6 +6,7 @@ STUDY/
   seed-0/         the run folder of each (`training/run.py`)
   seed-1/
   summary.json    scores of every run, mean, standard deviation and n; written when all are done
+  out_of_fold.csv where the runs are all folds: the answers about each image by the run that was not trained on it
   model/          of an ensemble alone (`training/ensemble.py`), whose members the runs are
 ```
 All run folders are prepared first, so that every image is decoded once and what is wrong is said before the work. Then
@@ -22,7 +23,7 @@ import math
 import os
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack, get_args
 
@@ -30,13 +31,17 @@ import torch
 
 from astroformer import ownership
 from astroformer.errors import UserError, brief, unknown_name
+from astroformer.evaluation.scores import metrics_text
 from astroformer.files import read_json, write_json
+from astroformer.metrics import Evaluation
 from astroformer.model_folder import ModelFolder, Spread, block_hash
 from astroformer.progress import Reporter, shown_by
 from astroformer.summaries import Summarized, Summary, percent, some_of
 from astroformer.system import pick_device
 from astroformer.training.hooks import Hooks, OnEvaluation, OwnAugmentation
 from astroformer.training.memory import footprint, free_memory
+from astroformer.training.out_of_fold import FILE as OUT_OF_FOLD
+from astroformer.training.out_of_fold import answer_out_of_fold, folds_by_seed
 from astroformer.training.prepare import Setup, prepare
 from astroformer.training.recipe import MOST_RUNS, Recipe, as_recipe
 from astroformer.training.run import RunFolder
@@ -64,6 +69,8 @@ class TrainedStudy(Summarized):
         models: the model folder of every finished run, by its name.
         errors: why a run failed, by its name.
         rows: of each run its name and scores, or its error, as `summary.json` has them.
+        out_of_fold: where the runs are all folds, by seed the scores over all images, each answered by the run that was
+            not trained on it; `out_of_fold.csv` in the folder has the answers (`training/out_of_fold.py`).
     """
 
     run: Path
@@ -71,6 +78,7 @@ class TrainedStudy(Summarized):
     models: dict[str, Path]
     errors: dict[str, str]
     rows: list[dict[str, Any]]
+    out_of_fold: dict[int, Evaluation] = field(default_factory=dict)
     model: None = None
 
     def summary(self) -> Summary:
@@ -85,18 +93,24 @@ class TrainedStudy(Summarized):
         return Summary(f"TrainedStudy: {len(self.rows)} runs", lines)
 
     def table(self) -> str:
-        """The scores as text: a line a run, and mean ± standard deviation."""
+        """The scores as text: a line a run, mean ± standard deviation, and the scores out of fold."""
         width = max(len(name) for name in [*self.models, *self.errors, "mean ± sd"])
-        lines = [f"{'run':<{width}}   {'top-1':<14}balanced accuracy"]
+        lines = [f"{'run':<{width}}  {'top-1':>7}{'':<11}balanced accuracy"]
         for row in self.rows:
             if "error" in row:
                 lines.append(f"{row['run']:<{width}}  failed: {row['error']}")
             else:
-                lines.append(f"{row['run']:<{width}}  {row['top1']:6.1%}        {row['balanced_accuracy']:6.1%}")
+                top1, balanced = percent(row["top1"]), percent(row["balanced_accuracy"])
+                lines.append(f"{row['run']:<{width}}  {top1:>7}{'':<11}{balanced:>7}")
         n = len(self.models)
         if n > 1:
-            cells = [f"{s.mean:6.1%} ± {s.sd:.1%}" for s in map(self.validation.get, _SCORES[:2]) if s is not None]
-            lines.append(f"{'mean ± sd':<{width}}  {cells[0]:<14}{cells[1]}   (n = {n})")
+            spreads = [self.validation[name] for name in _SCORES[:2]]
+            cells = [f"{percent(s.mean):>7} ± {percent(s.sd or 0.0)}" for s in spreads]
+            lines.append(f"{'mean ± sd':<{width}}  {cells[0]:<18}{cells[1]}   (n = {n})")
+        for seed, measured in self.out_of_fold.items():
+            which = f", seed {seed}" if len(self.out_of_fold) > 1 else ""
+            lines += ["", f"each image by the run that was not trained on it{which} ({self.run / OUT_OF_FOLD}):"]
+            lines.append(metrics_text(measured))
         return "\n".join(lines)
 
 
@@ -164,8 +178,8 @@ class Study:
         return [name for name in self.runs if not RunFolder(self.folder / name).finished]
 
     def resume(self, reporter: Reporter, hooks: Hooks | None = None) -> TrainedStudy:
-        """`complete` of a study that was stopped. Raises `UserError` too where all runs are finished."""
-        if not self.unfinished():
+        """`complete` of a study that was stopped. Raises `UserError` too where all is finished."""
+        if not self.unfinished() and ((self.folder / OUT_OF_FOLD).is_file() or not self._folds()):
             scores = self.folder / "summary.json"
             raise UserError(f"all runs of '{self.folder}' are finished; {scores} holds their scores.")
         return self.complete(reporter, hooks)
@@ -196,7 +210,7 @@ class Study:
                 if stop() and set(left) - set(errors):
                     raise Interrupted.saved(self.folder, stop.number)
             errors.update({name: "it was stopped from outside" for name in left if name not in errors})
-        return self._summed_up(errors)
+        return self._summed_up(errors, reporter)
 
     def _in_turn(self, names: list[str], reporter: Reporter, hooks: Hooks) -> dict[str, str]:
         """Runs one after the other; why runs failed, by name."""
@@ -211,8 +225,9 @@ class Study:
                 raise Interrupted.saved(self.folder, stopped.number) from None
         return errors
 
-    def _summed_up(self, errors: dict[str, str]) -> TrainedStudy:
-        """Writes `summary.json` of the finished runs, and of those that failed with their reason."""
+    def _summed_up(self, errors: dict[str, str], reporter: Reporter) -> TrainedStudy:
+        """Writes `summary.json` of the finished runs, and of those that failed with their reason; and, where all folds
+        are there, `out_of_fold.csv`."""
         models = {name: self.folder / name / "model" for name in self.runs if name not in errors}
         rows: list[dict[str, Any]] = []
         for name in self.runs:
@@ -228,8 +243,21 @@ class Study:
             if values:
                 sd = statistics.stdev(values) if len(values) > 1 else None
                 spreads[score] = Spread(statistics.fmean(values), sd, len(values))
-        write_json(self.folder / "summary.json", {"runs": rows, **{k: vars(v) for k, v in spreads.items()}})
-        return TrainedStudy(self.folder, spreads, models, errors, rows)
+        summary: dict[str, Any] = {"runs": rows, **{k: vars(v) for k, v in spreads.items()}}
+        write_json(self.folder / "summary.json", summary)
+        measured: dict[int, Evaluation] = {}
+        if not errors and (folds := self._folds()):
+            try:
+                measured = answer_out_of_fold(self.folder, folds, reporter)
+            except UserError as error:  # the runs are whole, whatever has become of their images
+                reporter.say(f"there is no {OUT_OF_FOLD}: {error}")
+            else:
+                summary["out_of_fold"] = [{"seed": seed, **scores.to_dict()} for seed, scores in measured.items()]
+                write_json(self.folder / "summary.json", summary)
+        return TrainedStudy(self.folder, spreads, models, errors, rows, measured)
+
+    def _folds(self) -> dict[int, list[Path]]:
+        return folds_by_seed([self.folder / name for name in self.runs])
 
 
 def seeds_and_folds(recipe: Recipe, *, seeds: int = 1, all_folds: bool = False) -> list[Recipe]:

@@ -359,7 +359,7 @@ def test_json_and_table_hold_all_that_the_figures_depend_on(tmp_path: Path) -> N
     for part in ("float32 on cpu, seed 0", "[−8, 7]", "(0, 0) excluded", "circular", "16 × 16 of 19 × 19 px", "[0, 2]",
                  "padding reflection", "C-Cons", "S-Cons", "worst of 6", "quarter turns"):  # fmt: skip
         assert part in text
-    assert "100.00%" in text
+    assert "100.00 %" in text
     assert max(map(len, text.splitlines())) <= 120
 
 
