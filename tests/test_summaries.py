@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import astroformer
 from astroformer.classifier import Classifier
+from astroformer.metrics import score
 from astroformer.summaries import Summarized, Summary, some_of
 from astroformer.training.recipe import make_recipe
 from astroformer.training.study import TrainedStudy
@@ -83,3 +85,10 @@ def test_what_training_gives_back(study: astroformer.training.ensemble.TrainedEn
 def test_runs_that_failed() -> None:
     failed = TrainedStudy(Path("runs/a-1"), {}, {}, {"seed-0": "no"}, [{"run": "seed-0", "error": "no"}])
     assert "failed    seed-0" in repr(failed)
+
+
+def test_folds_are_scored_over_all_images() -> None:
+    measured = score(np.array([0, 1, 1, 0]), np.eye(2)[[0, 1, 0, 0]], ("a", "b"), resamples=10)
+    study = TrainedStudy(Path("runs/a-1"), {}, {}, {}, [], {0: measured})
+    assert "accuracy out of fold  75.0 %   (95 % interval" in repr(study)
+    assert "n = 4" in repr(study)

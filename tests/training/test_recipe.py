@@ -229,7 +229,7 @@ def test_a_door_takes_a_recipe_its_name_or_its_path(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train_many needs a list of recipes"):
         astroformer.train_many("mock-galaxies:20x32", recipe)  # type: ignore[arg-type]
     # All doors ask it.
-    for door, words in ((astroformer.train, {}), (astroformer.train_ensemble, {"members": 2})):
+    for door, words in ((astroformer.train, {}), (astroformer.train_ensemble, {"members": 2}), (astroformer.show, {})):
         with pytest.raises(UserError, match="unknown recipe 'foto'"):
             door("mock-galaxies:20x32", "foto", **words)  # type: ignore[operator]
     with pytest.raises(UserError, match="unknown recipe 'foto'"):

@@ -33,7 +33,7 @@ from astroformer import ownership
 from astroformer.errors import UserError, brief, unknown_name
 from astroformer.evaluation.scores import metrics_text
 from astroformer.files import read_json, write_json
-from astroformer.metrics import Evaluation
+from astroformer.metrics import Evaluation, score_lines
 from astroformer.model_folder import ModelFolder, Spread, block_hash
 from astroformer.progress import Reporter, shown_by
 from astroformer.summaries import Summarized, Summary, percent, some_of
@@ -87,6 +87,9 @@ class TrainedStudy(Summarized):
             if (spread := self.validation.get(metric)) is not None:
                 beside = "" if spread.sd is None else f" ± {percent(spread.sd)}   (mean and deviation of {spread.n})"
                 lines[name] = percent(spread.mean) + beside
+        for seed, measured in self.out_of_fold.items():
+            which = f"accuracy out of fold, seed {seed}" if len(self.out_of_fold) > 1 else "accuracy out of fold"
+            lines[which] = f"{score_lines(measured.metrics)['accuracy']}, n = {measured.n:,}"
         if self.errors:
             lines["failed"] = some_of(self.errors)
         lines |= {"finished": some_of(self.models), "folder": str(self.run)}
