@@ -80,7 +80,7 @@ def test_streams_differ_and_keep_their_numbers() -> None:
     numbers = {name: int(stream) for name, stream in Stream.__members__.items()}
     assert len(set(numbers.values())) == len(numbers)
     symmetry = {"SYMMETRY_SHIFT": 100, "SYMMETRY_CROP": 101, "SYMMETRY_ROTATION": 102, "SYMMETRY_DIRECTION": 103}
-    training = {"ORDER": 0, "AUGMENT": 1, "NOISE": 2, "ERASING": 3, "MIX": 4, "SAMPLING": 7_001}
+    training = {"ORDER": 0, "AUGMENT": 1, "NOISE": 2, "ERASING": 3, "MIX": 4, "OWN": 5, "SAMPLING": 7_001}
     assert numbers == {**training, **symmetry}
 
 

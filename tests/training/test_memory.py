@@ -188,7 +188,7 @@ def test_the_parts_are_decided_once_and_kept(
     words += ["--cache", str(tmp_path / "cache")]
     (tmp_path / "r.yaml").write_text("batch_size: 12\naccumulate: 2\n")
     options = ["--recipe", str(tmp_path / "r.yaml"), "--batch-size", "auto", "--out", str(tmp_path / "run")]
-    assert cli.main(["train", "mock-galaxies:30x32", *words, *options]) == 0
+    assert cli.main(["train", "mock-galaxies:30x32", *words, *options, "--verbose"]) == 0
     decided = RunFolder(tmp_path / "run").read_recipe()
     assert (decided.batch_size, decided.accumulate) == (12, 3)
     assert "batches in 3 parts" in capsys.readouterr().err
