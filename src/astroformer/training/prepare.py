@@ -16,7 +16,7 @@ from astroformer.augmentation.settings import PRESETS
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError, unknown_name
 from astroformer.images import ImageStore, Preprocessing, measure_statistics, write_split
-from astroformer.images.units import Units, measure_brightest
+from astroformer.images.units import Units, measured
 from astroformer.network import (
     VARIANTS,
     Answers,
@@ -158,12 +158,13 @@ def prepare(
 
         # 6. What is measured on the decoded training images.
         if preprocessing.units is not None and preprocessing.units.pixels != "uint8":
-            brightest = measure_brightest(train.base, train.rows)
+            padded = preprocessing.fit == "pad"
             if initial is not None and initial.preprocessing.units is not None:
-                initial.preprocessing.units.check_brightness(train.take([i])[0] for i in range(len(train)))
-            units = replace(preprocessing.units, brightest=brightest)
+                each = (train.take([i])[0] for i in range(len(train)))
+                initial.preprocessing.units.check_brightness(each, padded=padded)
+            units = measured(preprocessing.units, train.base, train.rows, padded=padded)
             if task.valid is not None:
-                units.check_brightness(valid.take([i])[0] for i in range(len(valid)))
+                units.check_brightness((valid.take([i])[0] for i in range(len(valid))), padded=padded)
             preprocessing = replace(preprocessing, units=units)
         if initial is not None:
             mean, std = initial.preprocessing.mean, initial.preprocessing.std
