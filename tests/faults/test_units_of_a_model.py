@@ -167,6 +167,24 @@ def test_validation_images_in_another_unit_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_advice_about_white_leads_to_a_run(tmp_path: Path) -> None:
+    """Each refusal names the words with which the same images can be trained on."""
+    eight = source(tmp_path, EIGHT)
+    images, labels = mock_galaxies(24, size=32, seed=4)
+    valid = str(save_npz(tmp_path / "valid.npz", images=images.astype(np.uint16) * 257, labels=labels % 2))
+    words = RECIPE.model_dump(exclude_unset=True)
+    with pytest.raises(UserError, match=r"State the value that is white.*--pixels uint16 beside it"):
+        train(eight, RECIPE, out=tmp_path / "a", valid=valid)
+    with pytest.raises(UserError, match=r"white is 65535, but the images are uint8, whose white is 255.*--pixels uint"):
+        train(eight, Recipe(**words, white=65535), out=tmp_path / "b", valid=valid)
+    trained = train(eight, Recipe(**words, white=65535, pixels="uint16"), out=tmp_path / "c", valid=valid)
+    assert str(trained.classifier.preprocessing.units) == "uint16 with white at 65535"
+    answers = trained.classifier.predict(EIGHT).probabilities_NK
+    np.testing.assert_allclose(answers, trained.classifier.predict(IN_UNITS["uint16"]).probabilities_NK, atol=2e-3)
+    with pytest.raises(UserError, match=r"pixels are uint16.*choose pixels uint8"):
+        train(eight, Recipe(**words, pixels="uint16"), out=tmp_path / "d")
+
+
 def test_bands_of_an_array_are_never_alpha(tmp_path: Path) -> None:
     """RGB and near infrared are four bands; in a PNG the fourth channel is alpha."""
     infrared = np.dstack([EIGHT[0], EIGHT[0][..., :1]])[None].repeat(24, 0)

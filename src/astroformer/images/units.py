@@ -120,7 +120,8 @@ class Units:
         if of_image is None and kind != self.pixels:
             raise UserError(
                 f"an image is {image.dtype}, and the model learned from {self}. State the value that is white in these "
-                "images with --white (white=… in Python): 65535 if they use all 16 bits, 4095 for 12 bits."
+                "images with --white (white=… in Python): 65535 if they use all 16 bits, 4095 for 12 bits. A run that "
+                "trains on uint8 and validates on uint16 needs --pixels uint16 beside it."
             )
         if self.white is None and of_image is not None:
             raise UserError(
@@ -204,12 +205,12 @@ class Units:
             return
         if largest is None:
             raise UserError(f"white is {white:g}, but {what} floats, which have no white; leave --white out.")
+        if pixels == "uint8" and white != _WHITE_8:
+            raise UserError(f"white is {white:g}, but {what} uint8, whose white is 255; leave --white out.")
         if not 0 < white <= largest:
             raise UserError(
                 f"white is {white:g}, but {what} {pixels}; a value above 0 and up to {largest:g} is needed."
             )
-        if pixels == "uint8" and white != _WHITE_8:
-            raise UserError(f"white is {white:g}, but {what} uint8, whose white is 255; leave --white out.")
 
 
 def measured(
