@@ -113,6 +113,23 @@ def check_model_is_folder(path: Path) -> None:
         raise UserError(f"'{path}' {what}; a model folder, or a run folder that holds one, is needed.")
 
 
+def check_is_path(given: object, what: str) -> None:
+    """Raises `UserError` where a program gives something else in place of a path, or a path of no letters, which would
+    be the current folder.
+
+    Example:
+        >>> import numpy as np
+        >>> check_is_path(np.zeros(9), "a source of images")
+        Traceback (most recent call last):
+            ...
+        astroformer.errors.UserError: a source of images is named by a path, as str or Path, not ndarray.
+    """
+    if not isinstance(given, str | Path):
+        raise UserError(f"{what} is named by a path, as str or Path, not {type(given).__name__}.")
+    if not str(given).strip():
+        raise UserError(f"{what} is named by a path, and the one that is given is empty.")
+
+
 def expanded(path: str | Path) -> Path:
     """The path with `~` as the home folder, or as it is where there is none."""
     try:

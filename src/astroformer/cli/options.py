@@ -158,7 +158,7 @@ class Option:
                     continue
                 if not all(word.strip() for word in words[:n]):  # as a path it would be the folder that one is in
                     shown = self.name if self.place else f"--{self.name}"
-                    raise UserError(f"{shown} has an empty word; give {' or '.join(shape.needed)}, or leave it out.")
+                    raise UserError(f"{shown} has an empty word, which names nothing; give a name, or leave it out.")
                 return n, value
         raise self._refused(words)
 

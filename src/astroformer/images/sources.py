@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from astroformer.errors import UserError, unknown_name
-from astroformer.files import expanded
+from astroformer.files import check_is_path, expanded
 from astroformer.images.formats import FORMATS
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.names import class_name, ignored_sentence
@@ -80,9 +80,8 @@ def open_source(
     lists a file twice or has a label that is not in `classes`; without `classes` also if it has one class
     only or one without images.
     """
+    check_is_path(source, "a source of images (folder, .npz, catalog, image or set)")
     name = str(source)
-    if not name.strip():
-        raise UserError("the source is empty: name a folder, an .npz, a catalog, an image or a set.")
     path_name, options = split_options(name)
     known = [_PER_CLASS, *(word for format in FORMATS for word in format.options)]
     for word in options:
