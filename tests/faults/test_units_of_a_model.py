@@ -213,3 +213,17 @@ def test_nan_everywhere_is_said_with_its_reason(tmp_path: Path) -> None:
     images = np.full((24, 32, 32), np.nan, np.float32)
     with pytest.raises(UserError, match=r"images\.npz#0.*1024 of its 1024 values are NaN"):
         train(source(tmp_path, images), RECIPE, out=tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_beyond_float32_are_called_so(tmp_path: Path, classifier: Classifier) -> None:
+    images = np.full((24, 32, 32, 3), 1e300)
+    why = r"values up to 1e\+300, and float32 ends at 3.4e\+38; scale the images"
+    with pytest.raises(UserError, match=rf"images\.npz#0.*{why}"):
+        train(source(tmp_path, images), RECIPE, out=tmp_path / "run")
+    for given in (images, images[0]):
+        with pytest.raises(UserError, match=why):
+            classifier.predict(given)
+    assert all("float32 ends at" in error for error in classifier.predict(tmp_path / "images.npz").errors)
+    with pytest.raises(UserError, match="3072 of its 3072 values are NaN or infinite"):
+        classifier.predict(np.full((32, 32, 3), np.inf))
