@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from astroformer.errors import UserError, unknown_name
+from astroformer.errors import PartsNotClasses, UserError, unknown_name
 from astroformer.files import check_is_path, expanded
 from astroformer.images.formats import FORMATS
 from astroformer.images.labelled import LabelledImages
@@ -87,7 +87,13 @@ def open_source(
     for word in options:
         if word not in known:
             raise unknown_name("source option", word, known)
-    images, taken = _open(path_name, options, labelled, seed, part, columns, listener)
+    try:
+        images, taken = _open(path_name, options, labelled, seed, part, columns, listener)
+    except PartsNotClasses as error:
+        if classes is None:
+            raise
+        # Of a model whose classes are known: nobody trains on these images.
+        raise UserError(f"{error.found}: in its place name the part that is meant, such as '{error.part}'.") from None
     for word in options:
         if word not in (_PER_CLASS, *taken):
             raise UserError(f"'{name}': the option @{word} does not apply to this kind of source.")

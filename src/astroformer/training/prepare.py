@@ -40,6 +40,7 @@ from astroformer.training.splitting import (
     decode,
     describe_ignored,
     describe_images,
+    describe_unvalidated,
     descriptions,
     split_images,
     split_of,
@@ -128,7 +129,9 @@ def prepare(
     with run.begun_or_removed():
         for sentence in describe_images(split, recipe):
             reporter.say(sentence)
-        for sentence in describe_ignored(split):
+        lacking = describe_unvalidated(split)
+        decisions += lacking
+        for sentence in describe_ignored(split) + lacking:
             reporter.warn(sentence)
         if initial is not None:
             reporter.say(_taken_over(task, recipe, initial, split.images.classes))
