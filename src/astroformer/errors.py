@@ -26,6 +26,19 @@ class UserError(ValueError):
         super().__init__(_one_line(str(message)))
 
 
+class PartsNotClasses(UserError):
+    """A folder holds the parts of a set, such as train and test, where classes are needed.
+
+    Attributes:
+        found: the beginning of the sentence, which says so.
+        part: the one that is most likely meant by whoever does not train.
+    """
+
+    def __init__(self, found: str, how: str, part: object) -> None:
+        super().__init__(f"{found}: {how}")
+        self.found, self.part = found, part
+
+
 _LONGEST = 4000  # characters of a message
 
 

@@ -98,10 +98,36 @@ def check_readable(path: Path) -> None:
 
 
 def check_model_is_folder(path: Path) -> None:
-    """Raises `UserError` where there is no folder that could be that of a model."""
+    """Raises `UserError` where there is no folder that could be that of a model, or a run that has no model yet."""
+    run = path.parent if path.name == "model" else path
+    if not any((place / "config.json").is_file() for place in (path, path / "model")):
+        goes_on = f"astroformer train --resume {run}"
+        if (run / "run.json").is_file():
+            raise UserError(f"run '{run}' is not finished, so it holds no model yet; go on with: {goes_on}")
+        if (run / "runs.json").is_file():
+            finished = sorted(each.parent.parent for each in run.glob("*/model/config.json"))
+            one = f", or name the model of one of them, such as '{finished[0]}'" if finished else ""
+            raise UserError(f"'{run}' holds several runs and no model of all; go on with: {goes_on}{one}")
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise UserError(f"'{path}' {what}; a model folder, or a run folder that holds one, is needed.")
+
+
+def check_is_path(given: object, what: str) -> None:
+    """Raises `UserError` where a program gives something else in place of a path, or a path of no letters, which would
+    be the current folder.
+
+    Example:
+        >>> import numpy as np
+        >>> check_is_path(np.zeros(9), "a source of images")
+        Traceback (most recent call last):
+            ...
+        astroformer.errors.UserError: a source of images is named by a path, as str or Path, not ndarray.
+    """
+    if not isinstance(given, str | Path):
+        raise UserError(f"{what} is named by a path, as str or Path, not {type(given).__name__}.")
+    if not str(given).strip():
+        raise UserError(f"{what} is named by a path, and the one that is given is empty.")
 
 
 def expanded(path: str | Path) -> Path:

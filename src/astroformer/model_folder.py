@@ -28,7 +28,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from astroformer.errors import UserError, unknown_name
-from astroformer.files import check_model_is_folder, check_readable, read_json, replacing, sha256_of, write_json
+from astroformer.files import (
+    check_is_path,
+    check_model_is_folder,
+    check_readable,
+    read_json,
+    replacing,
+    sha256_of,
+    write_json,
+)
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.metrics import Evaluation, Interval
 from astroformer.model_card import model_card
@@ -237,6 +245,7 @@ class ModelFolder:
     @classmethod
     def find(cls, path: str | Path) -> ModelFolder:
         """The model folder at `path`, or in the run folder at `path`."""
+        check_is_path(path, "a model folder")
         within = Path(path) / "model"
         return cls(within if not (Path(path) / _CONFIG).is_file() and (within / _CONFIG).is_file() else path)
 

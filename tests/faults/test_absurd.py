@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -242,3 +243,44 @@ def test_a_message_is_one_line_of_bounded_length() -> None:
     assert str(UserError("a\nb\x1b[31m\u2028é")) == r"a\nb\x1b[31m\u2028é"
     assert len(str(UserError("x" * 10**6))) < 4200
     assert brief(10**50, 10) == "1000000000…"
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "{}", "x.png"],
+        ["predict", "M", "{}"],
+        ["predict", "M", "a.png", "{}", "b.png"],
+        ["predict", "M", "a.png", "--out", "{}"],
+        ["evaluate", "{}", "S"],
+        ["evaluate", "M", "{}"],
+        ["symmetry", "{}"],
+        ["symmetry", "M", "--data", "{}"],
+        ["info", "{}"],
+        ["show", "{}"],
+        ["train", "{}"],
+        ["train", "mock-galaxies:20x32", "--valid", "{}"],
+        ["train", "mock-galaxies:20x32", "--init-from={}"],
+        ["train", "mock-galaxies:20x32", "--epochs", "3", "{}"],
+    ],
+)
+def test_an_empty_word_is_not_the_current_folder(words: list[str], empty: str, run: Run) -> None:
+    """A variable of a shell that is not set gives one."""
+    refused = run(*(word.format(empty) for word in words)).refusal()
+    assert re.search("has an empty word|needs a value|can't make sense of", refused)
+
+
+def test_a_program_is_told_what_it_gave_in_place_of_a_path() -> None:
+    array = np.zeros((2000, 8, 8, 3), np.uint8)
+    for call in (astroformer.train, astroformer.load, astroformer.resume):
+        for given, named in ((None, "NoneType"), (array, "ndarray"), ([array], "list"), (3, "int")):
+            with pytest.raises(UserError, match=rf"not {named}") as caught:
+                call(given)  # type: ignore[operator]
+            assert len(str(caught.value)) < 250
+        with pytest.raises(UserError, match="empty"):
+            call("")  # type: ignore[operator]
+    for word in ("valid", "init_from", "out", "cache"):
+        with pytest.raises(UserError, match="not ndarray") as caught:
+            astroformer.train("mock-galaxies:20x32", Recipe(epochs=1, image_size=32, crop=1.0), **{word: array})
+        assert len(str(caught.value)) < 250

@@ -306,13 +306,32 @@ def test_a_fresh_run_never_takes_up_a_checkpoint(tmp_path: Path, finished: Path)
     assert not ownership.is_held(setup.run.path)
 
 
+def test_whoever_asks_a_run_that_is_not_finished_is_told_to_go_on(run: Run, galaxy_folder: Path) -> None:
+    prepare(Task(SOURCE), RECIPE, out="R", reporter=Reporter(quiet=True))
+    ownership.release(Path("R"))
+    for named in ("R", "R/model"):
+        for words in (["predict", named, galaxy_folder], ["evaluate", named, galaxy_folder], ["symmetry", named]):
+            if words == ["symmetry", "R/model"]:  # nothing is there, so it could be the name of a network
+                continue
+            refused = run(*words).refusal()
+            assert "run 'R' is not finished" in refused
+            assert "go on with: astroformer train --resume R" in refused
+    assert "run 'R' is not finished" in run("info", "R").refusal()
+    assert "run 'R' is not finished" in run("train", SOURCE, "--init-from", "R").refusal()
+    Path("S/seed-0/model").mkdir(parents=True)
+    Path("S/runs.json").write_text("{}")
+    assert "'S' holds several runs and no model of all; go on with:" in run("predict", "S", galaxy_folder).refusal()
+    Path("S/seed-0/model/config.json").write_text("{}")
+    assert "such as 'S/seed-0'" in run("predict", "S", galaxy_folder).refusal()
+
+
 def test_a_model_without_its_last_file_is_not_finished(run: Run, finished: Path, galaxy_folder: Path) -> None:
     shutil.copytree(finished, "R")
     for names in (["config.json"], ["config.json", "README.md"], ["config.json", "README.md", "model.safetensors"]):
         for name in names:
             Path("R/model", name).unlink()
         for words in (["predict", "R", galaxy_folder], ["evaluate", "R", galaxy_folder]):
-            assert "is no model folder" in run(*words).refusal()
+            assert "run 'R' is not finished, so it holds no model yet" in run(*words).refusal()
         assert run("train", "--resume", "R", "--quiet").status == 0
         assert Path("R/model/README.md").is_file()
         assert Path("R/model/model.safetensors").read_bytes() == (finished / "model/model.safetensors").read_bytes()

@@ -155,6 +155,23 @@ def test_classes_are_counted_and_unknown_ones_left_out_by_a_word(
     said = run("evaluate", model, tmp_path / "labelled", "--out", "e", "--only-known")
     assert said.status == 0
     assert "not taken for images: 2 (of a class that the model does not know: 2)" in said.err
+    few = ["--images", "2", "--shifts", "2", "--crops", "2", "--rotations", "1", "--quiet"]
+    refusal = run("symmetry", model, "--data", tmp_path / "labelled", "--out", "s", *few).refusal()
+    assert "--only-known leaves the 2 images of such classes out" in refusal
+    said = run("symmetry", model, "--data", tmp_path / "labelled", "--out", "s", "--only-known", *few)
+    assert said.status == 0
+    assert "not taken for images: 2 (of a class that the model does not know: 2)" in said.err
+
+
+def test_whoever_does_not_train_is_not_told_to_train(tmp_path: Path, classifier: Classifier, run: Run) -> None:
+    model = classifier.save(tmp_path / "model")
+    for name in ("train", "test"):
+        write_picture(tmp_path / "set" / name / "a.png")
+    for words in (["evaluate", model, tmp_path / "set"], ["symmetry", model, "--data", tmp_path / "set"]):
+        refusal = run(*words).refusal()
+        assert "holds the parts test, train, not classes" in refusal
+        assert f"name the part that is meant, such as '{tmp_path / 'set' / 'test'}'" in refusal
+        assert "astroformer train" not in refusal
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pipes among files there")
@@ -182,6 +199,19 @@ def test_a_quiet_training_says_what_it_leaves_out(tmp_path: Path, run: Run) -> N
         assert line in said
     assert "1 files can't be read and are left out" in said
     assert "to validate on" not in said  # which is no fault
+
+
+def test_a_class_without_a_validation_image_is_said(tmp_path: Path, run: Run) -> None:
+    for i in range(18):
+        noise(tmp_path / "set" / "abc"[i % 3] / f"{i}.png")
+    for i in range(4):
+        noise(tmp_path / "valid" / "ab"[i % 2] / f"{i}.png")
+    said = run("train", tmp_path / "set", "--valid", tmp_path / "valid", "--out", "run", "--quiet", *TINY)
+    assert said.status == 0
+    assert "--valid has no image of class c, so no score says" in said.err
+    noise(tmp_path / "valid" / "c" / "x.png")
+    said = run("train", tmp_path / "set", "--valid", tmp_path / "valid", "--out", "all", "--quiet", *TINY)
+    assert "--valid has no image" not in said.err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are Unicode there")

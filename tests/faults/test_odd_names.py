@@ -12,6 +12,8 @@ import pytest
 from astroformer.errors import UserError
 from astroformer.images.names import class_name, natural_key, printable
 from astroformer.images.sources import open_source
+from astroformer.training.recipe import Recipe
+from astroformer.training.train import train
 from helpers.tiny_sets import save_npz, write_picture
 
 COMPOSED, DECOMPOSED = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
@@ -78,6 +80,22 @@ def test_catalogs_with_absurd_paths_and_damage(tmp_path: Path) -> None:
         (tmp_path / "c.parquet").write_bytes(whole[:at] + b"\xff" * 60 + whole[at + 60 :])
         with contextlib.suppress(UserError):  # any other error fails the test
             open_source(tmp_path / "c.parquet")
+
+
+def test_two_classes_that_differ_by_case_are_refused_wherever_they_are_named(tmp_path: Path) -> None:
+    write_picture(tmp_path / "set" / "A" / "0.png")
+    write_picture(tmp_path / "set" / "a" / "1.png")
+    images = np.zeros((2, 32, 32), np.uint8)
+    sources: list[Path] = [
+        catalog(tmp_path, ["file,label", "0.png,A", "1.png,a"]),
+        save_npz(tmp_path / "a.npz", images=images, labels=np.array(["A", "a"])),
+        save_npz(tmp_path / "b.npz", images=images, labels=np.array([0, 1]), classes=np.array(["A", "a"])),
+    ]
+    if len(list((tmp_path / "set").iterdir())) == 2:  # some file systems take both names for one
+        sources.append(tmp_path / "set")
+    for source in sources:
+        with pytest.raises(UserError, match=r"two class.* of the same name but for case.*Merge or rename"):
+            train(source, Recipe(epochs=1, image_size=32, crop=1.0), out=tmp_path / "run")
 
 
 def test_natural_order_takes_only_digits_of_ascii_for_numbers() -> None:

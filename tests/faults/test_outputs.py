@@ -241,6 +241,42 @@ def test_a_row_that_a_kill_has_cut_is_made_again(
         Path("p.csv").unlink()
 
 
+def test_a_row_that_contradicts_itself_is_not_kept(
+    run: Run, model_folder: Path, galaxy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["predict", model_folder, galaxy_folder, "--batch-size", "4", "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "iter_predict", interrupted_after(3, KeyboardInterrupt()))
+        run(*words, "--out", "p.csv")
+    header, *rows = Path("p.csv.part").read_bytes().split(b"\r\n")
+    name = rows[4].decode().split(",")[1]
+    other = next(c.removeprefix("p:") for c in header.decode().split(",") if c.startswith("p:") and c[2:] != name)
+
+    def changed(column: int, text: str) -> bytes:
+        cells = rows[4].decode().split(",")
+        cells[column] = text
+        return ",".join(cells).encode()
+
+    for row, why in (
+        (changed(1, other), f"the prediction '{other}' is not the class of the highest probability"),
+        (changed(1, "quasar"), "the prediction 'quasar' is not the class"),
+        (changed(2, "0.99"), "the confidence '0.99' is not the highest probability"),
+        (changed(2, ""), "the confidence '' is not"),
+        (changed(3, "0.9"), "the probabilities do not sum to 1"),
+        (changed(3, "nan"), "the probabilities do not sum to 1"),
+        (changed(3, "-1"), "the probabilities do not sum to 1"),
+        (changed(3, "high"), "a probability is no number"),
+        (changed(-1, "broken"), "there is a prediction beside an error"),
+    ):
+        before = b"\r\n".join([header, *rows[:4], row, *rows[5:]])
+        Path("p.csv.part").write_bytes(before)
+        refused = run(*words, "--out", "p.csv", "--resume").refusal()
+        assert f"in its row 5 {why}" in refused
+        assert "Start anew with --overwrite" in refused
+        assert Path("p.csv.part").read_bytes() == before
+    assert run(*words, "--out", "p.csv", "--overwrite").status == 0
+
+
 def test_predictions_are_only_continued_as_they_were_begun(
     run: Run, model_folder: Path, classifier: Classifier, galaxy_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

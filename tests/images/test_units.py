@@ -9,7 +9,7 @@ import pytest
 
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.images.units import Units, kind_of_pixels, measure_brightest
+from astroformer.images.units import Units, kind_of_pixels, measured
 
 RNG = np.random.default_rng(4)
 EIGHT = RNG.integers(0, 256, (9, 9, 3)).astype(np.uint8)
@@ -60,12 +60,15 @@ def test_what_would_be_a_guess_is_refused(units: Units, image: Any, white: float
 def test_floats_in_another_unit_are_refused_by_their_range() -> None:
     stack = RNG.normal(0, 40, (50, 3, 8, 8)).astype(np.float16)
     stack[:3] = 0  # zeros say nothing of the unit
-    low, high = measure_brightest(stack) or (0.0, 0.0)
+    floats = Units("float")
+    low, high = measured(floats, stack).brightest or (0.0, 0.0)
     largest = np.abs(stack[3:]).max((1, 2, 3))
     assert largest.min() <= low < high <= largest.max()
-    assert measure_brightest(stack[:3]) is None
-    assert measure_brightest(stack, np.array([5])) == (largest[2], largest[2])
-    units = Units("float", brightest=(low, high))
+    assert measured(floats, stack[:3]) == floats
+    one = measured(floats, stack, np.array([5]))
+    assert one.brightest == (largest[2], largest[2])
+    assert one.darkest == (stack[5].min(), stack[5].min())
+    units = measured(floats, stack)
     for fits in (stack[5:], stack[5:] * 3, stack[5:] / 3, stack[:3], [], [*stack[5:], stack[5] * 200]):
         units.check_brightness(fits)
     for other in (stack / 255, stack * 200, [stack[5] / 255]):
@@ -74,16 +77,24 @@ def test_floats_in_another_unit_are_refused_by_their_range() -> None:
 
 
 def test_units_are_words_of_the_preprocessing() -> None:
-    for units in (Units("uint8"), Units("uint16", 4095), Units("uint16"), Units("float", brightest=(0.5, 2.0))):
+    for units in (
+        Units("uint8"),
+        Units("uint16", 4095),
+        Units("uint16"),
+        Units("float", brightest=(0.5, 2.0)),
+        Units("float", None, (0.5, 2.0), (-1.0, 0.0)),
+    ):
         settings = Preprocessing((8, 8), 1, dtype="float16", units=units)
         assert Preprocessing.from_dict(settings.to_dict()) == settings
     assert "units" not in Preprocessing((8, 8), 1).to_dict()  # so models and stores of before stay what they are
+    assert "darkest" not in Units("float", brightest=(0.5, 2.0)).to_dict()
     with pytest.raises(UserError, match="floats, which storage uint8 would degrade"):
         Preprocessing((8, 8), 1, units=Units("float"))
     for words, sentence in (
         ({"pixels": "int8"}, "type of pixels 'int8'"),
         ({"pixels": "uint8", "gain": 2}, "'gain'"),
         ({"pixels": "float", "brightest": [1]}, "wrong kind"),
+        ({"pixels": "float", "darkest": [1]}, "wrong kind"),
         ({"white": 3}, "wrong kind"),
         ([], "wrong kind"),
     ):

@@ -18,6 +18,7 @@ from astroformer.errors import UserError
 
 if TYPE_CHECKING:
     from astroformer.classifier import Classifier
+    from astroformer.evaluation.symmetry.measured import MeasuredImages
     from astroformer.images.labelled import LabelledImages
 
 Model = Annotated[Path, PLACE, Doc("model folder, or the run folder that holds it")]
@@ -147,7 +148,7 @@ def tell_beside(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
-def tell_ignored(images: LabelledImages) -> None:
+def tell_ignored(images: LabelledImages | MeasuredImages) -> None:
     """Says beside the results how many files of a source are not taken for images, and of which kinds they are."""
     if images.ignored:
         from astroformer.images.names import ignored_kinds

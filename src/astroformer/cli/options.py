@@ -153,9 +153,13 @@ class Option:
         for n in range(len(words), 0, -1):
             for shape in self.shapes:
                 try:
-                    return n, shape.value(words[:n])
+                    value = shape.value(words[:n])
                 except ValueError:
                     continue
+                if not all(word.strip() for word in words[:n]):  # as a path it would be the folder that one is in
+                    shown = self.name if self.place else f"--{self.name}"
+                    raise UserError(f"{shown} has an empty word, which names nothing; give a name, or leave it out.")
+                return n, value
         raise self._refused(words)
 
     def _refused(self, words: list[str]) -> UserError:

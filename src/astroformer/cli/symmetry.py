@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc
 
-from astroformer.cli.common import Computing, Overwrite, Showing, count_of_files, first_imports, tell_beside
+from astroformer.cli.common import (
+    Computing,
+    OnlyKnown,
+    Overwrite,
+    Showing,
+    count_of_files,
+    first_imports,
+    tell_beside,
+    tell_ignored,
+)
 from astroformer.cli.options import NESTED, PLACE
 
 _FILES = ("symmetry.json", "symmetry.png", "symmetry.pdf")
@@ -28,6 +37,7 @@ class Symmetry:
     ] = None
     out: Annotated[Path | None, Doc("folder for symmetry.json, .png and .pdf; default symmetry-1, -2, ...")] = None
     overwrite: Overwrite = False
+    only_known: OnlyKnown = False
     images: Annotated[int, Doc("images to measure on, at most; drawn with the seed")] = 256
     seed: Annotated[int, Doc("of all that is drawn")] = 0
     shifts: Annotated[int, Doc("circular shifts an image, the n of worst-of-n")] = 16
@@ -95,7 +105,9 @@ class Symmetry:
             ) as results,
             Reporter(quiet=self.showing.quiet) as reporter,
         ):
-            inputs = read_images(measured, self.data, images=self.images, seed=self.seed, listener=reporter)
+            words: Any = {"seed": self.seed, "only_known": self.only_known, "listener": reporter}
+            inputs = read_images(measured, self.data, images=self.images, **words)
+            tell_ignored(inputs)
             report = measure_symmetry(
                 measured.network,
                 inputs.images_NCHW,

@@ -7,7 +7,6 @@ asked in the same way, on the same images.
 from __future__ import annotations
 
 import csv
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from astroformer.images.hashes import hash_bytes
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sources import split_options
 from astroformer.model_folder import ModelFolder
+
+_ROUNDED = 1e-6  # more than what the sum of probabilities loses if 8 digits of each are written
 
 
 @dataclass(frozen=True)
@@ -142,12 +143,17 @@ def rows_to_keep(path: Path, made: dict[str, Any], files: Sequence[str], *, batc
             right = number <= len(files) and len(row) == len(made["columns"]) and row[0] == files[number - 1]
         if not right:
             raise UserError(f"'{part}' can't be continued: its row {number} is not what it should be. Start anew.")
+        if number and (wrong := _contradiction(row, made["columns"], error)) is not None:
+            raise UserError(
+                f"'{part}' can't be continued: in its row {number} {wrong}, so it was changed or damaged. Start anew "
+                "with --overwrite."
+            )
         ends.append(end)
         reason = row[error] if number else ""
         failed.append(failed[-1] + bool(reason))
         first = first or reason
         if number and not reason:
-            called.append((row[1], _number(row[2])))
+            called.append((row[1], float(row[2])))
     done = max(0, len(ends) - 2)
     done -= done % max(1, batch_size) if done < len(files) else 0
     if len(ends) < 2:
@@ -157,11 +163,29 @@ def rows_to_keep(path: Path, made: dict[str, Any], files: Sequence[str], *, batc
     return UnfinishedRows(done, lost, first if lost else "", called[: done - lost])
 
 
-def _number(text: str) -> float:
+def _contradiction(row: list[str], columns: Sequence[str], error: int) -> str | None:
+    """What can't be in a row of predictions; None where it agrees with itself.
+
+    Args:
+        row: the texts of `columns`.
+        error: number of the column of the reason why there is no prediction.
+    """
+    name, confidence, *probabilities = row[1:error]
+    if row[error]:
+        return "there is a prediction beside an error" if any(row[1:error]) else None
     try:
-        return float(text)
+        values = [float(text) for text in probabilities]
     except ValueError:
-        return math.nan  # of a row that somebody has changed; what was written is kept as it is
+        return "a probability is no number"
+    if not (abs(sum(values) - 1) <= _ROUNDED and min(values) >= 0):  # written so that NaN is none
+        return "the probabilities do not sum to 1"
+    highest = {p for p, value in zip(probabilities, values, strict=True) if value == max(values)}
+    if confidence not in highest:
+        return f"the confidence '{confidence[:50]}' is not the highest probability"
+    # Probabilities that differ may be written alike, so one of several names may be right.
+    if f"p:{name}" not in {c for c, p in zip(columns[3:error], probabilities, strict=True) if p in highest}:
+        return f"the prediction '{name[:50]}' is not the class of the highest probability"
+    return None
 
 
 def _whole_rows(part: Path) -> Iterator[tuple[list[str], int]]:

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from astroformer.errors import UserError
+from astroformer.images.floats import why_not_float32
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.reading import Array, array_of, read_image
+from astroformer.images.reading import Array, UnreadableImage, array_of, read_image
 from astroformer.images.sets.download import Listener
 from astroformer.images.sources import open_source
 
@@ -103,6 +104,10 @@ def _read(image: Given, name: str) -> Array:
         if np.ma.is_masked(image):
             raise UserError("an array has masked values, which no network knows; fill them in first (.filled(value)).")
         image = np.asarray(image, image.dtype.newbyteorder("="))  # in the machine's byte order, as files are read
+        if image.dtype.kind == "f":
+            if (why := why_not_float32(image)) is not None:
+                raise UnreadableImage(name, why)
+            image = image.astype(np.float32, copy=False)
         return image if image.ndim == 3 else image[:, :, None]
     return read_image(image)
 

@@ -136,7 +136,7 @@ class Preprocessing:
         for i in np.unique(np.linspace(0, n - 1, min(n, _JUDGED)).astype(int)):
             with contextlib.suppress(UserError):  # whoever asks about it is told why it can't be taken
                 some.append(self.apply(read(int(i)), white))
-        self.units.check_brightness(some)
+        self.units.check_brightness(some, padded=self.fit == "pad")
 
     def normalize(self, x_BCHW: Tensor) -> Tensor:
         """What the network sees: `(x / 255 if x is uint8 - mean) / std` per channel, float32, of the same shape."""

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from astroformer.errors import UserError
+from astroformer.images.floats import why_not_float32
 from astroformer.images.libtiff import errors_of_libtiff
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -168,9 +169,8 @@ def _read(data: bytes, name: str) -> Array:
     except Exception as error:  # damaged bytes make decoders raise nearly anything
         why = said[0].rstrip(".") if said else str(error) or type(error).__name__
         raise UnreadableImage(name, f"damaged ({why})".replace("\n", " ")) from None
-    if image_HWC.dtype == np.float32 and not np.isfinite(image_HWC).all():
-        bad = int((~np.isfinite(image_HWC)).sum())
-        raise UnreadableImage(name, f"{bad} of its {image_HWC.size} values are NaN or infinite")
+    if image_HWC.dtype.kind == "f" and (why_not := why_not_float32(image_HWC)) is not None:
+        raise UnreadableImage(name, why_not)
     return image_HWC
 
 

@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from astroformer.errors import UserError, unknown_name
-from astroformer.files import expanded
+from astroformer.errors import PartsNotClasses, UserError, unknown_name
+from astroformer.files import check_is_path, expanded
 from astroformer.images.formats import FORMATS
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.names import class_name, ignored_sentence
@@ -80,15 +80,20 @@ def open_source(
     lists a file twice or has a label that is not in `classes`; without `classes` also if it has one class
     only or one without images.
     """
+    check_is_path(source, "a source of images (folder, .npz, catalog, image or set)")
     name = str(source)
-    if not name.strip():
-        raise UserError("the source is empty: name a folder, an .npz, a catalog, an image or a set.")
     path_name, options = split_options(name)
     known = [_PER_CLASS, *(word for format in FORMATS for word in format.options)]
     for word in options:
         if word not in known:
             raise unknown_name("source option", word, known)
-    images, taken = _open(path_name, options, labelled, seed, part, columns, listener)
+    try:
+        images, taken = _open(path_name, options, labelled, seed, part, columns, listener)
+    except PartsNotClasses as error:
+        if classes is None:
+            raise
+        # Of a model whose classes are known: nobody trains on these images.
+        raise UserError(f"{error.found}: in its place name the part that is meant, such as '{error.part}'.") from None
     for word in options:
         if word not in (_PER_CLASS, *taken):
             raise UserError(f"'{name}': the option @{word} does not apply to this kind of source.")

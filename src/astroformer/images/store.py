@@ -169,7 +169,7 @@ class ImageStore:
         if not len(images):
             raise UserError(f"'{images.source}' has no images.")
         cache = expanded(cache)
-        units = None if preprocessing.units is None else replace(preprocessing.units, brightest=None)
+        units = None if preprocessing.units is None else replace(preprocessing.units, brightest=None, darkest=None)
         decoding = replace(preprocessing, mean=(), std=(), units=units)
         settings = {k: v for k, v in decoding.to_dict().items() if k not in ("mean", "std")}
         key_text = json.dumps([_FORMAT, images.fingerprint(cache), settings], sort_keys=True)

@@ -26,7 +26,10 @@ _WHITE_8, _WHITE_16 = 255.0, 65535.0
 # How many times as bright as the brightest training images, or as faint as the faintest, the middle one of other float
 # images may be. Sets of one kind differ by less, and two units by more: 255, or the 16 between 12 and 16 bits.
 _TIMES = 8.0
-_DIM, _BRIGHT = 0.01, 0.99  # quantiles of the training images' largest values
+_DIM, _BRIGHT = 0.01, 0.99  # quantiles of the training images' largest values, and of their smallest ones
+# How far the smallest value may lie below those of the training images, and above, as a share of the largest one. The
+# noise of a subtracted sky reaches a little below 0, and misty pictures have nothing dark.
+_BELOW, _ABOVE = 0.25, 0.5
 
 
 def kind_of_pixels(dtype: np.dtype[Any]) -> Pixels:
@@ -58,6 +61,8 @@ class Units:
         brightest: of floats, and of uint16 as shares of white, how large the largest value (without its sign) of an
             image is, for nearly all training images, after cropping and resizing. None: not measured. What uses 12 of
             16 bits looks like what uses all of them, but for this.
+        darkest: the same of the smallest value of an image, with its sign. None: not measured, as in models of before.
+            Images from -1 to 1, or with a constant subtracted, look like others but for this.
 
     Example:
         >>> import numpy as np
@@ -71,13 +76,15 @@ class Units:
     pixels: Pixels
     white: float | None = None
     brightest: tuple[float, float] | None = None
+    darkest: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.pixels not in PIXELS:
             raise unknown_name("type of pixels", self.pixels, PIXELS)
-        if self.brightest is not None:
-            low, high = map(float, self.brightest)
-            object.__setattr__(self, "brightest", (low, high))
+        for name in ("brightest", "darkest"):
+            if getattr(self, name) is not None:
+                low, high = map(float, getattr(self, name))
+                object.__setattr__(self, name, (low, high))
         if self.pixels == "uint8" and self.white is None:
             object.__setattr__(self, "white", _WHITE_8)
         self._check_white(self.white, self.pixels, "the images are")
@@ -113,7 +120,8 @@ class Units:
         if of_image is None and kind != self.pixels:
             raise UserError(
                 f"an image is {image.dtype}, and the model learned from {self}. State the value that is white in these "
-                "images with --white (white=… in Python): 65535 if they use all 16 bits, 4095 for 12 bits."
+                "images with --white (white=… in Python): 65535 if they use all 16 bits, 4095 for 12 bits. A run that "
+                "trains on uint8 and validates on uint16 needs --pixels uint16 beside it."
             )
         if self.white is None and of_image is not None:
             raise UserError(
@@ -130,24 +138,43 @@ class Units:
         share /= np.float32(scale)  # in place: an image may be large
         return np.rint(share * 255).astype(np.uint8) if self.pixels == "uint8" else share
 
-    def check_brightness(self, images: Iterable[Array]) -> None:
-        """Raises a UserError if images are, by their median, far brighter or fainter than all training images.
+    def check_brightness(self, images: Iterable[Array], *, padded: bool = False) -> None:
+        """Raises a UserError if images are, by their median, far brighter, fainter or otherwise shifted than all
+        training images.
 
         A single one may well be: a bright star among galaxies. Images of zeros alone do not count.
+
+        Args:
+            images: as they are stored.
+            padded: whether there may be a frame of zeros around an image, which is not its darkest part.
         """
         if self.brightest is None:
             return
-        largest = [value for image in images if (value := float(np.abs(image).max()))]
-        if not largest:
+        found_N2 = _extremes(images, padded)
+        if not len(found_N2):
             return
-        median, (low, high) = float(np.median(largest)), self.brightest
-        if not low / _TIMES <= median <= high * _TIMES:
-            scale = 1.0 if self.pixels == "float" else self.white or _WHITE_16
+        (smallest, largest), (low, high) = np.median(found_N2, axis=0).tolist(), self.brightest
+        scale = 1.0 if self.pixels == "float" else self.white or _WHITE_16
+        if not low / _TIMES <= largest <= high * _TIMES:
             state = "" if self.white is None else ", state what is white in these with --white"
             raise UserError(
-                f"the images have largest values about {median * scale:.4g}, and the model learned from images whose "
+                f"the images have largest values about {largest * scale:.4g}, and the model learned from images whose "
                 f"largest values are {low * scale:.4g} to {high * scale:.4g}. They are in another unit, or show "
                 f"something else: give images in the unit of those{state}, or train on such as these."
+            )
+        if self.darkest is None:
+            return
+        # Where images are brighter or fainter as a whole, which is allowed, so are their smallest values.
+        shares = (min(1.0, largest / low), max(1.0, largest / high))
+        least = min(share * self.darkest[0] for share in shares) - _BELOW * largest
+        most = max(share * self.darkest[1] for share in shares) + _ABOVE * largest
+        if not least <= smallest <= most:
+            first, last = (f"{end * scale:.4g}" for end in self.darkest)
+            raise UserError(
+                f"the images have smallest values about {smallest * scale:.4g}, and the model learned from images "
+                f"whose smallest values are {first} to {last}. Something was subtracted from them or added to them, or "
+                "they were scaled to another range, such as -1 to 1: undo that, so that the values are like those that "
+                "the model learned from, or train on such as these."
             )
 
     def __str__(self) -> str:
@@ -156,7 +183,10 @@ class Units:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON keeps them; `from_dict` is the way back."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        words = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        if self.darkest is None:  # so models and stores of before stay what they are
+            del words["darkest"]
+        return words
 
     @classmethod
     def from_dict(cls, words: Mapping[str, Any]) -> Units:
@@ -165,8 +195,8 @@ class Units:
         for word in words:
             if word not in known:
                 raise unknown_name("word of the units", word, known)
-        brightest = words.get("brightest")
-        return cls(words["pixels"], words.get("white"), None if brightest is None else (brightest[0], brightest[1]))
+        ends = [None if words.get(k) is None else (words[k][0], words[k][1]) for k in ("brightest", "darkest")]
+        return cls(words["pixels"], words.get("white"), *ends)
 
     @staticmethod
     def _check_white(white: float | None, pixels: Pixels, what: str) -> None:
@@ -175,27 +205,40 @@ class Units:
             return
         if largest is None:
             raise UserError(f"white is {white:g}, but {what} floats, which have no white; leave --white out.")
+        if pixels == "uint8" and white != _WHITE_8:
+            raise UserError(f"white is {white:g}, but {what} uint8, whose white is 255; leave --white out.")
         if not 0 < white <= largest:
             raise UserError(
                 f"white is {white:g}, but {what} {pixels}; a value above 0 and up to {largest:g} is needed."
             )
-        if pixels == "uint8" and white != _WHITE_8:
-            raise UserError(f"white is {white:g}, but {what} uint8, whose white is 255; leave --white out.")
 
 
-def measure_brightest(array_NCHW: NDArray[Any], rows: NDArray[np.integer] | None = None) -> tuple[float, float] | None:
-    """`Units.brightest` of stored images: between which bounds the largest values of nearly all of them lie.
+def measured(
+    units: Units, array_NCHW: NDArray[Any], rows: NDArray[np.integer] | None = None, *, padded: bool = False
+) -> Units:
+    """Units with `brightest` and `darkest` of stored images: between which bounds the largest and the smallest values
+    of nearly all of them lie.
 
-    Images of zeros alone say nothing of a unit and do not count; None if all are.
+    Images of zeros alone say nothing of a unit and do not count; both are None if all are.
 
     Args:
         array_NCHW: the images. They are read one by one, so they may be larger than memory.
         rows: those that count; all by default.
+        padded: see `Units.check_brightness`.
     """
     chosen = range(len(array_NCHW)) if rows is None else rows
-    largest = np.array([float(np.abs(array_NCHW[int(i)]).max()) for i in chosen])
-    largest = largest[largest > 0]
-    if not len(largest):
-        return None
-    low, high = np.quantile(largest, [_DIM, _BRIGHT])
-    return float(low), float(high)
+    found_N2 = _extremes((array_NCHW[int(i)] for i in chosen), padded)
+    if not len(found_N2):
+        return dataclasses.replace(units, brightest=None, darkest=None)
+    (dark_low, bright_low), (dark_high, bright_high) = np.quantile(found_N2, [_DIM, _BRIGHT], axis=0).tolist()
+    return dataclasses.replace(units, brightest=(bright_low, bright_high), darkest=(dark_low, dark_high))
+
+
+def _extremes(images: Iterable[Array], padded: bool) -> NDArray[np.float64]:
+    """(N, 2) the smallest value of each image that is not all zeros, and the size of its largest one.
+
+    Of padded images a smallest value above 0 counts as 0, whether or not this one has a frame of zeros.
+    """
+    found = [(float(image.min()), float(image.max())) for image in images]
+    pairs = [(min(low, 0.0) if padded else low, max(abs(low), abs(high))) for low, high in found if low or high]
+    return np.array(pairs, np.float64).reshape(-1, 2)

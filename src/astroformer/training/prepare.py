@@ -16,7 +16,7 @@ from astroformer.augmentation.settings import PRESETS
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError, unknown_name
 from astroformer.images import ImageStore, Preprocessing, measure_statistics, write_split
-from astroformer.images.units import Units, measure_brightest
+from astroformer.images.units import Units, measured
 from astroformer.network import (
     VARIANTS,
     Answers,
@@ -40,6 +40,7 @@ from astroformer.training.splitting import (
     decode,
     describe_ignored,
     describe_images,
+    describe_unvalidated,
     descriptions,
     split_images,
     split_of,
@@ -128,7 +129,9 @@ def prepare(
     with run.begun_or_removed():
         for sentence in describe_images(split, recipe):
             reporter.say(sentence)
-        for sentence in describe_ignored(split):
+        lacking = describe_unvalidated(split)
+        decisions += lacking
+        for sentence in describe_ignored(split) + lacking:
             reporter.warn(sentence)
         if initial is not None:
             reporter.say(_taken_over(task, recipe, initial, split.images.classes))
@@ -158,12 +161,13 @@ def prepare(
 
         # 6. What is measured on the decoded training images.
         if preprocessing.units is not None and preprocessing.units.pixels != "uint8":
-            brightest = measure_brightest(train.base, train.rows)
+            padded = preprocessing.fit == "pad"
             if initial is not None and initial.preprocessing.units is not None:
-                initial.preprocessing.units.check_brightness(train.take([i])[0] for i in range(len(train)))
-            units = replace(preprocessing.units, brightest=brightest)
+                each = (train.take([i])[0] for i in range(len(train)))
+                initial.preprocessing.units.check_brightness(each, padded=padded)
+            units = measured(preprocessing.units, train.base, train.rows, padded=padded)
             if task.valid is not None:
-                units.check_brightness(valid.take([i])[0] for i in range(len(valid)))
+                units.check_brightness((valid.take([i])[0] for i in range(len(valid))), padded=padded)
             preprocessing = replace(preprocessing, units=units)
         if initial is not None:
             mean, std = initial.preprocessing.mean, initial.preprocessing.std

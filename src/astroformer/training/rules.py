@@ -145,6 +145,8 @@ def _channels(recipe: Recipe, facts: Facts) -> Decision:
 
 def _pixels(recipe: Recipe, facts: Facts) -> Decision:
     found = sorted({kind_of_pixels(seen.dtype) for seen in facts.sample})
+    if recipe.pixels == "uint16" and recipe.white is not None and "float" not in found:
+        return _NOTHING  # uint8 is converted without a guess, and images of --valid may be uint16
     if recipe.pixels is not None:
         if recipe.pixels not in found:
             raise UserError(
@@ -154,6 +156,11 @@ def _pixels(recipe: Recipe, facts: Facts) -> Decision:
         return _NOTHING
     if found == ["uint16", "uint8"] and recipe.white is not None:
         return Decision({"pixels": "uint16"})
+    if found == ["uint8"] and recipe.white not in (None, 255):
+        raise UserError(
+            f"white is {recipe.white:g}, but the images are uint8, whose white is 255; leave --white out, or add "
+            "--pixels uint16 if it is the white of uint16 images to validate on."
+        )
     if len(found) > 1:
         white = "" if "float" in found else "state the value that is white in uint16 (--white 4095 for 12 bits), "
         raise UserError(

@@ -36,7 +36,7 @@ import torch
 
 from astroformer import ownership
 from astroformer.errors import UserError
-from astroformer.files import read_json, replacing, sha256_of, write_json
+from astroformer.files import check_is_path, read_json, replacing, sha256_of, write_json
 from astroformer.model_folder import block_hash
 from astroformer.outputs import make_folder, numbered, refuse_inside, remove_empty
 from astroformer.system import versions
@@ -76,6 +76,8 @@ class RunFolder:
             UserError: `path` holds files already (a run is never overwritten), it lies inside the images, another
                 process owns it, or it can't be made.
         """
+        if path is not None:
+            check_is_path(path, "a run folder")
         refuse_inside(Path(path or "runs"), [source, valid])
         if path is not None:
             return cls._claimed(Path(path))

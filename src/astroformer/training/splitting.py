@@ -19,7 +19,7 @@ from astroformer.images import (
     read_split,
 )
 from astroformer.images.copies import describe_copies, groups_with_copies
-from astroformer.images.names import ignored_kinds
+from astroformer.images.names import ignored_kinds, same_name, shortened
 from astroformer.progress import Reporter
 from astroformer.training.recipe import Recipe
 from astroformer.training.run import RunFolder
@@ -43,6 +43,11 @@ class Split(NamedTuple):
 def split_images(task: Task, recipe: Recipe, reporter: Reporter) -> Split:
     """The images of a task, and those that are held out."""
     images = open_source(task.source, seed=recipe.images_seed, part="train", listener=reporter)
+    for name, other in same_name(images.classes):
+        raise UserError(
+            f"'{images.source}' has two classes of the same name but for case: '{other}' and '{name}'. As folders some "
+            "disks take them for one. Merge or rename."
+        )
     if task.valid is not None:
         if recipe.folds is not None:
             raise UserError(f"folds ({recipe.folds}) hold images of the source out, --valid gives others; choose one.")
@@ -109,6 +114,17 @@ def describe_ignored(split: Split) -> list[str]:
     """What in the sources is not taken for images."""
     sources = [split.images] if split.valid_images is split.images else [split.images, split.valid_images]
     return [ignored_kinds(images.ignored) for images in sources if images.ignored]
+
+
+def describe_unvalidated(split: Split) -> list[str]:
+    """Which classes no given validation image is of: the scores say nothing of them."""
+    lacking = [name for name, n in split.valid_images.counts().items() if not n]
+    if not lacking:
+        return []
+    of = "class" if len(lacking) == 1 else f"{len(lacking)} classes"
+    return [
+        f"--valid has no image of {of} {shortened(lacking)}, so no score says whether images of it are told from others"
+    ]
 
 
 def _rows(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from astroformer.cache import default_cache, is_temporary, usable_cache
-from astroformer.files import expanded
+from astroformer.files import check_is_path, expanded
 
 _ROOT = r"@root=((?:(?!@[A-Za-z-]+=).)*)"  # behind a catalog, whose images lie there
 
@@ -39,6 +39,9 @@ class Task:
         allow_shared: go on where images of `valid` are trained on as well.
         cache: where decoded images are kept; default `default_cache()`.
 
+    Raises:
+        UserError: one of them is no path.
+
     Example:
         >>> Task("galaxies/", strict=True).strict
         True
@@ -51,6 +54,12 @@ class Task:
     only_known: bool = False
     allow_shared: bool = False
     cache: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        check_is_path(self.source, "a source of images")
+        for name in ("valid", "init_from", "cache"):
+            if getattr(self, name) is not None:
+                check_is_path(getattr(self, name), name)
 
     @property
     def source_name(self) -> str:

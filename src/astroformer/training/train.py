@@ -7,6 +7,7 @@ from typing import Unpack
 
 from astroformer import ownership
 from astroformer.errors import UserError
+from astroformer.files import check_is_path
 from astroformer.images.labelled import LabelledImages
 from astroformer.progress import Reporter, shown_by
 from astroformer.training.ensemble import TrainedEnsemble, complete_ensemble
@@ -101,6 +102,7 @@ def resume(
         ...     print("is finished" in str(error))
         True
     """
+    check_is_path(run, "a run folder")
     hooks = Hooks(augment, on_evaluation)
     with shown_by(reporter, quiet=quiet) as shown:
         if not Study.is_in(run):

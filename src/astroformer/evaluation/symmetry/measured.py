@@ -102,6 +102,7 @@ class MeasuredImages:
     total: int
     left_out: list[tuple[str, str]]  # (file, reason)
     seen_N: NDArray[np.bool_] | None = None
+    ignored: list[str] = dataclasses.field(default_factory=list)  # see `LabelledImages`
 
     def to_dict(self) -> dict[str, Any]:
         """As `symmetry.json` keeps it, without the pixels."""
@@ -206,7 +207,13 @@ def _timm_network(
 
 
 def read_images(
-    network: MeasuredNetwork, data: str | None, *, images: int, seed: int = 0, listener: Listener | None = None
+    network: MeasuredNetwork,
+    data: str | None,
+    *,
+    images: int,
+    seed: int = 0,
+    only_known: bool = False,
+    listener: Listener | None = None,
 ) -> MeasuredImages:
     """Up to so many images of a source, drawn with the seed, through the network's own preprocessing.
 
@@ -219,6 +226,7 @@ def read_images(
             that `train mock-galaxies` has not shown with the same seed; they have labels for a network of their
             classes.
         images: at most so many.
+        only_known: leave images of classes out that the network does not know, in place of an error.
         listener: what is told of a download.
 
     Raises:
@@ -237,7 +245,7 @@ def read_images(
         if network.classes != CLASSES:
             source = dataclasses.replace(source, labels=None)
     elif network.classes:
-        source = open_source(data, classes=network.classes, seed=seed, listener=listener)
+        source = open_source(data, classes=network.classes, seed=seed, only_known=only_known, listener=listener)
     else:
         source = open_source(data, labelled=False, seed=seed, listener=listener)
     chosen = source.subset(np.sort(permutation(seed, 0, len(source)).numpy()[:images]))
@@ -269,4 +277,5 @@ def read_images(
         len(source),
         left_out,
         None if network.seen is None else np.isin(np.array(digests, np.uint64), network.seen),
+        source.ignored,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from astroformer.errors import UserError
+from astroformer.errors import PartsNotClasses, UserError
 from astroformer.images.formats.format import Format
 from astroformer.images.hashes import hash_files
 from astroformer.images.labelled import LabelledImages
@@ -100,9 +100,11 @@ def _check_classes(root: Path, names: list[str], listings: list[_Listing], loose
         trained = min(labelled, key=lambda name: not name.lower().startswith("train"))
         held = next((name for name in labelled if name != trained), None)
         valid = f" --valid '{root / held}'" if held is not None else ""
-        raise UserError(
-            f"'{root}' holds the parts {', '.join(parts)}, not classes: name the one to train on and the one to "
-            f"validate on, such as: astroformer train '{root / trained}'{valid}"
+        raise PartsNotClasses(
+            f"'{root}' holds the parts {', '.join(parts)}, not classes",
+            "name the one to train on and the one to validate on, such as: astroformer train "
+            f"'{root / trained}'{valid}",
+            root / (held or trained),
         )
     if len(names) == 1:
         below, _, _ = _class_folders(root / names[0])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError, unknown_name
+from astroformer.images.floats import why_not_float32
 from astroformer.images.formats.format import Format
 from astroformer.images.hashes import hash_array, hash_bytes
 from astroformer.images.labelled import LabelledImages, Reader
@@ -32,10 +33,9 @@ class ArrayReader:
         if image.dtype == np.bool_:
             image = image.astype(np.uint8) * 255
         elif image.dtype.kind == "f":
+            if (why := why_not_float32(image)) is not None:
+                raise UnreadableImage(f"{self.name}#{i}", why)
             image = image.astype(np.float32)
-            if not np.isfinite(image).all():
-                bad = int((~np.isfinite(image)).sum())
-                raise UnreadableImage(f"{self.name}#{i}", f"{bad} of its {image.size} values are NaN or infinite")
         if image.ndim == 2:
             return image[:, :, None]
         return np.ascontiguousarray(image.transpose(1, 2, 0)) if self.channels_first else image
