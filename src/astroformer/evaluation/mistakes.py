@@ -75,7 +75,9 @@ def worst_mistakes(labels_N: Array, probabilities_NK: Array, most: int = SHOWN) 
 
 
 @picture
-def plot_mistakes(classifier: Classifier, images: LabelledImages, predictions: Predictions, path: Path) -> None:
+def plot_mistakes(
+    classifier: Classifier, images: LabelledImages, predictions: Predictions, path: Path, most: int = SHOWN
+) -> None:
     """The mistakes that a model was surest of (`worst_mistakes`), each image as the network sees it, with what the
     model said and how surely, its true class and its file. No picture is made where there is no mistake.
 
@@ -84,10 +86,11 @@ def plot_mistakes(classifier: Classifier, images: LabelledImages, predictions: P
         images: labelled, as the model was asked about them; its classes are theirs.
         predictions: what it answered, a row an image.
         path: of the PNG file; a PDF comes beside it.
+        most: how many mistakes at most.
     """
     assert images.labels is not None, "these images have no labels"
     good_N = predictions.readable_N
-    mistakes = worst_mistakes(images.labels, predictions.probabilities_NK)
+    mistakes = worst_mistakes(images.labels, predictions.probabilities_NK, most)
     if not mistakes:
         return
     wrong = int((predictions.probabilities_NK[good_N].argmax(1) != images.labels[good_N]).sum())
