@@ -105,6 +105,13 @@ def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_is_doubtful_is_said_though_a_call_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown_by(None, quiet=True) as shown:
+        shown.say("a line")
+        shown.warn("3 files are left out")
+    assert capsys.readouterr() == ("", "3 files are left out\n")
+
+
 def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     Reporter().say("a line")
     assert capsys.readouterr() == ("", "a line\n")

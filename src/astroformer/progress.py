@@ -156,11 +156,12 @@ class Reporter:
 
 @contextlib.contextmanager
 def shown_by(reporter: Reporter | None, *, quiet: bool) -> Iterator[Reporter]:
-    """What shows the progress of a call: the caller's reporter, if there is one, else one that is open meanwhile."""
+    """What shows the progress of a call: the caller's reporter, if there is one, else one that is open meanwhile, which
+    says what is left out or doubtful even if it is quiet."""
     if reporter is not None:
         yield reporter
     else:
-        with Reporter(quiet=quiet) as own:
+        with Reporter(quiet=quiet, warns=True) as own:
             yield own
 
 

@@ -42,7 +42,8 @@ def train(
         augment: a function (x_BCHW, generator) -> x_BCHW of a program's own, which changes every batch after the
             augmentation of the recipe; see `Hooks` of `training.hooks`.
         on_evaluation: a function that is given the new row of the history, a dict, after each evaluation; see there.
-        quiet: show no progress: no bars in a terminal or a notebook, no lines elsewhere.
+        quiet: show no progress: no bars in a terminal or a notebook, no lines elsewhere. What is left out or
+            doubtful is said nevertheless.
         reporter: what shows the progress, in place of those.
         words: of a `Task`: `valid` (validation source; without it images are held out), `init_from` (model folder whose
             weights start this run), `strict` (make a file that can't be read an error instead of leaving it out),
