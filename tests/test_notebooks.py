@@ -22,6 +22,7 @@ def test_there_is_one() -> None:
     assert [notebook.name for notebook in NOTEBOOKS] == ["first_hour.ipynb"]
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
 def test_outputs_are_cleared(notebook: Path) -> None:
     for cell in code_cells(notebook):
