@@ -22,7 +22,6 @@ def test_there_is_one() -> None:
     assert [notebook.name for notebook in NOTEBOOKS] == ["first_hour.ipynb"]
 
 
-@pytest.mark.pages
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
 def test_outputs_are_cleared(notebook: Path) -> None:
     for cell in code_cells(notebook):
@@ -30,6 +29,7 @@ def test_outputs_are_cleared(notebook: Path) -> None:
         assert cell["execution_count"] is None
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
 def test_a_notebook_runs_from_top_to_bottom(notebook: Path, tmp_path: Path) -> None:
     """In a fresh process without IPython; as long as it takes to learn nothing."""
