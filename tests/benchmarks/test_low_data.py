@@ -457,6 +457,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
     low_data.main()
 
 
+@pytest.mark.slow
 def test_one_command_runs_resumes_and_shows(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -541,6 +542,7 @@ def test_a_distilled_network_learns_the_answers_and_is_asked(data: Path, monkeyp
         command(monkeypatch, data, "--models", "astroformer", "--epochs", 1, "--distil", "--rows", data / "none")
 
 
+@pytest.mark.slow
 def test_a_plan_is_the_runs_of_its_lines_in_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

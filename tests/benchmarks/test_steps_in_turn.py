@@ -20,6 +20,7 @@ def rows_of(script: str, out: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_tied_steps_are_measured_in_both_groups(tmp_path: Path) -> None:
     rows = rows_of("tied_step.py", tmp_path / "rows.json")
     assert [(row["px"], row["group"]) for row in rows] == [(32, "mirror"), (57, "d4")]

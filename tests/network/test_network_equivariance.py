@@ -369,7 +369,14 @@ def test_exact_when_compiled_by_inductor(setting: str) -> None:
     assert error(torch.compile(build(**SETTINGS[setting]), fullgraph=True), images("smooth", 32, 48).float()) < 1e-4
 
 
-@pytest.mark.parametrize("setting", ["frame", "centre", "anchor", "anchor hybrid", "input", "d4"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "anchor hybrid",
+        "d4",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("frame", "centre", "anchor", "input")),
+    ],
+)
 def test_exact_in_onnxruntime(setting: str) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
