@@ -196,7 +196,7 @@ def test_more_threads_than_cores_are_kept_where_they_are_asked_for(two_cores: No
     assert began.usable_threads() == 2
 
 
-@pytest.mark.parametrize("together", ["processes", "in-turn"])
+@pytest.mark.parametrize("together", ["processes", pytest.param("in-turn", marks=pytest.mark.slow)])
 def test_a_study_records_the_threads_of_each_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_cores: None, together: Any
 ) -> None:

@@ -144,6 +144,7 @@ def test_what_stops_a_member_stops_the_ensemble(run: Path, monkeypatch: pytest.M
         resume(run)
 
 
+@pytest.mark.slow
 def test_the_command_in_a_process_of_its_own(tmp_path: Path, cache: Path) -> None:
     command = [str(Path(sys.executable).with_name("astroformer")), "train", SOURCE, *WORDS]
     done = subprocess.run(
