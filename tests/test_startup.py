@@ -44,7 +44,7 @@ def test_words_alone_are_answered_without_torch(words: list[str], status: int, t
 
 
 def test_a_source_that_is_not_there_is_refused_without_torch(tmp_path: Path) -> None:
-    for words in (["train", "nowhere/"], ["train", "mock-galaxies", "--valid", "nowhere.csv"]):
+    for words in (["train", "nowhere/"], ["show", "nowhere/"], ["train", "mock-galaxies", "--valid", "nowhere.csv"]):
         program = f"from astroformer.cli.main import main\nassert main({words}) == 2"
         assert imported(program, tmp_path) == {"numpy"}
 

@@ -23,7 +23,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: object) -> None:
-        super().__init__(_one_line(str(message)))
+        super().__init__(_shortened(one_line(str(message))))
 
 
 class PartsNotClasses(UserError):
@@ -42,11 +42,15 @@ class PartsNotClasses(UserError):
 _LONGEST = 4000  # characters of a message
 
 
-def _one_line(message: str) -> str:
-    """A message without what would end its line or steer a terminal, which names and values may hold; of a very long
-    one both ends."""
-    if not message.isprintable():
-        message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message)
+def one_line(text: str) -> str:
+    """A text without what would end its line or steer a terminal, which names and values of a user may hold."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _shortened(message: str) -> str:
+    """A message, or both ends of a very long one."""
     if len(message) > _LONGEST:
         message = f"{message[: _LONGEST - 1000]}…{message[-1000:]}"
     return message

@@ -6,6 +6,8 @@ import html
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from astroformer.errors import one_line
+
 _MOST = 60  # characters of a list of names
 
 
@@ -35,9 +37,9 @@ class Summarized:
 
     def __repr__(self) -> str:
         title, lines = self.summary()
-        rows = [(_printable(name), _printable(value)) for name, value in lines.items()]
+        rows = [(one_line(name), one_line(value)) for name, value in lines.items()]
         width = max((len(name) for name, _ in rows), default=0)
-        return "\n".join([_printable(title), *(f"  {name:<{width}}  {value}" for name, value in rows)])
+        return "\n".join([one_line(title), *(f"  {name:<{width}}  {value}" for name, value in rows)])
 
     def _repr_html_(self) -> str:
         title, lines = self.summary()
@@ -65,10 +67,5 @@ def some_of(names: Iterable[str]) -> str:
     return ", ".join(shown) + (f", … ({left:,} more)" if left else "")
 
 
-def _printable(text: str) -> str:
-    """A text in one line, without what would steer a terminal, or what it can't show."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 def _escaped(text: str) -> str:
-    return html.escape(_printable(text))
+    return html.escape(one_line(text))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Doc
 
-from astroformer.cli.common import Overwrite, Showing, first_imports
+from astroformer.cli.common import Overwrite, Showing, first_imports, refuse_missing
 from astroformer.cli.help import Pages
 from astroformer.cli.options import NESTED, PLACE
 from astroformer.errors import UserError
@@ -43,6 +43,7 @@ class Show:
     def run(self, given: set[str]) -> None:
         if self.source is None:
             raise UserError("no SOURCE given whose images are to be shown. See `astroformer show --help`.")
+        refuse_missing(self.source)
         with first_imports():
             from astroformer.outputs import output_file, refuse_inside
             from astroformer.progress import Reporter
