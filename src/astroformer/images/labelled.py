@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypedDict, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from astroformer.images.bands import Bands
 from astroformer.images.hashes import hash_array, hash_text, new_hash
 from astroformer.images.reading import Array, UnreadableImage
 
@@ -71,6 +72,13 @@ class LabelledImages:
             each image stands alone.
         about: of a published set: its name, part, licence, citation and checksums, for the record.
         columns: other columns of a catalog that somebody asked for, by name: N values each, as the catalog has them.
+        bands: what the bands of every image are; None where the source says nothing of them.
+        masks: whether the source marks pixels without a value. The reader then gives float32 with NaN there, where it
+            would refuse such an image otherwise.
+        votes_NK: (N, K) float64, how many people called image i a k, or the share of them; its label is the class with
+            most of them. None where a label is all there is.
+        weights_N: (N,) float64 ≥ 0, how much an image counts in training and evaluation; None: all alike.
+        positions_N2: (N, 2) float64, right ascension and declination in degrees; None where they are not known.
     """
 
     source: str
@@ -82,6 +90,11 @@ class LabelledImages:
     groups: NDArray[np.int64] | None = None
     about: SetRecord = field(default_factory=lambda: SetRecord())
     columns: dict[str, list[Any]] = field(default_factory=dict)
+    bands: Bands | None = None
+    masks: bool = False
+    votes_NK: NDArray[np.float64] | None = None
+    weights_N: NDArray[np.float64] | None = None
+    positions_N2: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -99,6 +112,9 @@ class LabelledImages:
             labels=None if self.labels is None else self.labels[chosen],
             reader=_Subset(self.reader, chosen),
             groups=None if self.groups is None else self.groups[chosen],
+            votes_NK=None if self.votes_NK is None else self.votes_NK[chosen],
+            weights_N=None if self.weights_N is None else self.weights_N[chosen],
+            positions_N2=None if self.positions_N2 is None else self.positions_N2[chosen],
             columns={name: [values[i] for i in chosen] for name, values in self.columns.items()},
         )
 
