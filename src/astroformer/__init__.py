@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 
 from astroformer.errors import UserError
 
@@ -59,6 +60,9 @@ __all__ = [
     "train_many",
     "train_network",
 ]
+
+# A package that our packages need warns in notebooks that its own progress bars lack a widget. We show none of them.
+warnings.filterwarnings("ignore", "IProgress not found")
 
 # Where each name lies. It is imported when it is asked for: torch takes two seconds and timm as many again, and
 # `astroformer --version` or a mistyped word should be answered at once.

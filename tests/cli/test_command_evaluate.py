@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from astroformer.cli.evaluate import FILES
+from astroformer.errors import UserError
 from astroformer.images.sets.mock_galaxies import CLASSES
 from astroformer.summaries import percent
+from astroformer.training.train import held_out_images
 from helpers.command_line import TINY, Run, table
 
 
@@ -118,6 +120,8 @@ def test_without_a_source_the_images_that_the_run_has_held_out_are_measured(run:
     assert of_model.status == 0
     assert "lies in no run folder" in run("evaluate", model_folder, "--out", "n").refusal()
     assert "name the catalog as SOURCE" in run("evaluate", "r", "--root", "x", "--out", "n").refusal()
+    with pytest.raises(UserError, match="is named by a path"):
+        held_out_images(None)  # type: ignore[arg-type]
 
 
 def test_of_an_ensemble_too(run: Run) -> None:

@@ -251,6 +251,16 @@ def test_a_run_is_never_overwritten(folder: Path, trained: Trained, tmp_path: Pa
         train(folder, recipe(), out=tmp_path / "file" / "run", cache=tmp_path)
 
 
+def test_a_run_by_the_clock_that_saw_its_images_too_seldom_says_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "from which a network learns little"
+    train(folder, recipe(epochs=None, minutes=1e-4), out=tmp_path / "short", cache=tmp_path / "cache", quiet=True)
+    assert said in " ".join(capsys.readouterr().err.split())
+    train(folder, recipe(epochs=1), out=tmp_path / "asked", cache=tmp_path / "cache", quiet=True)  # somebody chose it
+    assert said not in " ".join(capsys.readouterr().err.split())
+
+
 def test_without_out_runs_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number in (1, 2):

@@ -17,7 +17,7 @@ from astroformer.errors import UserError
 from astroformer.images import LabelledImages, Preprocessing
 from astroformer.images.contact_sheet import ContactSheet, Row, Tile, visible
 from astroformer.images.reading import Array
-from astroformer.progress import Reporter
+from astroformer.progress import Reporter, shown_by
 from astroformer.system import usable_cores
 from astroformer.training.prepare import preprocessing_of
 from astroformer.training.recipe import Recipe, as_recipe
@@ -70,6 +70,7 @@ def show(
     *,
     per_class: int = PER_CLASS,
     augmented: bool = False,
+    quiet: bool = False,
     reporter: Reporter | None = None,
 ) -> Shown:
     """Some images of each class as a network that is trained on them will see them.
@@ -82,7 +83,7 @@ def show(
         recipe: settings, or a name or path, as for `train`; what it leaves open is decided as there.
         per_class: images of a class, 1 to 12.
         augmented: show under each row what training makes of these images in its first epoch.
-        reporter: what shows the progress.
+        quiet, reporter: as for `train`.
 
     Raises:
         UserError: anything about the input that the user can mend, as by `train`.
@@ -97,8 +98,12 @@ def show(
     """
     if not 1 <= per_class <= 12:
         raise UserError(f"per_class is {per_class}; a row has room for 1 to 12 images of a class.")
-    reporter = reporter or Reporter(quiet=True)
     given = as_recipe(recipe)
+    with shown_by(reporter, quiet=quiet) as open_reporter:
+        return _shown(source, given, per_class, augmented, open_reporter)
+
+
+def _shown(source: str | Path, given: Recipe, per_class: int, augmented: bool, reporter: Reporter) -> Shown:
     split = split_images(Task(source), given, reporter)
     images = split.images
     recipe, decisions = decide(given, images.subset(split.train_rows))

@@ -35,6 +35,8 @@ from astroformer.training.run import RunFolder
 from astroformer.training.stopping import Interrupted, stop_requests
 from astroformer.training.validation import predict_batch, predict_store
 
+_TOO_FEW_EPOCHS = 3  # of a run by the clock, whose length in epochs nobody has chosen
+
 
 @dataclass(frozen=True, repr=False)
 class Trained(Summarized):
@@ -288,6 +290,11 @@ def _finish(setup: Setup, fit: Fit, reporter: Reporter) -> Trained:
         validation=held_out,
         metrics=ValidationScores.of(validation),
     )
+    if recipe.minutes is not None and fit.epochs < _TOO_FEW_EPOCHS:
+        reporter.warn(
+            f"each image was seen {fit.epochs:.2g} times, from which a network learns little: give more minutes, or "
+            "take other work off the machine"
+        )
     if PartialState().is_main_process:
         small = smaller_size(setup.preprocessing.image_size, setup.network.config)
         whole_from = None if small is None else recipe.progressive

@@ -130,6 +130,7 @@ def held_out_images(model: str | Path, *, reporter: Reporter | None = None) -> L
         >>> len(held_out_images(trained.run)) == trained.validation.n
         True
     """
+    check_is_path(model, "a run folder or the model folder in it")
     reporter = reporter or Reporter(quiet=True)
     places = (Path(model), Path(model).absolute().parent)
     folder = next((place for place in places if Study.is_in(place) or RunFolder(place).has_recipe), None)
