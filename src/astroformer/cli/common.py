@@ -133,10 +133,10 @@ def with_root(sources: Sequence[str], root: Path | None) -> list[str]:
     """
     if root is None:
         return list(sources)
-    from astroformer.images.formats.catalogs import CATALOG_EXTENSIONS
+    from astroformer.images.formats.tables import is_table
     from astroformer.images.sources import split_options
 
-    catalogs = [Path(split_options(source)[0]).suffix.lower() in CATALOG_EXTENSIONS for source in sources]
+    catalogs = [is_table(Path(split_options(source)[0])) for source in sources]
     if not any(catalogs):
         raise UserError(f"--root says where the images of a catalog lie, and '{sources[0]}' is none; leave it out.")
     place = root.expanduser().absolute()

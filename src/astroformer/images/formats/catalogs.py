@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import itertools
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from astroformer.errors import UserError, unknown_name
+from astroformer.errors import UserError
 from astroformer.files import expanded
 from astroformer.images.formats.folders import FileReader
 from astroformer.images.formats.format import Format
+from astroformer.images.formats.tables import TABLE_EXTENSIONS, Table, is_table, open_table
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.names import encode_labels, refuse_duplicates, refuse_gaps, shortened
 
@@ -30,13 +27,12 @@ FILE_COLUMNS = (
     "image_path",
 )
 LABEL_COLUMNS = ("label", "labels", "label_name", "class", "class_name", "target", "category")
-CATALOG_EXTENSIONS = frozenset({".csv", ".tsv", ".parquet"})
 
 
 def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> LabelledImages:
-    columns = _column_names(path)
-    file_column, label_column = _roles(path, columns, labelled, options)
-    table = _read_columns(path, [file_column] if label_column is None else [file_column, label_column])
+    opened = open_table(path)
+    file_column, label_column = _roles(opened, labelled, options)
+    table = opened.texts([file_column] if label_column is None else [file_column, label_column])
     files = table[file_column]
     refuse_gaps(str(path), file_column, files)
     refuse_duplicates(str(path), files)
@@ -65,123 +61,22 @@ def _other_columns(
     Of all, those are left out whose name occurs twice: nobody could tell one from the other. Values of CSV are text,
     those of Parquet have their types; a missing one is None.
     """
-    columns = _column_names(path)
+    table = open_table(path)
     if wanted is None:
-        used = _roles(path, columns, labelled, options)
-        wanted = [name for name in columns if name not in used and columns.count(name) == 1]
-    for name in wanted:
-        if name not in columns:
-            raise unknown_name(f"column in '{path}'", name, columns)
-        if columns.count(name) > 1:
-            raise UserError(f"'{path}': the column '{name}' occurs twice; rename one of the two.")
-    if path.suffix.lower() == ".parquet":
-        with _damage_of_parquet_is_said(path):
-            found: dict[str, list[Any]] = _parquet(path).read(columns=list(wanted)).to_pydict()
-        return {name: found[name] for name in wanted}
-    return {name: [value or None for value in values] for name, values in _read_columns(path, list(wanted)).items()}
+        used = _roles(table, labelled, options)
+        wanted = [name for name in table.names if name not in used and table.names.count(name) == 1]
+    return table.values(wanted)
 
 
-def _roles(path: Path, columns: list[str], labelled: bool, options: Mapping[str, str]) -> tuple[str, str | None]:
+def _roles(table: Table, labelled: bool, options: Mapping[str, str]) -> tuple[str, str | None]:
     """The columns of the files and, if they are needed, of the labels."""
-    file_column = _column(path, columns, "file", FILE_COLUMNS, options.get("file"))
-    return file_column, _column(path, columns, "label", LABEL_COLUMNS, options.get("label")) if labelled else None
-
-
-def _column(path: Path, columns: list[str], role: str, allowed: tuple[str, ...], asked: str | None) -> str:
-    if asked is not None:
-        if asked not in columns:
-            raise unknown_name(f"column in '{path}'", asked, columns)
-        return asked
-    repeated = [name for name, n in Counter(columns).items() if n > 1 and name.strip().lower() in allowed]
-    found = [name for name in columns if name.strip().lower() in allowed]
-    if len(found) == 1:
-        return found[0]
-    which = f"the columns {', '.join(found)} could all be the {role}" if found else f"no column is named for the {role}"
-    if repeated:
-        which = f"the column '{repeated[0]}' occurs twice"
-    raise UserError(
-        f"'{path}': {which} (one of {', '.join(allowed)}). It has: {', '.join(columns) or 'no columns'}. "
-        f"Say which with '{path}@{role}=COLUMN'."
-    )
-
-
-def _column_names(path: Path) -> list[str]:
-    if path.suffix.lower() == ".parquet":
-        with _damage_of_parquet_is_said(path):
-            return list(_parquet(path).schema_arrow.names)
-    return next(iter(_csv_rows(path)), [])
-
-
-def _read_columns(path: Path, wanted: list[str]) -> dict[str, list[str]]:
-    """The columns as text; a missing value is an empty string."""
-    if path.suffix.lower() == ".parquet":
-        with _damage_of_parquet_is_said(path):
-            table = _parquet(path).read(columns=wanted).to_pydict()
-        return {name: [_cell(path, name, value) for value in table[name]] for name in wanted}
-    rows = iter(_csv_rows(path))
-    header = next(rows)
-    columns: dict[str, list[str]] = {name: [] for name in wanted}
-    places = [(columns[name], header.index(name)) for name in wanted]
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            raise UserError(f"'{path}': row {number} has {len(row)} values, the header {len(header)}. Mend the row.")
-        for values, place in places:
-            values.append(row[place].strip())
-    return columns
-
-
-def _csv_rows(path: Path) -> Iterator[list[str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = (line for line in file if line.strip())
-            header = next(lines, "")
-            rows = itertools.chain([header], lines)
-            yield from (row for row in csv.reader(rows, delimiter=_delimiter(header), strict=True) if row)
-    except UnicodeDecodeError:
-        raise UserError(f"'{path}' is not UTF-8 text; save it as UTF-8.") from None
-    except csv.Error as error:
-        raise UserError(f"'{path}' is not read as a table: {error}.") from None
-
-
-def _delimiter(header: str) -> str:
-    """What parts the columns of a table: comma, semicolon or tab, whichever makes the most columns of its header."""
-    return max(",;\t", key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
-
-
-def _parquet(path: Path) -> Any:
-    import pyarrow.parquet
-
-    with _damage_of_parquet_is_said(path):
-        return pyarrow.parquet.ParquetFile(path)
-
-
-@contextlib.contextmanager
-def _damage_of_parquet_is_said(path: Path) -> Iterator[None]:
-    import pyarrow
-
-    try:
-        yield
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk, and not of the file's content
-            raise
-        raise UserError(f"'{path}' is not a Parquet file or is damaged ({' '.join(str(error).split())}).") from None
-
-
-def _cell(path: Path, column: str, value: Any) -> str:
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, float | list | dict | bytes):
-        raise UserError(
-            f"'{path}': the column '{column}' holds {type(value).__name__} values; names or whole numbers are needed."
-        )
-    return str(value).strip()
+    file_column = table.column("file", FILE_COLUMNS, options.get("file"))
+    return file_column, table.column("label", LABEL_COLUMNS, options.get("label")) if labelled else None
 
 
 CATALOG = Format(
-    f"a catalog ({shortened(CATALOG_EXTENSIONS)})",
-    lambda path: path.suffix.lower() in CATALOG_EXTENSIONS,
+    f"a catalog ({shortened(TABLE_EXTENSIONS)})",
+    is_table,
     _open_catalog,
     options=("file", "label", "root"),
     columns=_other_columns,
