@@ -149,11 +149,14 @@ def tell_beside(sentence: str) -> None:
 
 
 def tell_ignored(images: LabelledImages | MeasuredImages) -> None:
-    """Says beside the results how many files of a source are not taken for images, and of which kinds they are."""
+    """Says beside the results how many files of a source are not taken for images, and of which kinds they are,
+    and what else a person should know of it."""
     if images.ignored:
         from astroformer.images.names import ignored_kinds
 
         tell_beside(ignored_kinds(images.ignored))
+    for note in getattr(images, "notes", []):
+        tell_beside(note)
 
 
 def count_of_files(n: int) -> str:

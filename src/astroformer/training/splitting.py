@@ -111,9 +111,13 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
 
 
 def describe_ignored(split: Split) -> list[str]:
-    """What in the sources is not taken for images."""
+    """What in the sources is not taken for images, and what else a person should know of them."""
     sources = [split.images] if split.valid_images is split.images else [split.images, split.valid_images]
-    return [ignored_kinds(images.ignored) for images in sources if images.ignored]
+    return [
+        sentence
+        for images in sources
+        for sentence in [*([ignored_kinds(images.ignored)] if images.ignored else []), *images.notes]
+    ]
 
 
 def describe_unvalidated(split: Split) -> list[str]:

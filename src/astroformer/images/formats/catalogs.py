@@ -1,19 +1,29 @@
-"""Catalogs: tables in CSV, TSV or Parquet with a column of files and one of labels."""
+"""Catalogs: tables whose rows are images, with columns of files or ids, labels or votes, weights, groups, positions."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from astroformer.errors import UserError
+import numpy as np
+from numpy.typing import NDArray
+
+from astroformer.errors import UserError, unknown_name
 from astroformer.files import expanded
+from astroformer.images.copies import groups_with_copies
 from astroformer.images.formats.folders import FileReader
 from astroformer.images.formats.format import Format
-from astroformer.images.formats.tables import TABLE_EXTENSIONS, Table, is_table, open_table
+from astroformer.images.formats.id_patterns import files_of_ids
+from astroformer.images.formats.table import Table
+from astroformer.images.formats.tables import TABLE_EXTENSIONS, is_table, open_table
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.names import encode_labels, refuse_duplicates, refuse_gaps, shortened
+from astroformer.images.names import class_name, encode_labels, refuse_duplicates, refuse_gaps, shortened
+from astroformer.images.sky_groups import friends_of_friends
+from astroformer.images.votes import COUNTS, KINDS, checked_weights, voted
 
 FILE_COLUMNS = (
     "file",
@@ -27,30 +37,164 @@ FILE_COLUMNS = (
     "image_path",
 )
 LABEL_COLUMNS = ("label", "labels", "label_name", "class", "class_name", "target", "category")
+RA_COLUMNS = ("ra", "ra_deg", "radeg", "raj2000", "ra_j2000", "_raj2000", "ra_icrs", "ra_icrs_deg", "right_ascension")
+DEC_COLUMNS = ("dec", "dec_deg", "decdeg", "dej2000", "decj2000", "dec_j2000", "_dej2000", "de_icrs", "declination")
 
 
 def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> LabelledImages:
-    opened = open_table(path)
-    file_column, label_column = _roles(opened, labelled, options)
-    table = opened.texts([file_column] if label_column is None else [file_column, label_column])
-    files = table[file_column]
-    refuse_gaps(str(path), file_column, files)
-    refuse_duplicates(str(path), files)
+    table = open_table(path, options.get("table"))
+    images = _files(table, options)
+    images = replace(images, source=str(path), positions_N2=positions_of(table, options))
+    images = _with_groups(images, table, options)
+    if not labelled:
+        return images
+    if "weight" in options:
+        weights_N = checked_weights(table.numbers(options["weight"]), str(path), lambda i: f"row {i + 1}")
+        images = replace(images, weights_N=weights_N)
+    if "votes" in options:
+        return _with_votes(images, table, options)
+    if "votes-as" in options:
+        raise UserError(f"'{path}': @votes-as={options['votes-as']} says how votes are meant; name them with @votes=.")
+    label_column = table.column("label", LABEL_COLUMNS, options.get("label"))
+    names = table.texts([label_column])[label_column]
+    refuse_gaps(str(path), label_column, names)
+    labels, classes = encode_labels(names, None, str(path))
+    return replace(images, labels=labels, classes=classes)
+
+
+# Where the images lie ---------------------------------------------------------------------------------------
+
+
+def _files(table: Table, options: Mapping[str, str]) -> LabelledImages:
+    """The images of a catalog, without labels, by a column of files or by one of ids and a pattern."""
+    path = table.path
     root = expanded(options["root"]) if "root" in options else path.parent
     if not root.is_dir():
         raise UserError(f"'{path}': its images are to lie in '{root}', and there is no such folder.")
-    paths = tuple(root / expanded(file) for file in files)
+    column = _column_of_files(table, options)
+    files = table.texts([column])[column]
+    refuse_gaps(str(path), column, files)
+    if "pattern" in options:
+        files = files_of_ids(files, options["pattern"], root, str(path))
+    refuse_duplicates(str(path), files)
+    paths = tuple(str(root / expanded(file)) for file in files)
     if paths and not any(os.path.exists(p) for p in paths):
+        where = "the pattern" if "pattern" in options else "paths"
         raise UserError(
-            f"'{path}': none of its {len(paths)} files exists; paths are relative to '{root}'. The first: "
-            f"'{files[0]}'. Say where they lie with '{path}@root=FOLDER'."
+            f"'{path}': none of its {len(paths)} files exists; {where} {'is' if where != 'paths' else 'are'} relative "
+            f"to '{root}'. The first: '{files[0]}'. Say where they lie with '{path}@root=FOLDER'."
         )
-    reader = FileReader(tuple(map(str, paths)))
-    if label_column is None:
-        return LabelledImages("", files, None, (), reader)
-    refuse_gaps(str(path), label_column, table[label_column])
-    labels, classes = encode_labels(table[label_column], None, str(path))
-    return LabelledImages("", files, labels, classes, reader)
+    return LabelledImages("", files, None, (), FileReader(paths))
+
+
+def _column_of_files(table: Table, options: Mapping[str, str]) -> str:
+    if "id" not in options and "pattern" not in options:
+        return table.column("file", FILE_COLUMNS, options.get("file"))
+    path = table.path
+    if "id" not in options or "pattern" not in options:
+        raise UserError(
+            f"'{path}': @id=COLUMN and @pattern=FOLDER/{{id}}.jpg belong together: the column of the ids, and where in "
+            "the folder the image of an id lies."
+        )
+    if "file" in options:
+        raise UserError(f"'{path}': @file names a column of files, @id one of ids; give one of the two.")
+    return table.column("id", (), options["id"])
+
+
+# What is known of them --------------------------------------------------------------------------------------
+
+
+def _with_votes(images: LabelledImages, table: Table, options: Mapping[str, str]) -> LabelledImages:
+    path, kind = table.path, options.get("votes-as")
+    if "label" in options:
+        raise UserError(f"'{path}': votes say the label of an image; give @votes or @label, not both.")
+    if kind is not None and kind not in KINDS:
+        raise unknown_name("word of @votes-as", kind, KINDS)
+    columns = [name.strip() for name in options["votes"].split("+")]
+    if len(columns) < 2 or len(set(columns)) < len(columns) or "" in columns:
+        raise UserError(
+            f"'{path}': @votes={options['votes']} should name two columns or more, each once, as in "
+            "@votes=smooth+featured+artifact."
+        )
+    votes_NK = np.stack([table.numbers(name) for name in columns], axis=1)
+    advice = (
+        f"If they are numbers of votes, or shares of all people of whom some were not asked, say @votes-as={COUNTS}: "
+        "each row is divided by its sum, and the sum is the weight of the image."
+    )
+    return voted(images, votes_NK, tuple(map(class_name, columns)), kind=kind, advice=advice)
+
+
+def _with_groups(images: LabelledImages, table: Table, options: Mapping[str, str]) -> LabelledImages:
+    """The images with the groups that no split may part: of `@group=`, and of those that show the same sky."""
+    groups, path = None, table.path
+    if "group" in options:
+        names = table.texts([options["group"]])[options["group"]]
+        refuse_gaps(str(path), options["group"], names)
+        groups = np.unique(np.array(names, str), return_inverse=True)[1].astype(np.int64)
+    if "same-sky" in options:
+        if images.positions_N2 is None:
+            raise UserError(
+                f"'{path}': @same-sky needs right ascension and declination; name their columns with @ra= and @dec=."
+            )
+        sky = _same_sky(images.positions_N2, options["same-sky"], str(path))
+        joined = groups_with_copies(sky.astype(np.uint64), np.arange(len(sky)), len(sky), groups)
+        groups = groups if joined is None else joined
+    return replace(images, groups=groups)
+
+
+def _same_sky(positions_N2: NDArray[np.float64], text: str, source: str) -> NDArray[np.int64]:
+    """(N,) the lowest number of the images within so many arcsec of each other; one of unknown place stands alone."""
+    try:
+        arcsec = float(text)
+    except ValueError:
+        arcsec = math.nan
+    if not 0 < arcsec < 3600:
+        raise UserError(
+            f"'{source}': @same-sky={text} should be the largest distance in arcsec at which two images show the same "
+            "sky, such as the side of a cutout: more than 0 and less than 3600."
+        )
+    known = np.flatnonzero(np.isfinite(positions_N2).all(1))
+    groups = np.arange(len(positions_N2))
+    groups[known] = known[friends_of_friends(positions_N2[known, 0], positions_N2[known, 1], arcsec)]
+    return groups
+
+
+def positions_of(table: Table, options: Mapping[str, str]) -> NDArray[np.float64] | None:
+    """(N, 2) right ascension and declination in degrees; NaN where a row has none, None where the table has none.
+
+    Columns that `@ra=` and `@dec=` name must be positions. Others are taken where their names and all of their values
+    are those of positions: nobody asked for them, so nothing is wrong if they are not.
+
+    Raises:
+        UserError: columns that were named are no positions.
+    """
+    asked = [options.get("ra"), options.get("dec")]
+    if asked == [None, None]:
+        found = table.called(RA_COLUMNS), table.called(DEC_COLUMNS)
+        if [len(names) for names in found] != [1, 1]:
+            return None
+        try:
+            return _degrees(table, found[0][0], found[1][0])
+        except UserError:
+            return None
+    return _degrees(table, table.column("ra", RA_COLUMNS, asked[0]), table.column("dec", DEC_COLUMNS, asked[1]))
+
+
+def _degrees(table: Table, ra: str, dec: str) -> NDArray[np.float64]:
+    positions_N2 = np.stack([table.numbers(ra), table.numbers(dec)], axis=1)
+    for column, name, low, high in ((0, ra, -360.0, 360.0), (1, dec, -90.0, 90.0)):
+        values_N = positions_N2[:, column]
+        wrong_N = (values_N < low) | (values_N > high)
+        if wrong_N.any():
+            row = int(np.argmax(wrong_N))
+            raise UserError(
+                f"'{table.path}': the column '{name}' has {values_N[row]:g} in row {row + 1}; degrees from {low:g} to "
+                f"{high:g} are needed."
+            )
+    return positions_N2
+
+
+# Other columns ----------------------------------------------------------------------------------------------
 
 
 def _other_columns(
@@ -58,26 +202,34 @@ def _other_columns(
 ) -> dict[str, list[Any]]:
     """The columns of these names, or all but those of the files and of the labels that are used, by name.
 
-    Of all, those are left out whose name occurs twice: nobody could tell one from the other. Values of CSV are text,
-    those of Parquet have their types; a missing one is None.
+    Of all, those are left out whose name occurs twice, since nobody could tell one from the other, and those that hold
+    several values a row. Values of CSV are text, others have the types of the file; a missing one is None.
     """
-    table = open_table(path)
+    table = open_table(path, options.get("table"))
     if wanted is None:
-        used = _roles(table, labelled, options)
-        wanted = [name for name in table.names if name not in used and table.names.count(name) == 1]
+        used = [_column_of_files(table, options)]
+        if labelled:
+            used += [table.column("label", LABEL_COLUMNS, options.get("label"))] if "votes" not in options else []
+        wanted = [name for name in table.names if name not in used and name not in table.unclear]
     return table.values(wanted)
 
 
-def _roles(table: Table, labelled: bool, options: Mapping[str, str]) -> tuple[str, str | None]:
-    """The columns of the files and, if they are needed, of the labels."""
-    file_column = table.column("file", FILE_COLUMNS, options.get("file"))
-    return file_column, table.column("label", LABEL_COLUMNS, options.get("label")) if labelled else None
+def _unclear_columns(path: Path, options: Mapping[str, str]) -> list[str]:
+    table = open_table(path, options.get("table"))
+    return [
+        f"{name} ({'several values a row' if name in table.several else 'a name that occurs twice'})"
+        for name in table.unclear
+    ]
 
 
 CATALOG = Format(
-    f"a catalog ({shortened(TABLE_EXTENSIONS)})",
+    f"a catalog ({shortened(TABLE_EXTENSIONS, 8)})",
     is_table,
     _open_catalog,
-    options=("file", "label", "root"),
+    options=(
+        *("file", "id", "pattern", "root", "table", "label", "votes", "votes-as"),
+        *("weight", "group", "ra", "dec", "same-sky"),
+    ),
     columns=_other_columns,
+    unclear=_unclear_columns,
 )
