@@ -129,6 +129,12 @@ class LabelledImages:
         counted = np.bincount(self.labels, minlength=len(self.classes))
         return {name: int(n) for name, n in zip(self.classes, counted, strict=True)}
 
+    def amounts(self) -> dict[str, float]:
+        """How much there is of each class: images, or of votes the sum of shares; empty without labels."""
+        if self.votes_NK is None:
+            return dict(self.counts())
+        return dict(zip(self.classes, self.votes_NK.sum(0).tolist(), strict=True))
+
     def fingerprint(self, cache: Path | None = None) -> str:
         """Hash of what the images contain, in their order; names, labels and times of change do not enter.
 

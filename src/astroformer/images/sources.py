@@ -209,8 +209,7 @@ def _in_order(images: LabelledImages, classes: Sequence[str] | None, only_known:
     assert images.labels is not None
     votes_NK = images.votes_NK
     if classes is None:
-        of_class = images.counts() if votes_NK is None else dict(zip(images.classes, votes_NK.sum(0), strict=True))
-        for name, n in of_class.items():
+        for name, n in images.amounts().items():
             if n == 0:
                 what = "images" if votes_NK is None else "votes"
                 raise UserError(
