@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from astroformer.errors import PartsNotClasses, UserError, unknown_name
 from astroformer.files import check_is_path, expanded
 from astroformer.images.formats import FORMATS
+from astroformer.images.formats.folders import FileReader
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.names import class_name, ignored_sentence, shortened
+from astroformer.images.run_split import is_run_split, origin_of
 from astroformer.images.sets import NAMED_SETS, mock_galaxies
 from astroformer.images.sets.download import Listener
+from astroformer.images.splits import read_split
 
 _PER_CLASS = "per-class"
 
@@ -97,8 +100,12 @@ def open_source(
     for word in options:
         if word not in known:
             raise unknown_name("source option", word, known)
+    taken: Sequence[str] = ()
     try:
-        images, taken = _open(path_name, options, labelled, seed, part, columns, listener)
+        if set(options) <= {_PER_CLASS} and is_run_split(expanded(path_name)):
+            images = _open_run_split(expanded(path_name), labelled, columns, listener)
+        else:
+            images, taken = _open(path_name, options, labelled, seed, part, columns, listener)
     except PartsNotClasses as error:
         if classes is None:
             raise
@@ -168,6 +175,36 @@ def _open(
     except OSError as error:
         raise UserError(f"'{error.filename or path}' cannot be read: {error.strerror or error}.") from None
     return images if labelled else replace(images, labels=None, classes=()), ()
+
+
+def _open_run_split(
+    path: Path, labelled: bool, columns: Sequence[str] | Literal["all"], listener: Listener | None
+) -> LabelledImages:
+    """The images of a run's split, out of the source that the run had them from."""
+    origin = origin_of(path)
+    try:
+        whole = open_source(
+            origin.source,
+            classes=origin.classes,
+            seed=origin.seed,
+            part="train",
+            only_known=origin.only_known,
+            columns=columns,
+            listener=listener,
+        )
+    except RecursionError:
+        raise UserError(f"'{path}' is a split of '{origin.source}', and that one of this one.") from None
+    except UserError as error:
+        if is_run_split(expanded(origin.source)):
+            raise
+        raise UserError(f"'{path}' is a split of '{origin.source}', which can't be opened: {error}") from None
+    rows = read_split(path, whole)
+    images = whole.subset(rows)
+    if isinstance(whole.reader, FileReader):  # whose paths others ask for
+        images = replace(images, reader=replace(whole.reader, paths=tuple(whole.reader.paths[i] for i in rows)))
+    if labelled:
+        return images
+    return replace(images, labels=None, classes=(), votes_NK=None, weights_N=None)
 
 
 def _refuse_columns(name: str, columns: Sequence[str]) -> None:
