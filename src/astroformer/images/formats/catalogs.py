@@ -200,14 +200,14 @@ def _degrees(table: Table, ra: str, dec: str) -> NDArray[np.float64]:
 def _other_columns(
     path: Path, labelled: bool, options: Mapping[str, str], wanted: Sequence[str] | None
 ) -> dict[str, list[Any]]:
-    """The columns of these names, or all but those of the files and of the labels that are used, by name.
+    """The columns of these names, or all but those of the files and of the labels that are used, by name. Ids are kept.
 
     Of all, those are left out whose name occurs twice, since nobody could tell one from the other, and those that hold
     several values a row. Values of CSV are text, others have the types of the file; a missing one is None.
     """
     table = open_table(path, options.get("table"))
     if wanted is None:
-        used = [_column_of_files(table, options)]
+        used = [] if "id" in options else [_column_of_files(table, options)]
         if labelled:
             used += [table.column("label", LABEL_COLUMNS, options.get("label"))] if "votes" not in options else []
         wanted = [name for name in table.names if name not in used and name not in table.unclear]
