@@ -217,7 +217,9 @@ class Classifier(Predictor, Summarized):
                 f"{n} image{'s' if n != 1 else ''} can't be read, and strict refuses that; "
                 f"the first: {predictions.errors[first]}"
             )
-        return score(images.labels[good_N], predictions.probabilities_NK[good_N], self.classes), predictions
+        votes_NK = None if images.votes_NK is None else images.votes_NK[good_N]
+        probabilities_NK = predictions.probabilities_NK[good_N]
+        return score(images.labels[good_N], probabilities_NK, self.classes, votes_NK=votes_NK), predictions
 
     def framed(self, images: Images) -> Classifier:
         """A classifier of the same weights that no circular shift of an image changes, by `equivariance` "frame".

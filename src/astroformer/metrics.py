@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
-from astroformer.summaries import Summarized, Summary, percent
+from astroformer.summaries import Summarized, Summary, metric_name, metric_text
 
 Array = NDArray[Any]
 # A certain but wrong probability of 0 would make the NLL infinite and hide every other image.
@@ -69,7 +69,8 @@ class Evaluation(Summarized):
     Attributes:
         n: number of images.
         classes: the K class names.
-        metrics: top1, balanced_accuracy, macro_f1 (shares from 0 to 1) and nll (nats), each with its interval.
+        metrics: top1, balanced_accuracy, macro_f1 (shares from 0 to 1) and nll (nats), each with its interval; where
+            there are votes also votes_cross_entropy (nats) and votes_brier, and the others are of the majority.
         confusion_KK: (K, K) counts; `confusion_KK[i, j]` images of class i are called class j.
 
     Example:
@@ -134,13 +135,14 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def score_lines(metrics: Mapping[str, Interval]) -> dict[str, str]:
-    """Metrics by a name that a person knows, each with its interval; shares in percent."""
-    names = {"top1": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
-    lines = {}
-    for metric, name in names.items():
-        if (m := metrics.get(metric)) is not None:
-            lines[name] = f"{percent(m.value)}   (95 % interval {percent(m.low)} to {percent(m.high)})"
-    return lines
+    """Metrics by a name that a person knows, each with its interval; but for the log loss, the main ones."""
+    return {
+        metric_name(metric): "{}   (95 % interval {} to {})".format(
+            *(metric_text(metric, each) for each in (m.value, m.low, m.high))
+        )
+        for metric, m in metrics.items()
+        if metric != "nll"
+    }
 
 
 def confusion_matrix(labels_N: Array, predictions_N: Array, n_classes: int) -> Array:
@@ -177,6 +179,20 @@ def nll_N(labels_N: Array, probabilities_NK: Array) -> Array:
     """(N,) negative log-likelihood of each true class in nats, its probability floored at 1e-12."""
     true_N = probabilities_NK[np.arange(len(labels_N)), labels_N].astype(np.float64)
     return -np.log(np.maximum(true_N, _SMALLEST_PROBABILITY))
+
+
+def votes_cross_entropy_N(votes_NK: Array, probabilities_NK: Array) -> Array:
+    """(N,) cross-entropy of predictions against shares of votes in nats, −Σ_k v_k log p_k, with p floored at 1e-12.
+
+    It is least, the entropy of the votes, where the probabilities are the shares.
+    """
+    logs_NK = np.log(np.maximum(probabilities_NK.astype(np.float64), _SMALLEST_PROBABILITY))
+    return np.asarray(-(votes_NK * logs_NK).sum(1))
+
+
+def votes_brier_N(votes_NK: Array, probabilities_NK: Array) -> Array:
+    """(N,) Brier score of predictions against shares of votes, Σ_k (p_k − v_k)², from 0 to 2 (Brier 1950)."""
+    return np.asarray(((probabilities_NK.astype(np.float64) - votes_NK) ** 2).sum(1))
 
 
 def expected_calibration_error(labels_N: Array, probabilities_NK: Array, *, bins: int = 15) -> float:
@@ -230,7 +246,13 @@ def _check(labels_N: Array, probabilities_NK: Array, k: int) -> None:
 
 
 def score(
-    labels_N: Array, probabilities_NK: Array, classes: tuple[str, ...], *, resamples: int = 1000, seed: int = 0
+    labels_N: Array,
+    probabilities_NK: Array,
+    classes: tuple[str, ...],
+    *,
+    votes_NK: Array | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Evaluation:
     """Top-1, balanced accuracy, macro F1 and NLL with 95 % percentile-bootstrap intervals over the images.
 
@@ -238,6 +260,7 @@ def score(
         labels_N: (N,) true classes, integers in [0, K).
         probabilities_NK: (N, K) predicted probabilities, rows that sum to 1.
         classes: the K class names.
+        votes_NK: (N, K) shares of votes, rows that sum to 1, whose cross-entropy and Brier score are measured too.
         resamples: number of bootstrap resamples of the N images (Efron & Tibshirani 1993, ch. 13).
         seed: of the resamples.
 
@@ -279,6 +302,13 @@ def score(
     support_K, called_K = confusion_KK.sum(1), confusion_KK.sum(0)
     values = {m: float(v[0]) for m, v in _scores(np.diag(confusion_KK)[None], support_K[None], called_K[None]).items()}
     values["nll"] = float(losses_N.mean())
+    if votes_NK is not None:
+        if votes_NK.shape != probabilities_NK.shape or not np.allclose(votes_NK.sum(1), 1) or (votes_NK < 0).any():
+            raise UserError(f"votes should be shares that sum to 1, of shape ({n}, {k}): images × classes.")
+        for name, measure in (("votes_cross_entropy", votes_cross_entropy_N), ("votes_brier", votes_brier_N)):
+            of_votes_N = measure(votes_NK, probabilities_NK)
+            values[name] = float(of_votes_N.mean())
+            samples[name] = np.array([of_votes_N[generator.integers(0, n, n)].mean() for _ in range(resamples)])
     metrics = {}
     for name, value in values.items():
         low, high = np.quantile(samples[name], [0.025, 0.975])

@@ -16,9 +16,37 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def metric_text(name: str, value: float) -> str:
-    """The value of a metric as a person reads it: a share as a percentage, `nll` in nats."""
-    return f"{value:.3f}" if name == "nll" else percent(value)
+class Metric(NamedTuple):
+    """How a person reads a metric.
+
+    Attributes:
+        name: what it is called.
+        share: whether it is a share, which is written as a percentage; others are numbers, in nats or without a unit.
+    """
+
+    name: str
+    share: bool
+
+
+METRICS = {
+    "top1": Metric("accuracy", True),
+    "balanced_accuracy": Metric("balanced accuracy", True),
+    "macro_f1": Metric("macro F1", True),
+    "nll": Metric("log loss", False),
+    "votes_cross_entropy": Metric("votes cross-entropy", False),
+    "votes_brier": Metric("votes Brier score", False),
+}
+"""All metrics of an evaluation, by the names that files have them under."""
+
+
+def metric_name(metric: str) -> str:
+    """What a person calls a metric; one that this version does not know has its own name."""
+    return METRICS[metric].name if metric in METRICS else metric
+
+
+def metric_text(metric: str, value: float) -> str:
+    """The value of a metric as a person reads it: a share as a percentage, others as a number."""
+    return percent(value) if metric not in METRICS or METRICS[metric].share else f"{value:.3f}"
 
 
 class Summary(NamedTuple):

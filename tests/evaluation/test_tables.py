@@ -16,7 +16,7 @@ from astroformer.predictions import Predictions
 from astroformer.summaries import percent
 
 CLASSES = ("spiral, barred", "file", 'a "quoted" one')
-METRICS = ["top-1 accuracy", "balanced accuracy", "macro F1", "log loss"]
+METRICS = ["accuracy", "balanced accuracy", "macro F1", "log loss"]
 COLUMNS = ["file", "prediction", "confidence", *(f"p:{name}" for name in CLASSES), "error"]
 
 

@@ -77,7 +77,7 @@ def test_the_scores_are_those_of_all_images_at_once(study: TrainedStudy) -> None
         assert summary["out_of_fold"][1][name]["low"] == pytest.approx(interval.low, rel=1e-6)
     lines = study.table().splitlines()
     assert sum("each image by the run that was not trained on it, seed " in line for line in lines) == 2
-    assert f"{'top-1 accuracy':<18} {100 * expected['top1']:>6.1f} %" in study.table()
+    assert f"{'accuracy':<18} {100 * expected['top1']:>6.1f} %" in study.table()
 
 
 def test_what_failed_at_the_end_is_made_by_resuming(

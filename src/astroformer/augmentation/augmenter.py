@@ -95,14 +95,14 @@ class Augmenter:
                 of the batch: each is mixed with the next, and the last is only a partner.
             index_B: (B,) int64, which image of the set each is drawn for.
             epoch: number of the epoch.
-            label_B: (B,) int64 in 0 … classes − 1, on the device of the images.
+            label_B: (B,) int64 in 0 … classes − 1, or (B, K) float32 targets, on the device of the images.
             classes: K.
             preprocessing: its `mean` and `std` normalise the images.
             dtype: of the images, float32 or bfloat16.
 
         Returns:
-            (B, C, h, w) images, `channels_last` in memory, and (B, K) float32 class probabilities; B without the last
-            partner.
+            (B, C, h, w) images, `channels_last` in memory, and (B, K) float32 class probabilities, of targets their
+            mixture; B without the last partner.
 
         Raises:
             UserError: as `transform`.
@@ -111,7 +111,9 @@ class Augmenter:
         if self._native.takes(stored_MCHW, dtype):
             return self._native(stored_MCHW, row_B, index_B, epoch, label_B, classes, preprocessing, dtype)
         x_BCHW = self.transform(stored_MCHW.index_select(0, row_B), index_B, epoch)
-        y_BK = (label_B[:, None] == torch.arange(classes, device=label_B.device)).float()
+        y_BK = label_B
+        if label_B.ndim == 1:
+            y_BK = (label_B[:, None] == torch.arange(classes, device=label_B.device)).float()
         if self.mixes:
             x_BCHW, y_BK = self.mix(x_BCHW[:-1], x_BCHW[1:], y_BK[:-1], y_BK[1:], index_B[:-1], epoch)
         return preprocessing.normalize(x_BCHW).to(dtype, memory_format=torch.channels_last), y_BK

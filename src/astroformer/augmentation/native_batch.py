@@ -63,6 +63,13 @@ class NativeBatch:
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         """As `Augmenter.batch`."""
+        if label_B.ndim == 2:
+            # The kernel knows labels. With each row as a class of its own it says what share a row keeps for itself.
+            row = torch.arange(len(label_B))
+            x_BChw, share_BM = self(stored_MCHW, row_B, index_B, epoch, row, len(row), preprocessing, dtype)
+            if not self.mixer.active:
+                return x_BChw, label_B
+            return x_BChw, torch.lerp(label_B[1:], label_B[:-1], share_BM.diagonal()[:, None])
         kernel = _kernel()
         assert kernel is not None, "`takes` was not asked"
         row_B, index_B, label_B = (t.to("cpu", torch.int64).contiguous() for t in (row_B, index_B, label_B))

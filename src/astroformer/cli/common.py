@@ -133,10 +133,10 @@ def with_root(sources: Sequence[str], root: Path | None) -> list[str]:
     """
     if root is None:
         return list(sources)
-    from astroformer.images.formats.catalogs import CATALOG_EXTENSIONS
+    from astroformer.images.formats.tables import is_table
     from astroformer.images.sources import split_options
 
-    catalogs = [Path(split_options(source)[0]).suffix.lower() in CATALOG_EXTENSIONS for source in sources]
+    catalogs = [is_table(Path(split_options(source)[0])) for source in sources]
     if not any(catalogs):
         raise UserError(f"--root says where the images of a catalog lie, and '{sources[0]}' is none; leave it out.")
     place = root.expanduser().absolute()
@@ -149,11 +149,14 @@ def tell_beside(sentence: str) -> None:
 
 
 def tell_ignored(images: LabelledImages | MeasuredImages) -> None:
-    """Says beside the results how many files of a source are not taken for images, and of which kinds they are."""
+    """Says beside the results how many files of a source are not taken for images, and of which kinds they are,
+    and what else a person should know of it."""
     if images.ignored:
         from astroformer.images.names import ignored_kinds
 
         tell_beside(ignored_kinds(images.ignored))
+    for note in getattr(images, "notes", []):
+        tell_beside(note)
 
 
 def count_of_files(n: int) -> str:

@@ -134,7 +134,8 @@ class Evaluate:
         if seen_N.any() and not seen_N.all():
             assert images.labels is not None
             labels, probabilities_NK = images.labels[good_N], predictions.probabilities_NK[good_N]
-            new = score(labels[~seen_N], probabilities_NK[~seen_N], classifier.classes)
+            votes_NK = None if images.votes_NK is None else images.votes_NK[good_N][~seen_N]
+            new = score(labels[~seen_N], probabilities_NK[~seen_N], classifier.classes, votes_NK=votes_NK)
         return _Measured(classifier, images, predictions, evaluation, int(seen_N.sum()), new)
 
     def _images(self, classes: tuple[str, ...], reporter: Reporter) -> LabelledImages:
@@ -166,7 +167,7 @@ class Evaluate:
         write_metrics(metrics_file, evaluation, source=images.source, left_out=measured.left_out, seen=seen, new=new)
         write_by_class(classes_file, evaluation)
         assert images.labels is not None
-        beside, carried = judged(predictions, images.labels), images.columns
+        beside, carried = judged(predictions, images.labels, images.votes_NK), images.columns
         with PredictionWriter(predictions_file, predictions.classes, beside=beside, carried=carried) as writer:
             writer.write(predictions)
         with replacing(confusion_file) as part:

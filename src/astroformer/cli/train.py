@@ -252,8 +252,9 @@ class Train:
         if isinstance(trained, TrainedEnsemble):
             print(trained.members.table())
             print(f"ensemble of {len(trained.members.models)}:")
-        print(f"{'validation images':<18} {validation.n:>8,}")
-        print("\n".join(metric_lines({name: validation.metrics[name] for name in ("top1", "balanced_accuracy")})))
+        shown = ("top1", "balanced_accuracy", "votes_cross_entropy")
+        lines = metric_lines({name: m for name, m in validation.metrics.items() if name in shown})
+        print("\n".join([f"{'validation images':<18} {validation.n:>8,}", *lines]))
         if confusions := confusions_text(validation, 3):
             print(confusions)
         if isinstance(trained, TrainedEnsemble):

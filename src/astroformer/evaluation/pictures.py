@@ -50,7 +50,8 @@ def plot_history(
 
     Args:
         history: a row for each validation, with `epoch`, `train_loss`, `valid_nll`, `valid_top1`,
-            `valid_balanced_accuracy` and, where `whole_from` is given, `progress`.
+            `valid_balanced_accuracy` and, where `whole_from` is given, `progress`; of votes also
+            `valid_votes_cross_entropy`.
         path: of the PNG file; a PDF comes beside it.
         classes: number of classes, whose inverse is chance.
         whole_from: the share of the run after which images had their whole size; None where they always had.
@@ -58,14 +59,16 @@ def plot_history(
     if not history:
         return
     column = {name: [row[name] for row in history] for name in history[0]}
-    epochs, loss = column["epoch"], column["valid_nll"]
+    # Of votes both curves are the cross-entropy against them.
+    of_votes = "valid_votes_cross_entropy" in column
+    epochs, loss = column["epoch"], column["valid_votes_cross_entropy" if of_votes else "valid_nll"]
     balanced, plain = column["valid_balanced_accuracy"], column["valid_top1"]
     figure = new_figure(PAGE, 6.6)
     losses, scores = figure.subplots(1, 2)
     main, beside = (look._asdict() | {"markevery": math.ceil(len(epochs) / 12)} for look in looks(2))
     losses.plot(epochs, column["train_loss"], **beside, label="training")
     losses.plot(epochs, loss, **main, label="validation")
-    losses.set_title("Loss: negative log-likelihood (nats)", pad=12)
+    losses.set_title(f"Loss: {'cross-entropy with votes' if of_votes else 'negative log-likelihood'} (nats)", pad=12)
     scores.plot(epochs, plain, **beside, label="accuracy: share of all images")
     scores.plot(epochs, balanced, **main, label="balanced accuracy: mean of the classes")
     scores.set_title("Validation images that are called right", pad=12)

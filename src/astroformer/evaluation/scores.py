@@ -8,19 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from astroformer.metrics import ClassScores, Evaluation, Interval
-from astroformer.summaries import metric_text, percent
+from astroformer.summaries import metric_name, metric_text, percent
 from astroformer.terminal import fitted, widest
 
 _FEW = 30  # classes whose table a person reads whole
 _WORST = 10  # classes that are shown of more
 _NAME = 36  # columns of the longest name
 _SHORTEST = 8  # columns that a name needs to be known by
-_NAMES = {
-    "top1": "top-1 accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "nll": "log loss",
-}
 
 
 def evaluation_text(evaluation: Evaluation, width: int) -> str:
@@ -40,7 +34,8 @@ def evaluation_text(evaluation: Evaluation, width: int) -> str:
 
 def metrics_text(evaluation: Evaluation) -> str:
     """The metrics as aligned lines: value and 95 % interval."""
-    return "\n".join([f"{'images':<18} {evaluation.n:>8,}", *metric_lines(evaluation.metrics)])
+    width = _width(evaluation.metrics)
+    return "\n".join([f"{'images':<{width}} {evaluation.n:>8,}", *metric_lines(evaluation.metrics)])
 
 
 def metric_lines(metrics: Mapping[str, Interval]) -> list[str]:
@@ -48,8 +43,13 @@ def metric_lines(metrics: Mapping[str, Interval]) -> list[str]:
     lines = []
     for name, m in metrics.items():
         value, low, high = (metric_text(name, each) for each in (m.value, m.low, m.high))
-        lines.append(f"{_NAMES.get(name, name):<18} {value:>8}   95 % interval {low} to {high}")
+        lines.append(f"{metric_name(name):<{_width(metrics)}} {value:>8}   95 % interval {low} to {high}")
     return lines
+
+
+def _width(metrics: Iterable[str]) -> int:
+    """Columns of the names of metrics."""
+    return max(18, *(len(metric_name(name)) for name in metrics))
 
 
 def by_class_text(evaluation: Evaluation) -> str:

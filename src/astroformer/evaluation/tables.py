@@ -182,14 +182,18 @@ def _columns(classes: Sequence[str], beside: Iterable[str], carried: Iterable[st
     return made
 
 
-def judged(predictions: Predictions, labels_N: NDArray[np.int64]) -> dict[str, list[Any]]:
+def judged(
+    predictions: Predictions, labels_N: NDArray[np.int64], votes_NK: NDArray[np.float64] | None = None
+) -> dict[str, list[Any]]:
     """The columns `label` and `correct` beside predictions: the true class, and whether the prediction is that.
 
+    With shares of votes the label is the class with most of them, and the columns `votes:<class>` follow.
     Where an image could not be read there is a label, and nothing that is correct or not.
     """
     labels = [predictions.classes[k] for k in labels_N]
     correct = [name == label if name else None for name, label in zip(predictions.names, labels, strict=True)]
-    return {"label": labels, "correct": correct}
+    votes = {} if votes_NK is None else dict(zip(predictions.classes, votes_NK.T.tolist(), strict=True))
+    return {"label": labels, "correct": correct, **{f"votes:{name}": shares for name, shares in votes.items()}}
 
 
 def _typed(values: Sequence[Any]) -> pa.Array:

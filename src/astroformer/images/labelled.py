@@ -75,10 +75,13 @@ class LabelledImages:
         bands: what the bands of every image are; None where the source says nothing of them.
         masks: whether the source marks pixels without a value. The reader then gives float32 with NaN there, where it
             would refuse such an image otherwise.
-        votes_NK: (N, K) float64, how many people called image i a k, or the share of them; its label is the class with
-            most of them. None where a label is all there is.
-        weights_N: (N,) float64 ≥ 0, how much an image counts in training and evaluation; None: all alike.
-        positions_N2: (N, 2) float64, right ascension and declination in degrees; None where they are not known.
+        votes_NK: (N, K) float64, the share of people who called image i a k; rows sum to 1, and the label is the class
+            with most of them (`votes.voted` makes them of counts). None where a label is all there is.
+        weights_N: (N,) float64 ≥ 0, how much an image counts in the loss of training; None: all alike. Evaluation
+            counts every image once.
+        positions_N2: (N, 2) float64, right ascension and declination in degrees, NaN where an image has none; None
+            where they are not known.
+        notes: sentences about the source that a person should read.
     """
 
     source: str
@@ -95,6 +98,7 @@ class LabelledImages:
     votes_NK: NDArray[np.float64] | None = None
     weights_N: NDArray[np.float64] | None = None
     positions_N2: NDArray[np.float64] | None = None
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -124,6 +128,12 @@ class LabelledImages:
             return {}
         counted = np.bincount(self.labels, minlength=len(self.classes))
         return {name: int(n) for name, n in zip(self.classes, counted, strict=True)}
+
+    def amounts(self) -> dict[str, float]:
+        """How much there is of each class: images, or of votes the sum of shares; empty without labels."""
+        if self.votes_NK is None:
+            return dict(self.counts())
+        return dict(zip(self.classes, self.votes_NK.sum(0).tolist(), strict=True))
 
     def fingerprint(self, cache: Path | None = None) -> str:
         """Hash of what the images contain, in their order; names, labels and times of change do not enter.

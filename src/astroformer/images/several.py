@@ -110,6 +110,18 @@ def _joined(parts: Sequence[LabelledImages]) -> LabelledImages:
         reader=_Joined(tuple(part.reader for part in parts), np.cumsum([len(part) for part in parts])),
         ignored=[entry for part in parts for entry in part.ignored],
         columns=columns,
+        positions_N2=_joined_positions(parts),
+        notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
+
+
+def _joined_positions(parts: Sequence[LabelledImages]) -> NDArray[np.float64] | None:
+    """The positions of all, NaN where a source knows none; None where no source knows any."""
+    if all(part.positions_N2 is None for part in parts):
+        return None
+    unknown = (np.full((len(part), 2), np.nan) for part in parts)
+    return np.concatenate(
+        [u if part.positions_N2 is None else part.positions_N2 for part, u in zip(parts, unknown, strict=True)]
     )
 
 

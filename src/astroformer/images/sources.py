@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astroformer.errors import PartsNotClasses, UserError, unknown_name
 from astroformer.files import check_is_path, expanded
 from astroformer.images.formats import FORMATS
+from astroformer.images.formats.folders import FileReader
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.names import class_name, ignored_sentence
+from astroformer.images.names import class_name, ignored_sentence, shortened
+from astroformer.images.run_split import is_run_split, origin_of
 from astroformer.images.sets import NAMED_SETS, mock_galaxies
 from astroformer.images.sets.download import Listener
+from astroformer.images.splits import read_split
 
 _PER_CLASS = "per-class"
 
@@ -51,8 +55,10 @@ def open_source(
         `images` is (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 or 4 (other C: say `@layout=`), of
         uint8, uint16, bool or float. Float images are taken as they are, without scaling. The file is read
         into memory whole.
-      - a catalog, `.csv`, `.tsv` or `.parquet`, with a column of files (`FILE_COLUMNS` of `formats.catalogs`), relative
-        to the catalog's folder, and one of labels (`LABEL_COLUMNS`).
+      - a catalog, `.csv`, `.tsv`, `.parquet`, or, with the extra [astro], a FITS table, `.vot`, `.votable`, `.xml` or
+        `.ecsv`, with a column of files (`FILE_COLUMNS` of `formats.catalogs`), relative to the catalog's folder, and
+        one of labels (`LABEL_COLUMNS`).
+      - `RUN/splits/train.csv` or `valid.csv` of a run folder: the images that the run trained on or held out.
       - one image file, with `labelled=False`.
       - a named set: `mock-galaxies`, `mock-galaxies:2000` (number), `mock-galaxies:2000x96` (number and size
         in pixels); or a published one, downloaded at first use: `cifar10:train`, `cifar10:test` (`NAMED_SETS` of
@@ -61,7 +67,14 @@ def open_source(
       - `@per-class=a:b` keeps images a to b−1 of each class, in the source's order
         (`train.npz@per-class=0:50`).
       - `@file=COLUMN`, `@label=COLUMN` name the columns of a catalog, `@root=FOLDER` says where its images lie, if that
-        is not the catalog's folder.
+        is not the catalog's folder. `@id=COLUMN@pattern=images/{id}.jpg` in place of `@file` says where the image of an
+        id lies; `*`, `?` and `[…]` in a pattern stand for what file names have beside it.
+      - `@votes=COLUMN+COLUMN+…` in place of `@label`: what people voted, a column a class (see `votes.shares_of`);
+        `@votes-as=counts` or `fractions` says how they are meant.
+      - `@weight=COLUMN`: how much an image counts in the loss of training. `@group=COLUMN`: images with the same value
+        are never parted by a split. `@ra=COLUMN`, `@dec=COLUMN`: positions in degrees, found by their names otherwise;
+        `@same-sky=60` keeps images within 60 arcsec of each other, directly or through others, together in a split.
+      - `@table=NAME`: which table of a FITS or VOTable file with several.
       - `@layout=NHWC` or `@layout=NCHW` says how the `images` of an `.npz` lie.
 
     Args:
@@ -87,8 +100,12 @@ def open_source(
     for word in options:
         if word not in known:
             raise unknown_name("source option", word, known)
+    taken: Sequence[str] = ()
     try:
-        images, taken = _open(path_name, options, labelled, seed, part, columns, listener)
+        if set(options) <= {_PER_CLASS} and is_run_split(expanded(path_name)):
+            images = _open_run_split(expanded(path_name), labelled, columns, listener)
+        else:
+            images, taken = _open(path_name, options, labelled, seed, part, columns, listener)
     except PartsNotClasses as error:
         if classes is None:
             raise
@@ -138,6 +155,9 @@ def _open(
             if columns and format.columns is not None:
                 wanted = None if columns == "all" else columns
                 opened = replace(opened, columns=format.columns(path, labelled, options, wanted))
+                if wanted is None and format.unclear is not None and (names := format.unclear(path, options)):
+                    note = f"columns of '{path}' that are not carried over: {shortened(names)}"
+                    opened = replace(opened, notes=[*opened.notes, note])
             else:
                 _refuse_columns(name, columns)
             return opened, format.options
@@ -155,6 +175,36 @@ def _open(
     except OSError as error:
         raise UserError(f"'{error.filename or path}' cannot be read: {error.strerror or error}.") from None
     return images if labelled else replace(images, labels=None, classes=()), ()
+
+
+def _open_run_split(
+    path: Path, labelled: bool, columns: Sequence[str] | Literal["all"], listener: Listener | None
+) -> LabelledImages:
+    """The images of a run's split, out of the source that the run had them from."""
+    origin = origin_of(path)
+    try:
+        whole = open_source(
+            origin.source,
+            classes=origin.classes,
+            seed=origin.seed,
+            part="train",
+            only_known=origin.only_known,
+            columns=columns,
+            listener=listener,
+        )
+    except RecursionError:
+        raise UserError(f"'{path}' is a split of '{origin.source}', and that one of this one.") from None
+    except UserError as error:
+        if is_run_split(expanded(origin.source)):
+            raise
+        raise UserError(f"'{path}' is a split of '{origin.source}', which can't be opened: {error}") from None
+    rows = read_split(path, whole)
+    images = whole.subset(rows)
+    if isinstance(whole.reader, FileReader):  # whose paths others ask for
+        images = replace(images, reader=replace(whole.reader, paths=tuple(whole.reader.paths[i] for i in rows)))
+    if labelled:
+        return images
+    return replace(images, labels=None, classes=(), votes_NK=None, weights_N=None)
 
 
 def _refuse_columns(name: str, columns: Sequence[str]) -> None:
@@ -194,11 +244,13 @@ def _in_order(images: LabelledImages, classes: Sequence[str] | None, only_known:
     Images of other classes are an error, or left out with `only_known`.
     """
     assert images.labels is not None
+    votes_NK = images.votes_NK
     if classes is None:
-        for name, n in images.counts().items():
+        for name, n in images.amounts().items():
             if n == 0:
+                what = "images" if votes_NK is None else "votes"
                 raise UserError(
-                    f"'{images.source}': the class '{name}' has no images. Add some or remove the class."
+                    f"'{images.source}': the class '{name}' has no {what}. Add some or remove the class."
                     f"{ignored_sentence(images.ignored)}"
                 )
         if len(images.classes) == 1:
@@ -207,6 +259,8 @@ def _in_order(images: LabelledImages, classes: Sequence[str] | None, only_known:
             )
         return images
     position = {class_name(name): i for i, name in enumerate(classes)}
+    if votes_NK is not None:
+        return _votes_in_order(images, votes_NK, position, tuple(classes))
     new = np.array([position.get(class_name(name), -1) for name in images.classes], np.int64)[images.labels]
     unknown = {name: n for name, n in images.counts().items() if class_name(name) not in position}
     if unknown and not only_known:
@@ -217,6 +271,19 @@ def _in_order(images: LabelledImages, classes: Sequence[str] | None, only_known:
         return known
     left_out = [f"{images.files[i]} (of a class that the model does not know)" for i in np.flatnonzero(new < 0)]
     return replace(known.subset(np.flatnonzero(new >= 0)), ignored=[*images.ignored, *left_out])
+
+
+def _votes_in_order(
+    images: LabelledImages, votes_NK: NDArray[np.float64], position: Mapping[str, int], classes: tuple[str, ...]
+) -> LabelledImages:
+    """The images with their votes in the order of the classes; a class that they have no votes of has a share of 0."""
+    for name in images.classes:
+        if class_name(name) not in position:
+            refusal = unknown_name(f"class in the votes of '{images.source}'", name, classes)
+            raise UserError(f"{refusal} Name the columns of the model's classes in @votes.")
+    shares_NK = np.zeros((len(images), len(classes)))
+    shares_NK[:, [position[class_name(name)] for name in images.classes]] = votes_NK
+    return replace(images, votes_NK=shares_NK, labels=shares_NK.argmax(1), classes=classes)
 
 
 def _some_of_each_class(images: LabelledImages, text: str) -> LabelledImages:

@@ -140,21 +140,38 @@ def _members(
 
 
 def write_split(path: Path, images: LabelledImages, indices: Sequence[int] | Indices) -> None:
-    """Write one part of a split as CSV: `file`, and `label`, the class name (empty without labels)."""
+    """Write one part of a split as CSV: `file`, and `label`, the class name (empty without labels).
+
+    Where the images have votes, `votes:CLASS` of each class follow, and `weight` where they have weights, so that it
+    shows when they change.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "label"))
+        writer.writerow(("file", "label", *_beside(images)))
         for i in indices:
-            writer.writerow((images.files[i], "" if images.labels is None else images.classes[images.labels[i]]))
+            label = "" if images.labels is None else images.classes[images.labels[i]]
+            writer.writerow((images.files[i], label, *_values_beside(images, int(i))))
+
+
+def _beside(images: LabelledImages) -> list[str]:
+    """The columns of a split beside `file` and `label`."""
+    votes = [] if images.votes_NK is None else [f"votes:{name}" for name in images.classes]
+    return votes + ([] if images.weights_N is None else ["weight"])
+
+
+def _values_beside(images: LabelledImages, i: int) -> list[str]:
+    """The values of these columns for image i, with all digits."""
+    votes = [] if images.votes_NK is None else images.votes_NK[i].tolist()
+    return [repr(value) for value in (*votes, *([] if images.weights_N is None else [float(images.weights_N[i])]))]
 
 
 def read_split(path: Path, images: LabelledImages) -> Indices:
     """The indices in `images` of the files that a split lists, in its order.
 
-    Raises `UserError` if the file is no split, lists a file twice or one that `images` lacks, or if a label
-    has changed.
+    Raises `UserError` if the file is no split, lists a file twice or one that `images` lacks, or if a label, votes or a
+    weight have changed.
     """
     path = Path(path)
     try:
@@ -162,14 +179,20 @@ def read_split(path: Path, images: LabelledImages) -> Indices:
             rows = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"the split '{path}' cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    if not rows or rows[0] != ["file", "label"] or any(len(row) != 2 for row in rows):
+    header = ["file", "label", *_beside(images)]
+    if not rows or rows[0][:2] != header[:2] or any(len(row) != len(rows[0]) for row in rows):
         raise UserError(f"'{path}' is no split: it should have the columns file,label.")
+    if rows[0] != header:
+        raise UserError(
+            f"the split '{path}' has the columns {','.join(rows[0])}, and by '{images.source}' it should have "
+            f"{','.join(header)}: votes or weights have been added or taken away. Split anew."
+        )
     if len(rows) == 1:
         raise UserError(f"the split '{path}' lists no image. Split anew.")
     position = {name: i for i, name in enumerate(images.files)}
     indices: list[int] = []
     seen: set[str] = set()
-    for name, label in rows[1:]:
+    for name, label, *beside in rows[1:]:
         if name in seen:
             raise UserError(f"the split '{path}' lists '{name}' twice. Split anew.")
         if name not in position:
@@ -181,6 +204,11 @@ def read_split(path: Path, images: LabelledImages) -> Indices:
             raise UserError(
                 f"the split '{path}' gives '{name}' the label '{label}', '{images.source}' the label "
                 f"'{now}'. Split anew."
+            )
+        if beside != (values := _values_beside(images, i)):
+            raise UserError(
+                f"the split '{path}' gives '{name}' other votes or another weight ({', '.join(beside)}) than "
+                f"'{images.source}' ({', '.join(values)}). Split anew."
             )
         indices.append(i)
     return np.array(indices, np.int64)

@@ -64,6 +64,8 @@ class ImageStore:
         folder: the entry on disk.
         reused: whether the entry was there already, so that nothing was decoded.
         array_file: the file that `base` is a map of.
+        votes_NK: (N, K) float64, the shares of votes, as in `LabelledImages`; None where there are none.
+        weights_N: (N,) float64, how much each image counts in the loss; None: all alike.
     """
 
     base: NDArray[Any]
@@ -78,6 +80,8 @@ class ImageStore:
     array_file: ArrayFile
     _labels: NDArray[np.int64] | None
     _digests: Digests  # of the rows of `base`
+    votes_NK: NDArray[np.float64] | None = None
+    weights_N: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -120,6 +124,8 @@ class ImageStore:
             files=[self.files[i] for i in chosen],
             indices=self.indices[chosen],
             _labels=None if self._labels is None else self._labels[chosen],
+            votes_NK=None if self.votes_NK is None else self.votes_NK[chosen],
+            weights_N=None if self.weights_N is None else self.weights_N[chosen],
         )
 
     def part(self, images: LabelledImages, positions: NDArray[np.integer], *, strict: bool = False) -> ImageStore:
@@ -204,7 +210,7 @@ def _assemble(
         before = np.bincount(images.labels, minlength=len(images.classes))
         after = np.bincount(images.labels[indices], minlength=len(images.classes))
         lost = np.flatnonzero((before > 0) & (after == 0))
-        if len(lost):
+        if len(lost) and images.votes_NK is None:  # votes for a class are on images of other classes too
             of_class = [failures[j] for j in np.flatnonzero(images.labels[left_out] == lost[0])]
             raise UserError(
                 f"no image of the class '{images.classes[lost[0]]}' can be read. {_failures_text(images, of_class)}"
@@ -222,6 +228,8 @@ def _assemble(
         array_file=entry.array_file,
         _labels=labels,
         _digests=entry.digests,
+        votes_NK=None if images.votes_NK is None else images.votes_NK[indices],
+        weights_N=None if images.weights_N is None else images.weights_N[indices],
     )
 
 

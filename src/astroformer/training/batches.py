@@ -31,6 +31,7 @@ from astroformer.images.store import ImageStore
 from astroformer.network import AstroformerConfig
 from astroformer.training.defaults import FIRST_SIDE, LEAST_SIDE, RULES
 from astroformer.training.hooks import OwnAugmentation, augmented
+from astroformer.training.objective import image_weights, soft_targets
 from astroformer.training.order import Integers, count_steps, draw_keys, epoch_order, even_parts
 from astroformer.training.placed_images import Streamed, place_images, to_device
 from astroformer.training.prefetcher import Prefetcher, halved_threads
@@ -51,7 +52,8 @@ _ALONE = Processes()
 
 
 class Batch(NamedTuple):
-    """Images (B, C, H, W), normalised, and their targets (B, K), class probabilities.
+    """Images (B, C, H, W), normalised, and their targets (B, K), class probabilities, times the weight of an image
+    where images have weights.
 
     `images` counts those of the whole batch, `own` those of this process. A process without any of them has one image
     that stands in, since every process takes part in every step.
@@ -97,6 +99,7 @@ class Batches:
     Attributes:
         steps: of an epoch.
         teacher: as it is asked.
+        weighted: whether images have weights, so that targets sum to these.
         seen: images so far in this process, counted by their (height, width).
     """
 
@@ -115,7 +118,9 @@ class Batches:
         self._store, self._preprocessing, self._device = store, preprocessing, device
         self._seed, self._balanced, self.teacher = recipe.seed, recipe.balanced_sampling, teacher
         self._own, self._processes = own, processes
-        self._labels_N = torch.from_numpy(store.labels)
+        self.weighted = image_weights(store.weights_N) is not None
+        soft_NK = soft_targets(store.votes_NK, store.weights_N, store.labels, len(store.classes))
+        self._targets = torch.from_numpy(store.labels) if soft_NK is None else soft_NK
         self._images = place_images(store, device)
         self._whole = Augmenter(recipe.augment, seed=recipe.seed, size=preprocessing.image_size)
         self._smaller = None if smaller is None else Augmenter(recipe.augment, seed=recipe.seed, size=smaller)
@@ -239,14 +244,17 @@ class Batches:
             row_B,
             to_device(keys, self._device),
             request.epoch,
-            to_device(self._labels_N[positions], self._device),
+            to_device(self._targets[positions], self._device),
             classes=len(self._store.classes),
             preprocessing=self._preprocessing,
         )
         if self._own is not None:
             address = {"epoch": request.epoch, "step": request.step, "rank": self._processes.rank}
             x_BCHW = augmented(self._own, x_BCHW, seed=self._seed, **address)
-        return x_BCHW, y_BK if self.teacher is None else self.teacher.answers(x_BCHW)
+        if self.teacher is None:
+            return x_BCHW, y_BK
+        answers_BK = self.teacher.answers(x_BCHW)
+        return x_BCHW, answers_BK * y_BK.sum(1, keepdim=True) if self.weighted else answers_BK
 
 
 def smaller_size(size: tuple[int, int], config: AstroformerConfig | None) -> tuple[int, int] | None:

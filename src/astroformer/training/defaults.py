@@ -32,6 +32,7 @@ LARGEST_SIDE = {"cpu": 64, "cuda": 128}  # px
 LEAST_BATCH, LARGEST_BATCH, BATCH_DIVISOR = 16, 64, 64  # a 64th of the images, within these bounds
 LEARNING_RATES = {"adamw": 4e-3, "sgd": 0.05, "muon": 2e-3}  # for batches of LARGEST_BATCH and more
 REFERENCE_WIDTH = VARIANTS["astroformer_atto"].widths[-1]  # of the network that adamw's rate is for
+SMOOTHING = 0.1  # share of a label that is spread over all classes
 SMALL_STEP_PIXELS = 2**17  # of a batch on a GPU, below which bfloat16 only adds operations
 PLANNED_MEMORY = 0.7  # of the free memory, share that training plans with
 FIRST_SHARE, FIRST_SIDE = 0.65, 0.75  # first share of a run on smaller images, and their share of each side
@@ -282,6 +283,18 @@ RULES: dict[str, Rule] = {
                 ("SGD", f"{LEARNING_RATES['sgd']:g}"),
                 ("Muon", f"{LEARNING_RATES['muon']:g}"),
             ),
+        ),
+        Rule(
+            "label smoothing",
+            ("label_smoothing",),
+            "Label smoothing",
+            f"{SMOOTHING:g}, of votes 0",
+            f"A share of {SMOOTHING:g} of each target is spread evenly over the classes. Targets that are votes are "
+            "learned as they are.",
+            "A label is surer than people are, and smoothing takes that back (Szegedy et al., "
+            "[arXiv 1512.00567](https://arxiv.org/abs/1512.00567)). Votes say themselves how sure people are.",
+            "`--label-smoothing`",
+            "targets are shares of votes, without label smoothing (--label-smoothing {smoothing:g} for that of labels)",
         ),
         Rule(
             "speed",

@@ -21,6 +21,7 @@ from astroformer.summaries import Summarized, Summary, some_of
 from astroformer.training.hooks import Hooks, OnEvaluation, OwnAugmentation
 from astroformer.training.prepare import reopen
 from astroformer.training.recipe import MOST_RUNS, Recipe, as_recipe
+from astroformer.training.single import learned_from
 from astroformer.training.study import Study, Together, TrainedStudy, prepare_study, seeds_and_folds
 from astroformer.training.task import Task, TaskWords
 from astroformer.training.validation import predict_batch, predict_store
@@ -136,13 +137,14 @@ def _finish(study: Study, members: TrainedStudy, reporter: Reporter) -> TrainedE
     setup = reopen(run / names[0], reporter, finished=True)
     recipe = setup.recipe
     probabilities_NK = predict_store(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts))
-    validation = score(setup.valid.labels, probabilities_NK, classifier.classes)
+    validation = score(setup.valid.labels, probabilities_NK, classifier.classes, votes_NK=setup.valid.votes_NK)
     length = (
         f"{recipe.minutes:g} minutes" if recipe.epochs is None else f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
     )
     classifier.info = replace(
         classifier.info,
-        training=f"{len(setup.train):,} images of '{setup.record.task.source_name}', {length} for each of "
+        training=f"{len(setup.train):,} images of '{setup.record.task.source_name}'{learned_from(setup.train)}, "
+        f"{length} for each of "
         f"{len(names)} members, seeds {recipe.seed} to {recipe.seed + len(names) - 1}",
         validation=models[0].info.validation,
         metrics=ValidationScores.of(validation),

@@ -22,7 +22,7 @@ from astroformer.training.run import RunFolder
 from astroformer.training.validation import predict_batch, predict_store
 
 FILE = "out_of_fold.csv"
-_Answers = tuple[Predictions, NDArray[np.int64]]
+_Answers = tuple[Predictions, NDArray[np.int64], NDArray[np.float64] | None]  # with labels, and votes if there are some
 
 
 def folds_by_seed(runs: Sequence[Path]) -> dict[int, list[Path]]:
@@ -59,14 +59,14 @@ def answer_out_of_fold(folder: Path, runs: dict[int, list[Path]], reporter: Repo
     measured: dict[int, Evaluation] = {}
     for seed, of_seed in runs.items():
         answers = [_answers(run, reporter) for run in of_seed]
-        for fold, (part, _) in enumerate(answers):
+        for fold, (part, *_) in enumerate(answers):
             folds += [fold] * len(part)
             seeds += [seed] * len(part)
-        whole, labels_N = _joined(answers)
-        measured[seed] = score(labels_N, whole.probabilities_NK, whole.classes)
+        whole, labels_N, votes_NK = _joined(answers)
+        measured[seed] = score(labels_N, whole.probabilities_NK, whole.classes, votes_NK=votes_NK)
         parts += answers
-    whole, labels_N = _joined(parts)
-    beside = {**judged(whole, labels_N), "fold": folds, "seed": seeds}
+    whole, labels_N, votes_NK = _joined(parts)
+    beside = {**judged(whole, labels_N, votes_NK), "fold": folds, "seed": seeds}
     with PredictionWriter(folder / FILE, whole.classes, beside=beside) as writer:
         writer.write(whole)
     return measured
@@ -78,9 +78,11 @@ def _answers(run: Path, reporter: Reporter) -> _Answers:
     recipe, valid = setup.recipe, setup.valid
     classifier = Classifier.load(setup.run.model)
     probabilities_NK = predict_store(classifier, valid, predict_batch(recipe.batch, recipe.parts))
-    return Predictions(valid.files, valid.classes, probabilities_NK, [""] * len(valid)), valid.labels
+    return Predictions(valid.files, valid.classes, probabilities_NK, [""] * len(valid)), valid.labels, valid.votes_NK
 
 
 def _joined(answers: Sequence[_Answers]) -> _Answers:
-    predictions = Predictions.joined([part for part, _ in answers], answers[0][0].classes)
-    return predictions, np.concatenate([labels_N for _, labels_N in answers])
+    predictions = Predictions.joined([part for part, *_ in answers], answers[0][0].classes)
+    labels_N = np.concatenate([labels_N for _, labels_N, _ in answers])
+    votes = [votes_NK for *_, votes_NK in answers if votes_NK is not None]
+    return predictions, labels_N, np.concatenate(votes) if votes else None

@@ -30,7 +30,7 @@ from astroformer.progress import Reporter, trackers
 from astroformer.system import pick_device
 from astroformer.training.checkpoint import check_network
 from astroformer.training.memory import check_weights_fit, decide_parts
-from astroformer.training.objective import class_weights
+from astroformer.training.objective import class_weights, image_weights
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
 from astroformer.training.run import RunFolder
@@ -98,6 +98,7 @@ def prepare(
         recipe = _inherited(recipe, initial)
     recipe, decisions = decide(recipe, train_images)
     class_weights(recipe.class_weights, train_images.labels, train_images.classes)
+    image_weights(train_images.weights_N)
     preprocessing = preprocessing_of(recipe)
 
     # 3. The network as it starts, and in how many parts of a batch it fits the memory.

@@ -204,7 +204,12 @@ class Recipe(BaseModel):
         description=f"first share of the run, on images of {100 * FIRST_SIDE:g} % of each side if that leaves "
         f"{LEAST_SIDE} px: more epochs in the same time",
     )
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of each target spread evenly over the classes")
+    label_smoothing: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description=help_of("share of each target spread evenly over the classes", "label smoothing"),
+    )
     ema: float = Field(
         0.02, ge=0, lt=1, description="memory of the averaged weights as a share of the run; 0: the raw weights"
     )
@@ -317,7 +322,7 @@ class Recipe(BaseModel):
 
     def undecided(self) -> list[str]:
         """The settings that are still open, of those which a rule decides before a run begins."""
-        needed = ("image_size", "crop", "channels", "storage", "learning_rate", "batch_size")
+        needed = ("image_size", "crop", "channels", "storage", "learning_rate", "batch_size", "label_smoothing")
         found = [name for name in needed if getattr(self, name) is None]
         found += [name for name in ("model", "precision", "speed") if getattr(self, name) == "auto"]
         return found + ["the length"] * (self.epochs is None and self.minutes is None)

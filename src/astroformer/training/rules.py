@@ -39,6 +39,7 @@ from astroformer.training.defaults import (
     RULES,
     SIDE_STEP,
     SMALL_STEP_PIXELS,
+    SMOOTHING,
     TIED_IMAGES,
 )
 from astroformer.training.image_sample import SeenImage, common_channels, measure_crop, sample_images
@@ -56,12 +57,14 @@ class Facts:
         images: how many there are to train on.
         sample: what was seen of some of them.
         device: that trains, "cpu" or "cuda".
+        votes: whether the targets are votes, whatever these are.
     """
 
     given: Recipe
     images: int
     sample: Sequence[SeenImage]
     device: str
+    votes: bool = False
 
     @property
     def side(self) -> float:
@@ -113,7 +116,7 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
             "lacks; choose anchor."
         )
     device = pick_device(recipe.device)
-    facts = Facts(recipe, len(images), sample_images(images, device), device)
+    facts = Facts(recipe, len(images), sample_images(images, device), device, images.votes_NK is not None)
     sentences: list[str] = []
     decided = recipe
     for name, rule in RULES.items():
@@ -276,6 +279,14 @@ def _learning_rate(recipe: Recipe, facts: Facts) -> Decision:
     return Decision({"learning_rate": rate * REFERENCE_WIDTH / width if recipe.optimizer == "adamw" else rate})
 
 
+def _label_smoothing(recipe: Recipe, facts: Facts) -> Decision:
+    if recipe.label_smoothing is not None:
+        return _NOTHING
+    if facts.votes:
+        return Decision({"label_smoothing": 0.0}, said={"smoothing": SMOOTHING})
+    return Decision({"label_smoothing": SMOOTHING})
+
+
 def _speed(recipe: Recipe, facts: Facts) -> Decision:
     not_graphed, not_fused = (
         why_not_graphed(recipe, facts.device),
@@ -338,6 +349,7 @@ _DECIDERS: dict[str, Callable[[Recipe, Facts], Decision]] = {
     "answers": _answers,
     "batch size": _batch_size,
     "learning rate": _learning_rate,
+    "label smoothing": _label_smoothing,
     "speed": _speed,
     "precision": _precision,
 }

@@ -29,6 +29,7 @@ from astroformer.training.batches import smaller_size
 from astroformer.training.hooks import Hooks
 from astroformer.training.loop import Fit, Loop
 from astroformer.training.machine import so_many_threads
+from astroformer.training.objective import image_weights
 from astroformer.training.prepare import Setup, final_answers, reopen
 from astroformer.training.recipe import Recipe
 from astroformer.training.run import RunFolder
@@ -217,6 +218,12 @@ def resume_run(
         return complete(setup, reporter, hooks)
 
 
+def learned_from(train: ImageStore) -> str:
+    """What is learned in place of labels, or weighs images, as the end of a sentence about them."""
+    votes = " by the votes of people" if train.votes_NK is not None else ""
+    return votes + (", weighted" if image_weights(train.weights_N) is not None else "")
+
+
 def plan_of(setup: Setup) -> str:
     """How long a run will train and where, in a sentence."""
     recipe, path = setup.recipe, setup.run.path
@@ -271,9 +278,8 @@ def _finish(setup: Setup, fit: Fit, reporter: Reporter) -> Trained:
     frame = None if setup.frame is None else setup.frame.cpu()
     network = Answers.around(fit.network.cpu(), final_answers(recipe, frame), frame)
     classifier = Classifier(network, setup.preprocessing, classes, seen=np.unique(setup.train.digests))
-    validation = score(
-        setup.valid.labels, predict_store(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts)), classes
-    )
+    probabilities_NK = predict_store(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts))
+    validation = score(setup.valid.labels, probabilities_NK, classes, votes_NK=setup.valid.votes_NK)
     if task.valid is not None:
         held_out = "given"
     elif recipe.folds is not None:
@@ -285,8 +291,8 @@ def _finish(setup: Setup, fit: Fit, reporter: Reporter) -> Trained:
     classifier.info = ModelRecord(
         name=recipe.model,
         parameters=count_parameters(setup.network),
-        training=f"{len(setup.train):,} images of '{task.source_name}', {fit.epochs:.3g} epochs, "
-        f"{fit.state.elapsed / 60:.1f} minutes, seed {recipe.seed}{taught}{own}",
+        training=f"{len(setup.train):,} images of '{task.source_name}'{learned_from(setup.train)}, "
+        f"{fit.epochs:.3g} epochs, {fit.state.elapsed / 60:.1f} minutes, seed {recipe.seed}{taught}{own}",
         validation=held_out,
         metrics=ValidationScores.of(validation),
     )

@@ -20,7 +20,9 @@ from astroformer.images import (
 )
 from astroformer.images.copies import describe_copies, groups_with_copies
 from astroformer.images.names import ignored_kinds, same_name, shortened
+from astroformer.images.votes import describe_votes
 from astroformer.progress import Reporter
+from astroformer.training.objective import image_weights
 from astroformer.training.recipe import Recipe
 from astroformer.training.run import RunFolder
 from astroformer.training.run_record import RunRecord
@@ -93,14 +95,24 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
         classes = f"{len(counts)} classes, {each.pop():,} images each: {', '.join(counts)}"
     else:
         classes = f"{len(counts)} classes: " + ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    said = [f"{n:,} images to train on, {valid:,} to validate on; {classes}"]
+    if split.images.votes_NK is not None:
+        classes = f"{classes}, each image by most of its votes, which are learned as shares"
+    said = [f"{n:,} images to train on, {valid:,} to validate on; {classes}", *describe_votes(split.images)]
     if valid < _TELLING:
         within = 1.96 * (0.25 / max(valid, 1)) ** 0.5
         said.append(
             f"{valid:,} validation images tell an accuracy to about ± {100 * within:.0f} points; for more give "
             "--valid, a larger --valid-fraction, or --folds 5 --all-folds"
         )
-    least, most = min(counts.values()), max(counts.values())
+    weights_N = None if split.images.weights_N is None else split.images.weights_N[split.train_rows]
+    if image_weights(weights_N) is not None:
+        assert weights_N is not None
+        said.append(
+            f"images are weighted in the loss of training, from {weights_N.min():g} to {weights_N.max():g} (mean "
+            f"{weights_N.mean():.3g}); scores count every image once"
+        )
+    amounts = split.images.amounts().values()
+    least, most = min(amounts), max(amounts)
     weighed = recipe.balanced_sampling or recipe.class_weights != "none"
     if most >= _UNEVEN * least and not weighed:
         said.append(
@@ -111,14 +123,18 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
 
 
 def describe_ignored(split: Split) -> list[str]:
-    """What in the sources is not taken for images."""
+    """What in the sources is not taken for images, and what else a person should know of them."""
     sources = [split.images] if split.valid_images is split.images else [split.images, split.valid_images]
-    return [ignored_kinds(images.ignored) for images in sources if images.ignored]
+    return [
+        sentence
+        for images in sources
+        for sentence in [*([ignored_kinds(images.ignored)] if images.ignored else []), *images.notes]
+    ]
 
 
 def describe_unvalidated(split: Split) -> list[str]:
     """Which classes no given validation image is of: the scores say nothing of them."""
-    lacking = [name for name, n in split.valid_images.counts().items() if not n]
+    lacking = [name for name, n in split.valid_images.amounts().items() if not n]
     if not lacking:
         return []
     of = "class" if len(lacking) == 1 else f"{len(lacking)} classes"
@@ -131,10 +147,23 @@ def _rows(
     images: LabelledImages, recipe: Recipe, groups: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Which images are trained on and which are held out; none of a group is on both sides."""
-    assert images.labels is not None
+    strata = _strata(images, recipe.folds or 2)
     if recipe.folds is None:
-        return holdout(images.labels, recipe.valid_fraction, recipe.images_seed, classes=images.classes, groups=groups)
-    return kfold(images.labels, recipe.folds, recipe.images_seed, classes=images.classes, groups=groups)[recipe.fold]
+        return holdout(strata, recipe.valid_fraction, recipe.images_seed, classes=images.classes, groups=groups)
+    return kfold(strata, recipe.folds, recipe.images_seed, classes=images.classes, groups=groups)[recipe.fold]
+
+
+def _strata(images: LabelledImages, least: int) -> NDArray[np.int64]:
+    """(N,) what each part of a split has its share of: the labels.
+
+    Of votes a class may be the first choice for too few images to be split, and still be learned from the votes that
+    others have for it. These images count as the most voted class that has enough.
+    """
+    assert images.labels is not None
+    if images.votes_NK is None:
+        return images.labels
+    enough_K = np.bincount(images.labels, minlength=len(images.classes)) >= least
+    return np.where(enough_K, images.votes_NK, -1.0).argmax(1) if enough_K.any() else np.zeros_like(images.labels)
 
 
 def without_parted_copies(split: Split, train: ImageStore, valid: ImageStore, recipe: Recipe) -> Split | None:

@@ -36,7 +36,7 @@ from astroformer.files import read_json, write_json
 from astroformer.metrics import Evaluation, score_lines
 from astroformer.model_folder import ModelFolder, Spread, block_hash
 from astroformer.progress import Reporter, shown_by
-from astroformer.summaries import Summarized, Summary, percent, some_of
+from astroformer.summaries import METRICS, Summarized, Summary, metric_name, metric_text, percent, some_of
 from astroformer.system import pick_device
 from astroformer.training.hooks import Hooks, OnEvaluation, OwnAugmentation
 from astroformer.training.memory import footprint, free_memory
@@ -55,7 +55,6 @@ Together = Literal["auto"] | Way
 _PROCESS = 2**29  # bytes that Python and torch take before a run begins
 _RECORD = "runs.json"
 _MOST_AT_ONCE = 4096  # processes, and threads of each
-_SCORES = ("top1", "balanced_accuracy", "macro_f1", "nll")
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,13 +82,14 @@ class TrainedStudy(Summarized):
 
     def summary(self) -> Summary:
         lines = {}
-        for metric, name in (("top1", "accuracy"), ("balanced_accuracy", "balanced accuracy")):
+        for metric in ("top1", "balanced_accuracy", "votes_cross_entropy"):
             if (spread := self.validation.get(metric)) is not None:
-                beside = "" if spread.sd is None else f" ± {percent(spread.sd)}   (mean and deviation of {spread.n})"
-                lines[name] = percent(spread.mean) + beside
+                sd = "" if spread.sd is None else metric_text(metric, spread.sd)
+                beside = f" ± {sd}   (mean and deviation of {spread.n})" if sd else ""
+                lines[metric_name(metric)] = metric_text(metric, spread.mean) + beside
         for seed, measured in self.out_of_fold.items():
             which = f"accuracy out of fold, seed {seed}" if len(self.out_of_fold) > 1 else "accuracy out of fold"
-            lines[which] = f"{score_lines(measured.metrics)['accuracy']}, n = {measured.n:,}"
+            lines[which] = f"{score_lines(measured.metrics)[metric_name('top1')]}, n = {measured.n:,}"
         if self.errors:
             lines["failed"] = some_of(self.errors)
         lines |= {"finished": some_of(self.models), "folder": str(self.run)}
@@ -107,7 +107,7 @@ class TrainedStudy(Summarized):
                 lines.append(f"{row['run']:<{width}}  {top1:>7}{'':<11}{balanced:>7}")
         n = len(self.models)
         if n > 1:
-            spreads = [self.validation[name] for name in _SCORES[:2]]
+            spreads = [self.validation[name] for name in ("top1", "balanced_accuracy")]
             cells = [f"{percent(s.mean):>7} ± {percent(s.sd or 0.0)}" for s in spreads]
             lines.append(f"{'mean ± sd':<{width}}  {cells[0]:<18}{cells[1]}   (n = {n})")
         for seed, measured in self.out_of_fold.items():
@@ -239,13 +239,15 @@ class Study:
             else:
                 scores = ModelFolder(models[name]).config().record.metrics
                 assert scores is not None, "a finished run was validated"
-                rows.append({"run": name, "n": scores.n, **{k: scores.intervals[k].value for k in _SCORES}})
+                rows.append(
+                    {"run": name, "n": scores.n, **{k: m.value for k, m in scores.intervals.items() if k in METRICS}}
+                )
         spreads: dict[str, Spread] = {}
-        for score in _SCORES:
-            values = [row[score] for row in rows if "error" not in row]
-            if values:
-                sd = statistics.stdev(values) if len(values) > 1 else None
-                spreads[score] = Spread(statistics.fmean(values), sd, len(values))
+        for score in METRICS:
+            each = [row[score] for row in rows if score in row]
+            if each:
+                sd = statistics.stdev(each) if len(each) > 1 else None
+                spreads[score] = Spread(statistics.fmean(each), sd, len(each))
         summary: dict[str, Any] = {"runs": rows, **{k: vars(v) for k, v in spreads.items()}}
         write_json(self.folder / "summary.json", summary)
         measured: dict[int, Evaluation] = {}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from astroformer.classifier import Classifier
 from astroformer.images.store import ImageStore
-from astroformer.metrics import balanced_accuracy, nll_N
+from astroformer.metrics import balanced_accuracy, nll_N, votes_cross_entropy_N
 
 PREDICT_BATCH = 128  # images of a forward pass, where the memory allows it
 
@@ -36,8 +36,11 @@ def scores(classifier: Classifier, store: ImageStore, batch_size: int) -> dict[s
     """The scores of a row of the history."""
     probabilities_NK = predict_store(classifier, store, batch_size)
     predicted_N = probabilities_NK.argmax(1)
-    return {
+    measured = {
         "valid_top1": float((predicted_N == store.labels).mean()),
         "valid_balanced_accuracy": balanced_accuracy(store.labels, predicted_N, len(store.classes)),
         "valid_nll": float(nll_N(store.labels, probabilities_NK).mean()),
     }
+    if store.votes_NK is not None:
+        measured["valid_votes_cross_entropy"] = float(votes_cross_entropy_N(store.votes_NK, probabilities_NK).mean())
+    return measured

@@ -1,22 +1,29 @@
-"""Catalogs: tables in CSV, TSV or Parquet with a column of files and one of labels."""
+"""Catalogs: tables whose rows are images, with columns of files or ids, labels or votes, weights, groups, positions."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import itertools
+import math
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from astroformer.errors import UserError, unknown_name
 from astroformer.files import expanded
+from astroformer.images.copies import groups_with_copies
 from astroformer.images.formats.folders import FileReader
 from astroformer.images.formats.format import Format
+from astroformer.images.formats.id_patterns import files_of_ids
+from astroformer.images.formats.table import Table
+from astroformer.images.formats.tables import TABLE_EXTENSIONS, is_table, open_table
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.names import encode_labels, refuse_duplicates, refuse_gaps, shortened
+from astroformer.images.names import class_name, encode_labels, refuse_duplicates, refuse_gaps, shortened
+from astroformer.images.sky_groups import friends_of_friends
+from astroformer.images.votes import COUNTS, KINDS, checked_weights, voted
 
 FILE_COLUMNS = (
     "file",
@@ -30,159 +37,199 @@ FILE_COLUMNS = (
     "image_path",
 )
 LABEL_COLUMNS = ("label", "labels", "label_name", "class", "class_name", "target", "category")
-CATALOG_EXTENSIONS = frozenset({".csv", ".tsv", ".parquet"})
+RA_COLUMNS = ("ra", "ra_deg", "radeg", "raj2000", "ra_j2000", "_raj2000", "ra_icrs", "ra_icrs_deg", "right_ascension")
+DEC_COLUMNS = ("dec", "dec_deg", "decdeg", "dej2000", "decj2000", "dec_j2000", "_dej2000", "de_icrs", "declination")
 
 
 def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> LabelledImages:
-    columns = _column_names(path)
-    file_column, label_column = _roles(path, columns, labelled, options)
-    table = _read_columns(path, [file_column] if label_column is None else [file_column, label_column])
-    files = table[file_column]
-    refuse_gaps(str(path), file_column, files)
-    refuse_duplicates(str(path), files)
+    table = open_table(path, options.get("table"))
+    images = _files(table, options)
+    images = replace(images, source=str(path), positions_N2=positions_of(table, options))
+    images = _with_groups(images, table, options)
+    if not labelled:
+        return images
+    if "weight" in options:
+        weights_N = checked_weights(table.numbers(options["weight"]), str(path), lambda i: f"row {i + 1}")
+        images = replace(images, weights_N=weights_N)
+    if "votes" in options:
+        return _with_votes(images, table, options)
+    if "votes-as" in options:
+        raise UserError(f"'{path}': @votes-as={options['votes-as']} says how votes are meant; name them with @votes=.")
+    label_column = table.column("label", LABEL_COLUMNS, options.get("label"))
+    names = table.texts([label_column])[label_column]
+    refuse_gaps(str(path), label_column, names)
+    labels, classes = encode_labels(names, None, str(path))
+    return replace(images, labels=labels, classes=classes)
+
+
+# Where the images lie ---------------------------------------------------------------------------------------
+
+
+def _files(table: Table, options: Mapping[str, str]) -> LabelledImages:
+    """The images of a catalog, without labels, by a column of files or by one of ids and a pattern."""
+    path = table.path
     root = expanded(options["root"]) if "root" in options else path.parent
     if not root.is_dir():
         raise UserError(f"'{path}': its images are to lie in '{root}', and there is no such folder.")
-    paths = tuple(root / expanded(file) for file in files)
+    column = _column_of_files(table, options)
+    files = table.texts([column])[column]
+    refuse_gaps(str(path), column, files)
+    if "pattern" in options:
+        files = files_of_ids(files, options["pattern"], root, str(path))
+    refuse_duplicates(str(path), files)
+    paths = tuple(str(root / expanded(file)) for file in files)
     if paths and not any(os.path.exists(p) for p in paths):
+        where = "the pattern" if "pattern" in options else "paths"
         raise UserError(
-            f"'{path}': none of its {len(paths)} files exists; paths are relative to '{root}'. The first: "
-            f"'{files[0]}'. Say where they lie with '{path}@root=FOLDER'."
+            f"'{path}': none of its {len(paths)} files exists; {where} {'is' if where != 'paths' else 'are'} relative "
+            f"to '{root}'. The first: '{files[0]}'. Say where they lie with '{path}@root=FOLDER'."
         )
-    reader = FileReader(tuple(map(str, paths)))
-    if label_column is None:
-        return LabelledImages("", files, None, (), reader)
-    refuse_gaps(str(path), label_column, table[label_column])
-    labels, classes = encode_labels(table[label_column], None, str(path))
-    return LabelledImages("", files, labels, classes, reader)
+    return LabelledImages("", files, None, (), FileReader(paths))
+
+
+def _column_of_files(table: Table, options: Mapping[str, str]) -> str:
+    if "id" not in options and "pattern" not in options:
+        return table.column("file", FILE_COLUMNS, options.get("file"))
+    path = table.path
+    if "id" not in options or "pattern" not in options:
+        raise UserError(
+            f"'{path}': @id=COLUMN and @pattern=FOLDER/{{id}}.jpg belong together: the column of the ids, and where in "
+            "the folder the image of an id lies."
+        )
+    if "file" in options:
+        raise UserError(f"'{path}': @file names a column of files, @id one of ids; give one of the two.")
+    return table.column("id", (), options["id"])
+
+
+# What is known of them --------------------------------------------------------------------------------------
+
+
+def _with_votes(images: LabelledImages, table: Table, options: Mapping[str, str]) -> LabelledImages:
+    path, kind = table.path, options.get("votes-as")
+    if "label" in options:
+        raise UserError(f"'{path}': votes say the label of an image; give @votes or @label, not both.")
+    if kind is not None and kind not in KINDS:
+        raise unknown_name("word of @votes-as", kind, KINDS)
+    columns = [name.strip() for name in options["votes"].split("+")]
+    if len(columns) < 2 or len(set(columns)) < len(columns) or "" in columns:
+        raise UserError(
+            f"'{path}': @votes={options['votes']} should name two columns or more, each once, as in "
+            "@votes=smooth+featured+artifact."
+        )
+    votes_NK = np.stack([table.numbers(name) for name in columns], axis=1)
+    advice = (
+        f"If they are numbers of votes, or shares of all people of whom some were not asked, say @votes-as={COUNTS}: "
+        "each row is divided by its sum, and the sum is the weight of the image."
+    )
+    return voted(images, votes_NK, tuple(map(class_name, columns)), kind=kind, advice=advice)
+
+
+def _with_groups(images: LabelledImages, table: Table, options: Mapping[str, str]) -> LabelledImages:
+    """The images with the groups that no split may part: of `@group=`, and of those that show the same sky."""
+    groups, path = None, table.path
+    if "group" in options:
+        names = table.texts([options["group"]])[options["group"]]
+        refuse_gaps(str(path), options["group"], names)
+        groups = np.unique(np.array(names, str), return_inverse=True)[1].astype(np.int64)
+    if "same-sky" in options:
+        if images.positions_N2 is None:
+            raise UserError(
+                f"'{path}': @same-sky needs right ascension and declination; name their columns with @ra= and @dec=."
+            )
+        sky = _same_sky(images.positions_N2, options["same-sky"], str(path))
+        joined = groups_with_copies(sky.astype(np.uint64), np.arange(len(sky)), len(sky), groups)
+        groups = groups if joined is None else joined
+    return replace(images, groups=groups)
+
+
+def _same_sky(positions_N2: NDArray[np.float64], text: str, source: str) -> NDArray[np.int64]:
+    """(N,) the lowest number of the images within so many arcsec of each other; one of unknown place stands alone."""
+    try:
+        arcsec = float(text)
+    except ValueError:
+        arcsec = math.nan
+    if not 0 < arcsec < 3600:
+        raise UserError(
+            f"'{source}': @same-sky={text} should be the largest distance in arcsec at which two images show the same "
+            "sky, such as the side of a cutout: more than 0 and less than 3600."
+        )
+    known = np.flatnonzero(np.isfinite(positions_N2).all(1))
+    groups = np.arange(len(positions_N2))
+    groups[known] = known[friends_of_friends(positions_N2[known, 0], positions_N2[known, 1], arcsec)]
+    return groups
+
+
+def positions_of(table: Table, options: Mapping[str, str]) -> NDArray[np.float64] | None:
+    """(N, 2) right ascension and declination in degrees; NaN where a row has none, None where the table has none.
+
+    Columns that `@ra=` and `@dec=` name must be positions. Others are taken where their names and all of their values
+    are those of positions: nobody asked for them, so nothing is wrong if they are not.
+
+    Raises:
+        UserError: columns that were named are no positions.
+    """
+    asked = [options.get("ra"), options.get("dec")]
+    if asked == [None, None]:
+        found = table.called(RA_COLUMNS), table.called(DEC_COLUMNS)
+        if [len(names) for names in found] != [1, 1]:
+            return None
+        try:
+            return _degrees(table, found[0][0], found[1][0])
+        except UserError:
+            return None
+    return _degrees(table, table.column("ra", RA_COLUMNS, asked[0]), table.column("dec", DEC_COLUMNS, asked[1]))
+
+
+def _degrees(table: Table, ra: str, dec: str) -> NDArray[np.float64]:
+    positions_N2 = np.stack([table.numbers(ra), table.numbers(dec)], axis=1)
+    for column, name, low, high in ((0, ra, -360.0, 360.0), (1, dec, -90.0, 90.0)):
+        values_N = positions_N2[:, column]
+        wrong_N = (values_N < low) | (values_N > high)
+        if wrong_N.any():
+            row = int(np.argmax(wrong_N))
+            raise UserError(
+                f"'{table.path}': the column '{name}' has {values_N[row]:g} in row {row + 1}; degrees from {low:g} to "
+                f"{high:g} are needed."
+            )
+    return positions_N2
+
+
+# Other columns ----------------------------------------------------------------------------------------------
 
 
 def _other_columns(
     path: Path, labelled: bool, options: Mapping[str, str], wanted: Sequence[str] | None
 ) -> dict[str, list[Any]]:
-    """The columns of these names, or all but those of the files and of the labels that are used, by name.
+    """The columns of these names, or all but those of the files and of the labels that are used, by name. Ids are kept.
 
-    Of all, those are left out whose name occurs twice: nobody could tell one from the other. Values of CSV are text,
-    those of Parquet have their types; a missing one is None.
+    Of all, those are left out whose name occurs twice, since nobody could tell one from the other, and those that hold
+    several values a row. Values of CSV are text, others have the types of the file; a missing one is None.
     """
-    columns = _column_names(path)
+    table = open_table(path, options.get("table"))
     if wanted is None:
-        used = _roles(path, columns, labelled, options)
-        wanted = [name for name in columns if name not in used and columns.count(name) == 1]
-    for name in wanted:
-        if name not in columns:
-            raise unknown_name(f"column in '{path}'", name, columns)
-        if columns.count(name) > 1:
-            raise UserError(f"'{path}': the column '{name}' occurs twice; rename one of the two.")
-    if path.suffix.lower() == ".parquet":
-        with _damage_of_parquet_is_said(path):
-            found: dict[str, list[Any]] = _parquet(path).read(columns=list(wanted)).to_pydict()
-        return {name: found[name] for name in wanted}
-    return {name: [value or None for value in values] for name, values in _read_columns(path, list(wanted)).items()}
+        used = [] if "id" in options else [_column_of_files(table, options)]
+        if labelled:
+            used += [table.column("label", LABEL_COLUMNS, options.get("label"))] if "votes" not in options else []
+        wanted = [name for name in table.names if name not in used and name not in table.unclear]
+    return table.values(wanted)
 
 
-def _roles(path: Path, columns: list[str], labelled: bool, options: Mapping[str, str]) -> tuple[str, str | None]:
-    """The columns of the files and, if they are needed, of the labels."""
-    file_column = _column(path, columns, "file", FILE_COLUMNS, options.get("file"))
-    return file_column, _column(path, columns, "label", LABEL_COLUMNS, options.get("label")) if labelled else None
-
-
-def _column(path: Path, columns: list[str], role: str, allowed: tuple[str, ...], asked: str | None) -> str:
-    if asked is not None:
-        if asked not in columns:
-            raise unknown_name(f"column in '{path}'", asked, columns)
-        return asked
-    repeated = [name for name, n in Counter(columns).items() if n > 1 and name.strip().lower() in allowed]
-    found = [name for name in columns if name.strip().lower() in allowed]
-    if len(found) == 1:
-        return found[0]
-    which = f"the columns {', '.join(found)} could all be the {role}" if found else f"no column is named for the {role}"
-    if repeated:
-        which = f"the column '{repeated[0]}' occurs twice"
-    raise UserError(
-        f"'{path}': {which} (one of {', '.join(allowed)}). It has: {', '.join(columns) or 'no columns'}. "
-        f"Say which with '{path}@{role}=COLUMN'."
-    )
-
-
-def _column_names(path: Path) -> list[str]:
-    if path.suffix.lower() == ".parquet":
-        with _damage_of_parquet_is_said(path):
-            return list(_parquet(path).schema_arrow.names)
-    return next(iter(_csv_rows(path)), [])
-
-
-def _read_columns(path: Path, wanted: list[str]) -> dict[str, list[str]]:
-    """The columns as text; a missing value is an empty string."""
-    if path.suffix.lower() == ".parquet":
-        with _damage_of_parquet_is_said(path):
-            table = _parquet(path).read(columns=wanted).to_pydict()
-        return {name: [_cell(path, name, value) for value in table[name]] for name in wanted}
-    rows = iter(_csv_rows(path))
-    header = next(rows)
-    columns: dict[str, list[str]] = {name: [] for name in wanted}
-    places = [(columns[name], header.index(name)) for name in wanted]
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            raise UserError(f"'{path}': row {number} has {len(row)} values, the header {len(header)}. Mend the row.")
-        for values, place in places:
-            values.append(row[place].strip())
-    return columns
-
-
-def _csv_rows(path: Path) -> Iterator[list[str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = (line for line in file if line.strip())
-            header = next(lines, "")
-            rows = itertools.chain([header], lines)
-            yield from (row for row in csv.reader(rows, delimiter=_delimiter(header), strict=True) if row)
-    except UnicodeDecodeError:
-        raise UserError(f"'{path}' is not UTF-8 text; save it as UTF-8.") from None
-    except csv.Error as error:
-        raise UserError(f"'{path}' is not read as a table: {error}.") from None
-
-
-def _delimiter(header: str) -> str:
-    """What parts the columns of a table: comma, semicolon or tab, whichever makes the most columns of its header."""
-    return max(",;\t", key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
-
-
-def _parquet(path: Path) -> Any:
-    import pyarrow.parquet
-
-    with _damage_of_parquet_is_said(path):
-        return pyarrow.parquet.ParquetFile(path)
-
-
-@contextlib.contextmanager
-def _damage_of_parquet_is_said(path: Path) -> Iterator[None]:
-    import pyarrow
-
-    try:
-        yield
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk, and not of the file's content
-            raise
-        raise UserError(f"'{path}' is not a Parquet file or is damaged ({' '.join(str(error).split())}).") from None
-
-
-def _cell(path: Path, column: str, value: Any) -> str:
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, float | list | dict | bytes):
-        raise UserError(
-            f"'{path}': the column '{column}' holds {type(value).__name__} values; names or whole numbers are needed."
-        )
-    return str(value).strip()
+def _unclear_columns(path: Path, options: Mapping[str, str]) -> list[str]:
+    table = open_table(path, options.get("table"))
+    return [
+        f"{name} ({'several values a row' if name in table.several else 'a name that occurs twice'})"
+        for name in table.unclear
+    ]
 
 
 CATALOG = Format(
-    f"a catalog ({shortened(CATALOG_EXTENSIONS)})",
-    lambda path: path.suffix.lower() in CATALOG_EXTENSIONS,
+    f"a catalog ({shortened(TABLE_EXTENSIONS, 8)})",
+    is_table,
     _open_catalog,
-    options=("file", "label", "root"),
+    options=(
+        *("file", "id", "pattern", "root", "table", "label", "votes", "votes-as"),
+        *("weight", "group", "ra", "dec", "same-sky"),
+    ),
     columns=_other_columns,
+    unclear=_unclear_columns,
 )

@@ -25,6 +25,7 @@ class Format:
         columns: reads `(path, labelled, options, wanted)`: other columns of a table, by name, with a value an image.
             `wanted` names them, or is None for all beside that of the files and, if `labelled`, that of the labels.
             None for a format that has no columns.
+        unclear: says of `(path, options)` which columns can't be read, as `name (why)`; they are left out of all.
     """
 
     noun: str
@@ -32,3 +33,4 @@ class Format:
     open: Callable[[Path, bool, Mapping[str, str]], LabelledImages]
     options: tuple[str, ...] = ()
     columns: Callable[[Path, bool, Mapping[str, str], Sequence[str] | None], dict[str, list[Any]]] | None = None
+    unclear: Callable[[Path, Mapping[str, str]], list[str]] | None = None

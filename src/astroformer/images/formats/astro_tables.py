@@ -1,0 +1,182 @@
+"""Tables as astronomers keep them: FITS tables, VOTable and ECSV, read by astropy (extra `[astro]`)."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import re
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from astroformer.errors import UserError, check_installed, unknown_name
+from astroformer.images.formats.table import Table
+
+ASTRO_EXTENSIONS = frozenset({".ecsv", ".vot", ".votable", ".xml"})
+_FITS_EXTENSIONS = (".fits", ".fit", ".fts")  # which are images most often
+_BLOCK, _CARD = 2880, 80  # bytes of a FITS header
+_MOST_BLOCKS = 200  # of a header that is looked at
+
+
+def is_fits_table(path: Path) -> bool:
+    """Whether a file is a FITS table: without an image before its first extension, which is a table and no compressed
+    image. astropy is not needed to see that."""
+    name = path.name.lower().removesuffix(".gz")
+    if not name.endswith(_FITS_EXTENSIONS):
+        return False
+    try:
+        if not path.is_file():
+            return False
+        opened = gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # noqa: SIM115
+        with opened as file:
+            first, second = _header(file), _header(file)  # type: ignore[arg-type]
+    except (OSError, EOFError, zlib.error):
+        return False
+    return first.get("NAXIS") == "0" and second.get("XTENSION") in ("BINTABLE", "TABLE") and "ZIMAGE" not in second
+
+
+def _header(file: BinaryIO) -> dict[str, str]:
+    """The words of the header that begins here; empty where there is none."""
+    words: dict[str, str] = {}
+    for _ in range(_MOST_BLOCKS):
+        block = file.read(_BLOCK).decode("ascii", "replace")
+        for start in range(0, len(block) - _CARD + 1, _CARD):
+            card = block[start : start + _CARD]
+            if card[:8] == "END     ":
+                return words
+            words[card[:8].rstrip()] = card[10:].partition("/")[0].strip().strip("'").rstrip()
+        if len(block) < _BLOCK:
+            break
+    return {}
+
+
+def open_astro_table(path: Path, which: str | None) -> Table:
+    """The columns of a table in FITS, VOTable or ECSV.
+
+    Args:
+        path: of the file.
+        which: of several tables in one file: its name, or its number from 1 on.
+
+    Raises:
+        UserError: astropy is not there; the file is damaged or no such table; it has several, or none that is called
+            so.
+    """
+    suffix = path.suffix.lower()
+    kind = "an ECSV table" if suffix == ".ecsv" else "a VOTable" if suffix in ASTRO_EXTENSIONS else "a FITS table"
+    check_installed("astropy", "astro", f"'{path}', {kind},")
+    with _damage_is_said(path, kind):
+        if suffix == ".ecsv":
+            if which is not None:
+                raise UserError(f"'{path}' is one table; leave @table={which} out.")
+            names, columns = _read_ecsv(path)
+        elif suffix in ASTRO_EXTENSIONS:
+            names, columns = _read_votable(path, which)
+        else:
+            names, columns = _read_fits(path, which)
+    several = frozenset(name for name, column in zip(names, columns, strict=True) if getattr(column, "ndim", 1) > 1)
+    return Table(path, names, lambda wanted: _values(path, kind, names, columns, wanted), several)
+
+
+def _read_fits(path: Path, which: str | None) -> tuple[list[str], list[Any]]:
+    from astropy.io import fits
+    from astropy.table import Table as AstropyTable
+
+    with fits.open(path, character_as_bytes=False) as file:
+        tables = {
+            number: hdu
+            for number, hdu in enumerate(file)
+            if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and not isinstance(hdu, fits.CompImageHDU)
+        }
+        called = {number: hdu.name for number, hdu in tables.items()}
+        hdu = tables[_chosen(path, called, which)]
+        names = [str(hdu.header.get(f"TTYPE{k}", f"column {k}")) for k in range(1, hdu.header["TFIELDS"] + 1)]
+        for name in names:
+            if names.count(name) > 1:  # which astropy can't read
+                raise UserError(f"'{path}': the column '{name}' occurs twice; rename one of the two.")
+        table = AstropyTable.read(hdu)
+        table.convert_bytestring_to_unicode()
+        return names, list(table.itercols())
+
+
+def _read_votable(path: Path, which: str | None) -> tuple[list[str], list[Any]]:
+    from astropy.io import votable
+
+    # A table may say that its rows are to be fetched from elsewhere. Reading a file never goes to the network.
+    if re.search(rb"<(\w+:)?STREAM\b[^>]*\bhref\s*=", path.read_bytes()):
+        raise UserError(
+            f"'{path}' holds no rows: they lie elsewhere (STREAM href). Save the table with its rows in it."
+        )
+    found = dict(enumerate(votable.parse(path, verify="ignore").iter_tables(), start=1))
+    called = {number: table.name or table.ID or "" for number, table in found.items()}
+    table = found[_chosen(path, called, which)]
+    return [field.name or field.ID for field in table.fields], list(table.to_table().itercols())
+
+
+def _read_ecsv(path: Path) -> tuple[list[str], list[Any]]:
+    from astropy.table import Table as AstropyTable
+
+    table = AstropyTable.read(path, format="ascii.ecsv")
+    # Of columns of one name astropy renames all but the first. Which names there were stands in the file.
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = (line for line in file if line.strip() and not line.startswith("#"))
+        header = next(lines, "")
+    spaced, comma = (next(csv.reader([header], delimiter=mark), []) for mark in " ,")
+    names = spaced if len(spaced) == len(table.colnames) else comma
+    return names if len(names) == len(table.colnames) else list(table.colnames), list(table.itercols())
+
+
+def _chosen(path: Path, called: Mapping[int, str], which: str | None) -> int:
+    """The number of the table that is meant."""
+    listed = [f"{number} ({name})" if name else str(number) for number, name in called.items()]
+    if not called:
+        raise UserError(f"'{path}' holds no table.")
+    if which is None:
+        if len(called) > 1:
+            raise UserError(f"'{path}' holds {len(called)} tables: {', '.join(listed)}. Say which with @table=NAME.")
+        return next(iter(called))
+    found = [number for number, name in called.items() if which in (str(number), name)]
+    if len(found) != 1:
+        raise unknown_name(f"table in '{path}'", which, [name or str(number) for number, name in called.items()])
+    return found[0]
+
+
+def _values(
+    path: Path, kind: str, names: Sequence[str], columns: Sequence[Any], wanted: Sequence[str]
+) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for name in wanted:
+        column = columns[names.index(name)]
+        if getattr(column, "dtype", None) is None or not hasattr(column, "tolist"):
+            raise UserError(
+                f"'{path}': the column '{name}' holds {type(column).__name__} values; names or numbers are needed."
+            )
+        with _damage_is_said(path, kind):
+            found[name] = [_decoded(value) for value in column.tolist()]
+    return found
+
+
+def _decoded(value: Any) -> Any:
+    text = value.decode("utf-8") if isinstance(value, bytes) else value
+    return (text.strip() or None) if isinstance(text, str) else text
+
+
+@contextlib.contextmanager
+def _damage_is_said(path: Path, kind: str) -> Iterator[None]:
+    """Whatever astropy raises on a damaged file becomes a sentence; it knows no family of errors for that."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except UserError:
+            raise
+        except (FileNotFoundError, PermissionError, IsADirectoryError, MemoryError):
+            raise
+        except Exception as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"'{path}' is not {kind} or is damaged ({why}).") from None
+    for warning in caught:
+        if "truncated" in str(warning.message):
+            raise UserError(f"'{path}' is damaged ({' '.join(str(warning.message).split())}).")

@@ -1,0 +1,76 @@
+"""Votes through the command line, as Galaxy Zoo publishes them: a table of ids and fractions beside a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from astroformer.images.sets.mock_galaxies import mock_galaxies
+from helpers.command_line import TINY, Run, table
+
+QUESTION = ("Class1.1", "Class1.2", "Class1.3")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    """What is typed for 20 galaxies, on each of which some people voted."""
+    folder = tmp_path / "zoo" / "images_training_rev1"
+    folder.mkdir(parents=True)
+    images, labels = mock_galaxies(20, size=40, seed=5)
+    generator = np.random.default_rng(1)
+    rows = [",".join(["GalaxyID", *QUESTION])]
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        Image.fromarray(image).save(folder / f"{100_008 + i}.jpg")
+        votes = generator.multinomial(20, 0.1 + 0.7 * np.eye(3)[label % 3])
+        rows.append(",".join([str(100_008 + i), *(f"{share:.6f}" for share in votes / 20)]))
+    (tmp_path / "zoo" / "solutions.csv").write_text("\n".join(rows) + "\n")
+    return f"zoo/solutions.csv@id=GalaxyID@pattern=images_training_rev1/{{id}}.jpg@votes={'+'.join(QUESTION)}"
+
+
+def test_votes_from_the_table_to_the_figures(run: Run, source: str) -> None:
+    trained = run("train", source, *TINY, "--out", "r")
+    assert trained.status == 0, trained.err
+    assert "votes cross-entropy" in trained.out
+    assert "without label smoothing (--label-smoothing 0.1" in Path("r/run.json").read_text()
+    assert "label_smoothing: 0.0" in Path("r/recipe.yaml").read_text()
+    card = Path("r/model/README.md").read_text()
+    assert f"images of 'solutions.csv@id=GalaxyID@votes={'+'.join(QUESTION)}' by the votes of people" in card
+    assert "| votes_cross_entropy |" in card
+    assert "valid_votes_cross_entropy" in table(Path("r/history.csv"))[0]
+
+    measured = run("evaluate", "r", "r/splits/valid.csv", "--out", "e")
+    assert measured.status == 0, measured.err
+    held_out = run("evaluate", "r", "--out", "f")
+    assert held_out.status == 0
+    without = table(Path("f/predictions.csv"))
+    assert [{name: row[name] for name in without[0]} for row in table(Path("e/predictions.csv"))] == without
+    found = json.loads(Path("e/metrics.json").read_text())
+    rows = table(Path("e/predictions.csv"))
+    columns = ["label", "correct", *(f"votes:{name}" for name in QUESTION)]
+    assert list(rows[0])[7:] == [*columns, "GalaxyID", *QUESTION]  # behind ours those of the catalog
+    assert [row["file"] for row in rows] == [f"images_training_rev1/{row['GalaxyID']}.jpg" for row in rows]
+    shares = np.array([[float(row[f"votes:{name}"]) for name in QUESTION] for row in rows])
+    answers = np.array([[float(row[f"p:{name}"]) for name in QUESTION] for row in rows])
+    expected = float(-(shares * np.log(answers)).sum(1).mean())
+    assert found["votes_cross_entropy"]["value"] == pytest.approx(expected, rel=1e-5)
+    assert max(map(len, measured.out.splitlines()[:-1])) <= 80
+
+    Path("zoo/solutions.csv").write_text(Path("zoo/solutions.csv").read_text().replace("0.100000", "0.110000"))
+    changed = run("evaluate", "r", "r/splits/valid.csv")
+    assert changed.status == 2
+    assert "other votes or another weight" in changed.err or "the label" in changed.err
+
+
+def test_a_split_is_trained_on_again(run: Run, galaxy_folder: Path) -> None:
+    assert run("train", galaxy_folder, *TINY, "--out", "first").status == 0
+    again = run("train", "first/splits/train.csv", "--valid", "first/splits/valid.csv", *TINY, "--out", "second")
+    assert again.status == 0, again.err
+    for part in ("train.csv", "valid.csv"):
+        assert Path("second/splits", part).read_bytes() == Path("first/splits", part).read_bytes()
+    weights = "model/model.safetensors"
+    assert Path("second", weights).read_bytes() == Path("first", weights).read_bytes()
+    assert run("evaluate", "second", "--out", "e").status == 0
