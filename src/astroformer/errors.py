@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 from collections.abc import Iterable
 
@@ -75,6 +76,18 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str], *, see: str = 
     hint = f" Did you mean '{found[0]}'?" if found else ""
     listed = see or f"Allowed: {', '.join(names)}."
     return UserError(f"unknown {kind} '{name}'.{hint} {listed}")
+
+
+def check_installed(package: str, extra: str, what: str) -> None:
+    """Raises a `UserError` where a package is not installed that only some users need.
+
+    Args:
+        package: the name that is imported.
+        extra: of this package, which brings it.
+        what: needs it; the sentence begins with this.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f'{what} needs the extra [{extra}]; in a clone of the repository: pip install ".[{extra}]"')
 
 
 def explained(error: OSError, file: object = None) -> str | None:

@@ -16,7 +16,7 @@ from astroformer.cache import default_cache
 from astroformer.drawing import INK, class_name
 from astroformer.errors import UserError, unknown_name
 from astroformer.images.contact_sheet import ContactSheet, Tile, in_rows
-from astroformer.images.formats.npz import ArrayReader
+from astroformer.images.formats.arrays import ArrayReader
 from astroformer.images.labelled import LabelledImages, Reader, SetRecord
 from astroformer.images.reading import Array
 from astroformer.images.sets.download import Listener, Resource, fetch
