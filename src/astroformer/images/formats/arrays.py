@@ -22,6 +22,8 @@ from astroformer.images.names import class_name, encode_labels
 from astroformer.images.reading import MAX_BYTES, Array, UnreadableImage
 
 _KEPT_BYTES = 64_000_000  # of the blocks of an array that are kept, if two of them are no more
+_READ_BYTES = 1_000_000  # that are read at a time, if a block of the file is less
+_MOST_IMAGES = 100_000_000
 LAYOUTS = ("NHWC", "NCHW")
 
 
@@ -79,62 +81,62 @@ class Blocks:
     The latest blocks are kept: images that are asked for in their order unpack each of them once.
     """
 
-    def __init__(self, path: Path, open_array: Callable[[], Any], shape: tuple[int, ...], dtype: Any, length: int):
+    def __init__(
+        self, path: Path, read: Callable[[int, int], Array], shape: tuple[int, ...], dtype: Any, length: int
+    ) -> None:
         """
         Args:
             path: of the file, for messages.
-            open_array: opens the array, to be read by `array[start:stop]`. It can be pickled; it is called once in each
-                process, since libraries keep what is open to one process.
+            read: gives the images from one number up to another. It can be pickled, and leaves nothing open: a file
+                that is open can't be written, and what is open is of no use to another process.
             shape: of the array; its images come first.
             dtype: of the array.
             length: images a block.
         """
-        self.path, self.open_array = path, open_array
+        self.path, self.read = path, read
         self.shape, self.dtype, self.length = shape, np.dtype(dtype), length
         self._kept = _Kept()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.open_array, self.shape, self.dtype, self.length)
+        return type(self), (self.path, self.read, self.shape, self.dtype, self.length)
 
     def __getitem__(self, i: int, /) -> Array:
         kept = self._kept
-        if kept.process != os.getpid():  # a fork has neither the locks nor the threads of what its parent opened
+        if kept.process != os.getpid():  # a fork may find the lock of its parent closed, and then for ever
             kept = self._kept = _Kept()
         try:
             with kept.one_at_a_time:
-                return self._block(kept, i // self.length)[i % self.length].copy()
+                return self._block(kept.blocks, i // self.length)[i % self.length].copy()
+        except UserError:
+            raise
         except Exception as error:  # damaged bytes make decoders raise nearly anything
-            if isinstance(error, UserError):
-                raise
-            why = "not enough memory to read it" if isinstance(error, MemoryError) else f"damaged ({_said(error)})"
+            why = "not enough memory to read it" if isinstance(error, MemoryError) else f"damaged ({said(error)})"
             raise UnreadableImage(f"{self.path.name}#{i}", why) from None
 
-    def _block(self, kept: _Kept, number: int) -> Array:
-        if number not in kept.blocks:
-            if kept.array is None:
-                kept.array = self.open_array()
+    def _block(self, blocks: dict[int, Array], number: int) -> Array:
+        if number not in blocks:
             start = number * self.length
             stop = min(start + self.length, self.shape[0])
-            block = np.asarray(kept.array[start:stop])
+            block = self.read(start, stop)
             if block.shape != (stop - start, *self.shape[1:]) or block.dtype != self.dtype:
                 raise ValueError("the file has changed since it was opened")
-            while len(kept.blocks) > 1 and sum(b.nbytes for b in kept.blocks.values()) + block.nbytes > _KEPT_BYTES:
-                del kept.blocks[next(iter(kept.blocks))]
-            kept.blocks[number] = block
-        return kept.blocks[number]
+            while len(blocks) > 1 and sum(b.nbytes for b in blocks.values()) + block.nbytes > _KEPT_BYTES:
+                del blocks[next(iter(blocks))]
+            blocks[number] = block
+        return blocks[number]
 
 
 @dataclass
 class _Kept:
-    """What a process keeps of an array."""
+    """The latest blocks, by their numbers, and the lock under which they change, of one process."""
 
     process: int = field(default_factory=os.getpid)
     one_at_a_time: Any = field(default_factory=threading.Lock)
-    array: Any = None
     blocks: dict[int, Array] = field(default_factory=dict)
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """What an error of a library says, in one line."""
     return " ".join(str(error).strip("'\"").split()) or type(error).__name__
 
 
@@ -144,19 +146,22 @@ def block_length(path: Path, named: str, shape: tuple[int, ...], dtype: Any, chu
     Raises:
         UserError: an image, or what has to be unpacked for one, is larger than any that is read.
     """
+    if shape[0] > _MOST_IMAGES:
+        raise UserError(f"'{path}': {named} claims {shape[0]:,} images, more than {_MOST_IMAGES:,}.")
     image = _size(shape[1:], dtype)
     if image > MAX_BYTES:
         raise UserError(
             f"'{path}': an image of {named} takes {image:,} bytes, more than {MAX_BYTES:,}; cut it into smaller images."
         )
-    if chunk is None:
-        return 1
-    if (size := _size(chunk, dtype)) > MAX_BYTES:
+    if chunk is not None and (size := _size(chunk, dtype)) > MAX_BYTES:
         raise UserError(
             f"'{path}': {named} is stored in blocks of shape {chunk}, of which each takes {size:,} bytes, more than "
             f"{MAX_BYTES:,}; write it in smaller blocks (chunks), of about 1 MB."
         )
-    return max(1, min(chunk[0], shape[0], MAX_BYTES // max(image, 1)))
+    # Whole blocks of the file, several where they are small; part of one where all images of a block are too much.
+    of_file = 1 if chunk is None else chunk[0]
+    several = of_file * max(1, _READ_BYTES // (of_file * image))
+    return max(1, min(several, shape[0], MAX_BYTES // image))
 
 
 def _size(shape: tuple[int, ...], dtype: Any) -> int:

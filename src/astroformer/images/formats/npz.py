@@ -7,13 +7,14 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
+from astroformer.images.array_file import file_state
 from astroformer.images.formats.arrays import Beside, open_arrays, with_labels
 from astroformer.images.formats.format import Format
 from astroformer.images.hashes import hash_bytes, hash_text
@@ -34,7 +35,7 @@ class StoredArray:
         path: of the file.
         offset: bytes before the array.
         shape, dtype: of the array, whose first axis changes slowest.
-        state: of the file when the array was found, see `_state`.
+        state: of the file when the array was found, see `file_state`.
     """
 
     path: Path
@@ -56,7 +57,7 @@ class StoredArray:
         row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         try:
             with self.path.open("rb", buffering=0) as file:
-                same = _state(file) == self.state
+                same = file_state(os.fstat(file.fileno())) == self.state
                 file.seek(self.offset + start * row)
                 data = file.read((stop - start) * row)
         except OSError as error:
@@ -65,12 +66,6 @@ class StoredArray:
             raise UnreadableImage(name, "the file has changed since it was opened")
         array = np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
         return array[0] if isinstance(rows, int) else array
-
-
-def _state(file: IO[bytes]) -> tuple[int, int, int]:
-    """What changes when a file is written to, or another one takes its place."""
-    status = os.fstat(file.fileno())
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -157,7 +152,7 @@ def _plain(path: Path, archive: ZipFile, key: str) -> StoredArray | None:
         return None
     (info,) = named
     with path.open("rb") as file:
-        state = _state(file)
+        state = file_state(os.fstat(file.fileno()))
         file.seek(info.header_offset)
         signature, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
         begin = info.header_offset + _LOCAL_HEADER.size + name + extra
