@@ -182,7 +182,10 @@ def _values(container: Container, array: Any, named: str, fill: bool) -> Array:
     size = math.prod(map(int, array.shape)) * array.dtype.itemsize
     if size > MAX_BYTES:
         raise UserError(f"'{container.path}': {named} takes {size:,} bytes, more than {MAX_BYTES:,}.")
-    return container.values(array)
+    values = container.values(array)
+    if values.dtype.kind == "U" and values.size and _largest_letter(values) > 0x10FFFF:
+        raise UserError(f"'{container.path}': {named} is damaged: it holds letters that there are not.")
+    return values
 
 
 def as_text(path: Path, named: str, texts: Iterable[Any], shape: tuple[int, ...]) -> Array:
@@ -192,3 +195,8 @@ def as_text(path: Path, named: str, texts: Iterable[Any], shape: tuple[int, ...]
     if 4 * longest * len(kept) > MAX_BYTES:
         raise UserError(f"'{path}': {named} has texts of up to {longest:,} letters; names of classes are needed.")
     return np.array(kept).reshape(shape)
+
+
+def _largest_letter(texts: Array) -> int:
+    """The largest code point in an array of texts; damaged ones go beyond those that there are."""
+    return int(np.ascontiguousarray(texts, texts.dtype.newbyteorder("=")).view(np.uint32).max())

@@ -55,21 +55,23 @@ class _Zarr(Container):
 
         if isinstance(self._root, zarr.Array):
             return {"": self._root.shape}
-        members = self._root.members(max_depth=_DEPTH, use_consolidated_for_children=False)
-        return {name: node.shape for name, node in members if isinstance(node, zarr.Array)}
+        found, waiting = dict[str, tuple[int, ...]](), self._names_in("")
+        while waiting:
+            node = self._at(name := waiting.pop(0))
+            if isinstance(node, zarr.Array):
+                found[name] = node.shape
+            elif name.count("/") < _DEPTH:
+                waiting += [f"{name}/{inside}" for inside in self._names_in(name)]
+        return found
 
     def find(self, name: str) -> Any | None:
         import zarr
 
-        if not name or isinstance(self._root, zarr.Array):
-            return self._root if not name and isinstance(self._root, zarr.Array) else None
-        if any(part in ("", ".", "..") for part in name.split("/")):
-            return None
-        try:
-            node = self._root[name]
-        except KeyError:
-            return None
-        if not isinstance(node, zarr.Array):
+        at_root = isinstance(self._root, zarr.Array)
+        if at_root or not name or any(part in ("", ".", "..") for part in name.split("/")):
+            return self._root if at_root and not name else None
+        node = self._at(name)
+        if isinstance(node, zarr.Group):
             raise UserError(f"'{self.path}': '{name}' is a group; name an array in it, such as '{name}/images'.")
         return node
 
@@ -77,7 +79,33 @@ class _Zarr(Container):
         import zarr
 
         group = self._root[name] if name else self._root
-        return [] if isinstance(group, zarr.Array) else sorted(group.keys()), dict(group.attrs)
+        return [] if isinstance(group, zarr.Array) else self._names_in(name), dict(group.attrs)
+
+    def _at(self, name: str) -> Any | None:
+        """The array or group of this name; None if there is none.
+
+        One at a time: where the library opens several at once, it prints what it finds damaged.
+        """
+        try:
+            return self._root[name]
+        except KeyError:
+            folder, _, last = name.rpartition("/")
+            if last in self._names_in(folder):
+                raise UserError(
+                    f"'{self.path}' has a folder '{name}' that is neither an array nor a group: its zarr.json (or "
+                    ".zarray) is lost, or does not belong there."
+                ) from None
+            return None
+
+    def _names_in(self, group: str) -> list[str]:
+        """The names of the folders in a group."""
+        if self.path.is_dir():
+            place = self.path / group
+            return sorted(entry.name for entry in os.scandir(place) if entry.is_dir()) if place.is_dir() else []
+        start = f"{group}/" if group else ""
+        with ZipFile(self.path) as archive:
+            inside = [name.removeprefix(start) for name in archive.namelist() if name.startswith(start)]
+        return sorted({name.partition("/")[0] for name in inside if "/" in name})
 
     def check(self, array: Any, named: str) -> None:
         for codec in _codecs(array):
