@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from astroformer.errors import UserError
+from astroformer.errors import check_installed
 from astroformer.summaries import percent
 
 
@@ -173,6 +173,5 @@ def trackers(track: str) -> str | None:
     """
     if track == "none":
         return None
-    if importlib.util.find_spec(track) is None:
-        raise UserError(f'track: {track} needs the extra [track]; in a clone of the repository: pip install ".[track]"')
+    check_installed(track, "track", f"track: {track}")
     return track

@@ -55,7 +55,7 @@ def tiff(pixels_HWC: np.ndarray, order: Literal["<", ">"] = "<", compression: in
     if bands > 3 or bands == 2:
         entries[338] = [0] * (bands - 3 if bands > 3 else 1)
     entries |= {int(tag[1:]): [value] for tag, value in tags.items()}
-    entries[273] = [8 + 2 + 12 * (len(entries) + 1) + 4 + 2 * 4 * 8]  # room for four long lists of up to 8 values
+    entries[273] = [8 + 2 + 12 * (len(entries) + 1) + 4 + 4 * 2 * 16]  # room for four long lists of up to 16 values
     ifd, lists, lists_at = b"", b"", 8 + 2 + 12 * len(entries) + 4
     for tag in sorted(entries):
         values = entries[tag]

@@ -155,8 +155,9 @@ def serve(server: Server, name: str, *files: bytes, **answer: object) -> NamedSe
     for resource, data in zip(declared.resources, files, strict=True):
         path = f"/{resource.name}"
         server.answers[path] = Answer(data, **answer)  # type: ignore[arg-type]
-        sha256 = hashlib.sha256(data).hexdigest()
-        words = {"urls": (server.url(path),), "size": len(data), "sha256": sha256, "exact": True}
+        sha256 = hashlib.sha256(data).hexdigest() if resource.sha256 else None  # by what its publisher gives
+        md5 = hashlib.md5(data).hexdigest() if resource.sha256 is None else resource.md5
+        words = {"urls": (server.url(path),), "size": len(data), "sha256": sha256, "md5": md5, "exact": True}
         resources.append(dataclasses.replace(resource, **words))  # type: ignore[arg-type]
     return with_resources(declared, *resources)
 

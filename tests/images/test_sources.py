@@ -23,7 +23,7 @@ def test_given_classes_set_the_order_and_unknown_ones_are_refused(folder: Path) 
 
 def test_what_is_no_source_names_every_format(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(UserError, match=r"is no source of images: a folder, .* is\.$") as refused:
+    with pytest.raises(UserError, match=r"is no source of images: .*a folder, .* is\.$") as refused:
         open_source(tmp_path / "notes.txt")
     assert all(format.noun in str(refused.value) for format in FORMATS)
 
@@ -35,7 +35,7 @@ def test_options_belong_to_their_format(folder: Path) -> None:
     with pytest.raises(UserError, match="the option @label does not apply"):
         open_source("mock-galaxies:20x16@label=x")
     with pytest.raises(
-        UserError, match=r"unknown source option 'pages'.*Allowed: dec, file, group, .*per-class, ra, root"
+        UserError, match=r"unknown source option 'pages'.*Allowed: .*dec, .*file, .*layout, per-class, .*root, .*\."
     ):
         open_source(f"{folder}@pages=3")
 

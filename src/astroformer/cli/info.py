@@ -104,10 +104,10 @@ class Info:
         if self.json:
             print(json.dumps(rows, indent=2))
             return
-        print(f"{'name':<17}{'images':<29}{'classes':>7}{'MB':>7}   licence")
+        print(f"{'name':<17}{'images':<40}{'classes':>7}{'MB':>7}   licence")
         for row in rows:
             images = ", ".join(f"{name} {n:,}" for name, n in row["images"].items())
-            print(f"{row['name']:<17}{images:<29}{row['classes']:>7}{row['bytes'] / 1e6:>7,.0f}   {row['licence']}")
+            print(f"{row['name']:<17}{images:<40}{row['classes']:>7}{row['bytes'] / 1e6:>7,.0f}   {row['licence']}")
 
     def _tell_system(self, given: set[str]) -> None:
         self._alone(given, "system", "describes this machine")

@@ -46,7 +46,7 @@ class ArrayFile:
 
     def __init__(self, path: Path, file: BufferedReader, failed: list[tuple[int, str]], digest: str) -> None:
         self._path, self._failed, self._digest = path, failed, digest
-        self._state = _state(os.fstat(file.fileno()))
+        self._state = file_state(os.fstat(file.fileno()))
 
     def is_whole(self, file: BufferedReader) -> bool:
         """Whether the file, given open, holds what was written. All of it is read: a second a GB."""
@@ -56,7 +56,7 @@ class ArrayFile:
     def check(self) -> None:
         """Raises `UserError` if somebody has changed what is mapped. Costs nothing while nobody has touched it."""
         try:
-            now = _state(self._path.stat())
+            now = file_state(self._path.stat())
             if now == self._state or now[0] != self._state[0]:
                 return  # nobody did, or another file stands there now, and ours is kept by the map
             with self._path.open("rb") as file:
@@ -72,5 +72,6 @@ class ArrayFile:
         self._state = now  # only its time was set
 
 
-def _state(status: os.stat_result) -> tuple[int, int, int]:
+def file_state(status: os.stat_result) -> tuple[int, int, int]:
+    """What changes when a file is written to, or when another one takes its place."""
     return status.st_ino, status.st_size, status.st_mtime_ns

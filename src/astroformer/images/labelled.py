@@ -41,6 +41,8 @@ class SetRecord(TypedDict, total=False):
     citation: str
     homepage: str
     split: str
+    revision: str
+    """Of a set of Hugging Face: the commit that was read."""
     sha256: dict[str, str]
     """The checksum of each file, by the file's name."""
 

@@ -1,4 +1,4 @@
-"""Where labelled images come from: folders, `.npz` files, catalogs and named sets."""
+"""Where labelled images come from: folders, files of arrays, catalogs and named sets."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from astroformer.images.formats.folders import FileReader
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.names import class_name, ignored_sentence, shortened
 from astroformer.images.run_split import is_run_split, origin_of
-from astroformer.images.sets import NAMED_SETS, mock_galaxies
+from astroformer.images.sets import NAMED_SETS, hugging_face, mock_galaxies
 from astroformer.images.sets.download import Listener
 from astroformer.images.splits import read_split
 
 _PER_CLASS = "per-class"
+_SETS = (mock_galaxies.NAME, *NAMED_SETS, hugging_face.NAME)
 
 
 def open_source(
@@ -50,11 +51,14 @@ def open_source(
     `source` is one of
       - a folder of class folders (images may lie deeper within them). With `labelled=False` any folder: all
         images in it.
-      - an `.npz` with `images` and `labels`, or with `jpeg` (all encoded images, one after the other),
-        `offsets` (image i is `jpeg[offsets[i]:offsets[i+1]]`) and `labels`; class names in `classes`.
+      - an `.npz` with `images` and `labels` (and `bands`, their names, with `units`), or with `jpeg` (all encoded
+        images, one after the other), `offsets` (image i is `jpeg[offsets[i]:offsets[i+1]]`) and `labels`; class names
+        in `classes`.
         `images` is (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 or 4 (other C: say `@layout=`), of
-        uint8, uint16, bool or float. Float images are taken as they are, without scaling. The file is read
-        into memory whole.
+        uint8, uint16, bool or float. Float images are taken as they are, without scaling. Images are read from
+        the file one by one if it is not compressed, else it is read into memory whole.
+      - an HDF5 file (`.h5`, `.hdf5`, `.he5`) or a Zarr (folder `.zarr`, or `.zarr.zip`) with the same arrays, read
+        in their blocks. Class names, bands and units may be attributes.
       - a catalog, `.csv`, `.tsv`, `.parquet`, or, with the extra [astro], a FITS table, `.vot`, `.votable`, `.xml` or
         `.ecsv`, with a column of files (`FILE_COLUMNS` of `formats.catalogs`), relative to the catalog's folder, and
         one of labels (`LABEL_COLUMNS`).
@@ -62,7 +66,7 @@ def open_source(
       - one image file, with `labelled=False`.
       - a named set: `mock-galaxies`, `mock-galaxies:2000` (number), `mock-galaxies:2000x96` (number and size
         in pixels); or a published one, downloaded at first use: `cifar10:train`, `cifar10:test` (`NAMED_SETS` of
-        `sets` has all of them).
+        `sets` has all of them); or any image set of Hugging Face, `hf:owner/name`.
     and may be followed by options, each `@word=value`:
       - `@per-class=a:b` keeps images a to b−1 of each class, in the source's order
         (`train.npz@per-class=0:50`).
@@ -75,7 +79,10 @@ def open_source(
         are never parted by a split. `@ra=COLUMN`, `@dec=COLUMN`: positions in degrees, found by their names otherwise;
         `@same-sky=60` keeps images within 60 arcsec of each other, directly or through others, together in a split.
       - `@table=NAME`: which table of a FITS or VOTable file with several.
-      - `@layout=NHWC` or `@layout=NCHW` says how the `images` of an `.npz` lie.
+      - `@layout=NHWC` or `@layout=NCHW` says how the `images` of an `.npz`, HDF5 file or Zarr lie.
+      - `@images=NAME`, `@labels=NAME` name the arrays of an HDF5 file or Zarr; `@unwritten=fill` reads what was
+        never written as the value that stands for it.
+      - `@config=`, `@split=`, `@image=COLUMN`, `@label=COLUMN`, `@revision=` say what of a set of Hugging Face.
 
     Args:
         classes: names in the order that labels shall have (a model's classes). By default folder and catalog
@@ -96,7 +103,8 @@ def open_source(
     check_is_path(source, "a source of images (folder, .npz, catalog, image or set)")
     name = str(source)
     path_name, options = split_options(name)
-    known = [_PER_CLASS, *(word for format in FORMATS for word in format.options)]
+    of_formats = (word for format in FORMATS for word in format.options)
+    known = list(dict.fromkeys([_PER_CLASS, *of_formats, *hugging_face.OPTIONS]))
     for word in options:
         if word not in known:
             raise unknown_name("source option", word, known)
@@ -130,7 +138,7 @@ def check_there(source: str | Path) -> None:
     """Raises `UserError` where a source is neither a path nor a named set, which is known before anything is read."""
     name, _ = split_options(str(source))
     path = expanded(name)
-    if not os.path.exists(path) and name.partition(":")[0] not in (mock_galaxies.NAME, *NAMED_SETS):
+    if not os.path.exists(path) and name.partition(":")[0] not in _SETS:
         raise _not_found(name, path)
 
 
@@ -164,6 +172,10 @@ def _open(
         if "\0" not in name and os.path.lexists(path):  # where `exists` means the end of a link
             what = "no regular file, but a pipe or a device" if path.exists() else "a link to a place that is not there"
             raise UserError(f"'{path}' is {what}; name a folder, an .npz, a catalog or an image.")
+        set_name, _, words = name.partition(":")
+        if set_name == hugging_face.NAME:
+            _refuse_columns(name, columns)
+            return hugging_face.open_hugging_face(words, options, labelled, part, listener), hugging_face.OPTIONS
         images = _open_named_set(name, seed, part, listener)
         if images is None:
             raise _not_found(name, path)
@@ -306,7 +318,7 @@ def _some_of_each_class(images: LabelledImages, text: str) -> LabelledImages:
 
 def _not_found(name: str, path: Path) -> UserError:
     if "/" not in name and os.sep not in name and not path.suffix:
-        named = [mock_galaxies.NAME, *NAMED_SETS]
+        named = [*_SETS[:-1], f"{hugging_face.NAME}:owner/name"]
         near = difflib.get_close_matches(name.partition(":")[0], [*_names_in(Path()), *named], n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         return UserError(f"'{name}' is neither a file or folder here nor a named set ({', '.join(named)}).{hint}")

@@ -10,7 +10,7 @@ import pytest
 
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.images.sets import NAMED_SETS, NamedSet, galaxy10_decals
+from astroformer.images.sets import NAMED_SETS, NamedSet
 from astroformer.images.sets.galaxy10_decals import split_by_position
 from astroformer.images.sky_groups import friends_of_friends
 from astroformer.images.sources import open_source
@@ -99,7 +99,7 @@ def test_without_h5py_the_extra_is_named_before_the_download(
     served: Callable[..., NamedSet], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served("galaxy10-decals", b"never asked for")
-    monkeypatch.setattr(galaxy10_decals.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs the extra \[astro\]; in a clone"):
         open_source("galaxy10-decals:train")
     assert server.asked == []

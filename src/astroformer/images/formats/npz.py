@@ -2,47 +2,70 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from astroformer.errors import UserError, unknown_name
-from astroformer.images.floats import why_not_float32
+from astroformer.errors import UserError
+from astroformer.images.array_file import file_state
+from astroformer.images.formats.arrays import Beside, open_arrays, with_labels
 from astroformer.images.formats.format import Format
-from astroformer.images.hashes import hash_array, hash_bytes
-from astroformer.images.labelled import LabelledImages, Reader
-from astroformer.images.names import class_name, encode_labels
+from astroformer.images.hashes import hash_bytes, hash_text
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import Array, UnreadableImage, read_image
+
+_BLOCK = 1 << 20  # bytes read at once
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's member: PK\3\4, and the lengths of two fields that follow it
 
 
 @dataclass(frozen=True)
-class ArrayReader:
-    """Reads image i from an array `(N, H, W)`, `(N, H, W, C)` or, if `channels_first`, `(N, C, H, W)`."""
+class StoredArray:
+    """An array that lies in a file as it is in memory: what is asked for is read from its place, and nothing is kept.
 
-    name: str
-    images: Array
-    channels_first: bool
+    The file is read and not mapped into memory: of a map that another program cuts short, reading ends the process.
 
-    def __call__(self, i: int) -> Array:
-        image = self.images[i]
-        if image.dtype == np.bool_:
-            image = image.astype(np.uint8) * 255
-        elif image.dtype.kind == "f":
-            if (why := why_not_float32(image)) is not None:
-                raise UnreadableImage(f"{self.name}#{i}", why)
-            image = image.astype(np.float32)
-        if image.ndim == 2:
-            return image[:, :, None]
-        return np.ascontiguousarray(image.transpose(1, 2, 0)) if self.channels_first else image
+    Attributes:
+        path: of the file.
+        offset: bytes before the array.
+        shape, dtype: of the array, whose first axis changes slowest.
+        state: of the file when the array was found, see `file_state`.
+    """
 
-    def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterator[bytes]:
-        layout = b"CHW" if self.channels_first else b"HWC"
-        return (hash_bytes(layout + hash_array(self.images[int(i)])) for i in indices)
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    state: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, rows: int | slice, /) -> Array:
+        start, stop, _ = (slice(rows, rows + 1) if isinstance(rows, int) else rows).indices(len(self))
+        name = f"{self.path.name}#{start}" if isinstance(rows, int) else self.path.name
+        row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                same = file_state(os.fstat(file.fileno())) == self.state
+                file.seek(self.offset + start * row)
+                data = file.read((stop - start) * row)
+        except OSError as error:
+            raise UnreadableImage(name, error.strerror or str(error)) from None
+        if not same or len(data) != (stop - start) * row:
+            raise UnreadableImage(name, "the file has changed since it was opened")
+        array = np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
+        return array[0] if isinstance(rows, int) else array
 
 
 @dataclass(frozen=True)
@@ -50,7 +73,7 @@ class JpegReader:
     """Reads image i from the encoded bytes `data[offsets[i]:offsets[i+1]]`."""
 
     name: str
-    data: NDArray[np.uint8]
+    data: NDArray[np.uint8] | StoredArray
     offsets: NDArray[np.int64]
 
     def __call__(self, i: int) -> Array:
@@ -60,19 +83,28 @@ class JpegReader:
         return self.data[self.offsets[i] : self.offsets[i + 1]]
 
     def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterator[bytes]:
-        return (hash_bytes(self._slice(int(i)).data) for i in indices)
+        for i in indices:
+            try:
+                yield hash_bytes(self._slice(int(i)).data)
+            except UnreadableImage as error:
+                yield hash_text(error.reason)
 
 
 def _open_npz(path: Path, labelled: bool, options: Mapping[str, str]) -> LabelledImages:
     layout = options.get("layout")
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Any] = {}
+    keys: list[str] = []
     try:
         with np.load(path, allow_pickle=False) as archive:
             keys = list(archive.files)
-            wanted = {"images", "jpeg", "offsets"} | ({"labels", "classes"} if labelled else set())
+            wanted = {"images", "jpeg", "offsets"} | (set() if "jpeg" in keys else {"bands", "units"})
+            wanted |= {"labels", "classes"} if labelled else set()
             for key in keys:
                 if key in wanted:
-                    arrays[key] = archive[key]
+                    plain = _plain(path, archive.zip, key) if key in ("images", "jpeg") else None
+                    arrays[key] = archive[key] if plain is None else plain
+                    if isinstance(arrays[key], bytes):
+                        raise BadZipFile(f"its member '{key}' is no array")
     except ValueError as error:
         if "pickle" in str(error):
             raise UserError(
@@ -89,58 +121,61 @@ def _open_npz(path: Path, labelled: bool, options: Mapping[str, str]) -> Labelle
     except Exception as error:  # zlib.error among others: damaged bytes
         raise UserError(f"'{path}' is damaged ({error}).") from None
     has = f"it has {', '.join(keys) or 'nothing'}"
+    beside = Beside(
+        has,
+        **{key: arrays.get(key) for key in ("labels", "classes", "bands", "units")},
+        ignored=tuple(f"{key} (not read)" for key in keys if key not in arrays),
+    )
     if "images" in arrays and "jpeg" in arrays:
         raise UserError(f"'{path}' has both 'images' and 'jpeg'; keep one of them.")
     if "images" in arrays:
-        reader: Reader = _array_reader(path, arrays["images"], layout)
-        n = len(arrays["images"])
-    elif "jpeg" in arrays and "offsets" in arrays:
+        return open_arrays(path, arrays["images"], "'images'", beside, labelled, layout)
+    if "jpeg" in arrays and "offsets" in arrays:
         if layout is not None:
             raise UserError(f"'{path}': @layout applies to an array of images, not to encoded ones.")
         reader = _jpeg_reader(path, arrays["jpeg"], arrays["offsets"])
-        n = len(arrays["offsets"]) - 1
-    else:
-        raise UserError(f"'{path}' needs 'images', or 'jpeg' and 'offsets'; {has}.")
-    files = [f"{path.name}#{i}" for i in range(n)]
-    ignored = [f"{path.name}: {key} (not read)" for key in keys if key not in arrays]
-    if not labelled:
-        return LabelledImages("", files, None, (), reader, ignored)
-    if "labels" not in arrays:
-        raise UserError(f"'{path}' has no 'labels'; {has}.")
-    labels, classes = _npz_labels(path, arrays["labels"], arrays.get("classes"), n)
-    return LabelledImages("", files, labels, classes, reader, ignored)
+        return with_labels(path, reader, len(arrays["offsets"]) - 1, beside, labelled)
+    raise UserError(f"'{path}' needs 'images', or 'jpeg' and 'offsets'; {has}.")
 
 
-def _array_reader(path: Path, images: Array, layout: str | None) -> ArrayReader:
-    if images.ndim not in (3, 4) or 0 in images.shape:
-        raise UserError(
-            f"'{path}': 'images' has shape {images.shape}; (N, H, W), (N, H, W, C) or (N, C, H, W) is read."
-        )
-    images = images.astype(images.dtype.newbyteorder("="), copy=False)
-    if images.dtype not in (np.uint8, np.uint16, np.bool_) and images.dtype.kind != "f":
-        raise UserError(
-            f"'{path}': 'images' is {images.dtype}; uint8, uint16 and floats are read. Save signed or wider whole "
-            "numbers as images.astype('float32')."
-        )
-    if layout not in (None, "NHWC", "NCHW"):
-        raise unknown_name("layout", layout, ("NHWC", "NCHW"))
-    if images.ndim == 3:
-        if layout is not None:
-            raise UserError(
-                f"'{path}': 'images' has shape {images.shape}, without channels; leave @layout={layout} out."
+def _plain(path: Path, archive: ZipFile, key: str) -> StoredArray | None:
+    """An array of an archive that need not be unpacked; None where it has to be.
+
+    All of it is read once, since only so the checksum of the archive shows whether it is whole: a third of a second a
+    GB, and no memory.
+
+    Raises:
+        ValueError, BadZipFile, EOFError: it is damaged.
+    """
+    named = [info for info in archive.infolist() if info.filename == f"{key}.npy"]
+    if len(named) != 1 or named[0].compress_type != ZIP_STORED or named[0].flag_bits & 1:
+        return None
+    (info,) = named
+    with path.open("rb") as file:
+        state = file_state(os.fstat(file.fileno()))
+        file.seek(info.header_offset)
+        signature, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        begin = info.header_offset + _LOCAL_HEADER.size + name + extra
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if signature != b"PK\3\4" or version not in read_header:
+            return None
+        shape, fortran_order, dtype = read_header[version](member)
+        if fortran_order or dtype.hasobject or not shape or 0 in shape:
+            return None
+        before = member.tell()
+        size = before + int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if size != info.file_size:
+            raise ValueError(
+                f"'{key}' is {dtype} of shape {shape}, of which {info.file_size - before:,} bytes are there"
             )
-        return ArrayReader(path.name, images, False)
-    if layout is None:
-        layout = "NHWC" if images.shape[3] in (1, 3, 4) else "NCHW" if images.shape[1] in (1, 3, 4) else None
-    if layout is None:
-        raise UserError(
-            f"'{path}': 'images' has shape {images.shape}, and no axis of 1, 3 or 4 that would be the channels; say "
-            "@layout=NHWC or @layout=NCHW after the path."
-        )
-    return ArrayReader(path.name, images, layout == "NCHW")
+        while member.read(_BLOCK):  # the last one raises where the checksum is another
+            pass
+    return StoredArray(path, begin + before, shape, dtype, state)
 
 
-def _jpeg_reader(path: Path, data: Array, offsets: Array) -> JpegReader:
+def _jpeg_reader(path: Path, data: Array | StoredArray, offsets: Array) -> JpegReader:
     if data.dtype != np.uint8 or data.ndim != 1:
         raise UserError(f"'{path}': 'jpeg' is {data.dtype} of shape {data.shape}; it should be one row of uint8.")
     fits = offsets.ndim == 1 and offsets.dtype.kind in "iu" and len(offsets) >= 1
@@ -149,34 +184,6 @@ def _jpeg_reader(path: Path, data: Array, offsets: Array) -> JpegReader:
             f"'{path}': 'offsets' should be whole numbers that rise from 0 to the length of 'jpeg', {len(data)}."
         )
     return JpegReader(path.name, data, offsets.astype(np.int64))
-
-
-def _npz_labels(path: Path, labels: Array, classes: Array | None, n: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    if labels.shape == (n, 1):
-        labels = labels[:, 0]
-    whole = labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == np.floor(labels)).all()
-    if labels.shape != (n,) or not (labels.dtype.kind in "iuUSb" or whole):
-        raise UserError(
-            f"'{path}': 'labels' is {labels.dtype} of shape {labels.shape}; one whole number or name for each of the "
-            f"{n} images is needed (one-hot rows: labels.argmax(1))."
-        )
-    names = None if classes is None else tuple(class_name(c) for c in classes.reshape(-1))
-    if names is not None:
-        repeated = [name for name, count in Counter(names).items() if count > 1]
-        if repeated:
-            raise UserError(f"'{path}': 'classes' names '{repeated[0]}' twice; give every class its own name.")
-    if labels.dtype.kind in "US":
-        return encode_labels([class_name(v) for v in labels], names, str(path))
-    if names is None:
-        return encode_labels([str(int(v)) for v in labels], None, str(path))
-    numbers = labels.astype(np.int64)
-    if n and (numbers.min() < 0 or numbers.max() >= len(names)):
-        bad = int(numbers[(numbers < 0) | (numbers >= len(names))][0])
-        raise UserError(
-            f"'{path}': the label {bad} has no class; 'classes' names {len(names)}, so labels are 0 to "
-            f"{len(names) - 1}."
-        )
-    return numbers, names
 
 
 NPZ = Format("an .npz", lambda path: path.suffix.lower() == ".npz", _open_npz, options=("layout",))

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from astroformer.images.sets.cifar import Cifar10, Cifar100
 from astroformer.images.sets.declared import NamedSet
+from astroformer.images.sets.eurosat import EuroSat
 from astroformer.images.sets.fashion_mnist import FashionMnist
 from astroformer.images.sets.galaxy10_decals import Galaxy10Decals
+from astroformer.images.sets.galaxy10_sdss import Galaxy10Sdss
+from astroformer.images.sets.medmnist import MEDMNIST
 from astroformer.images.sets.tiny_imagenet import TinyImageNet
 
 NAMED_SETS: dict[str, NamedSet] = {
@@ -19,6 +22,9 @@ NAMED_SETS: dict[str, NamedSet] = {
         Cifar100(),
         TinyImageNet(),
         FashionMnist(),
+        Galaxy10Sdss(),
+        EuroSat(),
+        *MEDMNIST,
     )
 }
 """The published sets by name."""

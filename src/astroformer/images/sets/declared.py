@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from astroformer.cache import default_cache
 from astroformer.drawing import INK, class_name
 from astroformer.errors import UserError, unknown_name
+from astroformer.images.bands import Bands
 from astroformer.images.contact_sheet import ContactSheet, Tile, in_rows
-from astroformer.images.formats.npz import ArrayReader
+from astroformer.images.formats.arrays import ArrayReader
 from astroformer.images.labelled import LabelledImages, Reader, SetRecord
 from astroformer.images.reading import Array
 from astroformer.images.sets.download import Listener, Resource, fetch
@@ -56,6 +57,7 @@ class NamedSet(ABC):
         homepage: where its authors describe it.
         classes: class names in the order of the labels; empty if only the files hold them.
         number_of_classes: how many classes there are.
+        bands: of every image; None for grey and colour images.
         images: how many images each part has.
         split: how the parts come about.
     """
@@ -68,6 +70,7 @@ class NamedSet(ABC):
     homepage: ClassVar[str]
     classes: ClassVar[tuple[str, ...]] = ()
     number_of_classes: ClassVar[int]
+    bands: ClassVar[Bands | None] = None
     images: ClassVar[Mapping[str, int]]
     split: ClassVar[str] = "official"
 
@@ -119,7 +122,14 @@ class NamedSet(ABC):
             sha256={path.name: sha256 for path, sha256 in found},
         )
         return LabelledImages(
-            "", content.files, content.labels, content.classes, reader, groups=content.groups, about=about
+            "",
+            content.files,
+            content.labels,
+            content.classes,
+            reader,
+            groups=content.groups,
+            about=about,
+            bands=self.bands,
         )
 
     def find_files(self, listener: Listener | None) -> list[tuple[Path, str]]:
@@ -129,6 +139,10 @@ class NamedSet(ABC):
             listener.say(f"{self.title}, to '{folder}'. Licence: {self.licence}. Cite: {self.citation}.")
         return [fetch(resource, folder, listener) for resource in self.resources]
 
+    def picture(self, image: Array) -> Array:
+        """What a person is shown of an image (H, W, C): (H, W, 1) or (H, W, 3) uint8."""
+        return image
+
     def plot(self, path: Path, part: str = "train", listener: Listener | None = None) -> None:
         """Writes a picture of the first image of each class, as a PNG with a PDF beside it."""
         images = self.open(part, listener)
@@ -136,9 +150,9 @@ class NamedSet(ABC):
         chosen = [int(np.flatnonzero(images.labels == k)[0]) for k in np.unique(images.labels)]
         tiles = []
         for i in chosen:
-            image = images.read(i)
+            image = self.picture(images.read(i))
             name = class_name(images.classes[images.labels[i]], int(images.labels[i]) + 1)
-            tiles.append(Tile(image[..., 0] if image.shape[2] == 1 else image[..., :3], ((name, INK),)))
+            tiles.append(Tile(image[..., 0] if image.shape[2] == 1 else image, ((name, INK),)))
         columns = 10 if len(tiles) <= 100 else 16  # so that 200 classes are on one page
         ContactSheet(f"{self.title}: the first image of each class", in_rows(tiles, columns), columns).save(path)
 
@@ -150,6 +164,7 @@ class NamedSet(ABC):
             "images": dict(self.images),
             "classes": self.number_of_classes,
             "class_names": list(self.classes),
+            "bands": None if self.bands is None else self.bands.to_dict(),
             "split": self.split,
             "bytes": sum(resource.size for resource in self.resources),
             "licence": self.licence,

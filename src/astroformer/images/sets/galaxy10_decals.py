@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from astroformer.errors import UserError
+from astroformer.errors import check_installed
 from astroformer.images.grouped_split import split_groups
 from astroformer.images.hashes import hash_text
-from astroformer.images.reading import Array, UnreadableImage
-from astroformer.images.sets.declared import Content, NamedSet, damaged
+from astroformer.images.sets.declared import Content, NamedSet
 from astroformer.images.sets.download import Resource
+from astroformer.images.sets.galaxy10 import Galaxy10Reader, read_galaxy10
 from astroformer.images.sky_groups import group_overlapping_cutouts
 
 
@@ -71,31 +69,14 @@ class Galaxy10Decals(NamedSet):
     test_share: ClassVar[float] = 0.2
 
     def prepare(self) -> None:
-        if importlib.util.find_spec("h5py") is None:
-            raise UserError(
-                f'{self.name} needs the extra [astro]; in a clone of the repository: pip install ".[astro]"'
-            )
+        check_installed("h5py", "astro", self.name)
 
     def read(self, files: Sequence[Path], part: str, digest: str) -> Content:
-        import h5py
-
-        path, columns = files[0], {}
-        try:
-            with h5py.File(path, "r") as file:
-                shape, kind = file["images"].shape, file["images"].dtype
-                for name in ("ans", "ra", "dec", "pxscale"):
-                    columns[name] = np.asarray(file[name][()])
-        except (OSError, KeyError, AttributeError, TypeError) as error:
-            raise damaged(path, str(error).strip("'\"")) from None
-        n = shape[0] if len(shape) == 4 else 0
-        if not n or shape[3] != 3 or kind != np.uint8 or any(column.shape != (n,) for column in columns.values()):
-            raise damaged(path, f"'images' is {shape} of {kind}, and {n} values of each column are needed")
-        labels = columns["ans"].astype(np.int64)
-        if labels.min() < 0 or labels.max() >= len(self.classes):
-            raise damaged(path, f"labels are {labels.min()} to {labels.max()}, of {len(self.classes)} classes")
+        images, columns = read_galaxy10(files[0], ("ans", "ra", "dec", "pxscale"), len(self.classes))
+        labels, shape = columns["ans"].astype(np.int64), images.shape
         groups = group_overlapping_cutouts(columns["ra"], columns["dec"], columns["pxscale"] * max(shape[1:3]))
         chosen = split_by_position(labels, groups, columns["ra"], columns["dec"], self.test_share)[part]
-        reader = Hdf5Reader(path, chosen, digest)
+        reader = Galaxy10Reader(images, chosen, digest)
         names = [f"{self.name}-{i}" for i in chosen]
         return Content(reader, labels[chosen], self.classes, names, groups[chosen])
 
@@ -116,48 +97,3 @@ def split_by_position(
     order[rank] = np.arange(len(labels))
     part = split_groups(labels, groups, (1 - share, share), order)
     return {"train": np.flatnonzero(part == 0), "test": np.flatnonzero(part == 1)}
-
-
-class Hdf5Reader:
-    """Reads image `rows[i]` of the file's `images`, in the file's own blocks, of which it keeps the latest two.
-
-    A compressed file has to be unpacked a block of many images at a time; in order, each is unpacked once.
-    """
-
-    _KEPT = 2
-    _BLOCK = 64  # images, where the file has no blocks
-
-    def __init__(self, path: Path, rows: NDArray[np.int64], digest: str) -> None:
-        self.path, self.rows, self.digest = path, rows, digest
-        self._file: Any = None
-        self._blocks: dict[int, Array] = {}
-        self._one_at_a_time = threading.Lock()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.rows, self.digest)
-
-    def __call__(self, i: int) -> Array:
-        row = int(self.rows[i])
-        try:
-            with self._one_at_a_time:
-                return self._read(row)
-        except (OSError, KeyError, IndexError, ValueError) as error:
-            raise UnreadableImage(f"{self.path.name}#{row}", f"damaged ({error})") from None
-
-    def _read(self, row: int) -> Array:
-        import h5py
-
-        if self._file is None:
-            self._file = h5py.File(self.path, "r")
-        images = self._file["images"]
-        length = images.chunks[0] if images.chunks else self._BLOCK
-        number = row // length
-        if number not in self._blocks:
-            while len(self._blocks) >= self._KEPT:
-                del self._blocks[next(iter(self._blocks))]
-            self._blocks[number] = images[number * length : (number + 1) * length]
-        image: Array = self._blocks[number][row % length].copy()
-        return image
-
-    def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterator[bytes]:
-        return (hash_text(f"{self.digest} {self.rows[int(i)]}") for i in indices)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
-from astroformer.images.hashes import hash_text
-from astroformer.images.reading import Array, UnreadableImage, read_image
 from astroformer.images.sets.declared import Content, NamedSet, damaged, mirrored
+from astroformer.images.sets.zipped import ZipReader
 
 
 class TinyImageNet(NamedSet):
@@ -68,29 +65,3 @@ class TinyImageNet(NamedSet):
         labels = np.array([position[name] for name, _ in found], np.int64)
         names = [file for _, file in found]
         return Content(ZipReader(path, root, tuple(names), digest), labels, classes, names)
-
-
-class ZipReader:
-    """Reads image i, a member of a zip, from several threads at once."""
-
-    def __init__(self, path: Path, root: str, names: tuple[str, ...], digest: str) -> None:
-        self.path, self.root, self.names, self.digest = path, root, names, digest
-        self._archive: ZipFile | None = None
-        self._opening = threading.Lock()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.root, self.names, self.digest)
-
-    def __call__(self, i: int) -> Array:
-        name = self.names[i]
-        with self._opening:
-            if self._archive is None:
-                self._archive = ZipFile(self.path)
-        try:
-            data = self._archive.read(self.root + name)
-        except (BadZipFile, KeyError, zlib.error, EOFError, OSError) as error:
-            raise UnreadableImage(name, f"damaged in '{self.path}' ({error})") from None
-        return read_image(data, name=name)
-
-    def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterator[bytes]:
-        return (hash_text(f"{self.digest} {self.names[int(i)]}") for i in indices)

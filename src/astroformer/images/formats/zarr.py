@@ -1,0 +1,209 @@
+"""Zarr arrays, of versions 2 and 3 of the format, in a folder or a zip file."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+
+from astroformer.errors import UserError, check_installed
+from astroformer.images.formats.arrays import said
+from astroformer.images.formats.containers import OPTIONS, Container, Written, as_text, open_container
+from astroformer.images.formats.format import Format
+from astroformer.images.labelled import LabelledImages
+from astroformer.images.reading import Array
+
+_DEPTH = 8  # groups within groups that are looked into
+# Codecs of version 2 that turn bytes into bytes or numbers into numbers. Others load Python objects, which could run
+# code (pickle), or make what no image is.
+_CODECS = frozenset(
+    {"adler32", "astype", "bitround", "blosc", "bz2", "crc32", "crc32c", "delta", "fixedscaleoffset", "fletcher32"}
+    | {"gzip", "jenkins_lookup3", "lz4", "lzma", "packbits", "pcodec", "quantize", "shuffle", "vlen-utf8", "zfpy"}
+    | {"zlib", "zstd"}
+)
+
+
+@dataclass(frozen=True)
+class ZarrArray:
+    """An array of a Zarr, opened anew whenever some of it is read."""
+
+    path: Path
+    name: str
+
+    def __call__(self, start: int, stop: int) -> Array:
+        with _opened(self.path) as root:
+            return np.asarray((root[self.name] if self.name else root)[start:stop])
+
+
+class _Zarr(Container):
+    noun = "array"
+
+    def __init__(self, path: Path, root: Any) -> None:
+        super().__init__(path)
+        self._root = root
+
+    def arrays(self) -> dict[str, tuple[int, ...]]:
+        import zarr
+
+        if isinstance(self._root, zarr.Array):
+            return {"": self._root.shape}
+        found, waiting = dict[str, tuple[int, ...]](), self._names_in("")
+        while waiting:
+            node = self._at(name := waiting.pop(0))
+            if isinstance(node, zarr.Array):
+                found[name] = node.shape
+            elif name.count("/") < _DEPTH:
+                waiting += [f"{name}/{inside}" for inside in self._names_in(name)]
+        return found
+
+    def find(self, name: str) -> Any | None:
+        import zarr
+
+        at_root = isinstance(self._root, zarr.Array)
+        if at_root or not name or any(part in ("", ".", "..") for part in name.split("/")):
+            return self._root if at_root and not name else None
+        node = self._at(name)
+        if isinstance(node, zarr.Group):
+            raise UserError(f"'{self.path}': '{name}' is a group; name an array in it, such as '{name}/images'.")
+        return node
+
+    def group(self, name: str) -> tuple[list[str], Mapping[str, Any]]:
+        import zarr
+
+        group = self._root[name] if name else self._root
+        return [] if isinstance(group, zarr.Array) else self._names_in(name), dict(group.attrs)
+
+    def _at(self, name: str) -> Any | None:
+        """The array or group of this name; None if there is none.
+
+        One at a time: where the library opens several at once, it prints what it finds damaged.
+        """
+        try:
+            return self._root[name]
+        except KeyError:
+            folder, _, last = name.rpartition("/")
+            if last in self._names_in(folder):
+                raise UserError(
+                    f"'{self.path}' has a folder '{name}' that is neither an array nor a group: its zarr.json (or "
+                    ".zarray) is lost, or does not belong there."
+                ) from None
+            return None
+
+    def _names_in(self, group: str) -> list[str]:
+        """The names of the folders in a group."""
+        if self.path.is_dir():
+            place = self.path / group
+            return sorted(entry.name for entry in os.scandir(place) if entry.is_dir()) if place.is_dir() else []
+        start = f"{group}/" if group else ""
+        with ZipFile(self.path) as archive:
+            inside = [name.removeprefix(start) for name in archive.namelist() if name.startswith(start)]
+        return sorted({name.partition("/")[0] for name in inside if "/" in name})
+
+    def check(self, array: Any, named: str) -> None:
+        for codec in _codecs(array):
+            name = getattr(codec, "codec_id", None)
+            if name not in _CODECS if name is not None else not type(codec).__module__.startswith("zarr."):
+                raise UserError(
+                    f"'{self.path}': {named} is packed with '{name or type(codec).__name__}', which is not read: it "
+                    "may hold Python objects, which could run code. Write it as plain numbers."
+                )
+
+    def written(self, array: Any) -> Written:
+        block = array.shards or array.chunks
+        expected = math.prod(-(-int(n) // int(of)) for n, of in zip(array.shape, block, strict=True))
+        # What is claimed is compared with what is there first: the library goes through all that is claimed.
+        there = sum(1 for _ in _files(self.path, array.path))
+        if there >= expected:
+            a_file = math.prod(s // c for s, c in zip(block, array.chunks, strict=True))
+            there = int(array.nchunks_initialized) // a_file
+        return Written(array.chunks, expected, min(there, expected), array.fill_value)
+
+    def reader(self, array: Any) -> ZarrArray:
+        return ZarrArray(self.path, array.path)
+
+    def values(self, array: Any) -> Array:
+        values = np.asarray(array[...])
+        if values.dtype.kind not in "OT":
+            return values
+        return as_text(self.path, f"'{array.path}'", values.reshape(-1).tolist(), values.shape)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The group or the array at the top. Copies of metadata that a group may keep (consolidated) are not read."""
+    import zarr
+    from zarr.storage import LocalStore, ZipStore
+
+    store = LocalStore(path, read_only=True) if path.is_dir() else ZipStore(path, mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of types that are not part of the standard yet
+        try:
+            try:
+                root = zarr.open_group(store, mode="r", use_consolidated=False)
+            except zarr.errors.ContainsArrayError:
+                root = zarr.open_array(store, mode="r")
+            yield root
+        finally:
+            store.close()
+
+
+def _codecs(array: Any) -> Iterator[Any]:
+    """All codecs of an array, those within shards as well."""
+    metadata = array.metadata
+    if metadata.zarr_format == 2:
+        yield from (codec for codec in (*(metadata.filters or ()), metadata.compressor) if codec is not None)
+        return
+    waiting = list(metadata.codecs)
+    while waiting:
+        codec = waiting.pop()
+        yield codec
+        waiting += [*getattr(codec, "codecs", ()), *getattr(codec, "index_codecs", ())]
+
+
+def _files(path: Path, inside: str) -> Iterator[str]:
+    """The files of an array in its store, beside its metadata."""
+    if not path.is_dir():
+        with ZipFile(path) as archive:
+            members = set(archive.namelist())
+        start = f"{inside}/" if inside else ""
+        yield from (name for name in members if name.startswith(start) and not _is_meta(name))
+        return
+    for folder, _, names in os.walk(path / inside):
+        for name in names:
+            if not _is_meta(name):
+                if not os.path.isfile(os.path.join(folder, name)):
+                    raise UserError(f"'{os.path.join(folder, name)}' is no regular file, and part of a Zarr.")
+                yield name
+
+
+def _is_meta(name: str) -> bool:
+    return name.rpartition("/")[2] in ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+
+
+def _takes(path: Path) -> bool:
+    name = path.name.lower()
+    return name.endswith(".zarr.zip") if path.is_file() else name.endswith(".zarr")
+
+
+def _open_zarr(path: Path, labelled: bool, options: Mapping[str, str]) -> LabelledImages:
+    check_installed("zarr", "zarr", f"'{path}' is Zarr, which")
+    try:
+        with _opened(path) as root:
+            return open_container(_Zarr(path, root), labelled, options)
+    except UserError:
+        raise
+    except Exception as error:  # damaged metadata make the library raise nearly anything
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
+            raise
+        raise UserError(f"'{path}' is not a Zarr or is damaged ({said(error)}).") from None
+
+
+ZARR = Format("a Zarr (folder .zarr, or .zarr.zip)", _takes, _open_zarr, options=OPTIONS)
