@@ -77,6 +77,16 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str], *, see: str = 
     return UserError(f"unknown {kind} '{name}'.{hint} {listed}")
 
 
+def needs_extra(what: str, extra: str) -> UserError:
+    """The error for something that needs packages of an extra, which are not installed.
+
+    Example:
+        >>> print(needs_extra("a FITS table", "astro"))
+        a FITS table needs the extra [astro]; in a clone of the repository: pip install ".[astro]"
+    """
+    return UserError(f'{what} needs the extra [{extra}]; in a clone of the repository: pip install ".[{extra}]"')
+
+
 def explained(error: OSError, file: object = None) -> str | None:
     """What an error of the system means, as a sentence: which file, what is wrong with it, and what can be done.
 

@@ -149,7 +149,10 @@ def tell_beside(sentence: str) -> None:
 
 
 def tell_ignored(images: LabelledImages | MeasuredImages) -> None:
-    """Says beside the results how many files of a source are not taken for images, and of which kinds they are."""
+    """Says beside the results how many files of a source are not taken for images, and of which kinds they are; and
+    what its reader notes."""
+    for note in images.notes:
+        tell_beside(note)
     if images.ignored:
         from astroformer.images.names import ignored_kinds
 

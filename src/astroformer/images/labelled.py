@@ -79,6 +79,7 @@ class LabelledImages:
             most of them. None where a label is all there is.
         weights_N: (N,) float64 ≥ 0, how much an image counts in training and evaluation; None: all alike.
         positions_N2: (N, 2) float64, right ascension and declination in degrees; None where they are not known.
+        notes: sentences that whoever uses the images should read: which bands were chosen, what is missing.
     """
 
     source: str
@@ -95,6 +96,7 @@ class LabelledImages:
     votes_NK: NDArray[np.float64] | None = None
     weights_N: NDArray[np.float64] | None = None
     positions_N2: NDArray[np.float64] | None = None
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.files)

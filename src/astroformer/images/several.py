@@ -110,7 +110,20 @@ def _joined(parts: Sequence[LabelledImages]) -> LabelledImages:
         reader=_Joined(tuple(part.reader for part in parts), np.cumsum([len(part) for part in parts])),
         ignored=[entry for part in parts for entry in part.ignored],
         columns=columns,
+        bands=parts[0].bands if all(part.bands == parts[0].bands for part in parts) else None,
+        masks=any(part.masks for part in parts),
+        positions_N2=_joined_positions(parts),
+        notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
     )
+
+
+def _joined_positions(parts: Sequence[LabelledImages]) -> NDArray[np.float64] | None:
+    """Positions of all images, NaN where a source has none; None where no source has any."""
+    known = [part.positions_N2 for part in parts]
+    if all(positions is None for positions in known):
+        return None
+    unknown = [np.full((len(part), 2), np.nan) for part in parts]
+    return np.concatenate([none if some is None else some for some, none in zip(known, unknown, strict=True)])
 
 
 @dataclass(frozen=True)

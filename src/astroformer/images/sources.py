@@ -83,7 +83,7 @@ def open_source(
     check_is_path(source, "a source of images (folder, .npz, catalog, image or set)")
     name = str(source)
     path_name, options = split_options(name)
-    known = [_PER_CLASS, *(word for format in FORMATS for word in format.options)]
+    known = {_PER_CLASS, *(word for format in FORMATS for word in format.options)}
     for word in options:
         if word not in known:
             raise unknown_name("source option", word, known)

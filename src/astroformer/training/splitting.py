@@ -82,8 +82,8 @@ def split_of(run: RunFolder, record: RunRecord, recipe: Recipe, reporter: Report
 
 
 def describe_images(split: Split, recipe: Recipe) -> list[str]:
-    """What a person should see of the images before they are decoded: how many of which classes, whether so few
-    validate that their scores say little."""
+    """What a person should see of the images before they are decoded: how many of which classes, what their
+    reader notes, whether so few validate that their scores say little."""
     counts, n, valid = split.images.counts(), len(split.train_rows), len(split.valid_rows)
     each = set(counts.values())
     if len(counts) > _NAMED:
@@ -94,6 +94,7 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
     else:
         classes = f"{len(counts)} classes: " + ", ".join(f"{name} {count:,}" for name, count in counts.items())
     said = [f"{n:,} images to train on, {valid:,} to validate on; {classes}"]
+    said += dict.fromkeys(split.images.notes + split.valid_images.notes)
     if valid < _TELLING:
         within = 1.96 * (0.25 / max(valid, 1)) ** 0.5
         said.append(

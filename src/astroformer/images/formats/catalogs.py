@@ -13,7 +13,8 @@ from typing import Any
 
 from astroformer.errors import UserError, unknown_name
 from astroformer.files import expanded
-from astroformer.images.formats.folders import FileReader
+from astroformer.images.fits_bands import FITS_OPTIONS
+from astroformer.images.formats.folders import read_files
 from astroformer.images.formats.format import Format
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.names import encode_labels, refuse_duplicates, refuse_gaps, shortened
@@ -49,12 +50,12 @@ def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> Lab
             f"'{path}': none of its {len(paths)} files exists; paths are relative to '{root}'. The first: "
             f"'{files[0]}'. Say where they lie with '{path}@root=FOLDER'."
         )
-    reader = FileReader(tuple(map(str, paths)))
+    read = read_files(list(map(str, paths)), options, path)._asdict()
     if label_column is None:
-        return LabelledImages("", files, None, (), reader)
+        return LabelledImages("", files, None, (), **read)
     refuse_gaps(str(path), label_column, table[label_column])
     labels, classes = encode_labels(table[label_column], None, str(path))
-    return LabelledImages("", files, labels, classes, reader)
+    return LabelledImages("", files, labels, classes, **read)
 
 
 def _other_columns(
@@ -183,6 +184,6 @@ CATALOG = Format(
     f"a catalog ({shortened(CATALOG_EXTENSIONS)})",
     lambda path: path.suffix.lower() in CATALOG_EXTENSIONS,
     _open_catalog,
-    options=("file", "label", "root"),
+    options=("file", "label", "root", *FITS_OPTIONS),
     columns=_other_columns,
 )
