@@ -9,6 +9,7 @@ import bz2
 import contextlib
 import gzip
 import io
+import math
 import os
 import zlib
 from typing import Any, BinaryIO
@@ -63,9 +64,10 @@ def decode_fits(data: bytes, wanted: Wanted | None = None) -> Array:
         raw: dict[int, Array] = {}
         for number, hdu in parts.items():
             check_sums(stream, hdu)
-            whole = decompressed(io.BytesIO(data), hdu) if hdu.compressed else raw_pixels(data, hdu)
-            raw[number] = whole.reshape(-1, height, width)
-        planes = [values_of(raw[band.hdu.number][band.plane or 0], band.hdu) for band in chosen.bands]
+            if hdu.compressed:  # of which all planes are unpacked
+                check_size(width, height, math.prod(hdu.shape[:-2]), hdu.stored.itemsize)
+            raw[number] = decompressed(io.BytesIO(data), hdu) if hdu.compressed else raw_pixels(data, hdu)
+        planes = [values_of(raw[band.hdu.number][band.place], band.hdu) for band in chosen.bands]
         image = np.stack(planes, axis=-1)
     if image.dtype.kind == "f" and np.isnan(image).all():
         raise Refused("none of its pixels has a value (all are NaN or BLANK)")

@@ -58,10 +58,16 @@ class Wanted:
 
 
 class Band(NamedTuple):
-    """Where one band lies: a whole image, or one plane of a cube."""
+    """Where one band lies.
+
+    Attributes:
+        hdu: that holds it.
+        place: along the axes before rows and columns; None stands for the number of the image in a stack.
+        name, unit: as the file has them.
+    """
 
     hdu: Hdu
-    plane: int | None
+    place: tuple[int | None, ...]
     name: str
     unit: str
 
@@ -77,9 +83,9 @@ class Chosen(NamedTuple):
         return Bands(tuple(band.name for band in self.bands), tuple(band.unit for band in self.bands))
 
     def __str__(self) -> str:
-        parts = list(dict.fromkeys(band.hdu for band in self.bands))
-        cube = ", a cube" if self.bands[0].plane is not None else ""
-        said = f"bands: {self.named()}, from {_listed(parts)}{cube}"
+        numbers = dict.fromkeys(band.hdu.number for band in self.bands)
+        cube = " (a cube)" if len(self.bands) > len(numbers) else ""
+        said = f"bands {self.named()} of HDU {', '.join(map(str, numbers))}{cube}"
         return said + (f"; not taken: {_listed(self.beside)}" if self.beside else "")
 
 
@@ -103,24 +109,32 @@ def check_expected(found: Bands, expected: Bands) -> None:
         raise Refused(f"its bands are {found}, and those of the set are {expected}")
 
 
-def choose(hdus: Sequence[Hdu], wanted: Wanted) -> Chosen:
-    """The bands of a file. Raises `Refused` where there are none, or where it is not clear which are meant."""
+def choose(hdus: Sequence[Hdu], wanted: Wanted, stacked: int | None = None) -> Chosen:
+    """The bands of a file, or of each image in it where so many are stacked.
+
+    Raises:
+        Refused: there are none, or it is not clear which are meant.
+    """
     parts = _parts_named(hdus, wanted.hdus) if wanted.hdus else _parts_by_content(hdus)
+    leading = [_leading_axes(hdu, stacked) for hdu in parts]
     shapes = {hdu.shape[-2:] for hdu in parts}
-    flat = [_planes(hdu) is None for hdu in parts]
-    if len(shapes) > 1 or (len(parts) > 1 and not all(flat)):
-        sizes = ", ".join(f"{hdu} of {'×'.join(map(str, hdu.shape))}" for hdu in parts)
+    if len(shapes) > 1 or (len(parts) > 1 and any(axes.planes is not None for axes in leading)):
+        sizes = ", ".join(f"{hdu} of {_by(hdu.shape)}" for hdu in parts)
         raise Refused(f"it holds several images that are no bands of one ({sizes}); choose with @hdu=NAME or @hdu=1")
-    if len(parts) == 1 and not flat[0]:
-        cube = parts[0]
-        names = _names_of_planes(cube, hdus[0])
-        bands = [Band(cube, plane, name, cube.text("BUNIT")) for plane, name in enumerate(names)]
+    along = leading[0].planes
+    if along is not None:
+        names = _names_of_planes(parts[0], hdus[0], along)
+        bands = [Band(parts[0], leading[0].of_plane(i), name, parts[0].text("BUNIT")) for i, name in enumerate(names)]
     else:
-        names = _names_of_parts(parts, hdus[0], wanted.hdus)
-        bands = [Band(hdu, None, name, hdu.text("BUNIT")) for hdu, name in zip(parts, names, strict=True)]
-    if wanted.bands:
-        bands = [_band_called(word, bands) for word in wanted.bands]
-    return Chosen(tuple(bands), tuple(hdu for hdu in hdus if hdu.is_image and hdu not in parts))
+        named = zip(parts, leading, _names_of_parts(parts, hdus[0], wanted.hdus), strict=True)
+        bands = [Band(hdu, axes.place, name, hdu.text("BUNIT")) for hdu, axes, name in named]
+    beside = tuple(hdu for hdu in hdus if hdu.is_image and hdu not in parts)
+    return Chosen(tuple(bands_called(wanted.bands, bands)), beside)
+
+
+def bands_called(words: Sequence[str], bands: Sequence[Band]) -> Sequence[Band]:
+    """The bands of these names or numbers, in this order; all of them without words. Raises `Refused`."""
+    return [_band_called(word, bands) for word in words] if words else bands
 
 
 def _parts_by_content(hdus: Sequence[Hdu]) -> list[Hdu]:
@@ -155,24 +169,44 @@ def _parts_named(hdus: Sequence[Hdu], words: Sequence[str]) -> list[Hdu]:
     return found
 
 
-def _planes(hdu: Hdu) -> int | None:
-    """How many planes a cube has; None for a flat image. Axes of one value, as radio images have them, do not count."""
-    leading = [n for n in hdu.shape[:-2] if n > 1]
-    if len(leading) > 1:
-        axes = "×".join(map(str, hdu.shape))
-        raise Refused(f"{hdu} has the axes {axes}; rows, columns and one more for bands are read")
+class _Leading(NamedTuple):
+    """The axes before rows and columns: where an image lies along them, and along which of them its planes lie."""
+
+    place: tuple[int | None, ...]
+    planes: int | None
+
+    def of_plane(self, i: int) -> tuple[int | None, ...]:
+        assert self.planes is not None
+        return (*self.place[: self.planes], i, *self.place[self.planes + 1 :])
+
+
+def _leading_axes(hdu: Hdu, stacked: int | None) -> _Leading:
+    """How bands, and images where so many are stacked, lie in an image of the file. Axes of one value do not count."""
+    before = hdu.shape[:-2]
+    long = [at for at, n in enumerate(before) if n > 1]
+    index: list[int | None] = [0] * len(before)
+    if stacked is not None:
+        of_images = [at for at in long if before[at] == stacked]
+        if len(of_images) != 1 and stacked > 1:
+            which = f"two axes of {stacked:,}" if of_images else f"no axis of {stacked:,}"
+            raise Refused(f"{hdu} has the axes {_by(hdu.shape)}, {which} for as many images")
+        for at in of_images:
+            index[at] = None
+            long.remove(at)
+    if len(long) > 1:
+        raise Refused(f"{hdu} has the axes {_by(hdu.shape)}; rows, columns and one more for bands are read")
     rows, columns = hdu.shape[-2:]
-    if leading and columns <= 4 and min(leading[0], rows) >= 16:
+    if long and stacked is None and columns <= 4 and min(before[long[0]], rows) >= 16:
         raise Refused(
-            f"{hdu} is {leading[0]} planes of {rows}×{columns} pixels, so the bands seem to lie along its first axis; "
-            "save it with bands first in numpy: np.moveaxis(image, -1, 0)"
+            f"{hdu} has {before[long[0]]} planes of {rows}×{columns} pixels, so the bands seem to lie along its first "
+            "axis; save it with bands first in numpy: np.moveaxis(image, -1, 0)"
         )
-    return leading[0] if leading else None
+    return _Leading(tuple(index), long[0] if long else None)
 
 
-def _names_of_planes(cube: Hdu, primary: Hdu) -> list[str]:
+def _names_of_planes(cube: Hdu, primary: Hdu, along: int) -> list[str]:
     """What a cube calls its planes: BANDS = 'grz', BAND0, BAND1, …, a polarisation or a wavelength; else numbers."""
-    n = _planes(cube) or 1
+    n = cube.shape[along]
     for hdu in (cube, primary):
         text = hdu.text("BANDS")
         said = [[word for word in re.split(r"[\s,;]+", text) if word], list(text)]
@@ -181,7 +215,7 @@ def _names_of_planes(cube: Hdu, primary: Hdu) -> list[str]:
         for names in said:
             if _tell_apart(names, n):
                 return names
-    axis = next((len(cube.shape) - i for i, length in enumerate(cube.shape[:-2]) if length > 1), 3)
+    axis = len(cube.shape) - along  # as FITS counts
     kind, step = cube.text(f"CTYPE{axis}").upper(), cube.get(f"CDELT{axis}") or cube.get(f"CD{axis}_{axis}")
     start, at = cube.get(f"CRVAL{axis}"), cube.get(f"CRPIX{axis}") or 0
     if isinstance(start, int | float) and isinstance(step, int | float) and isinstance(at, int | float):
@@ -203,12 +237,15 @@ def _tell_apart(names: Sequence[str], n: int) -> bool:
 
 
 def _names_of_parts(parts: Sequence[Hdu], primary: Hdu, asked: Sequence[str]) -> list[str]:
-    """What flat images are called: by EXTNAME, by the filter, or by their numbers."""
+    """What flat images are called: several by EXTNAME, the filter or their numbers, one by its filter or EXTNAME."""
     if len(parts) == 1:
         name = parts[0].name
         name = "" if name.upper() in _NO_NAME_OF_A_BAND else name
-        return [name or parts[0].text("FILTER", "BAND") or primary.text("FILTER", "BAND") or "0"]
-    for names in ([hdu.name for hdu in parts], [hdu.text("FILTER", "BAND") for hdu in parts]):
+        return [parts[0].text("FILTER", "BAND") or primary.text("FILTER", "BAND") or name or "0"]
+    filters = [hdu.text("FILTER", "BAND") for hdu in parts]
+    # Many programs write EXTNAME in capitals, and U is another filter than u.
+    both = [(filter, hdu.name) for filter, hdu in zip(filters, parts, strict=True)]
+    for names in ([filter if filter.upper() == name.upper() else name for filter, name in both], filters):
         if _tell_apart(names, len(parts)):
             return names
     repeated = [name for name, n in Counter(hdu.name for hdu in parts).items() if n > 1 and name]
@@ -230,6 +267,10 @@ def _band_called(word: str, bands: Sequence[Band]) -> Band:
     if word.isdecimal() and int(word) < len(bands):
         return bands[int(word)]
     raise Refused(f"it has no band '{word}'; it has {', '.join(band.name for band in bands)}")
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
 
 
 def _listed(hdus: Sequence[Hdu]) -> str:

@@ -62,6 +62,12 @@ def open_source(
         (`train.npz@per-class=0:50`).
       - `@file=COLUMN`, `@label=COLUMN` name the columns of a catalog, `@root=FOLDER` says where its images lie, if that
         is not the catalog's folder.
+      - `@hdu=SCI`, `@hdu=1,2` name the parts of FITS files that are bands, where those that a file's names and keywords
+        suggest are not meant; `@bands=g,r,i` or `@bands=0,2` choose bands and their order.
+      - `@cube=stack.fits` behind a catalog: row i is image i of a stack in one FITS file.
+      - `@mosaic=field.fits@size=64` behind a catalog: a row is a cutout of a mosaic around its right ascension and
+        declination in degrees (`@ra=COLUMN`, `@dec=COLUMN`), of 64 pixels or `@size=20arcsec` a side. Bands in several
+        files are `@mosaic=g.fits,r.fits` or a pattern. `@id=COLUMN` names the images.
       - `@layout=NHWC` or `@layout=NCHW` says how the `images` of an `.npz` lie.
 
     Args:

@@ -11,7 +11,7 @@ from typing import TypedDict
 from astroformer.cache import default_cache, is_temporary, usable_cache
 from astroformer.files import check_is_path, expanded
 
-_ROOT = r"@root=((?:(?!@[A-Za-z-]+=).)*)"  # behind a catalog, whose images lie there
+_PLACES = r"@(root|cube|mosaic)=((?:(?!@[A-Za-z-]+=).)*)"  # behind a catalog, whose images lie there
 
 
 class TaskWords(TypedDict, total=False):
@@ -64,7 +64,7 @@ class Task:
     @property
     def source_name(self) -> str:
         """The source without the folders that it lies in, and without the one that a catalog's images lie in."""
-        return Path(re.sub(_ROOT, "", str(self.source))).name
+        return Path(re.sub(_PLACES, "", str(self.source))).name
 
     @property
     def cache_folder(self) -> Path:
@@ -94,4 +94,11 @@ def _lasting(source: str | Path) -> str:
         return str(Path(source).absolute())
     if not Path(str(source).split("@")[0]).exists():
         return str(source)
-    return re.sub(_ROOT, lambda root: f"@root={expanded(root[1]).absolute()}", str(Path(source).absolute()))
+    return re.sub(_PLACES, _absolute, str(Path(source).absolute()))
+
+
+def _absolute(option: re.Match[str]) -> str:
+    """The option with absolute paths; `@mosaic=` may name several, with commas between them."""
+    several = option[1] == "mosaic" and not expanded(option[2]).exists()
+    paths = option[2].split(",") if several else [option[2]]
+    return f"@{option[1]}=" + ",".join(str(expanded(path.strip()).absolute()) for path in paths)

@@ -11,13 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from astroformer.errors import UserError, unknown_name
 from astroformer.files import expanded
 from astroformer.images.fits_bands import FITS_OPTIONS
 from astroformer.images.formats.folders import read_files
 from astroformer.images.formats.format import Format
+from astroformer.images.formats.mosaics import PIECE_OPTIONS, open_mosaic, open_stack, refuse_alone
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.names import encode_labels, refuse_duplicates, refuse_gaps, shortened
+from astroformer.images.names import encode_labels, refuse_duplicates, refuse_gaps, refuse_repeated, shortened
 
 FILE_COLUMNS = (
     "file",
@@ -34,8 +38,19 @@ LABEL_COLUMNS = ("label", "labels", "label_name", "class", "class_name", "target
 CATALOG_EXTENSIONS = frozenset({".csv", ".tsv", ".parquet"})
 
 
+ID_COLUMNS = ("id", "objid", "object_id", "objectid", "source_id", "name", "iauname")
+RA_COLUMNS = ("ra", "raj2000", "_raj2000", "ra_j2000", "ra_icrs", "ra_deg", "radeg", "right_ascension", "alpha_j2000")
+DEC_COLUMNS = (
+    *("dec", "dej2000", "decj2000", "_dej2000", "dec_j2000", "de_icrs", "dec_icrs", "dec_deg", "decdeg", "dedeg"),
+    *("declination", "delta_j2000"),
+)
+
+
 def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> LabelledImages:
     columns = _column_names(path)
+    refuse_alone(options, path)
+    if "cube" in options or "mosaic" in options:
+        return _open_pieces(path, columns, labelled, options)
     file_column, label_column = _roles(path, columns, labelled, options)
     table = _read_columns(path, [file_column] if label_column is None else [file_column, label_column])
     files = table[file_column]
@@ -58,6 +73,55 @@ def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> Lab
     return LabelledImages("", files, labels, classes, **read)
 
 
+def _open_pieces(path: Path, columns: list[str], labelled: bool, options: Mapping[str, str]) -> LabelledImages:
+    """Images that lie in one file: row i is plane i of a stack, or a cutout of a mosaic around the row's position."""
+    used = _roles_of_pieces(path, columns, labelled, options)
+    texts = _read_columns(path, [used[role] for role in ("id", "label") if role in used])
+    if "mosaic" in options:
+        ra_N, dec_N = (_numbers(path, used[role]) for role in ("ra", "dec"))
+        n = len(ra_N)
+    else:
+        n = len(_other_columns(path, labelled, options, columns[:1])[columns[0]])
+    names = [f"{path.name}#{i}" for i in range(n)]
+    if "id" in used:
+        names = texts[used["id"]]
+        refuse_gaps(str(path), used["id"], names)
+        refuse_repeated(str(path), used["id"], names)
+    if not n:
+        raise UserError(f"'{path}' has no rows.")
+    is_stack = "cube" in options
+    pieces = open_stack(options["cube"], options, names) if is_stack else open_mosaic(options, names, ra_N, dec_N)
+    if not labelled:
+        return LabelledImages("", names, None, (), **pieces._asdict())
+    refuse_gaps(str(path), used["label"], texts[used["label"]])
+    labels, classes = encode_labels(texts[used["label"]], None, str(path))
+    return LabelledImages("", names, labels, classes, **pieces._asdict())
+
+
+def _roles_of_pieces(path: Path, columns: list[str], labelled: bool, options: Mapping[str, str]) -> dict[str, str]:
+    """The columns that are used where images lie in one file. Without one of names, images have the rows' numbers."""
+    roles: dict[str, tuple[str, ...]] = {"ra": RA_COLUMNS, "dec": DEC_COLUMNS} if "mosaic" in options else {}
+    if labelled:
+        roles["label"] = LABEL_COLUMNS
+    if "id" in options or any(name.strip().lower() in ID_COLUMNS for name in columns):
+        roles["id"] = ID_COLUMNS
+    return {role: _column(path, columns, role, allowed, options.get(role)) for role, allowed in roles.items()}
+
+
+def _numbers(path: Path, column: str) -> NDArray[np.float64]:
+    """(N,) a column of numbers; NaN where there is none."""
+    found = []
+    for row, value in enumerate(_other_columns(path, False, {}, [column])[column], start=1):
+        try:
+            found.append(np.nan if value is None else float(value))
+        except (TypeError, ValueError):
+            raise UserError(
+                f"'{path}': the column '{column}' has '{value}' in row {row}, which is no number. Mend the row, or "
+                "name another column."
+            ) from None
+    return np.array(found, np.float64)
+
+
 def _other_columns(
     path: Path, labelled: bool, options: Mapping[str, str], wanted: Sequence[str] | None
 ) -> dict[str, list[Any]]:
@@ -68,7 +132,9 @@ def _other_columns(
     """
     columns = _column_names(path)
     if wanted is None:
-        used = _roles(path, columns, labelled, options)
+        pieces = "cube" in options or "mosaic" in options
+        roles = _roles_of_pieces(path, columns, labelled, options) if pieces else None
+        used = _roles(path, columns, labelled, options) if roles is None else roles.values()
         wanted = [name for name in columns if name not in used and columns.count(name) == 1]
     for name in wanted:
         if name not in columns:
@@ -184,6 +250,6 @@ CATALOG = Format(
     f"a catalog ({shortened(CATALOG_EXTENSIONS)})",
     lambda path: path.suffix.lower() in CATALOG_EXTENSIONS,
     _open_catalog,
-    options=("file", "label", "root", *FITS_OPTIONS),
+    options=("file", "label", "root", "id", "ra", "dec", *FITS_OPTIONS, *PIECE_OPTIONS),
     columns=_other_columns,
 )
