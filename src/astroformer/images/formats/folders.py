@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,14 +85,16 @@ def read_files(paths: Sequence[str], options: Mapping[str, str], source: str | P
     if not of_fits:
         for option in FITS_OPTIONS:
             if option in options:
-                raise UserError(
-                    f"'{source}' has no FITS files, and @{option} says what is taken of such; leave it out."
-                )
+                raise UserError(f"'{source}' has no FITS files, of which @{option} chooses parts; leave it out.")
         return Files(FileReader(tuple(paths)), None, False, [])
-    found: list[Chosen] = []
+    found, reasons = list[Chosen](), list[str]()
     for i in np.unique(np.linspace(0, len(of_fits) - 1, _LOOKED_AT).astype(int)):
-        with contextlib.suppress(Refused, OSError):  # the reader says of each what is wrong with it
+        try:
             found.append(bands_of_file(of_fits[i], wanted))
+        except (Refused, OSError, ValueError) as error:  # the reader says of each what is wrong with it
+            reasons.append(f"'{of_fits[i]}': {error}")
+    if not found and (wanted.hdus or wanted.bands):
+        raise UserError(f"'{source}': none of {len(reasons)} files has what the options ask for. {reasons[0]}.")
     if not found:
         return Files(FileReader(tuple(paths), wanted), None, True, [])
     if any(band.hdu.compressed for chosen in found for band in chosen.bands):
