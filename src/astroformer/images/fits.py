@@ -29,7 +29,7 @@ FITS_START = b"SIMPLE  ="
 
 _STARTS = (FITS_START, b"\x1f\x8b", b"BZh")  # the last two: gzip and bzip2
 _MAX_UNPACKED = 2 * MAX_BYTES
-_UNPACKED_AT_ONCE = 1 << 26
+_UNPACKED_AT_ONCE = 1 << 22
 _EXACT = 2**24  # up to here float32 has each whole number
 
 
@@ -92,7 +92,7 @@ def bands_of_file(path: str, wanted: Wanted) -> Chosen:
 
 def _unpacked(data: bytes, stack: contextlib.ExitStack) -> bytes:
     """The FITS file in gzip or bzip2; a large one is unpacked while no other thread has a large one."""
-    if data.startswith(b"SIMPLE"):
+    if data.startswith(FITS_START):
         return data
     packed: BinaryIO = io.BytesIO(data)
     kind = "gzip" if data.startswith(b"\x1f\x8b") else "bzip2"
@@ -100,12 +100,11 @@ def _unpacked(data: bytes, stack: contextlib.ExitStack) -> bytes:
     pieces: list[bytes] = []
     try:
         while piece := stream.read(_UNPACKED_AT_ONCE):
-            if not pieces:
-                if not piece.startswith(b"SIMPLE"):
-                    raise Refused(f"a {kind} file that holds no FITS")
-                if len(piece) == _UNPACKED_AT_ONCE:
-                    stack.enter_context(one_at_a_time(MAX_BYTES))
+            if not pieces and not piece.startswith(FITS_START):
+                raise Refused(f"a {kind} file that holds no FITS")
             pieces.append(piece)
+            if len(pieces) == 16:  # 64 MB: from here on it may be large
+                stack.enter_context(one_at_a_time(MAX_BYTES))
             if len(pieces) * _UNPACKED_AT_ONCE > _MAX_UNPACKED:
                 raise Refused(f"it unpacks to more than {_MAX_UNPACKED:,} bytes; cut it into smaller images")
     except (EOFError, OSError, zlib.error) as error:

@@ -94,7 +94,9 @@ class Hdu:
     def shape(self) -> tuple[int, ...]:
         """The axes of an image in the order of numpy, rows and columns last; empty for what is no image."""
         if self.compressed:
-            return _axes(self, "ZNAXIS")[::-1]
+            axes = _axes(self, "ZNAXIS")
+            _check_tiles(self, axes)
+            return axes[::-1]
         is_image = self.number == 0 or self.get("XTENSION") == "IMAGE"
         return _axes(self, "NAXIS")[::-1] if is_image and self.get("GROUPS") is not True else ()
 
@@ -213,6 +215,14 @@ def _size_of(hdu: Hdu) -> int:
 def _axes(hdu: Hdu, keyword: str) -> tuple[int, ...]:
     number = _integer(hdu, keyword, range(1000))
     return tuple(_integer(hdu, f"{keyword}{i}", range(2**62)) for i in range(1, number + 1))
+
+
+def _check_tiles(hdu: Hdu, axes: tuple[int, ...]) -> None:
+    """Raises `Refused` where a compressed image has not as many tiles as its table has rows."""
+    sides = [_integer(hdu, f"ZTILE{i}", range(1, 2**62), 1 if i > 1 else max(1, n)) for i, n in enumerate(axes, 1)]
+    tiles = math.prod(-(-n // side) for n, side in zip(axes, sides, strict=True))
+    if (rows := _axes(hdu, "NAXIS")[-1]) != tiles:
+        raise Refused(f"damaged FITS ({hdu} claims {tiles:,} compressed tiles, and {rows:,} are there)")
 
 
 def _integer(hdu: Hdu, keyword: str, allowed: range | Mapping[int, str], default: int | None = None) -> int:

@@ -18,7 +18,6 @@ from astroformer.images.floats import why_not_float32
 from astroformer.images.libtiff import errors_of_libtiff
 from astroformer.images.limits import (
     MAX_BYTES,
-    MAX_FILE,
     MAX_PIXELS,
     Array,
     Refused,
@@ -95,7 +94,7 @@ def read_image(file: str | Path | bytes, *, name: str | None = None, wanted: Wan
         if (why := why_never_read(status)) is not None:
             raise UnreadableImage(name, why)
         with one_at_a_time(status.st_size), open(file, "rb") as stream:
-            return _read(stream.read(MAX_FILE), wanted, name)
+            return _read(stream.read(status.st_size + 1), wanted, name)
     except OSError as error:
         raise UnreadableImage(name, error.strerror or str(error)) from None
     except ValueError as error:  # a NUL in its name

@@ -56,6 +56,9 @@ def _wcs_of(path: str, hdu: Hdu) -> Any:
 
     why = "it has no WCS (CTYPE1, CRVAL1 and so on) that says where in the sky its pixels lie"
     try:
+        for row in ("CD1", "CD2"):  # astropy would take 1° a pixel in its place, with a warning
+            if f"{row}_1" in hdu.cards and not hdu.number_of(f"{row}_1", 0) and not hdu.number_of(f"{row}_2", 0):
+                raise ValueError(f"{row}_1 and {row}_2 are 0")
         with fits.open(path, memmap=True, lazy_load_hdus=True) as opened:
             wcs = WCS(opened[hdu.number].header, opened)
             if wcs.has_celestial:

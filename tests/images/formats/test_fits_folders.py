@@ -51,9 +51,7 @@ def test_options_choose_bands_and_parts(tmp_path: Path, made: Survey) -> None:
     masks = open_source(f"{root}@hdu=MASK")
     assert masks.read(0).dtype == np.uint8
     assert masks.bands == Bands(("MASK",))
-    with pytest.raises(
-        UserError, match=r"none of 9 files has what the options ask for. '.*': it has no band 'y'; it"
-    ):
+    with pytest.raises(UserError, match=r"none of 9 files has what the options ask for. '.*': it has no band 'y'; it"):
         open_source(f"{root}@bands=y")
     with pytest.raises(UserError, match="the option @hdu does not apply"):
         open_source("mock-galaxies:20x16@hdu=1")

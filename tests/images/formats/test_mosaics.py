@@ -138,9 +138,7 @@ def test_edges_and_missing_sky_are_said(tmp_path: Path, made: Field) -> None:
     assert 0 < np.isnan(images.read(2)).sum() < 8 * 8 * 5
     with pytest.raises(UnreadableImage, match=r"places.csv#3.*none of its pixels has a value"):
         images.read(3)
-    with pytest.raises(
-        UnreadableImage, match=r"places.csv#4.*its position, 15[0-9.]+ \+2[0-9.]+, lies outside"
-    ):
+    with pytest.raises(UnreadableImage, match=r"places.csv#4.*its position, 15[0-9.]+ \+2[0-9.]+, lies outside"):
         images.read(4)
 
 

@@ -324,6 +324,4 @@ def refuse_alone(options: Mapping[str, str], source: object) -> None:
             )
     for option in ("file", "root"):
         if option in options and ("cube" in options or "mosaic" in options):
-            raise UserError(
-                f"'{source}': @{option} is for a catalog of image files, and @cube or @mosaic replaces those."
-            )
+            raise UserError(f"'{source}': @{option} is about files of images, and @cube or @mosaic replaces those.")
