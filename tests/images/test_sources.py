@@ -35,7 +35,7 @@ def test_options_belong_to_their_format(folder: Path) -> None:
     with pytest.raises(UserError, match="the option @label does not apply"):
         open_source("mock-galaxies:20x16@label=x")
     with pytest.raises(
-        UserError, match=r"unknown source option 'pages'.*Allowed: bands, file, hdu, label, layout, per-class, root\."
+        UserError, match=r"unknown source option 'pages'.*Allowed: bands, cube, dec, .*, ra, root, size\."
     ):
         open_source(f"{folder}@pages=3")
 

@@ -155,13 +155,15 @@ def values_of(raw: Array, hdu: Hdu) -> Array:
 def _as_float32(wide: Array) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         floats = wide.astype(np.float32)
-    infinite = np.isinf(floats)
+    if np.isfinite(floats).all():
+        return floats
+    infinite = np.isinf(wide)
     if infinite.any():
-        where = np.isinf(wide)
-        if where.any():
-            raise Refused(f"{int(where.sum())} of its values are infinite; write NaN where a pixel has no value")
+        raise Refused(f"{int(infinite.sum())} of its values are infinite; write NaN where a pixel has no value")
+    if np.isinf(floats).any():
         largest = np.nanmax(np.abs(wide))
         raise Refused(f"it has values up to {largest:.4g}, and float32 ends at 3.4e+38; scale the images")
+    floats[np.isnan(floats)] = np.nan  # there are many of them, and the same image is the same bits
     return floats
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from astroformer.errors import UserError
+from astroformer.evaluation.unfinished import made_of
 from astroformer.images.bands import Bands
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.sky_groups import group_overlapping_boxes
@@ -233,3 +234,24 @@ def test_a_run_keeps_absolute_places(tmp_path: Path, made: Field, monkeypatch: p
     monkeypatch.chdir("/")
     assert open_source(lasting, labelled=False).read(0).shape == (8, 8, 2)
     assert Task(lasting).source_name == "catalog.csv@size=8"
+
+
+def test_predictions_do_not_go_on_with_another_mosaic(tmp_path: Path, made: Field, model_folder: Path) -> None:
+    catalog, mosaic = write_mosaic(tmp_path, made)
+    source = f"{catalog}@mosaic={mosaic}@size=16"
+    images = open_source(source, labelled=False)
+    before = made_of(model_folder, [source], images, [])
+    assert made_of(model_folder, [source], images, []) == before
+    os.utime(mosaic, (1, 1))
+    assert made_of(model_folder, [source], images, []) != before
+
+
+def test_the_content_of_every_file_counts(tmp_path: Path, made: Field) -> None:
+    catalog, mosaic = write_mosaic(tmp_path, made, files=True)
+    images = open_source(f"{catalog}@mosaic={mosaic}@size=16")
+    before = images.fingerprint()
+    assert images.fingerprint(tmp_path) == before
+    assert open_source(f"{catalog}@mosaic={mosaic}@size=14").fingerprint() != before
+    changed = made.image_HWC[:, :, 4:] + 1
+    write_fits(tmp_path / "z.fits", changed, "extensions", made.header, ["z"])
+    assert open_source(f"{catalog}@mosaic={mosaic}@size=16").fingerprint() != before

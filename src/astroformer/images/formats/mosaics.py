@@ -66,6 +66,8 @@ class PieceReader:
     ) -> None:
         self.names, self.layers, self.corner_N2, self.side = names, layers, corner_N2, side
         self.unplaced = dict(unplaced or {})
+        rows, columns = (side, side) if side else layers[0].band.hdu.shape[-2:]
+        self._bytes = rows * columns * sum(layer.band.hdu.stored.itemsize for layer in layers)
         self._opened: dict[tuple[str, int], Any] = {}
         self._one_at_a_time = threading.Lock()
 
@@ -76,19 +78,25 @@ class PieceReader:
         if i in self.unplaced:
             raise UnreadableImage(self.names[i], self.unplaced[i])
         try:
-            image = self._whole(i) if self.corner_N2 is None else self._square(i, *self.corner_N2[i].tolist())
+            with one_at_a_time(self._bytes):
+                image = self._whole(i) if self.corner_N2 is None else self._square(i, *self.corner_N2[i].tolist())
         except Refused as error:
             raise UnreadableImage(self.names[i], str(error)) from None
-        except (OSError, ValueError) as error:  # the file is gone, or is another one by now
-            raise UnreadableImage(self.names[i], f"damaged ({error})") from None
+        except UserError:
+            raise
+        except Exception as error:  # the file is gone, or is another one by now; damaged tiles raise nearly anything
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise UnreadableImage(self.names[i], f"damaged ({why})") from None
         if image.dtype.kind == "f" and np.isnan(image).all():
             raise UnreadableImage(self.names[i], "none of its pixels has a value (all are NaN or BLANK)")
         return image
 
     def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterator[bytes]:
+        paths = list(dict.fromkeys(layer.path for layer in self.layers))
+        of_file = dict(zip(paths, hash_files(paths, cache), strict=True))
         whole = new_hash()
-        for digest, layer in zip(hash_files([layer.path for layer in self.layers], cache), self.layers, strict=True):
-            whole.update(digest + hash_text(f"{layer.band.hdu.number} {layer.band.place}"))
+        for layer in self.layers:
+            whole.update(of_file[layer.path] + hash_text(f"{layer.band.hdu.number} {layer.band.place}"))
         of_files = whole.digest()
         for i in map(int, indices):
             place = self.unplaced.get(i) or (i if self.corner_N2 is None else (*self.corner_N2[i].tolist(), self.side))
@@ -118,10 +126,7 @@ class PieceReader:
                 self._opened[key] = self._open(layer)
             pixels = self._opened[key]
             if layer.band.hdu.compressed:
-                try:
-                    return np.asarray(pixels[place])
-                except Exception as error:  # damaged tiles raise nearly anything
-                    raise Refused(f"damaged ({layer.band.hdu}: {' '.join(str(error).split())})") from None
+                return np.asarray(pixels[place])
         return np.array(pixels[place])
 
     def _open(self, layer: Layer) -> Any:
@@ -271,13 +276,13 @@ def _layers(paths: Sequence[str], wanted: Wanted) -> tuple[tuple[Layer, ...], Ba
         # Their headers do not tell them apart, so their names have to.
         layers = [Layer(path, band._replace(name=Path(path).name.split(".")[0])) for path, band in layers]
     try:
-        of_band = {id(layer.band): layer for layer in layers}
-        chosen_layers = tuple(of_band[id(band)] for band in bands_called(wanted.bands, [one.band for one in layers]))
+        bands_of_layers = [layer.band for layer in layers]
+        chosen = [layers[bands_of_layers.index(band)] for band in bands_called(wanted.bands, bands_of_layers)]
     except Refused as error:
         raise UserError(f"'{paths[0]}': {error}.") from None
-    bands = Bands(tuple(one.band.name for one in chosen_layers), tuple(one.band.unit for one in chosen_layers))
+    bands = Bands(tuple(layer.band.name for layer in chosen), tuple(layer.band.unit for layer in chosen))
     beside = sorted({str(hdu) for chosen in of_files for hdu in chosen.beside})
-    return chosen_layers, bands, f"; not taken: {', '.join(beside)}" if beside else ""
+    return tuple(chosen), bands, f"; not taken: {', '.join(beside)}" if beside else ""
 
 
 def _check(layers: Sequence[Layer], side: int | None) -> None:
@@ -285,8 +290,7 @@ def _check(layers: Sequence[Layer], side: int | None) -> None:
     height, width = layers[0].band.hdu.shape[-2:] if side is None else (side, side)
     try:
         size = max(layer.band.hdu.stored.itemsize for layer in layers)
-        with one_at_a_time(check_size(width, height, len(layers), size)):
-            pass
+        check_size(width, height, len(layers), size)
     except Refused as error:
         raise UserError(f"'{layers[0].path}': {error}.") from None
 
