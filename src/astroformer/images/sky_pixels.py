@@ -113,10 +113,12 @@ def side_of(text: str | None, wcs: Any) -> tuple[int, str]:
     """The side in pixels that a text asks for (`64`, `20arcsec`), and how a sentence says it. Raises `UserError`."""
     from astropy.wcs.utils import proj_plane_pixel_scales
 
-    match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)(px|arcsec|arcmin)?", (text or "").strip())
+    match = re.fullmatch(r"([0-9]{1,9}\.?[0-9]{0,9}|\.[0-9]{1,9})(px|arcsec|arcmin)?", (text or "").strip())
     advice = "a side in pixels, @size=64, or in the sky, @size=20arcsec, is needed"
+    if text is None:
+        raise UserError(f"cutouts of a mosaic have a size; {advice}.")
     if match is None:
-        raise UserError(f"@size={text or ''} is no size of cutouts; {advice}.")
+        raise UserError(f"@size={text} is no size of cutouts; {advice}.")
     number, unit = float(match[1]), match[2] or "px"
     across, along = (float(scale) * 3600 for scale in proj_plane_pixel_scales(wcs))
     if unit != "px":

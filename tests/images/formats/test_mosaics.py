@@ -157,13 +157,14 @@ def test_a_size_in_the_sky_and_names_of_columns(tmp_path: Path, made: Field) -> 
         ("0", "would be 0 pixels"),
         ("2.5", r"would be 2\.5 pixels"),
         ("5deg", "is no size"),
+        ("9" * 400, "is no size"),
         ("0.01arcsec", "would be 0 pixels"),
         ("99999", "would be 99999 pixels"),
         ("16384", "cut it into smaller images"),
     ):
         with pytest.raises(UserError, match=why):
             open_source(f"{catalog}@mosaic={mosaic}@size={size}", labelled=False)
-    with pytest.raises(UserError, match="@size= is no size of cutouts; a side in pixels, @size=64"):
+    with pytest.raises(UserError, match="cutouts of a mosaic have a size; a side in pixels, @size=64"):
         open_source(f"{catalog}@mosaic={mosaic}", labelled=False)
 
 
