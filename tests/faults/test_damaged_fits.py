@@ -172,6 +172,13 @@ def test_a_stack_has_as_many_images_as_its_catalog(tmp_path: Path, shape: tuple[
         open_source(f"{catalog}@cube={tmp_path}/s.fits")
 
 
+def test_an_empty_catalog_of_a_stack(tmp_path: Path) -> None:
+    (tmp_path / "s.fits").write_bytes(encoded(fits.PrimaryHDU(np.zeros((2, 8, 8), np.float32))))
+    (tmp_path / "c.csv").write_text("")
+    with pytest.raises(UserError, match="has no columns"):
+        open_source(f"{tmp_path}/c.csv@cube={tmp_path}/s.fits", labelled=False)
+
+
 def test_words_that_do_not_go_together(tmp_path: Path) -> None:
     (tmp_path / "s.fits").write_bytes(encoded(fits.PrimaryHDU(np.zeros((2, 8, 8), np.float32))))
     catalog = write_catalog(tmp_path / "c.csv", ("id", "label", "file"), [("x", "a", "f"), ("x", "b", "g")])

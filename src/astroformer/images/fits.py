@@ -167,8 +167,8 @@ def _as_float32(wide: Array) -> Array:
     return floats
 
 
-def decompressed(source: BinaryIO | str, hdu: Hdu, index: Any = ...) -> Array:
-    """The stored pixels of a compressed image, or of a section of it.
+def decompressed(source: BinaryIO, hdu: Hdu) -> Array:
+    """The stored pixels of a compressed image.
 
     Raises:
         Refused: they can't be unpacked.
@@ -177,7 +177,7 @@ def decompressed(source: BinaryIO | str, hdu: Hdu, index: Any = ...) -> Array:
     fits = astropy_fits()
     try:
         with fits.open(source, memmap=False, lazy_load_hdus=True, do_not_scale_image_data=True) as opened:
-            return np.asarray(opened[hdu.number].section[index])
+            return np.asarray(opened[hdu.number].section[...])
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes raise nearly anything

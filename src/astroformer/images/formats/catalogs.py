@@ -75,6 +75,8 @@ def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> Lab
 
 def _open_pieces(path: Path, columns: list[str], labelled: bool, options: Mapping[str, str]) -> LabelledImages:
     """Images that lie in one file: row i is plane i of a stack, or a cutout of a mosaic around the row's position."""
+    if not columns:
+        raise UserError(f"'{path}' has no columns.")
     used = _roles_of_pieces(path, columns, labelled, options)
     texts = _read_columns(path, [used[role] for role in ("id", "label") if role in used])
     if "mosaic" in options:

@@ -92,7 +92,7 @@ def read_files(paths: Sequence[str], options: Mapping[str, str], source: str | P
         try:
             found.append(bands_of_file(of_fits[i], wanted))
         except (Refused, OSError, ValueError) as error:  # the reader says of each what is wrong with it
-            reasons.append(f"'{of_fits[i]}': {error}")
+            reasons.append(f"'{of_fits[i]}': {str(error).rstrip('.')}")
     if not found and (wanted.hdus or wanted.bands):
         raise UserError(f"'{source}': none of {len(reasons)} files has what the options ask for. {reasons[0]}.")
     if not found:
