@@ -19,7 +19,8 @@ from PIL import Image
 
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
-from astroformer.images import reading
+from astroformer.images import limits, pictures
+from astroformer.images import tiff as tiff_bands
 from astroformer.images.reading import UnreadableImage, read_image
 from helpers.encoded import encode, tiff
 
@@ -118,11 +119,12 @@ def claimed_png(width: int, height: int, bits: int, colour: int) -> bytes:
 
 
 def test_bytes_of_pixels_are_judged_by_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(limits, "MAX_BYTES", 10_000)
     assert read_image(claimed_png(40, 40, 16, 2)).shape == (40, 40, 3)
     loaded: list[object] = []
-    monkeypatch.setattr(reading, "_load", loaded.append)
-    monkeypatch.setattr(reading, "_unpacked", lambda *words: loaded.append(words))
+    for module in (pictures, tiff_bands):
+        monkeypatch.setattr(module, "load", loaded.append)
+    monkeypatch.setattr(pictures, "_unpacked", lambda *words: loaded.append(words))
     for data in (
         claimed_png(40, 40, 16, 6),
         encode(Image.new("RGB", (60, 60)), "PNG"),
@@ -138,9 +140,9 @@ def test_bytes_of_pixels_are_judged_by_the_header(monkeypatch: pytest.MonkeyPatc
 
 
 def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_LARGE", 1_000)
+    monkeypatch.setattr(limits, "_LARGE", 1_000)
     inside, most = [0], [0]
-    load = reading._load
+    load = pictures.load
 
     def slow(image: object) -> None:
         inside[0] += 1
@@ -149,7 +151,7 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch)
         load(image)  # type: ignore[arg-type]
         inside[0] -= 1
 
-    monkeypatch.setattr(reading, "_load", slow)
+    monkeypatch.setattr(pictures, "load", slow)
     data = encode(Image.fromarray(PIXELS), "PNG")
     threads = [threading.Thread(target=read_image, args=(data,)) for _ in range(4)]
     for thread in threads:

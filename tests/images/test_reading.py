@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from astroformer.images import reading
+from astroformer.images import limits
 from astroformer.images.reading import UnreadableImage, read_image
 from helpers.encoded import encode, png16, tiff
 
@@ -150,8 +150,8 @@ def test_damaged_files_name_path_and_reason(tmp_path: Path) -> None:
     big = Image.fromarray(RNG.integers(0, 256, (64, 64, 3)).astype(np.uint8))
     bad = {
         "empty.png": (b"", "empty"),
-        "text.jpg": (b"these are words", "not a JPEG, PNG, TIFF, WebP, BMP or GIF"),
-        "ppm.jpg": (encode(Image.fromarray(RGB), "PPM"), "not a JPEG, PNG, TIFF, WebP, BMP or GIF"),
+        "text.jpg": (b"these are words", "not a JPEG, PNG, TIFF, WebP, BMP, GIF or FITS"),
+        "ppm.jpg": (encode(Image.fromarray(RGB), "PPM"), "not a JPEG, PNG, TIFF, WebP, BMP, GIF or FITS"),
         "nan.tif": (tiff(np.full((2, 2, 1), np.nan, np.float32)), "4 of its 4 values are NaN"),
         "double.tif": (tiff(np.zeros((2, 2, 1), np.float64)), "64-bit float"),
         "planar.tif": (tiff(np.zeros((2, 2, 3), np.uint16), t284=2), "plane by plane"),
@@ -194,7 +194,7 @@ def test_absurd_sizes_and_several_frames(monkeypatch: pytest.MonkeyPatch) -> Non
     bomb[29:33] = struct.pack(">I", zlib.crc32(bytes(bomb[12:29])))
     with pytest.raises(UnreadableImage, match="pixels"):
         read_image(bytes(bomb))
-    monkeypatch.setattr(reading, "MAX_PIXELS", 12 * 17 - 1)
+    monkeypatch.setattr(limits, "MAX_PIXELS", 12 * 17 - 1)
     for data in (encode(Image.fromarray(RGB), "PNG"), tiff(RGB.astype(np.uint16))):
         with pytest.raises(UnreadableImage, match="17×12 is more than 203 pixels"):
             read_image(data)

@@ -35,7 +35,8 @@ def test_options_belong_to_their_format(folder: Path) -> None:
     with pytest.raises(UserError, match="the option @label does not apply"):
         open_source("mock-galaxies:20x16@label=x")
     with pytest.raises(
-        UserError, match=r"unknown source option 'pages'.*Allowed: .*dec, .*file, .*layout, per-class, .*root, .*\."
+        UserError,
+        match=r"unknown source option 'pages'.*Allowed: bands, .*cube, dec, .*per-class, ra, .*size, ",
     ):
         open_source(f"{folder}@pages=3")
 

@@ -129,7 +129,7 @@ def test_failures_are_left_out_listed_and_remembered(folder: Path, cache: Path) 
         assert [file for file, _ in built.failures] == ["a/0.png", "a/4.png", "b/7.png", "b/19.png"]
         reasons = [reason for _, reason in built.failures]
         assert "uint16, and the model learned from uint8" in reasons[1]
-        assert reasons[3] == "not a JPEG, PNG, TIFF, WebP, BMP or GIF image"
+        assert reasons[3] == "not a JPEG, PNG, TIFF, WebP, BMP, GIF or FITS image"
         assert len(built) == len(built.array) == len(built.files) == len(built.labels) == 36
         for row, i in enumerate(built.indices):
             assert built.files[row] == images.files[i]

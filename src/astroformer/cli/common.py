@@ -28,8 +28,9 @@ Overwrite = Annotated[bool, Doc("replace what OUT holds of an earlier command")]
 Strict = Annotated[bool, Doc("make an unreadable file an error instead of leaving it out")]
 Root = Annotated[Path | None, Doc("folder in which the images of a catalog lie; without it the folder of the catalog")]
 SOURCE_OPTIONS = (
-    "a catalog may be followed by @file=COLUMN and @label=COLUMN, any labelled source by @per-class=0:50 (the first 50 "
-    "images of each class)"
+    "a catalog may be followed by @file=COLUMN and @label=COLUMN, or by @cube=STACK.fits or @mosaic=FIELD.fits@size=64 "
+    "(cutouts around ra and dec); FITS files by @hdu=SCI and @bands=g,r,i; any labelled source by @per-class=0:50 (the "
+    "first 50 images of each class)"
 )
 OnlyKnown = Annotated[bool, Doc("leave images of classes out that the model does not know, in place of an error")]
 
@@ -149,8 +150,10 @@ def tell_beside(sentence: str) -> None:
 
 
 def tell_ignored(images: LabelledImages | MeasuredImages) -> None:
-    """Says beside the results how many files of a source are not taken for images, and of which kinds they are,
-    and what else a person should know of it."""
+    """Says beside the results how many files of a source are not taken for images, and of which kinds they are; and
+    what its reader notes."""
+    for note in images.notes:
+        tell_beside(note)
     if images.ignored:
         from astroformer.images.names import ignored_kinds
 

@@ -46,7 +46,8 @@ class Predict:
         PLACE,
         Doc(
             "what to classify, one or several: an image, a pattern such as 'new/*.png', a folder, .npz, catalog, or a "
-            "set by name: mock-galaxies, cifar10:test; a catalog may be followed by @file=COLUMN"
+            "set by name: mock-galaxies, cifar10:test; a catalog may be followed by @file=COLUMN, or "
+            "by @mosaic=FIELD.fits@size=64 (cutouts around ra and dec); FITS files by @hdu=SCI and @bands=g,r,i"
         ),
     ]
     out: Annotated[Path | None, Doc("file to write, .csv or .parquet; default predictions-1.csv, -2, ...")] = None

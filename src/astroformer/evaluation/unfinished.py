@@ -16,6 +16,7 @@ from typing import Any
 from astroformer.errors import UserError
 from astroformer.files import expanded, read_json, unfinished, write_json
 from astroformer.images.formats.folders import FileReader
+from astroformer.images.formats.mosaics import files_of_pieces
 from astroformer.images.hashes import hash_bytes
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sources import split_options
@@ -55,10 +56,11 @@ def made_of(
     """
     state: list[int] = []
     for source in sources:
-        path = expanded(split_options(source)[0])
-        if path.is_file():  # of a folder each image has a name; in a file they have numbers
-            status = path.stat()
-            state += [status.st_size, status.st_mtime_ns]
+        name, options = split_options(source)
+        for path in (expanded(name), *map(Path, files_of_pieces(options))):
+            if path.is_file():  # of a folder each image has a name; in a file they have numbers
+                status = path.stat()
+                state += [status.st_size, status.st_mtime_ns]
     names = [f"{file} {_size_and_time(path)}" for file, path in zip(images.files, _paths(images), strict=True)]
     files = "\0".join(names).encode("utf-8", "surrogatepass")
     return {

@@ -83,7 +83,7 @@ class LabelledImages:
             counts every image once.
         positions_N2: (N, 2) float64, right ascension and declination in degrees, NaN where an image has none; None
             where they are not known.
-        notes: sentences about the source that a person should read.
+        notes: sentences that whoever uses the images should read: which bands were chosen, what is missing.
     """
 
     source: str

@@ -103,6 +103,16 @@ def refuse_duplicates(source: str, files: Iterable[str]) -> None:
         )
 
 
+def refuse_repeated(source: str, column: str, names: Sequence[str]) -> None:
+    """Raises `UserError` if two rows of a column have the same name."""
+    repeated = [name for name, n in Counter(names).items() if n > 1]
+    if repeated:
+        raise UserError(
+            f"'{source}': the column '{column}' names {len(repeated)} images more than once: {shortened(repeated)}. "
+            "Keep one row of each, or say which column names the images with @id=COLUMN."
+        )
+
+
 def shortened(names: Iterable[str], limit: int = 5) -> str:
     """The first names in sorted order, and how many more there are: `a, b, c, d, e and 12 more`."""
     ordered = sorted(names)

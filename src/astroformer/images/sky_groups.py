@@ -71,6 +71,30 @@ def group_overlapping_cutouts(
     return groups
 
 
+def group_overlapping_boxes(corner_N2: NDArray[np.integer], side: int) -> NDArray[np.int64]:
+    """Groups of square boxes of one grid of pixels that share a pixel, directly or through others.
+
+    Args:
+        corner_N2: (N, 2) row and column of the first pixel of each box.
+        side: of all boxes, in pixels.
+
+    Returns:
+        (N,) int64: for each box the lowest index in its group.
+
+    Example:
+        >>> import numpy as np
+        >>> group_overlapping_boxes(np.array([[0, 0], [9, 9], [19, 9]]), 10).tolist()
+        [0, 0, 2]
+    """
+    if not len(corner_N2):
+        return np.empty(0, np.int64)
+    scale = float(np.abs(corner_N2).max()) + side  # the grid of cells below is made for numbers from -1 to 1
+    flat_N3 = np.column_stack([corner_N2 / scale, np.zeros(len(corner_N2))])
+    first, second = _pairs_within_a_cell(flat_N3, max(side / scale, _SMALLEST_CELL))
+    linked = (np.abs(corner_N2[first] - corner_N2[second]) < side).all(axis=1)
+    return _lowest_connected(len(corner_N2), first[linked], second[linked])
+
+
 def _chord_of(arcsec: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
     # A billionth more, so that an angle equal to the link still counts after rounding.
     return np.asarray(2 * np.sin(np.radians(arcsec / 3600) / 2) * (1 + 1e-9))

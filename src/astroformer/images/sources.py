@@ -79,6 +79,12 @@ def open_source(
         are never parted by a split. `@ra=COLUMN`, `@dec=COLUMN`: positions in degrees, found by their names otherwise;
         `@same-sky=60` keeps images within 60 arcsec of each other, directly or through others, together in a split.
       - `@table=NAME`: which table of a FITS or VOTable file with several.
+      - `@hdu=SCI`, `@hdu=1,2` name the parts of FITS files that are bands, where those that a file's names and keywords
+        suggest are not meant; `@bands=g,r,i` or `@bands=0,2` choose bands and their order.
+      - `@cube=stack.fits` behind a catalog: row i is image i of a stack in one FITS file.
+      - `@mosaic=field.fits@size=64` behind a catalog: a row is a cutout of a mosaic around its right ascension and
+        declination in degrees (`@ra=COLUMN`, `@dec=COLUMN`), of 64 pixels or `@size=20arcsec` a side. Bands in several
+        files are `@mosaic=g.fits,r.fits` or a pattern. `@id=COLUMN` names the images.
       - `@layout=NHWC` or `@layout=NCHW` says how the `images` of an `.npz`, HDF5 file or Zarr lie.
       - `@images=NAME`, `@labels=NAME` name the arrays of an HDF5 file or Zarr; `@unwritten=fill` reads what was
         never written as the value that stands for it.

@@ -84,8 +84,8 @@ def split_of(run: RunFolder, record: RunRecord, recipe: Recipe, reporter: Report
 
 
 def describe_images(split: Split, recipe: Recipe) -> list[str]:
-    """What a person should see of the images before they are decoded: how many of which classes, whether so few
-    validate that their scores say little."""
+    """What a person should see of the images before they are decoded: how many of which classes, what their
+    reader notes, whether so few validate that their scores say little."""
     counts, n, valid = split.images.counts(), len(split.train_rows), len(split.valid_rows)
     each = set(counts.values())
     if len(counts) > _NAMED:
@@ -98,6 +98,7 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
     if split.images.votes_NK is not None:
         classes = f"{classes}, each image by most of its votes, which are learned as shares"
     said = [f"{n:,} images to train on, {valid:,} to validate on; {classes}", *describe_votes(split.images)]
+    said += dict.fromkeys(split.images.notes + split.valid_images.notes)
     if valid < _TELLING:
         within = 1.96 * (0.25 / max(valid, 1)) ** 0.5
         said.append(
@@ -123,13 +124,9 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
 
 
 def describe_ignored(split: Split) -> list[str]:
-    """What in the sources is not taken for images, and what else a person should know of them."""
+    """What in the sources is not taken for images."""
     sources = [split.images] if split.valid_images is split.images else [split.images, split.valid_images]
-    return [
-        sentence
-        for images in sources
-        for sentence in [*([ignored_kinds(images.ignored)] if images.ignored else []), *images.notes]
-    ]
+    return [ignored_kinds(images.ignored) for images in sources if images.ignored]
 
 
 def describe_unvalidated(split: Split) -> list[str]:

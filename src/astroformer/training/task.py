@@ -11,8 +11,9 @@ from typing import TypedDict
 from astroformer.cache import default_cache, is_temporary, usable_cache
 from astroformer.files import check_is_path, expanded
 
-_ROOT = r"@root=((?:(?!@[A-Za-z-]+=).)*)"  # behind a catalog, whose images lie there
-_PLACES = r"@(?:root|pattern)=(?:(?!@[A-Za-z-]+=).)*"  # which name folders, behind a catalog
+_VALUE = r"=((?:(?!@[A-Za-z-]+=).)*)"
+_PLACES = rf"@(root|cube|mosaic){_VALUE}"  # behind a catalog, where its images lie
+_WHERE = rf"@(?:root|pattern|cube|mosaic){_VALUE}"
 
 
 class TaskWords(TypedDict, total=False):
@@ -65,7 +66,7 @@ class Task:
     @property
     def source_name(self) -> str:
         """The source without the folders that it lies in, and without where a catalog's images lie."""
-        return Path(re.sub(_PLACES, "", str(self.source))).name
+        return Path(re.sub(_WHERE, "", str(self.source))).name
 
     @property
     def cache_folder(self) -> Path:
@@ -95,4 +96,11 @@ def _lasting(source: str | Path) -> str:
         return str(Path(source).absolute())
     if not Path(str(source).split("@")[0]).exists():
         return str(source)
-    return re.sub(_ROOT, lambda root: f"@root={expanded(root[1]).absolute()}", str(Path(source).absolute()))
+    return re.sub(_PLACES, _absolute, str(Path(source).absolute()))
+
+
+def _absolute(option: re.Match[str]) -> str:
+    """The option with absolute paths; `@mosaic=` may name several, with commas between them."""
+    several = option[1] == "mosaic" and not expanded(option[2]).exists()
+    paths = option[2].split(",") if several else [option[2]]
+    return f"@{option[1]}=" + ",".join(str(expanded(path.strip()).absolute()) for path in paths)

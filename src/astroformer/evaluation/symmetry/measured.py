@@ -102,7 +102,8 @@ class MeasuredImages:
     total: int
     left_out: list[tuple[str, str]]  # (file, reason)
     seen_N: NDArray[np.bool_] | None = None
-    ignored: list[str] = dataclasses.field(default_factory=list)  # see `LabelledImages`
+    ignored: list[str] = dataclasses.field(default_factory=list)  # see `LabelledImages`, as for the notes
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As `symmetry.json` keeps it, without the pixels."""
@@ -278,4 +279,5 @@ def read_images(
         left_out,
         None if network.seen is None else np.isin(np.array(digests, np.uint64), network.seen),
         source.ignored,
+        source.notes,
     )

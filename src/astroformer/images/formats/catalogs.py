@@ -15,13 +15,22 @@ from numpy.typing import NDArray
 from astroformer.errors import UserError, unknown_name
 from astroformer.files import expanded
 from astroformer.images.copies import groups_with_copies
-from astroformer.images.formats.folders import FileReader
+from astroformer.images.fits_bands import FITS_OPTIONS
+from astroformer.images.formats.folders import read_files
 from astroformer.images.formats.format import Format
 from astroformer.images.formats.id_patterns import files_of_ids
+from astroformer.images.formats.mosaics import PIECE_OPTIONS, open_mosaic, open_stack, refuse_alone
 from astroformer.images.formats.table import Table
 from astroformer.images.formats.tables import TABLE_EXTENSIONS, is_table, open_table
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.names import class_name, encode_labels, refuse_duplicates, refuse_gaps, shortened
+from astroformer.images.names import (
+    class_name,
+    encode_labels,
+    refuse_duplicates,
+    refuse_gaps,
+    refuse_repeated,
+    shortened,
+)
 from astroformer.images.sky_groups import friends_of_friends
 from astroformer.images.votes import COUNTS, KINDS, checked_weights, voted
 
@@ -37,14 +46,24 @@ FILE_COLUMNS = (
     "image_path",
 )
 LABEL_COLUMNS = ("label", "labels", "label_name", "class", "class_name", "target", "category")
-RA_COLUMNS = ("ra", "ra_deg", "radeg", "raj2000", "ra_j2000", "_raj2000", "ra_icrs", "ra_icrs_deg", "right_ascension")
-DEC_COLUMNS = ("dec", "dec_deg", "decdeg", "dej2000", "decj2000", "dec_j2000", "_dej2000", "de_icrs", "declination")
+ID_COLUMNS = ("id", "objid", "object_id", "objectid", "source_id", "name", "iauname")
+RA_COLUMNS = (
+    *("ra", "ra_deg", "radeg", "raj2000", "ra_j2000", "_raj2000", "ra_icrs", "ra_icrs_deg", "right_ascension"),
+    "alpha_j2000",
+)
+DEC_COLUMNS = (
+    *("dec", "dec_deg", "decdeg", "dedeg", "dej2000", "decj2000", "dec_j2000", "_dej2000", "de_icrs", "dec_icrs"),
+    *("declination", "delta_j2000"),
+)
 
 
 def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> LabelledImages:
     table = open_table(path, options.get("table"))
-    images = _files(table, options)
-    images = replace(images, source=str(path), positions_N2=positions_of(table, options))
+    refuse_alone(options, path)
+    if _in_pieces(options):
+        images = replace(_pieces(table, options), source=str(path))
+    else:
+        images = replace(_files(table, options), source=str(path), positions_N2=positions_of(table, options))
     images = _with_groups(images, table, options)
     if not labelled:
         return images
@@ -84,7 +103,43 @@ def _files(table: Table, options: Mapping[str, str]) -> LabelledImages:
             f"'{path}': none of its {len(paths)} files exists; {where} {'is' if where != 'paths' else 'are'} relative "
             f"to '{root}'. The first: '{files[0]}'. Say where they lie with '{path}@root=FOLDER'."
         )
-    return LabelledImages("", files, None, (), FileReader(paths))
+    return LabelledImages("", files, None, (), **read_files(paths, options, path)._asdict())
+
+
+def _in_pieces(options: Mapping[str, str]) -> bool:
+    """Whether the images of a catalog lie in one large file."""
+    return "cube" in options or "mosaic" in options
+
+
+def _pieces(table: Table, options: Mapping[str, str]) -> LabelledImages:
+    """Images that lie in one file: row i is plane i of a stack, or a cutout of a mosaic around the row's position."""
+    path, used = table.path, _columns_of_pieces(table, options)
+    clear = [name for name in table.names if name not in table.unclear]
+    if not clear:
+        raise UserError(f"'{path}' has no column that can be read.")
+    n = len(table.values(clear[:1])[clear[0]])
+    if not n:
+        raise UserError(f"'{path}' has no rows.")
+    names = [f"{path.name}#{i}" for i in range(n)]
+    if "id" in used:
+        names = table.texts([used["id"]])[used["id"]]
+        refuse_gaps(str(path), used["id"], names)
+        refuse_repeated(str(path), used["id"], names)
+    if "cube" in options:
+        pieces = open_stack(options["cube"], options, names)
+        positions_N2 = positions_of(table, options)
+    else:
+        positions_N2 = _degrees(table, used["ra"], used["dec"])
+        pieces = open_mosaic(options, names, *positions_N2.T)
+    return LabelledImages("", names, None, (), **{**pieces._asdict(), "positions_N2": positions_N2})
+
+
+def _columns_of_pieces(table: Table, options: Mapping[str, str]) -> dict[str, str]:
+    """The columns that say which piece an image is. Without one of names, images have the rows' numbers."""
+    roles: dict[str, tuple[str, ...]] = {"ra": RA_COLUMNS, "dec": DEC_COLUMNS} if "mosaic" in options else {}
+    if "id" in options or table.called(ID_COLUMNS):
+        roles["id"] = ID_COLUMNS
+    return {role: table.column(role, allowed, options.get(role)) for role, allowed in roles.items()}
 
 
 def _column_of_files(table: Table, options: Mapping[str, str]) -> str:
@@ -126,20 +181,26 @@ def _with_votes(images: LabelledImages, table: Table, options: Mapping[str, str]
 
 def _with_groups(images: LabelledImages, table: Table, options: Mapping[str, str]) -> LabelledImages:
     """The images with the groups that no split may part: of `@group=`, and of those that show the same sky."""
-    groups, path = None, table.path
+    groups, path = images.groups, table.path
     if "group" in options:
         names = table.texts([options["group"]])[options["group"]]
         refuse_gaps(str(path), options["group"], names)
-        groups = np.unique(np.array(names, str), return_inverse=True)[1].astype(np.int64)
+        named = np.unique(np.array(names, str), return_inverse=True)[1].astype(np.int64)
+        groups = named if groups is None else _both(groups, named)
     if "same-sky" in options:
         if images.positions_N2 is None:
             raise UserError(
                 f"'{path}': @same-sky needs right ascension and declination; name their columns with @ra= and @dec=."
             )
-        sky = _same_sky(images.positions_N2, options["same-sky"], str(path))
-        joined = groups_with_copies(sky.astype(np.uint64), np.arange(len(sky)), len(sky), groups)
-        groups = groups if joined is None else joined
+        groups = _both(groups, _same_sky(images.positions_N2, options["same-sky"], str(path)))
     return replace(images, groups=groups)
+
+
+def _both(groups: NDArray[np.int64] | None, others: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """(N,) the groups of images that are together in either of two groupings, directly or through others; None where
+    each stands alone."""
+    joined = groups_with_copies(others.astype(np.uint64), np.arange(len(others)), len(others), groups)
+    return groups if joined is None else joined
 
 
 def _same_sky(positions_N2: NDArray[np.float64], text: str, source: str) -> NDArray[np.int64]:
@@ -207,7 +268,10 @@ def _other_columns(
     """
     table = open_table(path, options.get("table"))
     if wanted is None:
-        used = [] if "id" in options else [_column_of_files(table, options)]
+        if _in_pieces(options):
+            used = list(_columns_of_pieces(table, options).values())
+        else:
+            used = [] if "id" in options else [_column_of_files(table, options)]
         if labelled:
             used += [table.column("label", LABEL_COLUMNS, options.get("label"))] if "votes" not in options else []
         wanted = [name for name in table.names if name not in used and name not in table.unclear]
@@ -228,7 +292,7 @@ CATALOG = Format(
     _open_catalog,
     options=(
         *("file", "id", "pattern", "root", "table", "label", "votes", "votes-as"),
-        *("weight", "group", "ra", "dec", "same-sky"),
+        *("weight", "group", "ra", "dec", "same-sky", *FITS_OPTIONS, *PIECE_OPTIONS),
     ),
     columns=_other_columns,
     unclear=_unclear_columns,

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import PartsNotClasses, UserError
+from astroformer.images.bands import Bands
+from astroformer.images.fits import FITS_EXTENSIONS, FITS_START, astropy_fits, bands_of_file
+from astroformer.images.fits_bands import FITS_OPTIONS, Chosen, Wanted, wanted_of
 from astroformer.images.formats.format import Format
-from astroformer.images.hashes import hash_files
+from astroformer.images.hashes import hash_bytes, hash_files, hash_text
 from astroformer.images.labelled import LabelledImages
+from astroformer.images.limits import Refused
 from astroformer.images.names import class_name, ignored_sentence, natural_key, printable, same_name, shortened
-from astroformer.images.reading import EXTENSIONS, UNREAD_EXTENSIONS, Array, looks_like_an_image, read_image
+from astroformer.images.reading import (
+    EXTENSIONS,
+    UNREAD_EXTENSIONS,
+    Array,
+    extension_of,
+    looks_like_an_image,
+    read_image,
+    start_of,
+)
 
 _SPLIT_NAMES = frozenset(
     {"train", "training", "valid", "val", "validation", "dev", "test", "testing", "unlabelled", "unlabeled"}
@@ -23,17 +37,72 @@ _SPLIT_NAMES = frozenset(
 _LEFT_BY_SYSTEMS = frozenset({"__macosx", "__pycache__", "@eadir", "lost+found", "$recycle.bin", "thumbs.db"})
 
 
+_LOOKED_AT = 9  # FITS files of a set whose headers say which bands it has
+
+
 @dataclass(frozen=True)
 class FileReader:
-    """Reads image i from its file."""
+    """Reads image i from its file; `wanted` is what is taken of FITS files, where there are any."""
 
     paths: tuple[str, ...]
+    wanted: Wanted | None = None
 
     def __call__(self, i: int) -> Array:
-        return read_image(self.paths[i])
+        return read_image(self.paths[i], wanted=self.wanted)
 
     def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterable[bytes]:
-        return hash_files([self.paths[i] for i in indices], cache)
+        of_files = hash_files([self.paths[i] for i in indices], cache)
+        if self.wanted is None:
+            return of_files
+        asked = hash_text(self.wanted.key())  # which makes this image or another of the same file
+        return (hash_bytes(asked + digest) for digest in of_files)
+
+
+class Files(NamedTuple):
+    """What `LabelledImages` needs to know of image files; the names are those of its fields."""
+
+    reader: FileReader
+    bands: Bands | None
+    masks: bool
+    notes: list[str]
+
+
+def read_files(paths: Sequence[str], options: Mapping[str, str], source: str | Path) -> Files:
+    """A reader of image files, and what the FITS files among them say of their bands.
+
+    The bands of a set are those that most of some of its FITS files have. A file of others is an image that can't be
+    read.
+
+    Args:
+        options: of the source; those of FITS are used.
+        source: what the user named, for messages.
+
+    Raises:
+        UserError: there are options for FITS and no FITS files; or FITS files need astropy, which is missing.
+    """
+    wanted = wanted_of(options)
+    of_fits = [path for path in paths if _is_fits(path)]
+    if not of_fits:
+        for option in FITS_OPTIONS:
+            if option in options:
+                raise UserError(f"'{source}' has no FITS files, of which @{option} chooses parts; leave it out.")
+        return Files(FileReader(tuple(paths)), None, False, [])
+    found, reasons = list[Chosen](), list[str]()
+    for i in np.unique(np.linspace(0, len(of_fits) - 1, _LOOKED_AT).astype(int)):
+        try:
+            found.append(bands_of_file(of_fits[i], wanted))
+        except (Refused, OSError, ValueError) as error:  # the reader says of each what is wrong with it
+            reasons.append(f"'{of_fits[i]}': {str(error).rstrip('.')}")
+    if not found and (wanted.hdus or wanted.bands):
+        raise UserError(f"'{source}': none of {len(reasons)} files has what the options ask for. {reasons[0]}.")
+    if not found:
+        return Files(FileReader(tuple(paths), wanted), None, True, [])
+    if any(band.hdu.compressed for chosen in found for band in chosen.bands):
+        astropy_fits()
+    bands, _ = Counter(chosen.named() for chosen in found).most_common(1)[0]
+    first = next(chosen for chosen in found if chosen.named() == bands)
+    reader = FileReader(tuple(paths), replace(wanted, expected=bands))
+    return Files(reader, bands if len(of_fits) == len(paths) else None, True, [f"FITS: {first}"])
 
 
 @dataclass
@@ -55,9 +124,13 @@ def _open_folder(root: Path, labelled: bool, options: Mapping[str, str]) -> Labe
     if not labelled:
         listing = _list(root, "")
         files = sorted(listing.images + listing.unread, key=natural_key)  # the reader gives each of the latter a reason
-        return _images(root, files, None, (), listing.ignored)
+        if any(option in options for option in FITS_OPTIONS):
+            _take_one_kind(root, [listing], options)
+            files = sorted(listing.images, key=natural_key)
+        return _images(root, files, None, (), listing.ignored, options)
     names, loose, left_behind = _class_folders(root)
     listings = [_list(root, name) for name in names]
+    _take_one_kind(root, listings, options)
     _check_classes(root, names, listings, loose)
     ignored = [*left_behind, *(f"{name} (beside the class folders)" for name in loose)]
     files, labels = [], []
@@ -65,14 +138,39 @@ def _open_folder(root: Path, labelled: bool, options: Mapping[str, str]) -> Labe
         ignored += listing.ignored + [f"{file} ({_kind(file)}, which is not read)" for file in listing.unread]
         files += sorted(listing.images, key=natural_key)
         labels += [label] * len(listing.images)
-    return _images(root, files, np.array(labels, np.int64), tuple(map(class_name, names)), ignored)
+    return _images(root, files, np.array(labels, np.int64), tuple(map(class_name, names)), ignored, options)
 
 
 def _images(
-    root: Path, files: list[str], labels: NDArray[np.int64] | None, classes: tuple[str, ...], ignored: list[str]
+    root: Path,
+    files: list[str],
+    labels: NDArray[np.int64] | None,
+    classes: tuple[str, ...],
+    ignored: list[str],
+    options: Mapping[str, str],
 ) -> LabelledImages:
-    reader = FileReader(tuple(os.path.join(root, file) for file in files))  # many times as fast as with Path
-    return LabelledImages("", list(map(printable, files)), labels, classes, reader, list(map(printable, ignored)))
+    paths = [os.path.join(root, file) for file in files]  # many times as fast as with Path
+    read = read_files(paths, options, root)._asdict()
+    return LabelledImages(
+        "", list(map(printable, files)), labels, classes, ignored=list(map(printable, ignored)), **read
+    )
+
+
+def _take_one_kind(root: Path, listings: Sequence[_Listing], options: Mapping[str, str]) -> None:
+    """Leaves FITS files out that lie among pictures, or with an option for FITS the pictures.
+
+    Surveys put a picture beside each cutout, and a network learns from one of the two.
+    """
+    of_fits = [[file for file in listing.images if _is_fits(os.path.join(root, file))] for listing in listings]
+    if not any(of_fits) or all(len(some) == len(each.images) for some, each in zip(of_fits, listings, strict=True)):
+        return
+    wanted = any(option in options for option in FITS_OPTIONS)
+    why = "a picture among FITS files" if wanted else "a FITS file among pictures; @hdu= or @bands= takes FITS alone"
+    for listing, some in zip(listings, of_fits, strict=True):
+        fits = set(some)
+        left = [file for file in listing.images if (file in fits) != wanted]
+        listing.images = [file for file in listing.images if (file in fits) == wanted]
+        listing.ignored = sorted([*listing.ignored, *(f"{file} ({why})" for file in left)])
 
 
 def _class_folders(root: Path) -> tuple[list[str], list[str], list[str]]:
@@ -157,9 +255,9 @@ def _list(root: Path, folder: str) -> _Listing:
                 listing.ignored.append(f"{name} (hidden, or left by a system)")
             elif entry.is_dir():
                 (links if entry.is_symlink() else waiting).append(name)
-            elif _is_image(entry.name) or (not _extension(entry.name) and looks_like_an_image(entry.path)):
+            elif _is_image(entry.name) or (not extension_of(entry.name) and looks_like_an_image(entry.path)):
                 listing.images.append(name)
-            elif _extension(entry.name) in UNREAD_EXTENSIONS:
+            elif extension_of(entry.name) in UNREAD_EXTENSIONS:
                 listing.unread.append(name)
             else:
                 listing.ignored.append(f"{name} ({_kind(entry.name)})")
@@ -167,12 +265,14 @@ def _list(root: Path, folder: str) -> _Listing:
     return listing
 
 
-def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
-
-
 def _is_image(name: str) -> bool:
-    return _extension(name) in EXTENSIONS
+    return extension_of(name) in EXTENSIONS
+
+
+def _is_fits(path: str) -> bool:
+    """Whether a file is FITS by its name, or by how it begins if the name has no extension."""
+    extension = extension_of(os.path.basename(path))
+    return extension in FITS_EXTENSIONS or (not extension and start_of(path).startswith(FITS_START))
 
 
 def _is_left_by_a_system(name: str) -> bool:
@@ -180,7 +280,7 @@ def _is_left_by_a_system(name: str) -> bool:
 
 
 def _kind(file: str) -> str:
-    extension = _extension(file)
+    extension = extension_of(file)
     return f"a {extension} file" if extension else "a file without an extension that begins like no image"
 
 
@@ -189,13 +289,13 @@ def _open_file(path: Path, labelled: bool, options: Mapping[str, str]) -> Labell
         raise UserError(
             f"'{path}' is one image; labelled images come in a folder of class folders, an .npz or a catalog."
         )
-    return LabelledImages("", [str(path)], None, (), FileReader((str(path),)))
+    return LabelledImages("", [str(path)], None, (), **read_files([str(path)], options, path)._asdict())
 
 
 def _takes_file(path: Path) -> bool:
-    extension = path.suffix.lower()
+    extension = extension_of(path.name)
     return extension in EXTENSIONS | UNREAD_EXTENSIONS or (not extension and looks_like_an_image(path))
 
 
-CLASS_FOLDERS = Format("a folder", Path.is_dir, _open_folder)
-IMAGE_FILE = Format(f"an image ({shortened(EXTENSIONS)})", _takes_file, _open_file)
+CLASS_FOLDERS = Format("a folder", Path.is_dir, _open_folder, options=FITS_OPTIONS)
+IMAGE_FILE = Format(f"an image ({shortened(EXTENSIONS)})", _takes_file, _open_file, options=FITS_OPTIONS)

@@ -1,0 +1,196 @@
+"""Images in FITS files: their pixels, as numbers of the machine.
+
+Shape letters: H rows, W columns, C bands. Row 0 is the first one in the file, which astronomers draw at the bottom.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import math
+import os
+import zlib
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from astroformer.errors import check_installed
+from astroformer.images.fits_bands import Chosen, Wanted, check_expected, choose
+from astroformer.images.fits_headers import Hdu, check_sums, raw_pixels, read_headers
+from astroformer.images.limits import MAX_BYTES, Array, Refused, check_size, one_at_a_time, why_never_read
+
+FITS_EXTENSIONS = frozenset({".fits", ".fit", ".fts", ".fz"})
+"""File extensions (lower case) of FITS; `.gz` or `.bz2` may follow the first three."""
+
+FITS_START = b"SIMPLE  ="
+"""How a FITS file begins."""
+
+_STARTS = (FITS_START, b"\x1f\x8b", b"BZh")  # the last two: gzip and bzip2
+_MAX_UNPACKED = 2 * MAX_BYTES
+_UNPACKED_AT_ONCE = 1 << 22
+_EXACT = 2**24  # up to here float32 has each whole number
+
+
+def is_fits(start: bytes) -> bool:
+    """Whether a file that begins so is FITS, or is packed as FITS files are."""
+    return start.startswith(_STARTS)
+
+
+def decode_fits(data: bytes, wanted: Wanted | None = None) -> Array:
+    """The pixels of a FITS file, `(H, W, C)`.
+
+    uint8 and uint16 (BZERO = 32768) where the file holds such, in all bands; else float32, with NaN where a pixel has
+    no value (NaN, BLANK).
+
+    Raises:
+        Refused: it is damaged, too large, has no image or leaves open which is meant; its bands are not `expected`; it
+            has infinite values, values that float32 can't hold, or none at all.
+        UserError: it is compressed and astropy is missing.
+    """
+    wanted = wanted or Wanted()
+    with contextlib.ExitStack() as stack:
+        data = _unpacked(data, stack)
+        stream = io.BytesIO(data)
+        hdus = read_headers(stream, len(data))
+        chosen = choose(hdus, wanted)
+        if wanted.expected is not None:
+            check_expected(chosen.named(), wanted.expected)
+        height, width = chosen.bands[0].hdu.shape[-2:]
+        parts = {band.hdu.number: band.hdu for band in chosen.bands}
+        size = check_size(width, height, len(chosen.bands), max(hdu.stored.itemsize for hdu in parts.values()))
+        stack.enter_context(one_at_a_time(size))
+        raw: dict[int, Array] = {}
+        for number, hdu in parts.items():
+            check_sums(stream, hdu)
+            if hdu.compressed:  # of which all planes are unpacked
+                check_size(width, height, math.prod(hdu.shape[:-2]), hdu.stored.itemsize)
+            raw[number] = decompressed(io.BytesIO(data), hdu) if hdu.compressed else raw_pixels(data, hdu)
+        planes = [values_of(raw[band.hdu.number][band.place], band.hdu) for band in chosen.bands]
+        image = np.stack(planes, axis=-1)
+    if image.dtype.kind == "f" and np.isnan(image).all():
+        raise Refused("none of its pixels has a value (all are NaN or BLANK)")
+    return image
+
+
+def bands_of_file(path: str, wanted: Wanted) -> Chosen:
+    """Which bands a FITS file has, by its headers. Raises `Refused` and `OSError`."""
+    status = os.stat(path)
+    if (why := why_never_read(status)) is not None:
+        raise Refused(why)
+    with open(path, "rb") as stream:
+        start = stream.read(len(FITS_START))
+        if not is_fits(start):
+            raise Refused("it does not begin as FITS does")
+        if start == FITS_START:
+            return choose(read_headers(stream, status.st_size), wanted)
+        with contextlib.ExitStack() as stack:
+            data = _unpacked(start + stream.read(_MAX_UNPACKED), stack)
+            return choose(read_headers(io.BytesIO(data), len(data)), wanted)
+
+
+def _unpacked(data: bytes, stack: contextlib.ExitStack) -> bytes:
+    """The FITS file in gzip or bzip2; a large one is unpacked while no other thread has a large one."""
+    if data.startswith(FITS_START):
+        return data
+    packed: BinaryIO = io.BytesIO(data)
+    kind = "gzip" if data.startswith(b"\x1f\x8b") else "bzip2"
+    stream: Any = gzip.GzipFile(fileobj=packed) if kind == "gzip" else bz2.BZ2File(packed)
+    pieces: list[bytes] = []
+    try:
+        while piece := stream.read(_UNPACKED_AT_ONCE):
+            if not pieces and not piece.startswith(FITS_START):
+                raise Refused(f"a {kind} file that holds no FITS")
+            pieces.append(piece)
+            if len(pieces) == 16:  # 64 MB: from here on it may be large
+                stack.enter_context(one_at_a_time(MAX_BYTES))
+            if len(pieces) * _UNPACKED_AT_ONCE > _MAX_UNPACKED:
+                raise Refused(f"it unpacks to more than {_MAX_UNPACKED:,} bytes; cut it into smaller images")
+    except (EOFError, OSError, zlib.error) as error:
+        raise Refused(f"damaged {kind} ({error})") from None
+    return b"".join(pieces)
+
+
+# Pixels -----------------------------------------------------------------------------------------------------
+
+
+def values_of(raw: Array, hdu: Hdu) -> Array:
+    """Stored pixels as what they stand for: uint8, uint16, or float32 with NaN where a pixel has no value.
+
+    Raises:
+        Refused: float32 can't hold a value, or a value is infinite.
+    """
+    scale, zero = hdu.number_of("BSCALE", 1.0), hdu.number_of("BZERO", 0.0)
+    if scale == 0:
+        raise Refused(f"damaged ({hdu} says BSCALE = 0)")
+    if raw.dtype.kind == "f":
+        return _as_float32(raw if (scale, zero) == (1, 0) else raw.astype(np.float64) * scale + zero)
+    blank = hdu.get("BLANK")
+    missing = raw == blank if isinstance(blank, int) and np.can_cast(np.min_scalar_type(blank), np.int64) else None
+    bits = 8 * raw.dtype.itemsize
+    whole = raw.astype(raw.dtype.newbyteorder("="))
+    if scale == 1 and bits > 8 and zero == 2 ** (bits - 1):  # how FITS writes unsigned numbers
+        whole = whole.view(f"u{bits // 8}") ^ np.array(1 << (bits - 1), f"u{bits // 8}")
+    elif scale == 1 and bits == 8 and zero == -128:
+        whole = whole.astype(np.int16) - np.int16(128)
+    elif (scale, zero) != (1, 0):
+        scaled = whole.astype(np.float64) * scale + zero
+        return _as_float32(scaled if missing is None else np.where(missing, np.nan, scaled))
+    if missing is None and whole.dtype in (np.uint8, np.uint16):
+        return whole
+    if missing is not None:
+        whole = np.where(missing, whole.dtype.type(0), whole)
+    if whole.dtype.itemsize > 2 and (int(whole.max(initial=0)) > _EXACT or int(whole.min(initial=0)) < -_EXACT):
+        raise Refused(
+            f"its {bits}-bit whole numbers go beyond ±{_EXACT:,}, which float32 cannot hold exactly; scale the images, "
+            "and save them as float32"
+        )
+    floats = whole.astype(np.float32)
+    if missing is not None:
+        floats[missing] = np.nan
+    return floats
+
+
+def _as_float32(wide: Array) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):
+        floats = wide.astype(np.float32)
+    if np.isfinite(floats).all():
+        return floats
+    infinite = np.isinf(wide)
+    if infinite.any():
+        raise Refused(f"{int(infinite.sum())} of its values are infinite; write NaN where a pixel has no value")
+    if np.isinf(floats).any():
+        largest = np.nanmax(np.abs(wide))
+        raise Refused(f"it has values up to {largest:.4g}, and float32 ends at 3.4e+38; scale the images")
+    floats[np.isnan(floats)] = np.nan  # there are many of them, and the same image is the same bits
+    return floats
+
+
+def decompressed(source: BinaryIO, hdu: Hdu) -> Array:
+    """The stored pixels of a compressed image.
+
+    Raises:
+        Refused: they can't be unpacked.
+        UserError: astropy is missing.
+    """
+    fits = astropy_fits()
+    try:
+        with fits.open(source, memmap=False, lazy_load_hdus=True, do_not_scale_image_data=True) as opened:
+            return np.asarray(opened[hdu.number].section[...])
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes raise nearly anything
+        raise Refused(f"damaged ({hdu}: {' '.join(str(error).split()) or type(error).__name__})") from None
+
+
+def astropy_fits() -> Any:
+    """astropy.io.fits. Raises `UserError` where astropy is missing."""
+    import warnings
+
+    check_installed("astropy", "astro", "compressed FITS (fpack), or a mosaic with positions in the sky,")
+    from astropy.io import fits
+
+    # It warns of oddities and does not say of which file. What keeps an image from being read is an error.
+    warnings.filterwarnings("ignore", module=r"astropy\..*")
+    return fits

@@ -1,0 +1,137 @@
+"""Where positions in the sky lie among the pixels of FITS images, by their world coordinates (WCS) and astropy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astroformer.errors import UserError
+from astroformer.images.fits import astropy_fits
+from astroformer.images.fits_headers import Hdu
+
+_LARGEST_SIDE = 16384  # of a cutout in pixels
+_SAME_PIXEL = 0.01  # by how much of a pixel two mosaics of one grid may differ
+_LOST = 0.1  # of a pixel, by how much a position may miss itself on its way to a pixel and back
+_SQUARE = 0.01  # share by which the sides of a pixel may differ where a size is given in arcsec
+
+
+def common_wcs(images: Sequence[tuple[str, Hdu]]) -> Any:
+    """The world coordinates of the pixels of images in files, which are the same in all of them.
+
+    Raises:
+        UserError: they are not the same, an image has none, or they have no inverse; or astropy is missing.
+    """
+    first, hdu_of_first = images[0]
+    height, width = hdu_of_first.shape[-2:]
+    wcs = _wcs_of(first, hdu_of_first)
+    x = np.array([0, width - 1, 0, width - 1, (width - 1) / 2])
+    y = np.array([0, 0, height - 1, height - 1, (height - 1) / 2])
+    for path, hdu in {(path, hdu.number): (path, hdu) for path, hdu in images}.values():
+        if hdu.shape[-2:] != (height, width):
+            here, there = ("×".join(map(str, shape[::-1])) for shape in (hdu.shape[-2:], (height, width)))
+            what = f"it has {here} pixels, and '{first}' {there}"
+        else:
+            other = _wcs_of(path, hdu)
+            with np.errstate(invalid="ignore"):
+                sky = wcs.all_pix2world(x, y, 0)
+                off = np.abs(np.array(other.all_world2pix(*sky, 0, quiet=True)) - (x, y))
+            # Corners of a map of the whole sky lie nowhere.
+            if not (off[np.isfinite(off)] > _SAME_PIXEL).any() and np.isfinite(off[:, -1]).all():
+                continue
+            what = "its pixels lie at other places in the sky"
+        raise UserError(
+            f"'{path}', {hdu}: {what}, so they are no bands of one mosaic: nothing is resampled here. Bring them onto "
+            "one grid first, for instance with the package reproject."
+        )
+    return wcs
+
+
+def _wcs_of(path: str, hdu: Hdu) -> Any:
+    fits = astropy_fits()
+    from astropy.wcs import WCS
+
+    why = "it has no WCS (CTYPE1, CRVAL1 and so on) that says where in the sky its pixels lie"
+    try:
+        for row in ("CD1", "CD2"):  # astropy would take 1° a pixel in its place, with a warning
+            if f"{row}_1" in hdu.cards and not hdu.number_of(f"{row}_1", 0) and not hdu.number_of(f"{row}_2", 0):
+                raise ValueError(f"{row}_1 and {row}_2 are 0")
+        with fits.open(path, memmap=True, lazy_load_hdus=True) as opened:
+            wcs = WCS(opened[hdu.number].header, opened)
+            if wcs.has_celestial:
+                flat = wcs.celestial
+                x, y = (np.array([(n - 1) / 2]) for n in hdu.shape[-1:-3:-1])
+                there = flat.all_world2pix(*flat.all_pix2world(x, y, 0), 0, quiet=True)
+                if np.isfinite(there).all():
+                    return flat
+                why = "its WCS has no inverse at the middle of the mosaic"
+    except Exception as error:  # what is wrong with a WCS raises errors of many kinds
+        why = f"its WCS can't be used ({' '.join(str(error).split())[:200] or type(error).__name__})"
+    raise UserError(f"'{path}', {hdu}: {why}.")
+
+
+def pixels_at(
+    wcs: Any, ra_N: NDArray[np.float64], dec_N: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Column and row, from 0, of positions; NaN where a position is none or the projection gives it no pixel.
+
+    Raises:
+        UserError: a declination is beyond ±90°, or the coordinates of the mosaic are of an unknown kind.
+    """
+    from astropy.coordinates import SkyCoord
+    from astropy.wcs.utils import proj_plane_pixel_scales, wcs_to_celestial_frame
+
+    known = np.isfinite(ra_N) & np.isfinite(dec_N)
+    for what, values, most in (("right ascension", ra_N, 360), ("declination", dec_N, 90)):
+        wrong = np.flatnonzero(known & (np.abs(np.where(known, values, 0)) > most))
+        if len(wrong):
+            raise UserError(
+                f"the {what} in row {wrong[0] + 1} is {values[wrong[0]]:g}; degrees up to {most} are needed."
+            )
+    x_N, y_N = np.full(len(ra_N), np.nan), np.full(len(ra_N), np.nan)
+    if not known.any():
+        return x_N, y_N
+    try:
+        sky = SkyCoord(ra_N[known], dec_N[known], unit="deg", frame="icrs").transform_to(wcs_to_celestial_frame(wcs))
+    except ValueError as error:
+        raise UserError(f"the mosaic has coordinates that can't be used ({error}).") from None
+    lon, lat = sky.spherical.lon.deg, sky.spherical.lat.deg
+    with np.errstate(invalid="ignore"):
+        x, y = wcs.all_world2pix(lon, lat, 0, quiet=True)
+        # A projection may give a pixel to the other side of the sky, and distortions far outside have no inverse.
+        again_lon, again_lat = wcs.all_pix2world(x, y, 0)
+        across = np.cos(np.radians(lat)) * ((again_lon - lon + 180) % 360 - 180)
+        found = np.hypot(across, again_lat - lat) < _LOST * max(proj_plane_pixel_scales(wcs))
+    x_N[known], y_N[known] = np.where(found, x, np.nan), np.where(found, y, np.nan)
+    return x_N, y_N
+
+
+def side_of(text: str | None, wcs: Any) -> tuple[int, str]:
+    """The side in pixels that a text asks for (`64`, `20arcsec`), and how a sentence says it. Raises `UserError`."""
+    from astropy.wcs.utils import proj_plane_pixel_scales
+
+    match = re.fullmatch(r"([0-9]{1,9}\.?[0-9]{0,9}|\.[0-9]{1,9})(px|arcsec|arcmin)?", (text or "").strip())
+    advice = "a side in pixels, @size=64, or in the sky, @size=20arcsec, is needed"
+    if text is None:
+        raise UserError(f"cutouts of a mosaic have a size; {advice}.")
+    if match is None:
+        raise UserError(f"@size={text} is no size of cutouts; {advice}.")
+    number, unit = float(match[1]), match[2] or "px"
+    across, along = (float(scale) * 3600 for scale in proj_plane_pixel_scales(wcs))
+    if unit != "px":
+        if abs(across - along) > _SQUARE * across:
+            raise UserError(f"@size={text}: a pixel has {across:.3g} × {along:.3g} arcsec; give a side in pixels.")
+        number = round(number * (60 if unit == "arcmin" else 1) / across)
+    if number != int(number) or not 1 <= number <= _LARGEST_SIDE:
+        raise UserError(f"@size={text} would be {number:g} pixels; {advice}, from 1 to {_LARGEST_SIDE:,} pixels.")
+    side = int(number)
+    return side, f"{side} × {side} px ({side * across:.4g} × {side * along:.4g} arcsec)"
+
+
+def centre_of(wcs: Any, width: int, height: int) -> str:
+    """Right ascension and declination of the middle of a mosaic, in degrees."""
+    centre = wcs.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
+    return f"{centre.ra.deg:.4f} {centre.dec.deg:+.4f}"
