@@ -12,7 +12,7 @@ from astroformer.cache import default_cache, is_temporary, usable_cache
 from astroformer.files import check_is_path, expanded
 
 _ROOT = r"@root=((?:(?!@[A-Za-z-]+=).)*)"  # behind a catalog, whose images lie there
-_PLACES = r"@(?:root|pattern)=(?:(?!@[A-Za-z-]+=).)*"  # which name folders, behind a catalog
+_COLUMNS_AND_PLACES = r"@(?:root|id|pattern|votes)=(?:(?!@[A-Za-z-]+=).)*"  # long words behind a catalog
 
 
 class TaskWords(TypedDict, total=False):
@@ -64,8 +64,8 @@ class Task:
 
     @property
     def source_name(self) -> str:
-        """The source without the folders that it lies in, and without where a catalog's images lie."""
-        return Path(re.sub(_PLACES, "", str(self.source))).name
+        """The source without the folders that it lies in, and without where a catalog's images and votes are found."""
+        return Path(re.sub(_COLUMNS_AND_PLACES, "", str(self.source))).name
 
     @property
     def cache_folder(self) -> Path:
