@@ -28,9 +28,10 @@ Overwrite = Annotated[bool, Doc("replace what OUT holds of an earlier command")]
 Strict = Annotated[bool, Doc("make an unreadable file an error instead of leaving it out")]
 Root = Annotated[Path | None, Doc("folder in which the images of a catalog lie; without it the folder of the catalog")]
 SOURCE_OPTIONS = (
-    "a catalog may be followed by @file=COLUMN and @label=COLUMN, or by @cube=STACK.fits or @mosaic=FIELD.fits@size=64 "
-    "(cutouts around ra and dec); FITS files by @hdu=SCI and @bands=g,r,i; any labelled source by @per-class=0:50 (the "
-    "first 50 images of each class)"
+    "a catalog may be followed by @file=COLUMN, or @id=COLUMN@pattern=images/{id}.jpg, and @label=COLUMN, or "
+    "@votes=COLUMN+COLUMN+... (also @weight, @group, @same-sky, @ra, @dec, @table), and by @cube=STACK.fits or "
+    "@mosaic=FIELD.fits@size=64 (cutouts around ra and dec); FITS files by @hdu=SCI and @bands=g,r,i; any labelled "
+    "source by @per-class=0:50 (the first 50 images of each class)"
 )
 OnlyKnown = Annotated[bool, Doc("leave images of classes out that the model does not know, in place of an error")]
 

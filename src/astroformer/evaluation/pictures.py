@@ -90,13 +90,14 @@ def plot_history(
         axes.grid(axis="y")
         # Where it hides least.
         axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")
+    how = "each counting by its number of votes" if of_votes else "by default with smoothed labels"
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.set(rect=(0, 0.13, 1, 0.87))  # type: ignore[call-arg]
     figure.text(
         0.01,
         0.02,
-        "Training loss is that of augmented images, by default with smoothed labels, while the weights change: it may "
+        f"Training loss is that of augmented images, {how}, while the weights change: it may "
         "lie above validation.\nValidation is of the averaged weights, and those of the end are the model.",
         fontsize=SMALL,
         color=GREY,

@@ -13,7 +13,7 @@ from astroformer.files import check_is_path, expanded
 
 _VALUE = r"=((?:(?!@[A-Za-z-]+=).)*)"
 _PLACES = rf"@(root|cube|mosaic){_VALUE}"  # behind a catalog, where its images lie
-_WHERE = rf"@(?:root|pattern|cube|mosaic){_VALUE}"
+_COLUMNS_AND_PLACES = rf"@(?:root|id|pattern|votes|cube|mosaic){_VALUE}"  # long words behind a catalog
 
 
 class TaskWords(TypedDict, total=False):
@@ -65,8 +65,8 @@ class Task:
 
     @property
     def source_name(self) -> str:
-        """The source without the folders that it lies in, and without where a catalog's images lie."""
-        return Path(re.sub(_WHERE, "", str(self.source))).name
+        """The source without the folders that it lies in, and without where a catalog's images and votes are found."""
+        return Path(re.sub(_COLUMNS_AND_PLACES, "", str(self.source))).name
 
     @property
     def cache_folder(self) -> Path:
