@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from astroformer.errors import UserError, unknown_name
-from astroformer.images.formats.arrays import Beside, Blocks, block_length, check_images, open_arrays
+from astroformer.images.formats.arrays import Beside, Blocks, block_sizes, check_images, open_arrays
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.names import shortened
 from astroformer.images.reading import MAX_BYTES, Array
@@ -96,8 +96,8 @@ def open_container(container: Container, labelled: bool, options: Mapping[str, s
     named = f"'{name}'" if name else "its array"
     check_images(path, named, images.shape, images.dtype)
     _check(container, images, named, fill is not None)
-    length = block_length(path, named, images.shape, images.dtype, container.written(images).block)
-    blocks = Blocks(path, container.reader(images), images.shape, images.dtype, length)
+    sizes = block_sizes(path, named, images.shape, images.dtype, container.written(images).block)
+    blocks = Blocks(path, container.reader(images), images.shape, images.dtype, sizes)
 
     folder = name.rpartition("/")[0]
     beside, attributes = container.group(folder)
