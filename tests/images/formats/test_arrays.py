@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from astroformer.errors import UserError
-from astroformer.images.formats.arrays import Blocks, block_length
+from astroformer.images.formats.arrays import Blocks, BlockSizes, block_sizes
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.reading import UnreadableImage
@@ -173,7 +173,7 @@ def test_in_order_each_block_is_unpacked_once() -> None:
         read.append(start)
         return np.zeros((stop - start, 64, 64, 5), np.float32)
 
-    images = Blocks(Path("x.h5"), rows, (530, 64, 64, 5), np.dtype("f4"), 100)
+    images = Blocks(Path("x.h5"), rows, (530, 64, 64, 5), np.dtype("f4"), BlockSizes(100, 100))
     for i in range(530):
         images[i]
     assert read == [0, 100, 200, 300, 400, 500]
@@ -186,7 +186,7 @@ def test_in_order_each_block_is_unpacked_once() -> None:
 
 def test_blocks_are_whole_ones_of_the_file_and_of_a_size_that_memory_holds() -> None:
     def length(shape: tuple[int, ...], chunk: tuple[int, ...] | None) -> int:
-        return block_length(Path("x.h5"), "'images'", shape, np.dtype("f4"), chunk)
+        return block_sizes(Path("x.h5"), "'images'", shape, np.dtype("f4"), chunk).at_once
 
     assert length((5000, 64, 64, 5), (100, 64, 64, 5)) == 100
     assert length((5000, 8, 8, 1), (100, 8, 8, 1)) == 3900  # 1 MB of small ones

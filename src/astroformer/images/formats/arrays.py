@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ class Blocks:
     """
 
     def __init__(
-        self, path: Path, read: Callable[[int, int], Array], shape: tuple[int, ...], dtype: Any, length: int
+        self, path: Path, read: Callable[[int, int], Array], shape: tuple[int, ...], dtype: Any, sizes: BlockSizes
     ) -> None:
         """
         Args:
@@ -91,14 +91,14 @@ class Blocks:
                 that is open can't be written, and what is open is of no use to another process.
             shape: of the array; its images come first.
             dtype: of the array.
-            length: images a block.
+            sizes: how many images are read at a time.
         """
         self.path, self.read = path, read
-        self.shape, self.dtype, self.length = shape, np.dtype(dtype), length
+        self.shape, self.dtype, self.sizes = shape, np.dtype(dtype), sizes
         self._kept = _Kept()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.read, self.shape, self.dtype, self.length)
+        return type(self), (self.path, self.read, self.shape, self.dtype, self.sizes)
 
     def __getitem__(self, i: int, /) -> Array:
         kept = self._kept
@@ -106,24 +106,32 @@ class Blocks:
             kept = self._kept = _Kept()
         try:
             with kept.one_at_a_time:
-                return self._block(kept.blocks, i // self.length)[i % self.length].copy()
+                return self._image(kept.blocks, i)
         except UserError:
             raise
         except Exception as error:  # damaged bytes make decoders raise nearly anything
             why = "not enough memory to read it" if isinstance(error, MemoryError) else f"damaged ({said(error)})"
             raise UnreadableImage(f"{self.path.name}#{i}", why) from None
 
-    def _block(self, blocks: dict[int, Array], number: int) -> Array:
+    def _image(self, blocks: dict[int, Array], i: int) -> Array:
+        number, place = divmod(i, self.sizes.at_once)
         if number not in blocks:
-            start = number * self.length
-            stop = min(start + self.length, self.shape[0])
-            block = self.read(start, stop)
-            if block.shape != (stop - start, *self.shape[1:]) or block.dtype != self.dtype:
-                raise ValueError("the file has changed since it was opened")
+            try:
+                block = self._rows(number, self.sizes.at_once)
+            except Exception:  # one of the file's blocks is damaged: the others are whole
+                number, place = divmod(i, self.sizes.of_file)
+                return self._rows(number, self.sizes.of_file)[place].copy()
             while len(blocks) > 1 and sum(b.nbytes for b in blocks.values()) + block.nbytes > _KEPT_BYTES:
                 del blocks[next(iter(blocks))]
             blocks[number] = block
-        return blocks[number]
+        return blocks[number][place].copy()
+
+    def _rows(self, number: int, length: int) -> Array:
+        start, stop = number * length, min((number + 1) * length, self.shape[0])
+        rows = self.read(start, stop)
+        if rows.shape != (stop - start, *self.shape[1:]) or rows.dtype != self.dtype:
+            raise ValueError("the file has changed since it was opened")
+        return rows
 
 
 @dataclass
@@ -140,7 +148,16 @@ def said(error: Exception) -> str:
     return " ".join(str(error).strip("'\"").split()) or type(error).__name__
 
 
-def block_length(path: Path, named: str, shape: tuple[int, ...], dtype: Any, chunk: tuple[int, ...] | None) -> int:
+class BlockSizes(NamedTuple):
+    """How many images are read at once, and how many a block of the file holds."""
+
+    at_once: int
+    of_file: int
+
+
+def block_sizes(
+    path: Path, named: str, shape: tuple[int, ...], dtype: Any, chunk: tuple[int, ...] | None
+) -> BlockSizes:
     """How many images of an array are read at a time, from the shape of the file's own blocks.
 
     Raises:
@@ -159,9 +176,9 @@ def block_length(path: Path, named: str, shape: tuple[int, ...], dtype: Any, chu
             f"{MAX_BYTES:,}; write it in smaller blocks (chunks), of about 1 MB."
         )
     # Whole blocks of the file, several where they are small; part of one where all images of a block are too much.
-    of_file = 1 if chunk is None else chunk[0]
+    of_file = max(1, min(1 if chunk is None else chunk[0], shape[0], MAX_BYTES // image))
     several = of_file * max(1, _READ_BYTES // (of_file * image))
-    return max(1, min(several, shape[0], MAX_BYTES // image))
+    return BlockSizes(min(several, shape[0]), of_file)
 
 
 def _size(shape: tuple[int, ...], dtype: Any) -> int:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from astroformer.errors import UserError, unknown_name
-from astroformer.images.formats.arrays import Beside, Blocks, block_length, check_images, open_arrays
+from astroformer.images.formats.arrays import Beside, Blocks, block_sizes, check_images, open_arrays
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.names import shortened
 from astroformer.images.reading import MAX_BYTES, Array
@@ -96,20 +96,19 @@ def open_container(container: Container, labelled: bool, options: Mapping[str, s
     named = f"'{name}'" if name else "its array"
     check_images(path, named, images.shape, images.dtype)
     _check(container, images, named, fill is not None)
-    length = block_length(path, named, images.shape, images.dtype, container.written(images).block)
-    blocks = Blocks(path, container.reader(images), images.shape, images.dtype, length)
+    sizes = block_sizes(path, named, images.shape, images.dtype, container.written(images).block)
+    blocks = Blocks(path, container.reader(images), images.shape, images.dtype, sizes)
 
     folder = name.rpartition("/")[0]
     beside, attributes = container.group(folder)
     inside = {key: f"{folder}/{key}".strip("/") for key in beside}
     owners = [images.attrs, attributes]
     labels = None
-    if labelled:
-        label_name = options["labels"].strip("/") if "labels" in options else inside.get("labels")
-        if label_name is not None:
-            found = _find(container, label_name)
-            owners.append(found.attrs)
-            labels = _values(container, found, f"'{label_name}'", fill is not None)
+    label_name = options["labels"].strip("/") if "labels" in options else inside.get("labels")
+    if labelled and label_name is not None:
+        found = _find(container, label_name)
+        owners.append(found.attrs)
+        labels = _values(container, found, f"'{label_name}'", fill is not None)
     if folder:
         owners.append(container.group("")[1])
     words = {}
@@ -120,15 +119,14 @@ def open_container(container: Container, labelled: bool, options: Mapping[str, s
         if any(one.reshape(-1).tolist() != said[0].reshape(-1).tolist() for one in said):
             raise UserError(f"'{path}' says in two places what the {key} are, and differently; keep one of them.")
         words[key] = said[0] if said else None
-    read = {name.rpartition("/")[2], "labels", "classes", "bands", "units"} - (set() if labelled else {"labels"})
-    others = [key for key in beside if key not in read]
+    known = {name, label_name, *(inside.get(key) for key in ("classes", "bands", "units"))}
     stored = Beside(
         f"it has {_list_of(container)}" if labelled and labels is None else "",
         labels,
         words.get("classes"),
         words["bands"],
         words["units"],
-        ignored=tuple(f"{key} (not read)" for key in others),
+        ignored=tuple(f"{key} (not read)" for key in beside if inside[key] not in known),
     )
     return open_arrays(path, blocks, named, stored, labelled, options.get("layout"))
 

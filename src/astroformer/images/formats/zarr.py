@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -119,11 +120,12 @@ class _Zarr(Container):
     def written(self, array: Any) -> Written:
         block = array.shards or array.chunks
         expected = math.prod(-(-int(n) // int(of)) for n, of in zip(array.shape, block, strict=True))
-        # What is claimed is compared with what is there first: the library goes through all that is claimed.
+        # What is claimed is compared with what is there first: the library goes through all that is claimed. It takes
+        # an empty file for a block that was never written.
         there = sum(1 for _ in _files(self.path, array.path))
         if there >= expected:
             a_file = math.prod(s // c for s, c in zip(block, array.chunks, strict=True))
-            there = int(array.nchunks_initialized) // a_file
+            there = min(there, int(array.nchunks_initialized) // a_file)
         return Written(array.chunks, expected, min(there, expected), array.fill_value)
 
     def reader(self, array: Any) -> ZarrArray:
@@ -169,18 +171,20 @@ def _codecs(array: Any) -> Iterator[Any]:
 
 
 def _files(path: Path, inside: str) -> Iterator[str]:
-    """The files of an array in its store, beside its metadata."""
+    """The files of an array in its store that are not empty, beside its metadata."""
     if not path.is_dir():
-        with ZipFile(path) as archive:
-            members = set(archive.namelist())
         start = f"{inside}/" if inside else ""
-        yield from (name for name in members if name.startswith(start) and not _is_meta(name))
+        with ZipFile(path) as archive:
+            sizes = {member.filename: member.file_size for member in archive.infolist()}
+        yield from (name for name in sizes if sizes[name] and name.startswith(start) and not _is_meta(name))
         return
     for folder, _, names in os.walk(path / inside):
-        for name in names:
-            if not _is_meta(name):
-                if not os.path.isfile(os.path.join(folder, name)):
-                    raise UserError(f"'{os.path.join(folder, name)}' is no regular file, and part of a Zarr.")
+        for name in (name for name in names if not _is_meta(name)):
+            file = os.path.join(folder, name)
+            status = os.stat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError(f"'{file}' is no regular file, and part of a Zarr.")
+            if status.st_size:
                 yield name
 
 

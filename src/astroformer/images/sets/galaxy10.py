@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.images.array_file import file_state
-from astroformer.images.formats.arrays import Blocks, block_length
+from astroformer.images.formats.arrays import Blocks, block_sizes
 from astroformer.images.formats.hdf5 import DataSet
 from astroformer.images.hashes import hash_text
 from astroformer.images.reading import Array
@@ -48,8 +48,8 @@ def read_galaxy10(path: Path, names: Sequence[str], classes: int) -> Galaxy10Fil
     labels = columns["ans"].astype(np.int64)
     if labels.min() < 0 or labels.max() >= classes:
         raise damaged(path, f"labels are {labels.min()} to {labels.max()}, of {classes} classes")
-    length = block_length(path, "'images'", shape, kind, chunk)
-    return Galaxy10File(Blocks(path, DataSet(path, "images", state), shape, kind, length), columns)
+    sizes = block_sizes(path, "'images'", shape, kind, chunk)
+    return Galaxy10File(Blocks(path, DataSet(path, "images", state), shape, kind, sizes), columns)
 
 
 @dataclass(frozen=True)
