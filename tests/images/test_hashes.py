@@ -10,7 +10,7 @@ import pytest
 from astroformer.images import hashes
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.images.sets.galaxy10_decals import Hdf5Reader
+from astroformer.images.sets.galaxy10 import Galaxy10Reader
 from astroformer.images.sets.tiny_imagenet import ZipReader
 from astroformer.images.sources import open_source
 from astroformer.images.store import ImageStore
@@ -53,7 +53,7 @@ def two_files(root: Path) -> LabelledImages:
         (lambda at: open_source("mock-galaxies:10x16", seed=5), "ebfe10f266da3608ac770cb1be42c669"),
         (lambda at: unnamed(RAMP.__getitem__), "e75f8b97fca34dd31bcb2934f51f2645"),
         (lambda at: unnamed(ZipReader(Path("z"), "r/", ("a", "b"), "0f")), "fa2f20e12d7704d053a8b608f04a991d"),
-        (lambda at: unnamed(Hdf5Reader(Path("z"), np.array([3, 1]), "0f")), "e77c71d1943c943c694c26f826ee2029"),
+        (lambda at: unnamed(Galaxy10Reader(Path("z"), np.array([3, 1]), "0f")), "e77c71d1943c943c694c26f826ee2029"),
     ],
     ids=["array", "channels first", "encoded", "files", "mock galaxies", "plain reader", "zip", "hdf5"],
 )
