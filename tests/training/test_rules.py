@@ -43,6 +43,8 @@ def test_everything_open_is_decided_and_nothing_given_is_changed() -> None:
             "device": "cpu",
             "channels": 3,
             "pixels": "uint8",
+            "missing": "zero",
+            "scaling": "linear",
             "storage": "float16",
             "crop": 0.5,
             "image_size": 32,

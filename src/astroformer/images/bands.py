@@ -50,6 +50,43 @@ class Bands:
             f"{name} ({unit})" if unit else name for name, unit in zip(self.names, self.units, strict=True)
         )
 
+    @property
+    def rgb(self) -> bool:
+        """Whether these are red, green and blue, of which grey and a hue can be made.
+
+        Example:
+            >>> Bands(("red", "green", "blue")).rgb, Bands(("g", "r", "z")).rgb
+            (True, False)
+        """
+        return tuple(name.lower() for name in self.names) in (("red", "green", "blue"), ("r", "g", "b"))
+
+    def check(
+        self, found: Bands | None, learned: str = "the model learned from", images: str = "these images"
+    ) -> str | None:
+        """Whether a model that learned from these bands can take images of those that a source has.
+
+        Units count where both sides say what they are.
+
+        Args:
+            found: of the images; None where their source says nothing of them.
+            learned, images: how the sentence names both sides.
+
+        Returns:
+            A sentence to say where the source says nothing and the images are taken for these bands.
+
+        Raises:
+            UserError: the names, their order or the units are others.
+        """
+        if found is None:
+            return f"{images} do not say what their bands are; they are taken for {self}"
+        units = zip(self.units, found.units, strict=False)
+        if self.names != found.names or any(own and other and own != other for own, other in units):
+            raise UserError(
+                f"{learned} the bands {self}, and {images} have {found}. Give the same bands in the same order and "
+                "units, or train on images such as these."
+            )
+        return None
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON keeps them; `from_dict` is the way back."""
         return {"names": list(self.names), "units": list(self.units)}

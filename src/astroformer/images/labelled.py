@@ -73,8 +73,8 @@ class LabelledImages:
         about: of a published set: its name, part, licence, citation and checksums, for the record.
         columns: other columns of a catalog that somebody asked for, by name: N values each, as the catalog has them.
         bands: what the bands of every image are; None where the source says nothing of them.
-        masks: whether the source marks pixels without a value. The reader then gives float32 with NaN there, where it
-            would refuse such an image otherwise.
+        masks: whether the source marks pixels without a value. The reader gives float32 with NaN there. Training then
+            fills them by default; NaN in images of other sources is refused unless somebody asks for that.
         votes_NK: (N, K) float64, how many people called image i a k, or the share of them; its label is the class with
             most of them. None where a label is all there is.
         weights_N: (N,) float64 ≥ 0, how much an image counts in training and evaluation; None: all alike.

@@ -87,8 +87,9 @@ def read_image(file: str | Path | bytes, *, name: str | None = None) -> Array:
     `name` is what an error calls the image; by default its path.
 
     Raises `UnreadableImage` for a file that is missing, no regular file, empty, truncated, not one of the formats,
-    larger than `MAX_PIXELS` or `MAX_BYTES`, of several pages or frames, of a sample type not named above, or with NaN
-    or infinite pixels. Type and size are judged by the header, before the pixels are decoded.
+    larger than `MAX_PIXELS` or `MAX_BYTES`, of several pages or frames, of a sample type not named above, or with
+    infinite pixels. Type and size are judged by the header, before the pixels are decoded. NaN is a pixel without a
+    value, which `Preprocessing` fills or refuses.
     """
     if isinstance(file, bytes):
         return _read(file, name or f"{len(file)} bytes")

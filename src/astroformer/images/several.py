@@ -102,6 +102,15 @@ def _joined(parts: Sequence[LabelledImages]) -> LabelledImages:
     columns: dict[str, list[Any]] = {
         name: [value for part in parts for value in part.columns.get(name, [None] * len(part))] for name in names
     }
+    first = parts[0]
+    for part in parts:
+        if (part.bands is None) != (first.bands is None):
+            raise UserError(
+                f"of '{first.source}' and '{part.source}' one says what the bands of its images are, and the other does "
+                "not; ask about each on its own."
+            )
+        if first.bands is not None:
+            first.bands.check(part.bands, f"'{first.source}' has", f"'{part.source}'")
     return LabelledImages(
         source=shortened([part.source for part in parts], 3),
         files=[file for part in parts for file in part.files],
@@ -110,6 +119,8 @@ def _joined(parts: Sequence[LabelledImages]) -> LabelledImages:
         reader=_Joined(tuple(part.reader for part in parts), np.cumsum([len(part) for part in parts])),
         ignored=[entry for part in parts for entry in part.ignored],
         columns=columns,
+        bands=first.bands,
+        masks=any(part.masks for part in parts),
     )
 
 

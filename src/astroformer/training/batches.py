@@ -117,8 +117,9 @@ class Batches:
         self._own, self._processes = own, processes
         self._labels_N = torch.from_numpy(store.labels)
         self._images = place_images(store, device)
-        self._whole = Augmenter(recipe.augment, seed=recipe.seed, size=preprocessing.image_size)
-        self._smaller = None if smaller is None else Augmenter(recipe.augment, seed=recipe.seed, size=smaller)
+        seed, rgb = recipe.seed, preprocessing.rgb
+        self._whole = Augmenter(recipe.augment, seed=seed, size=preprocessing.image_size, rgb=rgb)
+        self._smaller = None if smaller is None else Augmenter(recipe.augment, seed=seed, size=smaller, rgb=rgb)
         self._small_share = recipe.progressive
         self._epochs = 0.0  # of the whole run: as many as it ever seemed to have
         self.steps = count_steps(len(store), recipe.batch)

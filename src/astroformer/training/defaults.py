@@ -114,10 +114,11 @@ RULES: dict[str, Rule] = {
             "1 where all images are grey, else 3, or as many as all of them have",
             "Images have one channel where all of them are grey, else three, or as many as all of them have. Where "
             "their numbers differ in another way than by colour, the run asks for yours. What a file declares as "
-            "transparency is laid over black; arrays keep all of their bands.",
+            "transparency is laid over black; arrays keep all of their bands. Bands with names are never made from "
+            "each other.",
             "Three equal channels cost time and tell the network nothing.",
             "`--channels`",
-            "{channels} bands an image, all kept",
+            "{channels}, all kept",
         ),
         Rule(
             "pixels",
@@ -131,13 +132,39 @@ RULES: dict[str, Rule] = {
             "pixels: uint16, white not stated (--white N states it, so that the model takes 8-bit images too)",
         ),
         Rule(
+            "missing pixels",
+            ("missing",),
+            "Pixels without a value",
+            "median where the source marks such pixels, else refuse",
+            "Where a source marks pixels that have no value, as FITS files do, these are filled with the median of "
+            "their band in the image. Elsewhere an image with NaN is left out. An image that lacks more than half of a "
+            "band is always left out, and infinite values are never taken.",
+            "The median of a cutout is the sky in most of them, which says nothing. NaN that nobody speaks of is a "
+            "fault more often than a mask.",
+            "`--missing median`, `--missing zero` or `--missing refuse`",
+            "pixels without a value: filled with the median of their band (--missing zero or refuse)",
+        ),
+        Rule(
+            "scaling",
+            ("scaling",),
+            "Scaling",
+            "asinh for floats whose source names their bands or marks missing pixels, else none",
+            "Floats are stretched by asinh, each band for itself, where the source names the bands or marks missing "
+            "pixels, as FITS files do: linear within the noise, logarithmic above it. Sky, noise and upper limit are "
+            "measured on the training images and kept in the model. All other images stay as they are.",
+            "Fluxes of the sky reach over many powers of ten, and faint sources lie near the noise. Floats from an "
+            "`.npz` or a TIFF may be stretched already.",
+            "`--scaling none` keeps values as they are; `linear`, `log`, `zscale` and `percentile` stretch otherwise",
+            "scaling: asinh in each band, by sky and noise of the training images (--scaling none: values as they are)",
+        ),
+        Rule(
             "storage",
             ("storage",),
             "Storage of decoded images",
             "uint8 where pixels are, else float16",
             "Decoded images are kept as uint8 where their pixels are, else as float16.",
             "8 bits take half the memory. Of images with more bits they would lose what is faint.",
-            "`--storage`",
+            "`--storage`; `float32` keeps every bit in twice the memory, `uint8` takes floats that are scaled",
         ),
         Rule(
             "crop",

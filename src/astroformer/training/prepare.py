@@ -16,7 +16,7 @@ from astroformer.augmentation.settings import PRESETS
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError, unknown_name
 from astroformer.images import ImageStore, Preprocessing, measure_statistics, write_split
-from astroformer.images.units import Units, measured
+from astroformer.images.units import measured
 from astroformer.network import (
     VARIANTS,
     Answers,
@@ -29,6 +29,7 @@ from astroformer.network.framing import FRAME_IMAGES, Frame
 from astroformer.progress import Reporter, trackers
 from astroformer.system import pick_device
 from astroformer.training.checkpoint import check_network
+from astroformer.training.measuring import preprocessing_of, unmeasured
 from astroformer.training.memory import check_weights_fit, decide_parts
 from astroformer.training.objective import class_weights
 from astroformer.training.recipe import Recipe
@@ -36,8 +37,10 @@ from astroformer.training.rules import decide
 from astroformer.training.run import RunFolder
 from astroformer.training.run_record import Parts, RunRecord
 from astroformer.training.splitting import (
+    Split,
     check_copies,
     decode,
+    describe_filled,
     describe_ignored,
     describe_images,
     describe_unvalidated,
@@ -98,7 +101,9 @@ def prepare(
         recipe = _inherited(recipe, initial)
     recipe, decisions = decide(recipe, train_images)
     class_weights(recipe.class_weights, train_images.labels, train_images.classes)
-    preprocessing = preprocessing_of(recipe)
+    learned = None if initial is None else initial.preprocessing
+    preprocessing = unmeasured(recipe, train_images.bands, learned)
+    said_of_bands = _check_bands(task, split, preprocessing, learned)
 
     # 3. The network as it starts, and in how many parts of a batch it fits the memory.
     network, frame = _starting_network(recipe, preprocessing, split.images.classes, initial)
@@ -117,8 +122,8 @@ def prepare(
         recipe = recipe.model_copy(update={"accumulate": parts})
         decisions += [sentence] if sentence else []
     storage = torch.uint8 if recipe.storage == "uint8" else torch.float16
-    warnings = []
-    without_effect = recipe.augment.without_effect(recipe.channels or 1, storage)
+    warnings = said_of_bands
+    without_effect = recipe.augment.without_effect(recipe.channels or 1, storage, rgb=preprocessing.rgb)
     if without_effect and recipe.augment not in PRESETS.values():  # of what nobody asked for there is nothing to say
         warnings.append(f"no meaning for these images, so without effect: {', '.join(without_effect)}")
 
@@ -144,11 +149,18 @@ def prepare(
 
         # 5. The decoded images, whose copies stay on one side of the split.
         with processes.main_process_first():
+            preprocessing, measured_words = preprocessing_of(recipe, train_images, learned)
             train, valid = decode(split, preprocessing, task, reporter)
             parted = without_parted_copies(split, train, valid, recipe)
             if parted is not None:
                 split = parted
+                train_images = split.images.subset(split.train_rows)
+                preprocessing, measured_words = preprocessing_of(recipe, train_images, learned)
                 train, valid = decode(split, preprocessing, task, reporter)
+        measured_words += describe_filled(train, valid)
+        decisions += measured_words
+        for sentence in measured_words:
+            reporter.detail(sentence)
         copies = check_copies(train, valid, task)
         decisions += copies
         for sentence in copies:
@@ -160,17 +172,23 @@ def prepare(
             reporter.warn(f"{len(failures)} files can't be read and are left out; all in {run.left_out}")
 
         # 6. What is measured on the decoded training images.
-        if preprocessing.units is not None and preprocessing.units.pixels != "uint8":
+        if preprocessing.scaling is not None:
+            if learned is not None:
+                learned.check_brightness(train_images.read, len(train_images))
+            if task.valid is not None:
+                valid_images = split.valid_images.subset(split.valid_rows)
+                preprocessing.check_brightness(valid_images.read, len(valid_images))
+        elif preprocessing.units is not None and preprocessing.units.pixels != "uint8":
             padded = preprocessing.fit == "pad"
-            if initial is not None and initial.preprocessing.units is not None:
+            if learned is not None and learned.units is not None:
                 each = (train.take([i])[0] for i in range(len(train)))
-                initial.preprocessing.units.check_brightness(each, padded=padded)
+                learned.units.check_brightness(each, padded=padded)
             units = measured(preprocessing.units, train.base, train.rows, padded=padded)
             if task.valid is not None:
                 units.check_brightness((valid.take([i])[0] for i in range(len(valid))), padded=padded)
             preprocessing = replace(preprocessing, units=units)
-        if initial is not None:
-            mean, std = initial.preprocessing.mean, initial.preprocessing.std
+        if learned is not None:
+            mean, std = learned.mean, learned.std
         else:
             mean, std = measure_statistics(train.base, train.rows)
         preprocessing = replace(preprocessing, mean=mean, std=std)
@@ -280,6 +298,20 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
     return Setup(run, recipe, record, train, valid, record.preprocessing, network, frame, teacher)
 
 
+def _check_bands(task: Task, split: Split, preprocessing: Preprocessing, learned: Preprocessing | None) -> list[str]:
+    """What is to say of images whose source does not name their bands.
+
+    Raises:
+        UserError: the bands to train on are not those of the model that the run starts from, or those to validate on
+            are others.
+    """
+    said = [] if learned is None else [learned.check_bands(split.images.bands)]
+    if task.valid is not None and preprocessing.bands is not None:
+        words = ("the run learns from", f"those of --valid '{task.valid}'")
+        said.append(preprocessing.bands.check(split.valid_images.bands, *words))
+    return [sentence for sentence in said if sentence is not None]
+
+
 def _taken_over(task: Task, recipe: Recipe, initial: Classifier, classes: tuple[str, ...]) -> str:
     """What a run takes over from the model that it starts from."""
     height, width = recipe.sides
@@ -288,16 +320,6 @@ def _taken_over(task: Task, recipe: Recipe, initial: Classifier, classes: tuple[
         f"starts from '{task.init_from}': its weights, its preprocessing ({height} × {width} px, crop "
         f"{recipe.crop:g}) and its statistics; {head}"
     )
-
-
-def preprocessing_of(recipe: Recipe) -> Preprocessing:
-    """The part of the preprocessing that decoding depends on; mean and deviation follow from the decoded store."""
-    crop, channels, storage = recipe.crop, recipe.channels, recipe.storage
-    assert crop is not None, "the recipe is not decided"
-    assert channels is not None, "the recipe is not decided"
-    assert storage is not None, "the recipe is not decided"
-    units = None if recipe.pixels is None else Units(recipe.pixels, recipe.white)  # None in runs of before
-    return Preprocessing(recipe.sides, channels, crop, recipe.fit, dtype=storage, units=units)
 
 
 def final_answers(recipe: Recipe, frame: Frame | None) -> AnswersConfig:
@@ -371,7 +393,14 @@ def _inherited(recipe: Recipe, initial: Classifier) -> Recipe:
         "image_size": recipe.image_size or same.image_size,
         "fit": same.fit,
         "storage": recipe.storage or same.dtype,
+        "missing": recipe.missing or (None if same.missing == "refuse" else same.missing),
+        "scaling": "none" if same.scaling is None else same.scaling.kind,
     }
+    if recipe.scaling not in (None, inherited["scaling"]):
+        raise UserError(
+            f"scaling is {recipe.scaling}, but the model of --init-from has {inherited['scaling']}, with the limits "
+            "that it has learned with; leave --scaling out."
+        )
     if same.units is not None:
         inherited |= {"pixels": same.units.pixels}
         if same.units.pixels == "uint16":

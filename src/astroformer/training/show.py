@@ -19,7 +19,7 @@ from astroformer.images.contact_sheet import ContactSheet, Row, Tile, visible
 from astroformer.images.reading import Array
 from astroformer.progress import Reporter
 from astroformer.system import usable_cores
-from astroformer.training.prepare import preprocessing_of
+from astroformer.training.measuring import preprocessing_of
 from astroformer.training.recipe import Recipe, as_recipe
 from astroformer.training.rules import decide
 from astroformer.training.splitting import describe_images, split_images
@@ -104,7 +104,9 @@ def show(
     recipe, decisions = decide(given, images.subset(split.train_rows))
     for sentence in decisions:
         reporter.detail(sentence)
-    preprocessing = preprocessing_of(recipe)
+    preprocessing, measured_words = preprocessing_of(recipe, images.subset(split.train_rows))
+    for sentence in measured_words:
+        reporter.detail(sentence)
     chosen = _chosen(images, per_class)
     seen = _read([i for rows in chosen.values() for i in rows], images, preprocessing, reporter)
     stored = {i: image for i, image in seen.items() if isinstance(image, _Seen)}
@@ -184,7 +186,7 @@ def _augmented(
     """What the first epoch of a run makes of images, as they are stored; each is mixed, if any are, with another one
     that is shown."""
     assert images.labels is not None
-    augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=preprocessing.image_size)
+    augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=preprocessing.image_size, rgb=preprocessing.rgb)
     if recipe.epochs is not None:  # by the clock nobody knows the length, and all that a long run does is shown
         augmenter = augmenter.at_length(recipe.epochs)
     made: list[Array] = []
@@ -197,7 +199,7 @@ def _augmented(
             y_BK = torch.nn.functional.one_hot(label_B, len(images.classes)).float()
             x_BCHW, _ = augmenter.mix(x_BCHW, x_BCHW.roll(-1, 0), y_BK, y_BK.roll(-1, 0), index_B, 0)
         x = x_BCHW.numpy()
-        made += list(np.rint(255 * x).astype(np.uint8) if preprocessing.dtype == "uint8" else x.astype(np.float16))
+        made += list(np.rint(255 * x).astype(np.uint8) if preprocessing.dtype == "uint8" else x)
     return made
 
 
