@@ -39,9 +39,8 @@ def model_card(config: ModelConfig) -> str:
     values = ""
     if (bands := config.input.bands) is not None:
         values += f"- Bands, in this order: {bands}.\n"
-    if (scaling := config.input.scaling) is not None:
-        names = [f"band {c + 1}" for c in range(config.network.in_chans)] if bands is None else bands.names
-        values += f"- Values: {scaling.described(names)}. These limits were measured on the training images.\n"
+    if (scaling := config.input.described()) is not None:
+        values += f"- Values: {scaling}. These limits were measured on the training images.\n"
     if config.input.missing != "refuse":
         filled = {"median": "the median of their band in the image", "zero": "0"}[config.input.missing]
         values += f"- Pixels without a value (NaN) are filled with {filled}.\n"

@@ -113,7 +113,7 @@ def test_images_are_shown_as_train_would_prepare_them(tmp_path: Path) -> None:
     split = split_images(Task(source), recipe, Reporter(quiet=True))
     decided, _ = decide(recipe, split.images.subset(split.train_rows))
     assert shown.recipe == decided
-    preprocessing, _ = preprocessing_of(decided, split.images.subset(split.train_rows))
+    preprocessing = preprocessing_of(decided, split.images.subset(split.train_rows))
     images = split.images
     assert images.labels is not None
     for k, row in enumerate(shown.sheet.rows):

@@ -20,8 +20,8 @@ from astroformer.cli.common import (
     Strict,
     first_imports,
     refuse_missing,
-    tell_beside,
     tell_bands,
+    tell_beside,
     tell_ignored,
     with_root,
 )

@@ -187,6 +187,13 @@ class Preprocessing:
         scaled_BCHW = x_BCHW.float() / 255 if x_BCHW.dtype == torch.uint8 else x_BCHW.float()
         return (scaled_BCHW - mean_C11) / std_C11
 
+    def described(self) -> str | None:
+        """How values are scaled, with the limits of each band; None where they are not."""
+        if self.scaling is None:
+            return None
+        unnamed = [f"band {c + 1}" for c in range(self.channels)] if self.channels > 1 else ["values"]
+        return self.scaling.described(unnamed if self.bands is None else self.bands.names)
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON keeps them; `from_dict` is the way back."""
         words = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

@@ -106,8 +106,8 @@ def _joined(parts: Sequence[LabelledImages]) -> LabelledImages:
     for part in parts:
         if (part.bands is None) != (first.bands is None):
             raise UserError(
-                f"of '{first.source}' and '{part.source}' one says what the bands of its images are, and the other does "
-                "not; ask about each on its own."
+                f"of '{first.source}' and '{part.source}' one says what the bands of its images are, and the other "
+                "does not; ask about each on its own."
             )
         if first.bands is not None:
             first.bands.check(part.bands, f"'{first.source}' has", f"'{part.source}'")

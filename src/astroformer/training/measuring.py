@@ -24,10 +24,8 @@ _MEASURED = 512  # images that are looked at, evenly over the set
 _AT_ONCE = 32  # of them in memory
 
 
-def preprocessing_of(
-    recipe: Recipe, images: LabelledImages, initial: Preprocessing | None = None
-) -> tuple[Preprocessing, list[str]]:
-    """What decoding depends on, and what is to say of it; mean and deviation follow from the decoded store.
+def preprocessing_of(recipe: Recipe, images: LabelledImages, initial: Preprocessing | None = None) -> Preprocessing:
+    """What decoding depends on; mean and deviation follow from the decoded store.
 
     Args:
         recipe: a decided one.
@@ -40,7 +38,7 @@ def preprocessing_of(
     preprocessing = unmeasured(recipe, images.bands, initial)
     kind, storage = recipe.scaling, recipe.storage
     if kind is None or kind == "none":
-        return preprocessing, []
+        return preprocessing
     assert storage is not None, "the recipe is not decided"
     ends: list[Array] = []
 
@@ -58,9 +56,7 @@ def preprocessing_of(
     units = preprocessing.units
     if units is not None and units.pixels != "uint8":
         units = measured(units, ends)
-    bands = preprocessing.bands.names if preprocessing.bands else [f"band {c + 1}" for c in range(len(scaling.low))]
-    measured_one = replace(preprocessing, scaling=scaling, dtype=storage, units=units)
-    return measured_one, [scaling.described(["values"] if len(bands) == 1 else bands)]
+    return replace(preprocessing, scaling=scaling, dtype=storage, units=units)
 
 
 def unmeasured(recipe: Recipe, bands: Bands | None, initial: Preprocessing | None = None) -> Preprocessing:

@@ -149,15 +149,16 @@ def prepare(
 
         # 5. The decoded images, whose copies stay on one side of the split.
         with processes.main_process_first():
-            preprocessing, measured_words = preprocessing_of(recipe, train_images, learned)
+            preprocessing = preprocessing_of(recipe, train_images, learned)
             train, valid = decode(split, preprocessing, task, reporter)
             parted = without_parted_copies(split, train, valid, recipe)
             if parted is not None:
                 split = parted
                 train_images = split.images.subset(split.train_rows)
-                preprocessing, measured_words = preprocessing_of(recipe, train_images, learned)
+                preprocessing = preprocessing_of(recipe, train_images, learned)
                 train, valid = decode(split, preprocessing, task, reporter)
-        measured_words += describe_filled(train, valid)
+        scaled = preprocessing.described()
+        measured_words = ([] if scaled is None else [scaled]) + describe_filled(train, valid)
         decisions += measured_words
         for sentence in measured_words:
             reporter.detail(sentence)

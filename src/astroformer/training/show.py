@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from astroformer.training.task import Task
 PER_CLASS = 8
 _MOST_CLASSES = 200  # that a sheet has room for
 _NAMED_SIZES = 3
+_TITLE_LETTERS = 105  # of a line of the sheet
 _AT_ONCE = 64  # images that are augmented at once
 
 
@@ -104,9 +106,7 @@ def show(
     recipe, decisions = decide(given, images.subset(split.train_rows))
     for sentence in decisions:
         reporter.detail(sentence)
-    preprocessing, measured_words = preprocessing_of(recipe, images.subset(split.train_rows))
-    for sentence in measured_words:
-        reporter.detail(sentence)
+    preprocessing = preprocessing_of(recipe, images.subset(split.train_rows))
     chosen = _chosen(images, per_class)
     seen = _read([i for rows in chosen.values() for i in rows], images, preprocessing, reporter)
     stored = {i: image for i, image in seen.items() if isinstance(image, _Seen)}
@@ -122,11 +122,12 @@ def show(
 
     failed = [str(image) for image in seen.values() if not isinstance(image, _Seen)]
     sentences = [*describe_images(split, recipe), _as_they_are(stored), _as_seen(preprocessing)]
-    sentences += [said] if said else []
+    sentences += [sentence for sentence in (preprocessing.described(), said) if sentence]
     sentences += [f"can't be read: {reason}" for reason in failed]
     if len(chosen) < len(counts):
         sentences.append(f"the sheet shows {len(chosen)} of {len(counts):,} classes, spread evenly over them")
-    title = f"{shortened(images.source, 60)}, {_as_seen(preprocessing)}" + (f"\n{said}" if said else "")
+    title = f"{shortened(images.source, 60)}, {_as_seen(preprocessing)}"
+    title = "\n".join(line for text in (title, said or "") for line in textwrap.wrap(text, _TITLE_LETTERS))
     return Shown(ContactSheet(title, rows, per_class), tuple(sentences), recipe)
 
 
@@ -173,7 +174,7 @@ def _tiles(
     are."""
     plain = [seen.stored_CHW for seen in stored.values()]
     made = _augmented(plain, list(stored), images, recipe, preprocessing) if augmented else []
-    shown, said = visible([*plain, *made])
+    shown, said = visible([*plain, *made], preprocessing.bands, preprocessing.scaling)
     tiles = [Tile(image) for image in shown]
     n = len(plain)
     both = dict(zip(stored, tiles[:n], strict=True)), dict(zip(stored, tiles[n:], strict=False))
@@ -220,5 +221,9 @@ def _as_seen(preprocessing: Preprocessing) -> str:
     """How the network will see images."""
     height, width = preprocessing.image_size
     channels = {1: "grey", 3: "3 bands"}.get(preprocessing.channels, f"{preprocessing.channels} bands")
+    if preprocessing.bands is not None:
+        channels = f"{'bands' if len(preprocessing.bands) > 1 else 'band'} {', '.join(preprocessing.bands.names)}"
+    if preprocessing.scaling is not None:
+        channels += f", scaling {preprocessing.scaling.kind}"
     part = "the whole frame" if preprocessing.crop == 1 else f"the middle {100 * preprocessing.crop:.0f} % of each side"
     return f"as the network sees them: {height} × {width} px, {channels}, {part}"
