@@ -28,6 +28,7 @@ _PERCENTS = (0.25, 99.75)  # of percentile
 _BRIGHT = 0.99  # asinh: share of the images whose largest value is at or below 1
 _SAMPLED = 64  # rows and columns of an image whose pixels are pooled for quantiles
 _LEAST_NOISE = 1e-4  # asinh: smallest softening as a share of the range, for bands that have no noise
+_CLIPPED = 5  # times that pixels far from the sky are left out
 _SIGMA = 1.4826  # standard deviation over the median of the absolute values, of normal numbers
 
 
@@ -133,8 +134,8 @@ def measured_scaling(kind: ScalingKind, images: Iterable[NDArray[Any]]) -> Scali
     - linear and log: from the smallest value of all images to the largest one;
     - percentile: from the 0.25th to the 99.75th percentile of all pixels;
     - zscale: between the limits that IRAF's algorithm finds among all pixels (`astropy.visualization.ZScaleInterval`);
-    - asinh: from the sky, the median over the images of their medians, to the largest value of all images but the
-      brightest hundredth of them, softened by the noise, the median over the images of `noise_of`.
+    - asinh: from the sky to the largest value of all images but the brightest hundredth of them, softened by the noise;
+      sky and noise are the medians over the images of `sky_of` and `noise_of`.
 
     Of a large image a grid of pixels counts for percentile and zscale. A band of one value keeps it, at 0.
 
@@ -156,8 +157,8 @@ def measured_scaling(kind: ScalingKind, images: Iterable[NDArray[Any]]) -> Scali
     for x_CHW in images:
         ends.append((x_CHW.min((1, 2)), x_CHW.max((1, 2))))
         if kind == "asinh":
-            middles.append(np.median(x_CHW, axis=(1, 2)))
             noises.append(noise_of(x_CHW))
+            middles.append(sky_of(x_CHW, noises[-1]))
         elif kind in ("zscale", "percentile"):
             rows, columns = (max(1, side // _SAMPLED) for side in x_CHW.shape[1:])
             pixels.append(x_CHW[:, ::rows, ::columns].reshape(len(x_CHW), -1))
@@ -179,22 +180,32 @@ def measured_scaling(kind: ScalingKind, images: Iterable[NDArray[Any]]) -> Scali
 
 
 def noise_of(x_CHW: NDArray[Any]) -> NDArray[np.float64]:
-    """(C,) the standard deviation of the noise of a pixel, by the differences between pixels of a row and of a column.
+    """(C,) the standard deviation of the noise of a pixel of the sky, by differences within rows and columns.
 
-    It is the median of |2 x(i) − x(i−2) − x(i+2)|, which neither a level, nor a slope, nor a few sources change, scaled
-    as for normal noise (DER_SNR, Stoehr et al. 2008). Pixels two apart share little, even where they were resampled.
+    It is the median of |2 x(i) − x(i−2) − x(i+2)|, scaled as for normal noise (DER_SNR, Stoehr et al. 2008), in which
+    neither a level nor a slope remains. Pixels two apart share little, even where they were resampled. Of all places
+    the darker half counts, by x(i−1) + x(i+1), in which the difference has no part: there are few sources in it.
     """
-    found = []
-    for axis in (1, 2):
-        n = x_CHW.shape[axis]
-        if n < 5:
-            continue
-        x = np.moveaxis(x_CHW, axis, 2).astype(np.float64)
-        found.append(np.abs(2 * x[..., 2:-2] - x[..., :-4] - x[..., 4:]).reshape(len(x), -1))
-    if not found:
-        return np.zeros(len(x_CHW))
-    noise_C: NDArray[np.float64] = _SIGMA / math.sqrt(6) * np.median(np.concatenate(found, axis=1), axis=1)
+    noise_C = np.zeros(len(x_CHW))
+    for c, x_HW in enumerate(x_CHW.astype(np.float64)):
+        found = []
+        for x in (x_HW, x_HW.T):
+            if x.shape[1] >= 5:
+                level = x[:, 1:-3] + x[:, 3:-1]
+                found.append(np.abs(2 * x[:, 2:-2] - x[:, :-4] - x[:, 4:])[level <= np.median(level)])
+        if found:
+            noise_C[c] = _SIGMA / math.sqrt(6) * np.median(np.concatenate(found))
     return noise_C
+
+
+def sky_of(x_CHW: NDArray[Any], noise_C: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(C,) the median of the pixels that lie within three times the noise of it: the level of the sky."""
+    sky_C = np.zeros(len(x_CHW))
+    for c, (x_HW, noise) in enumerate(zip(x_CHW.astype(np.float64), noise_C, strict=True)):
+        sky_C[c] = np.median(x_HW)
+        for _ in range(_CLIPPED):
+            sky_C[c] = np.median(x_HW[np.abs(x_HW - sky_C[c]) <= 3 * noise], axis=None) if noise else sky_C[c]
+    return sky_C
 
 
 def check_installed(kind: str) -> None:
