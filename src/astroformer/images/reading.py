@@ -88,8 +88,7 @@ def read_image(file: str | Path | bytes, *, name: str | None = None) -> Array:
 
     Raises `UnreadableImage` for a file that is missing, no regular file, empty, truncated, not one of the formats,
     larger than `MAX_PIXELS` or `MAX_BYTES`, of several pages or frames, of a sample type not named above, or with
-    infinite pixels. Type and size are judged by the header, before the pixels are decoded. NaN is a pixel without a
-    value, which `Preprocessing` fills or refuses.
+    infinite pixels (NaN is for `Preprocessing` to judge). Type and size are judged by the header, before it is decoded.
     """
     if isinstance(file, bytes):
         return _read(file, name or f"{len(file)} bytes")

@@ -1,16 +1,13 @@
 """The rules that decide what a recipe leaves open, as a table: what each decides, how, why, and what overrules it.
 
 The decisions of a run (`rules.py`), the sentences that it prints, the help of the command line (`recipe.py`) and
-`docs/defaults.md` are made from this table and from the numbers here. To write the page anew:
-
-    python -m astroformer.training.defaults > docs/defaults.md
+`docs/defaults.md` (`defaults_page.py`) are made from this table and from the numbers here.
 
 Nothing here imports torch: help and mistyped words are answered without it.
 """
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 
 from astroformer.augmentation.settings import PRESETS
@@ -417,60 +414,3 @@ RULES: dict[str, Rule] = {
 def help_of(what: str, rule: str, *, word: str = "none") -> str:
     """The help of a setting that a rule decides where it is `word`."""
     return f"{what}; {word}: {RULES[rule].short}"
-
-
-def page() -> str:
-    """The text of `docs/defaults.md`."""
-    lines = [
-        "# What is decided for you",
-        "",
-        *_wrapped(
-            "A recipe leaves open what follows from your images and your machine. Rules fill it in, from the training "
-            "images and the device alone: they never see labels or validation images. What you set yourself is taken "
-            "as it is. A run prints what was decided, and keeps the complete recipe in its folder, so that it can be "
-            "repeated exactly."
-        ),
-        "",
-        *_wrapped(
-            f"This page and the help of `astroformer train` are made from one table, "
-            f"{_linked('training/defaults.py')}. Where a rule names no other file, {_linked(Rule.where)} decides by it "
-            "before a run begins."
-        ),
-        "",
-        "| rule | settings | by default |",
-        "|---|---|---|",
-    ]
-    for rule in RULES.values():
-        settings = ", ".join(f"`{name}`" for name in rule.settings)
-        lines.append(f"| [{rule.title}](#{_anchor(rule.title)}) | {settings} | {rule.short} |")
-    for rule in RULES.values():
-        lines += ["", f"## {rule.title}", "", *_wrapped(rule.text), ""]
-        if rule.figures:
-            columns, *rows = (f"| {case} | {value} |" for case, value in rule.figures)
-            lines += [columns, "|---|---|", *rows, ""]
-        lines += _wrapped(f"- Why: {rule.why}")
-        lines += _wrapped(f"- To decide yourself: {rule.overruled_by}")
-        if rule.where != Rule.where:
-            file, _, when = rule.where.partition(", ")
-            lines += _wrapped(f"- In the code: {_linked(file)}" + (f", {when}" if when else ""))
-    return "\n".join(lines) + "\n"
-
-
-def _linked(file: str) -> str:
-    """A file of the package as the page links to it."""
-    return f"[`{file}`](../src/astroformer/{file})"
-
-
-def _wrapped(text: str) -> list[str]:
-    """The lines of a paragraph, or of an item of a list."""
-    indent = "  " if text.startswith("- ") else ""
-    return textwrap.wrap(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def _anchor(title: str) -> str:
-    """Where a heading is found, as GitHub makes it."""
-    return title.lower().replace(" ", "-")
-
-
-if __name__ == "__main__":
-    print(page(), end="")

@@ -37,7 +37,6 @@ from astroformer.training.rules import decide
 from astroformer.training.run import RunFolder
 from astroformer.training.run_record import Parts, RunRecord
 from astroformer.training.splitting import (
-    Split,
     check_copies,
     decode,
     describe_filled,
@@ -99,11 +98,14 @@ def prepare(
     if task.init_from is not None:
         initial = Classifier.load(task.init_from, say=reporter.say)
         recipe = _inherited(recipe, initial)
+    learned = None if initial is None else initial.preprocessing
+    warnings = [] if learned is None else [learned.check_bands(train_images.bands)]
     recipe, decisions = decide(recipe, train_images)
     class_weights(recipe.class_weights, train_images.labels, train_images.classes)
-    learned = None if initial is None else initial.preprocessing
     preprocessing = unmeasured(recipe, train_images.bands, learned)
-    said_of_bands = _check_bands(task, split, preprocessing, learned)
+    if task.valid is not None and preprocessing.bands is not None:
+        words = ("the run learns from", f"those of --valid '{task.valid}'")
+        warnings.append(preprocessing.bands.check(split.valid_images.bands, *words))
 
     # 3. The network as it starts, and in how many parts of a batch it fits the memory.
     network, frame = _starting_network(recipe, preprocessing, split.images.classes, initial)
@@ -122,7 +124,6 @@ def prepare(
         recipe = recipe.model_copy(update={"accumulate": parts})
         decisions += [sentence] if sentence else []
     storage = torch.uint8 if recipe.storage == "uint8" else torch.float16
-    warnings = said_of_bands
     without_effect = recipe.augment.without_effect(recipe.channels or 1, storage, rgb=preprocessing.rgb)
     if without_effect and recipe.augment not in PRESETS.values():  # of what nobody asked for there is nothing to say
         warnings.append(f"no meaning for these images, so without effect: {', '.join(without_effect)}")
@@ -142,9 +143,9 @@ def prepare(
             reporter.say(_taken_over(task, recipe, initial, split.images.classes))
         for sentence in decisions:
             reporter.detail(sentence)
-        for sentence in warnings:
+        for sentence in filter(None, warnings):
             reporter.say(sentence)
-        decisions += warnings
+            decisions.append(sentence)
         lasting, task = task.lasting(), task.with_usable_cache(reporter.warn)
 
         # 5. The decoded images, whose copies stay on one side of the split.
@@ -297,20 +298,6 @@ def _reopened(run: RunFolder, reporter: Reporter, *, finished: bool) -> Setup:
     # Of a finished run nobody asks the teacher.
     teacher = None if finished or record.teacher is None else Teacher.from_record(record.teacher)
     return Setup(run, recipe, record, train, valid, record.preprocessing, network, frame, teacher)
-
-
-def _check_bands(task: Task, split: Split, preprocessing: Preprocessing, learned: Preprocessing | None) -> list[str]:
-    """What is to say of images whose source does not name their bands.
-
-    Raises:
-        UserError: the bands to train on are not those of the model that the run starts from, or those to validate on
-            are others.
-    """
-    said = [] if learned is None else [learned.check_bands(split.images.bands)]
-    if task.valid is not None and preprocessing.bands is not None:
-        words = ("the run learns from", f"those of --valid '{task.valid}'")
-        said.append(preprocessing.bands.check(split.valid_images.bands, *words))
-    return [sentence for sentence in said if sentence is not None]
 
 
 def _taken_over(task: Task, recipe: Recipe, initial: Classifier, classes: tuple[str, ...]) -> str:
