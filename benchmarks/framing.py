@@ -23,7 +23,7 @@ from astroformer.cache import default_cache
 from astroformer.images import ImageStore, measure_statistics, open_source
 from astroformer.network.framing import FRAME_IMAGES, Frame
 from astroformer.system import versions
-from astroformer.training.prepare import preprocessing_of
+from astroformer.training.measuring import preprocessing_of
 from astroformer.training.recipe import load_recipe
 from astroformer.training.rules import decide
 from common.equivariance_studies import STUDIES
@@ -38,7 +38,7 @@ def measure(name: str, data: Path) -> dict[str, object]:
     study = STUDIES[name]
     source = open_source(str(data / study.train.format(a=0, b=study.per_class)))
     recipe, _ = decide(load_recipe("photo" if "photo" in study.words else "sky"), source)
-    preprocessing = preprocessing_of(recipe)
+    preprocessing = preprocessing_of(recipe, source)
     train = ImageStore.build(source, preprocessing, cache=default_cache())
     test = ImageStore.build(open_source(str(data / study.valid)), preprocessing, cache=default_cache())
     mean, std = measure_statistics(train.base, train.rows)

@@ -18,7 +18,7 @@ from astroformer.network import AstroformerConfig, count_parameters
 from astroformer.progress import Reporter
 from astroformer.system import pick_device, versions
 from astroformer.training.batches import smaller_size
-from astroformer.training.prepare import preprocessing_of
+from astroformer.training.measuring import preprocessing_of
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
 from astroformer.training.single import train_network
@@ -62,7 +62,7 @@ def trained(
         if flops is not None:
             recipe = recipe.model_copy(update={"epochs": 1, "minutes": None})
         recipe = decided(recipe, train_images)
-        preprocessing = preprocessing_of(recipe)
+        preprocessing = preprocessing_of(recipe, train_images)
         train = ImageStore.build(train_images, preprocessing, cache=default_cache())
         valid = ImageStore.build(valid_images, preprocessing, cache=default_cache())
         mean, std = measure_statistics(train.base, train.rows)

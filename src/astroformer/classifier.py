@@ -67,7 +67,9 @@ class Classifier(Predictor, Summarized):
     def summary(self) -> Summary:
         info, (height, width) = self.info, self.preprocessing.image_size
         lines = {f"{len(self.classes)} classes": some_of(self.classes)}
-        lines["images"] = f"{height} × {width} px, channels: {self.preprocessing.channels}"
+        bands = self.preprocessing.bands
+        of_bands = f"channels: {self.preprocessing.channels}" if bands is None else f"bands: {bands}"
+        lines["images"] = f"{height} × {width} px, {of_bands}"
         if info.training:
             lines["trained on"] = info.training
         if info.metrics is not None:
@@ -111,6 +113,8 @@ class Classifier(Predictor, Summarized):
         """
         with Reporter(quiet=quiet) as reporter:
             opened = as_images(images, reporter if reporter.live else None)
+            if isinstance(images, str | Path):
+                self._tell_bands(opened, reporter)
             # In a log there is nothing: a program asks a model again and again, and its log is its own.
             if progress is None and reporter.live and len(opened) > batch_size:
                 progress = functools.partial(reporter.count, "predicting")
@@ -136,6 +140,11 @@ class Classifier(Predictor, Summarized):
         if opened.source == IN_MEMORY and len(opened) and not predictions.readable_N.any():
             raise UserError(f"none of {len(predictions):,} images can be taken. The first: {predictions.errors[0]}")
         return predictions
+
+    def _tell_bands(self, images: LabelledImages, reporter: Reporter) -> None:
+        """Says that a source does not name its bands, to somebody who looks on."""
+        if (sentence := self.preprocessing.check_bands(images.bands)) is not None and reporter.live:
+            reporter.say(sentence)
 
     def features(
         self, images: Images, *, batch_size: int = 64, progress: Callable[[int, int], None] | None = None
@@ -197,6 +206,7 @@ class Classifier(Predictor, Summarized):
             if not isinstance(images, LabelledImages):
                 listener = reporter if reporter.live else None
                 images = open_source(images, classes=self.classes, listener=listener)
+                self._tell_bands(images, reporter)
             if images.labels is None:
                 raise UserError(
                     f"'{images.source}' has no labels; evaluate needs a class folder or label for every image."
@@ -240,6 +250,7 @@ class Classifier(Predictor, Summarized):
         plain = self.network.network if isinstance(self.network, Answers) else self.network
         network = Answers(copy.deepcopy(plain), replace(answers_of(self.network), frame=True)).to(self.device)
         opened = as_images(images)
+        self.preprocessing.check_bands(opened.bands)
         some = np.unique(np.linspace(0, len(opened) - 1, min(len(opened), FRAME_IMAGES)).astype(int))
         stored_BCHW = np.stack([self.preprocessing.apply(opened.read(int(i)), self.white) for i in some])
         assert network.frame is not None

@@ -36,6 +36,14 @@ def model_card(config: ModelConfig) -> str:
         )
     height, width = config.input.image_size
     pixels = "" if config.input.units is None else f" of {config.input.units}"
+    values = ""
+    if (bands := config.input.bands) is not None:
+        values += f"- Bands, in this order: {bands}.\n"
+    if (scaling := config.input.described()) is not None:
+        values += f"- Values: {scaling}. These limits were measured on the training images.\n"
+    if config.input.missing != "refuse":
+        filled = {"median": "the median of their band in the image", "zero": "0"}[config.input.missing]
+        values += f"- Pixels without a value (NaN) are filled with {filled}.\n"
     layout, channels = "-".join(config.network.layout), config.network.in_chans
     parameters = "?" if record.parameters is None else f"{record.parameters:,}"
     what = (
@@ -56,7 +64,7 @@ tags: [astroformer, image-classification, from-scratch]
 trained from scratch with astroformer {config.versions["astroformer"]}.
 
 - Input: {channels} channel(s){pixels}, {height} × {width} px; the central {config.input.crop:.0%} of the frame is used.
-- Classes: {", ".join(config.classes)}.
+{values}- Classes: {", ".join(config.classes)}.
 - Trained on: {record.training or "not recorded"}.
 - Unchanged by: {invariance(config)}.
 

@@ -50,9 +50,10 @@ def both(
     epoch: int = 2,
     dtype: torch.dtype = torch.float32,
     normalised: bool = False,
+    rgb: bool = True,
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Native and plain batch of images that lie in another order in the store."""
-    maker = Augmenter(chosen, seed=seed, size=size)
+    maker = Augmenter(chosen, seed=seed, size=size, rgb=rgb)
     channels = x.shape[1]
     statistics: dict[str, Any] = {"mean": (0.3,) * channels, "std": (0.2,) * channels} if normalised else {}
     preprocessing = Preprocessing(size, channels, **statistics)
@@ -106,7 +107,9 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("stored", [(24, 24), (60, 50)])
-@pytest.mark.parametrize("kind", [(torch.uint8, 3), (torch.uint8, 1), (torch.float16, 5), (torch.float32, 3)])
+@pytest.mark.parametrize(
+    "kind", [(torch.uint8, 3), (torch.uint8, 1), (torch.float16, 5), (torch.float32, 3), (torch.float32, 13)]
+)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_native_batch_equals_the_plain_one(
     name: str, kind: tuple[torch.dtype, int], stored: tuple[int, int], monkeypatch: pytest.MonkeyPatch
@@ -129,9 +132,24 @@ def test_native_batch_equals_the_plain_one_where_nothing_is_square(
         compare(*both(monkeypatch, chosen, images(30, stored, 3, torch.uint8), size))
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
+@pytest.mark.parametrize("rgb", [True, False])
+def test_three_bands_that_are_not_rgb_equal_the_plain_ones(
+    rgb: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = images(200, (20, 20), 3, dtype)
+    x[:, 0] = x[:, 0] // 4 if dtype == torch.uint8 else x[:, 0] / 4  # so that the luminance is not the mean
+    for name in ("colour", "contrast", "hue"):
+        compare(*both(monkeypatch, SETTINGS[name], x, (20, 20), rgb=rgb), scale=2.5)
+    for policy in ("randaugment", "trivialaugment"):
+        chosen = settings(policy=policy, policy_operations=2)
+        fast, slow = both(monkeypatch, chosen, x, (20, 20), rgb=rgb)
+        compare(fast, slow, scale=2.5, apart=5e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
 @pytest.mark.parametrize("policy", ["randaugment", "trivialaugment"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 13])
 def test_policies_equal_the_plain_ones(
     policy: str, dtype: torch.dtype, channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +166,7 @@ def test_policies_equal_the_plain_ones(
     compare(fast, slow, scale=2.5, apart=5e-3)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
 @pytest.mark.parametrize("border", ["reflect", "edge", "zero"])
 def test_geometry_of_whole_pixels_is_exact(border: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of images that are none of ours to round: equal to the bit."""
@@ -166,7 +184,7 @@ def test_frames_are_resized_as_in_the_plain_program(
     interpolation: str, stored: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = settings(flip_horizontal=0.5, shift=0.3, interpolation=interpolation)
-    for dtype in (torch.uint8, torch.float16):
+    for dtype in (torch.uint8, torch.float16, torch.float32):
         compare(*both(monkeypatch, chosen, images(20, stored, 3, dtype), (24, 30)), scale=2.5)
 
 

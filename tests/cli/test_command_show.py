@@ -14,7 +14,7 @@ from astroformer.images import open_source
 from astroformer.images.contact_sheet import ContactSheet, Row, Tile, visible
 from astroformer.images.sets.mock_galaxies import CLASSES
 from astroformer.progress import Reporter
-from astroformer.training.prepare import preprocessing_of
+from astroformer.training.measuring import preprocessing_of
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
 from astroformer.training.show import show
@@ -113,7 +113,7 @@ def test_images_are_shown_as_train_would_prepare_them(tmp_path: Path) -> None:
     split = split_images(Task(source), recipe, Reporter(quiet=True))
     decided, _ = decide(recipe, split.images.subset(split.train_rows))
     assert shown.recipe == decided
-    preprocessing = preprocessing_of(decided)
+    preprocessing = preprocessing_of(decided, split.images.subset(split.train_rows))
     images = split.images
     assert images.labels is not None
     for k, row in enumerate(shown.sheet.rows):

@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 from astroformer.errors import UserError
+from astroformer.images.bands import Bands
 from astroformer.images.preprocessing import Preprocessing, measure_statistics
+from astroformer.images.scaling import Scaling
 
 RNG = np.random.default_rng(2)
 RGB = RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8)
@@ -131,7 +133,10 @@ def test_dict_and_back() -> None:
         ({"crop": 0.0}, "crop"),
         ({"crop": float("nan")}, "crop"),
         ({"fit": "cut"}, "fit 'cut'"),
-        ({"dtype": "float32"}, "dtype 'float32'"),
+        ({"dtype": "float64"}, "dtype 'float64'"),
+        ({"missing": "mean"}, "missing 'mean'"),
+        ({"scaling": Scaling("linear", (0,), (1,))}, "scaling is of 1 bands; 3 channels"),
+        ({"bands": Bands(("g", "r"))}, "bands is g, r; 3 channels"),
         ({"mean": (1.0,)}, "mean"),
         ({"std": (1.0, 0.0, 1.0)}, "std"),
     ],

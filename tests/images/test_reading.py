@@ -152,7 +152,7 @@ def test_damaged_files_name_path_and_reason(tmp_path: Path) -> None:
         "empty.png": (b"", "empty"),
         "text.jpg": (b"these are words", "not a JPEG, PNG, TIFF, WebP, BMP, GIF or FITS"),
         "ppm.jpg": (encode(Image.fromarray(RGB), "PPM"), "not a JPEG, PNG, TIFF, WebP, BMP, GIF or FITS"),
-        "nan.tif": (tiff(np.full((2, 2, 1), np.nan, np.float32)), "4 of its 4 values are NaN"),
+        "infinite.tif": (tiff(np.full((2, 2, 1), np.inf, np.float32)), "4 of its 4 values are NaN or infinite"),
         "double.tif": (tiff(np.zeros((2, 2, 1), np.float64)), "64-bit float"),
         "planar.tif": (tiff(np.zeros((2, 2, 3), np.uint16), t284=2), "plane by plane"),
         "predicted.tif": (tiff(np.zeros((2, 2, 3), np.float32), "<", 8, t317=2), "predictor"),

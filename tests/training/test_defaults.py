@@ -13,7 +13,7 @@ import astroformer
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sources import open_source
 from astroformer.network import VARIANTS
-from astroformer.training import defaults, rules
+from astroformer.training import defaults_page, rules
 from astroformer.training.batches import smaller_size
 from astroformer.training.defaults import RULES
 from astroformer.training.recipe import Recipe, make_recipe
@@ -42,8 +42,8 @@ def many_images(n: int, side: int) -> LabelledImages:
 
 
 def test_the_page_is_what_the_table_says() -> None:
-    assert (DOCS / "defaults.md").read_text(encoding="utf-8") == defaults.page(), (
-        "make it anew: python -m astroformer.training.defaults > docs/defaults.md"
+    assert (DOCS / "defaults.md").read_text(encoding="utf-8") == defaults_page.page(), (
+        "make it anew: python -m astroformer.training.defaults_page > docs/defaults.md"
     )
 
 
@@ -131,7 +131,7 @@ def test_sentences_have_the_values_that_they_name() -> None:
 
 
 def test_links_of_the_page_lead_somewhere() -> None:
-    page = defaults.page()
+    page = defaults_page.page()
     links = re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page)
     assert links
     for file, anchor in links:
@@ -147,11 +147,11 @@ def test_links_of_the_page_lead_somewhere() -> None:
 
 def test_no_paragraph_of_the_page_has_more_than_two_numbers() -> None:
     """More belong into a table."""
-    for paragraph in re.split(r"\n\n|\n(?=- )", defaults.page()):
+    for paragraph in re.split(r"\n\n|\n(?=- )", defaults_page.page()):
         if not paragraph.startswith(("|", "#")):
             words = re.sub(r"\[[^]]*\]\([^)]*\)|`[^`]*`", "", paragraph)  # without links and code
             assert len(re.findall(r"(?<![\w.,])\d[\d.,]*", words)) <= 2, paragraph
 
 
 def test_the_lines_of_the_page_can_be_read_as_they_are() -> None:
-    assert all(len(line) <= 120 or line.startswith("|") for line in defaults.page().splitlines())
+    assert all(len(line) <= 120 or line.startswith("|") for line in defaults_page.page().splitlines())

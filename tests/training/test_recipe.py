@@ -41,6 +41,8 @@ CHANGED: dict[str, Any] = {
     "optimizer": "muon",
     "pixels": "uint16",
     "white": 4095.0,
+    "missing": "zero",
+    "scaling": "zscale",
     "learning_rate": 1e-3,
     "weight_decay": 0.0,
     "momentum": 0.8,

@@ -37,17 +37,20 @@ class Augmenter:
         settings: what to do.
         seed: of the run.
         size: (h, w) of the results, in pixels; stored images may have another size.
+        rgb: whether images of three channels are red, green and blue. Other bands have no saturation and no hue, and
+            their luminance, about which contrast changes, is the mean of all bands.
 
     Raises:
         UserError: quarter turns are asked of a size that is not square.
     """
 
-    def __init__(self, settings: Augment, *, seed: int, size: tuple[int, int]) -> None:
+    def __init__(self, settings: Augment, *, seed: int, size: tuple[int, int], rgb: bool = True) -> None:
         if settings.quarter_turns and size[0] != size[1]:
             raise _not_square(size)
         self.settings = settings
         self.seed = seed
         self.size = size
+        self.rgb = rgb
         self._mixer = Mixer(
             mixup=settings.mixup,
             cutmix=settings.cutmix,
@@ -55,7 +58,7 @@ class Augmenter:
             switch=settings.mix_switch,
             seed=seed,
         )
-        self._native = NativeBatch(settings, self._mixer, seed=seed, size=size)
+        self._native = NativeBatch(settings, self._mixer, seed=seed, size=size, rgb=rgb)
         self._at_length: dict[tuple[bool, bool], Augmenter] = {(True, True): self}
 
     def at_length(self, epochs: float) -> Augmenter:
@@ -63,7 +66,9 @@ class Augmenter:
         # This is asked at every step, and comparing two numbers takes less time than making settings.
         long_enough = epochs >= self.settings.policy_epochs, epochs >= self.settings.mix_epochs
         if long_enough not in self._at_length:
-            self._at_length[long_enough] = Augmenter(self.settings.at_length(epochs), seed=self.seed, size=self.size)
+            self._at_length[long_enough] = Augmenter(
+                self.settings.at_length(epochs), seed=self.seed, size=self.size, rgb=self.rgb
+            )
         return self._at_length[long_enough]
 
     @property
@@ -174,6 +179,7 @@ class Augmenter:
             size=self.size,
             channels=channels,
             integer=integer,
+            rgb=self.rgb,
         )
 
     def _check(self, x_BCHW: Tensor) -> None:
@@ -231,7 +237,7 @@ class Augmenter:
             for strength_B in (drawn.brightness_B, drawn.contrast_B, drawn.saturation_B)
         ]
         if any(strength_B is not None for strength_B in strengths):
-            colour.adjust_(x_BCHW, *strengths)
+            colour.adjust_(x_BCHW, *strengths, rgb=self.rgb)
         clip()  # rounding can leave even a bilinear mean above 1
         if drawn.hue_B is not None:
             x_BCHW = colour.turn_hue(x_BCHW, drawn.hue_B.to(device))
@@ -253,7 +259,7 @@ class Augmenter:
         policy = self.settings.ranges
         on_values: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "brightness": lambda x, v: colour.adjust_(x, brightness_B=1.0 + policy.enhance * v),
-            "contrast": lambda x, v: colour.adjust_(x, contrast_B=1.0 + policy.enhance * v),
+            "contrast": lambda x, v: colour.adjust_(x, contrast_B=1.0 + policy.enhance * v, rgb=self.rgb),
             "saturation": lambda x, v: colour.adjust_(x, saturation_B=1.0 + policy.enhance * v),
             "sharpness": lambda x, v: colour.sharpen(x, 1.0 + policy.enhance * v),
             "posterize": lambda x, v: colour.posterize(x, 8.0 - torch.round(policy.posterize * v.abs())),
@@ -262,7 +268,9 @@ class Augmenter:
             "equalize": lambda x, v: colour.equalize(x),
             "invert": lambda x, v: colour.invert(x),
         }
-        possible = operations(self.settings.policy, x_BCHW.shape[1], integer)  # others raise for such images
+        possible = operations(
+            self.settings.policy, x_BCHW.shape[1], integer, rgb=self.rgb
+        )  # others raise for such images
         for slot in range(operation_BP.shape[1]):
             for name, change in on_values.items():
                 if name not in possible:

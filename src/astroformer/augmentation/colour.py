@@ -19,6 +19,8 @@ def adjust_(
     brightness_B: Tensor | None = None,
     contrast_B: Tensor | None = None,
     saturation_B: Tensor | None = None,
+    *,
+    rgb: bool = True,
 ) -> Tensor:
     """Brightness, then contrast, then saturation, in place; a strength of 1 changes nothing.
 
@@ -27,15 +29,16 @@ def adjust_(
     one multiply and one add: x·bcs + [(1−s)·bc·grey(x)] + b(1−c)·mean(grey(x)).
 
     Args:
-        x_BCHW: float images, overwritten. With three channels the luminance is that of RGB, else the mean of
-            the channels.
+        x_BCHW: float images, overwritten.
         brightness_B, contrast_B, saturation_B: strengths ≥ 0, or None. Saturation needs three channels.
+        rgb: whether three channels are red, green and blue, and no other bands. The luminance of any others is the mean
+            of the channels.
     """
     channels = x_BCHW.shape[1]
     factor_B: Tensor | None = brightness_B
     offset_B: Tensor | None = None
     if contrast_B is not None:
-        mean_B = luminance(x_BCHW.mean((2, 3), keepdim=True)).flatten()
+        mean_B = luminance(x_BCHW.mean((2, 3), keepdim=True), rgb=rgb).flatten()
         offset_B = (1.0 - contrast_B) * mean_B
         if brightness_B is not None:
             offset_B = offset_B * brightness_B
@@ -44,8 +47,8 @@ def adjust_(
         if factor_B is not None:
             x_BCHW.mul_(_per_image(factor_B))
         return x_BCHW if offset_B is None else x_BCHW.add_(_per_image(offset_B))
-    if channels != 3:
-        raise ValueError(f"saturation needs 3 channels, not {channels}")
+    if channels != 3 or not rgb:
+        raise ValueError(f"saturation needs 3 channels, red, green and blue, not {channels}")
     toward_B = 1.0 - saturation_B
     if factor_B is not None:
         toward_B = toward_B * factor_B
@@ -56,9 +59,9 @@ def adjust_(
     return x_BCHW.mul_(_per_image(saturation_B)).add_(grey_B1HW)
 
 
-def luminance(x_BCHW: Tensor) -> Tensor:
+def luminance(x_BCHW: Tensor, *, rgb: bool = True) -> Tensor:
     """(B, 1, H, W): the luminance of RGB images, the mean of the channels of any others; a new tensor."""
-    if x_BCHW.shape[1] != 3:
+    if x_BCHW.shape[1] != 3 or not rgb:
         return x_BCHW.mean(1, keepdim=True)
     red, green, blue = x_BCHW.split(1, dim=1)
     return (red * LUMINANCE[0]).add_(green, alpha=LUMINANCE[1]).add_(blue, alpha=LUMINANCE[2])

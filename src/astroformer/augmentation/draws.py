@@ -66,12 +66,21 @@ POLICY_COLUMN = len(_SINGLE) + _TRIES * len(_DRAWN_AGAIN)
 
 
 def draw(
-    s: Augment, index_B: Tensor, *, seed: int, epoch: int, size: tuple[int, int], channels: int, integer: bool
+    s: Augment,
+    index_B: Tensor,
+    *,
+    seed: int,
+    epoch: int,
+    size: tuple[int, int],
+    channels: int,
+    integer: bool,
+    rgb: bool = True,
 ) -> Draw:
     """What is done to images `index_B` (B,) in `epoch` for results of `size`; on `index_B`'s device.
 
-    A policy chooses among the operations that mean something for so many channels, and for images that are uint8 where
-    `integer` is true. Nothing here is copied between host and device.
+    A policy chooses among the operations that mean something for so many channels, three of which are red, green and
+    blue where `rgb` is true, and for images that are uint8 where `integer` is true. Nothing here is copied between host
+    and device.
     """
     policy_slots = s.policy_slots
     # In float64 angles and sizes lose nothing to rounding, and these tensors are tiny.
@@ -112,9 +121,9 @@ def draw(
         found["brightness_B"] = factor(s.brightness, "brightness").float()
     if s.contrast > 0:
         found["contrast_B"] = factor(s.contrast, "contrast").float()
-    if s.saturation > 0 and channels == 3:
+    if s.saturation > 0 and channels == 3 and rgb:
         found["saturation_B"] = factor(s.saturation, "saturation").float()
-    if s.hue > 0 and channels == 3:
+    if s.hue > 0 and channels == 3 and rgb:
         found["hue_B"] = (s.hue * (2.0 * u("hue") - 1.0)).float()
     if s.erasing > 0:
         low, high = s.erasing_area
@@ -124,7 +133,7 @@ def draw(
         found["erased_B4"] = box_B4 * (u("erasing") < s.erasing)[:, None]
     if policy_slots:
         u_BP3 = u_BK[:, POLICY_COLUMN:].unflatten(1, (policy_slots, 3))
-        names = operations(s.policy, channels, integer)
+        names = operations(s.policy, channels, integer, rgb=rgb)
         place_BP = (len(names) * u_BP3[..., 0]).long()
         for place, name in enumerate(OPERATIONS):  # from a place among `names` to the one among all operations
             if name not in names:

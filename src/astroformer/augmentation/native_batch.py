@@ -35,8 +35,8 @@ _Address = Callable[[ArrayLike, DTypeLike], int]  # keeps the values in an array
 class NativeBatch:
     """The kernel for one `Augmenter`."""
 
-    def __init__(self, settings: Augment, mixer: Mixer, *, seed: int, size: tuple[int, int]) -> None:
-        self.settings, self.mixer, self.seed, self.size = settings, mixer, seed, size
+    def __init__(self, settings: Augment, mixer: Mixer, *, seed: int, size: tuple[int, int], rgb: bool = True) -> None:
+        self.settings, self.mixer, self.seed, self.size, self.rgb = settings, mixer, seed, size, rgb
         self._plans: dict[Any, tuple[AugmentPlan, list[NDArray[Any]]]] = {}  # and the arrays that they point into
 
     def takes(self, stored_MCHW: Tensor, dtype: torch.dtype) -> bool:
@@ -179,12 +179,13 @@ class NativeBatch:
 
     def _colours(self, channels: int) -> _Values:
         """Colour, noise and erasing."""
-        s = self.settings
+        s, rgb = self.settings, self.rgb and channels == 3
         return {
             "brightness": s.brightness,
             "contrast": s.contrast,
-            "saturation": s.saturation if channels == 3 else 0.0,
-            "hue": s.hue if channels == 3 else 0.0,
+            "rgb": rgb,
+            "saturation": s.saturation if rgb else 0.0,
+            "hue": s.hue if rgb else 0.0,
             "noise": s.noise,
             "erasing": s.erasing,
             "erasing_low": s.erasing_area[0],
@@ -195,7 +196,7 @@ class NativeBatch:
 
     def _policy(self, channels: int, integer: bool, address: _Address) -> _Values:
         s = self.settings
-        names = [] if s.policy == "none" else operations(s.policy, channels, integer)
+        names = [] if s.policy == "none" else operations(s.policy, channels, integer, rgb=self.rgb)
         return {
             "policy_slots": s.policy_slots,
             "policy_choices": len(names),

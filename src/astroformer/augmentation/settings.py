@@ -75,19 +75,20 @@ class Augment(BaseModel):
     )
     saturation: Strength = Field(
         default=0.0,
-        description="Scale differences from each pixel's luminance by 1 ± this; three channels only.",
+        description="Scale differences from each pixel's luminance by 1 ± this; red, green and blue only.",
     )
     hue: float = Field(
         default=0.0,
         ge=0,
         le=0.5,
-        description="Turn hues by up to this share of the colour circle, either way; three channels only.",
+        description="Turn hues by up to this share of the colour circle, either way; red, green and blue only.",
     )
     noise: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Standard deviation of Gaussian noise on every pixel, in units of the full range.",
+        description="Standard deviation of Gaussian noise on every pixel, in units of the full range: of white, or of "
+        "what a scaling makes 1; of floats without a scaling in their own units.",
     )
     erasing: Probability = Field(default=0.0, description="Probability of erasing a rectangle.")
     erasing_area: Shares = Field(default=(0.02, 1 / 3), description="Share of the frame that is erased, uniform.")
@@ -173,17 +174,18 @@ class Augment(BaseModel):
             always["mix_epochs"] = 0
         return self.model_copy(update=always)
 
-    def without_effect(self, channels: int, dtype: torch.dtype) -> list[str]:
+    def without_effect(self, channels: int, dtype: torch.dtype, *, rgb: bool = True) -> list[str]:
         """Settings that are on and have no meaning for such images, so that a caller can say so.
 
-        Saturation and hue need three channels. The policy's operations on 256 levels (posterize, solarize,
-        autocontrast, equalize, invert) need a known range, which only uint8 images have.
+        Saturation and hue need red, green and blue: three channels that are no other bands (`rgb`). The policy's
+        operations on 256 levels (posterize, solarize, autocontrast, equalize, invert) need a known range, which only
+        uint8 images have.
         """
         names = []
-        if channels != 3:
+        if channels != 3 or not rgb:
             names += [name for name in ("saturation", "hue") if getattr(self, name) > 0]
         if self.policy != "none":
-            kept = operations(self.policy, channels, str(dtype) == "torch.uint8")
+            kept = operations(self.policy, channels, str(dtype) == "torch.uint8", rgb=rgb)
             names += [f"{self.policy}: {name}" for name in operations(self.policy, 3, True) if name not in kept]
         return names
 
@@ -243,11 +245,15 @@ POLICIES = {
 }
 
 
-def operations(policy: str, channels: int, integer: bool) -> list[str]:
-    """The policy's operations that mean something for images of so many channels, uint8 (`integer`) or not."""
+def operations(policy: str, channels: int, integer: bool, *, rgb: bool = True) -> list[str]:
+    """The policy's operations that mean something for images of so many channels, uint8 (`integer`) or not.
+
+    Args:
+        rgb: whether three channels are red, green and blue, and no other bands.
+    """
     left_out = () if integer else (*_LEVELS, "invert")
     return [
         name
         for name in POLICIES[policy].operations
-        if name not in left_out and not (name == "saturation" and channels != 3)
+        if name not in left_out and not (name == "saturation" and (channels != 3 or not rgb))
     ]

@@ -163,6 +163,15 @@ def tell_ignored(images: LabelledImages | MeasuredImages) -> None:
         tell_beside(note)
 
 
+def tell_bands(classifier: Classifier, images: LabelledImages) -> None:
+    """Says beside the results where a model knows its bands and a source does not name those of its images.
+
+    Raises `UserError` where their bands are others.
+    """
+    if (sentence := classifier.preprocessing.check_bands(images.bands)) is not None:
+        tell_beside(sentence)
+
+
 def count_of_files(n: int) -> str:
     """ "1 file", "1,234 files"."""
     return f"{n:,} file" + ("s" if n != 1 else "")

@@ -20,6 +20,7 @@ from astroformer.cli.common import (
     Strict,
     first_imports,
     refuse_missing,
+    tell_bands,
     tell_beside,
     tell_ignored,
     with_root,
@@ -121,6 +122,7 @@ class Evaluate:
         classifier = self.asking.load(self.model)
         images = self._images(classifier.classes, reporter)
         tell_ignored(images)
+        tell_bands(classifier, images)
         evaluation, predictions = classifier.evaluate(
             images,
             batch_size=self.asking.computing.batch_size,

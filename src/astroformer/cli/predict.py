@@ -20,6 +20,7 @@ from astroformer.cli.common import (
     Strict,
     first_imports,
     refuse_missing,
+    tell_bands,
     tell_beside,
     tell_ignored,
     with_root,
@@ -82,6 +83,7 @@ class Predict:
             classifier = self.asking.load(self.model)
             images = open_sources(sources, columns=self._wanted(), listener=reporter)
             tell_ignored(images)
+            tell_bands(classifier, images)
             rows = self._begin(out, classifier, named, images)
             tally = _Tally(Called(classifier.classes), rows.done, rows.failed, rows.first_reason)
             tally.called.add(rows.called)

@@ -35,7 +35,7 @@ class Show:
     pages: ClassVar[Pages] = Pages(
         (
             *("out", "overwrite", "per-class", "augmented", "recipe", "image-size", "crop", "fit", "channels"),
-            *("pixels", "white", "seed", "quiet", "debug"),
+            *("pixels", "white", "missing", "scaling", "seed", "quiet", "debug"),
         ),
         {},
     )

@@ -46,7 +46,7 @@ _PAGES = Pages(
                     "fit",
                     "channels",
                 ),
-                *("pixels", "white", "storage", "cache", "strict", "only-known", "allow-shared"),
+                *("pixels", "white", "missing", "scaling", "storage", "cache", "strict", "only-known", "allow-shared"),
             ),
         ),
         "learning": (

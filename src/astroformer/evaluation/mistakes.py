@@ -114,7 +114,8 @@ def mistake_tiles(
             seen[mistake.image] = classifier.preprocessing.apply(images.read(mistake.image), classifier.white)
         except UserError:  # a file that has changed since
             continue
-    shown, said = visible(list(seen.values()))
+    preprocessing = classifier.preprocessing
+    shown, said = visible(list(seen.values()), preprocessing.bands, preprocessing.scaling)
     of_image = dict(zip(seen, shown, strict=True))
     tiles = []
     for mistake in mistakes:

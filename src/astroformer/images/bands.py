@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from astroformer.errors import UserError
+
+# Of broad filters in nm, roughly: the order counts.
+_WAVELENGTHS = {"u": 354, "g": 477, "r": 623, "i": 763, "z": 913, "y": 962, "U": 365, "B": 445, "V": 551, "R": 658}
+_WAVELENGTHS |= {"I": 806, "G": 477, "Z": 880, "Y": 1020, "J": 1220, "H": 1630, "K": 2190, "Ks": 2150, "NUV": 231}
+_WAVELENGTHS |= {"FUV": 153, "W1": 3400, "W2": 4600, "W3": 12000, "W4": 22000}
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,60 @@ class Bands:
             f"{name} ({unit})" if unit else name for name, unit in zip(self.names, self.units, strict=True)
         )
 
+    @property
+    def rgb(self) -> bool:
+        """Whether these are red, green and blue, of which grey and a hue can be made.
+
+        Example:
+            >>> Bands(("red", "green", "blue")).rgb, Bands(("g", "r", "z")).rgb
+            (True, False)
+        """
+        return tuple(name.lower() for name in self.names) in (("red", "green", "blue"), ("r", "g", "b"))
+
+    def red_green_blue(self) -> tuple[int, int, int]:
+        """Which three bands a picture shows as red, green and blue: the one of the longest wavelength, one in the
+        middle and the one of the shortest, where the names tell wavelengths; else the first three.
+
+        Example:
+            >>> Bands(("u", "g", "r", "i", "z")).red_green_blue(), Bands(("F444W", "F115W", "F200W")).red_green_blue()
+            ((4, 2, 0), (0, 2, 1))
+        """
+        lengths = [_wavelength(name) for name in self.names]
+        numbers = [re.search(r"[0-9]+", name) for name in self.names]
+        order: list[int] | None = None
+        if all(lengths):
+            order = sorted(range(len(self)), key=lambda c: lengths[c] or 0)
+        elif all(numbers):
+            order = sorted(range(len(self)), key=lambda c: int(found[0]) if (found := numbers[c]) else 0)
+        return (0, 1, 2) if order is None else (order[-1], order[len(order) // 2], order[0])
+
+    def check(
+        self, found: Bands | None, learned: str = "the model learned from", images: str = "these images"
+    ) -> str | None:
+        """Whether a model that learned from these bands can take images of those that a source has.
+
+        Units count where both sides say what they are.
+
+        Args:
+            found: of the images; None where their source says nothing of them.
+            learned, images: how the sentence names both sides.
+
+        Returns:
+            A sentence to say where the source says nothing and the images are taken for these bands.
+
+        Raises:
+            UserError: the names, their order or the units are others.
+        """
+        if found is None:
+            return f"{images} do not say what their bands are; they are taken for {self}"
+        units = zip(self.units, found.units, strict=False)
+        if self.names != found.names or any(own and other and own != other for own, other in units):
+            raise UserError(
+                f"{learned} the bands {self}, and {images} have {found}. Give the same bands in the same order and "
+                "units, or train on images such as these."
+            )
+        return None
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON keeps them; `from_dict` is the way back."""
         return {"names": list(self.names), "units": list(self.units)}
@@ -58,3 +118,8 @@ class Bands:
     def from_dict(cls, words: Mapping[str, Any]) -> Bands:
         """Rebuild from `to_dict`."""
         return cls(tuple(words["names"]), tuple(words["units"]))
+
+
+def _wavelength(name: str) -> int | None:
+    """Of a broad filter by its name, also behind that of a survey: `g`, `sdss_g`, `HSC-G`."""
+    return _WAVELENGTHS.get(re.split(r"[^A-Za-z0-9]+", name)[-1])

@@ -5,6 +5,7 @@ Shape letters: N images, C bands, H and W pixels.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,9 @@ import numpy as np
 from PIL import Image
 
 from astroformer.drawing import GREY, INK, PAGE, PALE, SMALL, USUAL, fitted, in_lines, new_figure, save, style
+from astroformer.images.bands import Bands
 from astroformer.images.reading import Array
+from astroformer.images.scaling import Scaling
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 _LABEL, _GAP, _LINE, _TALLEST = 3.1, 0.12, 0.29, 24.0  # cm: of a row's name, between tiles, of a line, of a page
 _LABEL_LETTERS = 22
+_LUPTON = {"minimum": -0.005, "stretch": 0.06, "Q": 10}  # of values whose sky is 0, and 1 what 1 pixel in 200 exceeds
 _SIDE = 160  # px, the longer side of a tile at most, so that a PDF of many stays small
 
 
@@ -176,12 +180,17 @@ def in_rows(tiles: Sequence[Tile], columns: int) -> list[Row]:
     return [Row(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
 
 
-def visible(images: Sequence[Array]) -> tuple[list[Array], str | None]:
+def visible(
+    images: Sequence[Array], bands: Bands | None = None, scaling: Scaling | None = None
+) -> tuple[list[Array], str | None]:
     """Images as a screen can show them, and a sentence where that is not just as they are.
 
     Args:
         images: each (C, H, W), of as many bands and of one type. uint8 is shown as it is. Of floats black and white
             are, in each band, the values that one pixel in 200 of all images lies below and above.
+        bands: what the bands are, where that is known. Three or more that are not red, green and blue are shown by
+            three of them, the longest wavelength as red, by Lupton's method, which is for pictures alone.
+        scaling: of the images; Lupton's method takes them as they were before it.
 
     Returns:
         Each image as (H, W) or (H, W, 3) uint8: of one band as grey, of two the mean, of three as red, green and blue,
@@ -189,11 +198,13 @@ def visible(images: Sequence[Array]) -> tuple[list[Array], str | None]:
     """
     if not images:
         return [], None
-    bands, said = len(images[0]), []
-    if bands > 3:
-        said.append(f"bands 1, 2 and 3 of {bands} are shown as red, green and blue")
+    if bands is not None and len(bands) > 2 and not bands.rgb:
+        return _false_colour(images, bands, scaling)
+    channels, said = len(images[0]), []
+    if channels > 3:
+        said.append(f"bands 1, 2 and 3 of {channels} are shown as red, green and blue")
         images = [image[:3] for image in images]
-    elif bands == 2:
+    elif channels == 2:
         said.append("the mean of both bands is shown")
     low_C11 = np.zeros((1, 1, 1), np.float32)
     span_C11 = np.full((1, 1, 1), 255, np.float32)
@@ -205,6 +216,27 @@ def visible(images: Sequence[Array]) -> tuple[list[Array], str | None]:
         low_C11 = low_C[:, None, None]
         span_C11 = np.where(high_C > low_C, high_C - low_C, 1.0)[:, None, None]
     return [_on_screen(image, low_C11, span_C11) for image in images], "; ".join(said) or None
+
+
+def _false_colour(images: Sequence[Array], bands: Bands, scaling: Scaling | None) -> tuple[list[Array], str]:
+    """Three bands as red, green and blue: an asinh of their sum that keeps colours, and that of a bright core too."""
+    chosen = list(bands.red_green_blue())
+    named = [bands.names[c] for c in chosen]
+    said = f"the bands {named[0]}, {named[1]} and {named[2]} are shown as red, green and blue"
+    linear = [image / np.float32(255) if image.dtype == np.uint8 else image.astype(np.float32) for image in images]
+    if scaling is not None:
+        linear = [scaling.inverse(image) for image in linear]
+    colours = [image[chosen] for image in linear]
+    pixels_CN = np.concatenate([image.reshape(3, -1) for image in colours], axis=1)
+    sky_C, high_C = np.quantile(pixels_CN, [0.5, 0.995], axis=1).astype(np.float32)
+    span_C = np.where(high_C > sky_C, high_C - sky_C, 1)
+    shares = [(image - sky_C[:, None, None]) / span_C[:, None, None] for image in colours]
+    if importlib.util.find_spec("astropy") is None:
+        black, white = np.zeros((1, 1, 1), np.float32), np.ones((1, 1, 1), np.float32)
+        return [_on_screen(image, black, white) for image in shares], said
+    from astropy.visualization import make_lupton_rgb
+
+    return [make_lupton_rgb(*image, **_LUPTON) for image in shares], f"{said} (Lupton et al. 2004)"
 
 
 def _on_screen(image_CHW: Array, low_C11: Array, span_C11: Array) -> Array:

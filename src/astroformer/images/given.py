@@ -102,7 +102,12 @@ def _read(image: Given, name: str) -> Array:
         if image.ndim not in (2, 3):
             raise UserError(f"an array of shape {image.shape} is no image; (H, W) or (H, W, C) is.")
         if np.ma.is_masked(image):
-            raise UserError("an array has masked values, which no network knows; fill them in first (.filled(value)).")
+            if image.dtype.kind != "f":
+                raise UserError(
+                    f"an array of {image.dtype} has masked values, which no network knows; fill them in first "
+                    "(.filled(value))."
+                )
+            image = np.ma.filled(image, np.nan)  # a masked pixel is one without a value
         image = np.asarray(image, image.dtype.newbyteorder("="))  # in the machine's byte order, as files are read
         if image.dtype.kind == "f":
             if (why := why_not_float32(image)) is not None:

@@ -75,8 +75,8 @@ class LabelledImages:
         about: of a published set: its name, part, licence, citation and checksums, for the record.
         columns: other columns of a catalog that somebody asked for, by name: N values each, as the catalog has them.
         bands: what the bands of every image are; None where the source says nothing of them.
-        masks: whether the source marks pixels without a value. The reader then gives float32 with NaN there, where it
-            would refuse such an image otherwise.
+        masks: whether the source marks pixels without a value. The reader gives float32 with NaN there. Training then
+            fills them by default; NaN in images of other sources is refused unless somebody asks for that.
         votes_NK: (N, K) float64, the share of people who called image i a k; rows sum to 1, and the label is the class
             with most of them (`votes.voted` makes them of counts). None where a label is all there is.
         weights_N: (N,) float64 ≥ 0, how much an image counts in the loss of training; None: all alike. Evaluation

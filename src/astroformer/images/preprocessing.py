@@ -14,7 +14,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,12 +23,18 @@ from PIL import Image
 from torch import Tensor
 
 from astroformer.errors import UserError, unknown_name
+from astroformer.images.bands import Bands
+from astroformer.images.floats import why_not_whole
 from astroformer.images.reading import Array, one_at_a_time
 from astroformer.images.resize import resize
+from astroformer.images.scaling import Scaling
 from astroformer.images.units import Pixels, Units, kind_of_pixels
 
 _FITS = ("crop", "pad", "stretch")
-_DTYPES = ("uint8", "float16")
+_DTYPES = ("uint8", "float16", "float32")
+Missing = Literal["refuse", "median", "zero"]
+_MISSING: tuple[Missing, ...] = get_args(Missing)
+_MOST_MISSING = 0.5  # share of a band's pixels in the kept frame that may lack a value
 _JUDGED = 32  # images of a set whose brightness is looked at before it is answered
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, what Pillow uses for 8-bit images
 
@@ -45,9 +51,14 @@ class Preprocessing:
             both ends, `pad` shrinks the whole frame into a black (zero) one, `stretch` scales the sides
             differently.
         mean, std: per channel, in the units of `normalize`; empty: 0 and 1.
-        dtype: what is kept, `uint8` for 8-bit images, else `float16`.
+        dtype: what is kept: `uint8` for 8-bit images, and for others that `scaling` brings to 0 to 1; else `float16`
+            or `float32`.
         units: of the images that a network learns from. None: those of a model that did not keep them, for which
             uint8 counts by 255, uint16 by 65535, and floats as they are, unless `dtype` says that all were uint8.
+        missing: what happens to pixels without a value (NaN): `refuse` takes no image with any, `median` fills them
+            with the median of their band in the kept frame, which is mostly the sky, and `zero` with 0.
+        scaling: how values are stretched, as it was measured on the training images; None: not at all.
+        bands: of the images that a network learns from, where their source says what they are.
     """
 
     image_size: tuple[int, int]
@@ -56,8 +67,11 @@ class Preprocessing:
     fit: Literal["crop", "pad", "stretch"] = "crop"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    dtype: Literal["uint8", "float16"] = "uint8"
+    dtype: Literal["uint8", "float16", "float32"] = "uint8"
     units: Units | None = None
+    missing: Missing = "refuse"
+    scaling: Scaling | None = None
+    bands: Bands | None = None
 
     def __post_init__(self) -> None:
         def fail(word: str, value: object, allowed: str) -> UserError:
@@ -74,8 +88,18 @@ class Preprocessing:
             raise unknown_name("fit", self.fit, _FITS)
         if self.dtype not in _DTYPES:
             raise unknown_name("dtype", self.dtype, _DTYPES)
-        if self.dtype == "uint8" and self.units is not None and self.units.pixels != "uint8":
-            raise UserError(f"the images are {self.units}, which storage uint8 would degrade; choose float16.")
+        if self.missing not in _MISSING:
+            raise unknown_name("missing", self.missing, _MISSING)
+        not_8_bits = self.units is not None and self.units.pixels != "uint8"
+        if self.dtype == "uint8" and not_8_bits and self.scaling is None:
+            raise UserError(
+                f"the images are {self.units}, which storage uint8 would degrade; choose float16, or a scaling that "
+                "brings them to 0 to 1."
+            )
+        if self.scaling is not None and len(self.scaling.low) != self.channels:
+            raise fail("scaling", f"of {len(self.scaling.low)} bands", f"{self.channels} channels need as many")
+        if self.bands is not None and len(self.bands) != self.channels:
+            raise fail("bands", self.bands, f"{self.channels} channels need as many")
         mean = tuple(float(m) for m in self.mean) or (0.0,) * self.channels
         std = tuple(float(s) for s in self.std) or (1.0,) * self.channels
         if len(mean) != self.channels or not all(map(math.isfinite, mean)):
@@ -88,43 +112,58 @@ class Preprocessing:
     def apply(self, image: Array, white: float | None = None) -> Array:
         """`(H, W, C)` or `(H, W)` of uint8, uint16, bool or float → `(channels, *image_size)` of `dtype`.
 
-        The frame is cut to whole pixels and resized with an antialiased bicubic filter (Pillow); a frame that
-        has the size already is left as it is. Values: `units` brings whole numbers to shares of white and refuses what
-        would be a guess; uint8 stays uint8 when that is the dtype; floats are kept as they are, in their own units, not
-        clipped. Channels: grey is repeated, and RGB to grey is the BT.601 luminance. Any other number of channels is
-        kept if as many are asked for, and refused if not.
+        The frame is cut to whole pixels, pixels without a value are filled, and it is resized with an antialiased
+        bicubic filter (Pillow); a frame that has the size already is left as it is. Then it is scaled: a mean of
+        neighbouring pixels is one of fluxes before they are stretched, and of nothing after that. `pad` puts zeros
+        around what is scaled.
+
+        Values: `units` brings whole numbers to shares of white and refuses what would be a guess; uint8 stays uint8
+        where that is the dtype; floats are kept in their own units, or as `scaling` makes them, and not clipped but for
+        uint8. Channels: grey is repeated, and RGB to grey is the BT.601 luminance, unless the bands have names. Any
+        other number of channels is kept if as many are asked for, and refused if not.
 
         Args:
             image: of one picture.
             white: the value that is white in it, if somebody states it, see `Units.shared`.
 
         Raises:
-            UserError: the image's units or channels do not fit, or float16 cannot hold its values.
+            UserError: the image's units or channels do not fit, it has pixels without a value that are not to be filled
+                or too many of them, or the dtype cannot hold its values.
         """
-        if image.ndim == 2:
-            image = image[:, :, None]
-        if image.ndim != 3 or 0 in image.shape:
-            raise UserError(f"an image has shape {image.shape}; (height, width, channels), none of them 0, is needed.")
-        kind = kind_of_pixels(image.dtype)
+        image, kind = self._checked(image)
         with one_at_a_time(image.nbytes):
-            return self._applied(image, kind, white)
-
-    def _applied(self, image: Array, kind: Pixels, white: float | None) -> Array:
-        units = self.units or Units("uint8" if self.dtype == "uint8" else kind)
-        image = units.shared(image, white)
-        image = self._cut(image)
-        image = self._resized(self._with_channels(image))
-        if image.shape[2] != self.channels:
-            image = np.repeat(image, self.channels, axis=2)
-        image_CHW = np.ascontiguousarray(image.transpose(2, 0, 1))
+            image = self._resized(image, kind, white)
+            if self.scaling is not None:
+                image = self.scaling.apply(_shares(image).transpose(2, 0, 1)).transpose(1, 2, 0)
+            image_CHW = np.ascontiguousarray(self._framed(image).transpose(2, 0, 1))
+        if self.scaling is not None and self.dtype == "uint8":
+            return np.rint(255 * _finite(image_CHW).clip(0, 1)).astype(np.uint8)
         if image_CHW.dtype == np.uint8:
-            return image_CHW if self.dtype == "uint8" else (image_CHW / np.float32(255)).astype(np.float16)
-        if kind != "float":  # a bicubic filter overshoots at edges; the scale of an integer image ends at 0 and 1
-            return image_CHW.clip(0, 1).astype(np.float16)
-        return _as_float16(image_CHW)
+            return image_CHW if self.dtype == "uint8" else (image_CHW / np.float32(255)).astype(self.dtype)
+        if self.dtype == "float32":
+            return _finite(image_CHW)
+        # The range of whole numbers needs no look.
+        return image_CHW.astype(np.float16) if kind != "float" and self.scaling is None else _as_float16(image_CHW)
+
+    def unscaled(self, image: Array, white: float | None = None) -> Array:
+        """`apply` up to the scaling: `(channels, h, w)` float32 in the images' own units, without a frame of zeros."""
+        image, kind = self._checked(image)
+        with one_at_a_time(image.nbytes):
+            return _finite(np.ascontiguousarray(_shares(self._resized(image, kind, white)).transpose(2, 0, 1)))
+
+    @property
+    def rgb(self) -> bool:
+        """Whether three channels are red, green and blue, as they are unless their source names other bands."""
+        return self.bands is None or self.bands.rgb
+
+    def missing_share(self, image: Array) -> float:
+        """The share of the values of the kept frame that `apply` fills, 0 where it fills none."""
+        return float(np.isnan(self._cut(image)).mean()) if self.missing != "refuse" and image.dtype.kind == "f" else 0.0
 
     def check_brightness(self, read: Callable[[int], Array], n: int, white: float | None = None) -> None:
         """Raises a UserError if images are in another unit than those that a model learned from, by some of them.
+
+        They are looked at before they are scaled.
 
         Args:
             read: gives image i of n.
@@ -135,8 +174,12 @@ class Preprocessing:
         some: list[Array] = []
         for i in np.unique(np.linspace(0, n - 1, min(n, _JUDGED)).astype(int)):
             with contextlib.suppress(UserError):  # whoever asks about it is told why it can't be taken
-                some.append(self.apply(read(int(i)), white))
-        self.units.check_brightness(some, padded=self.fit == "pad")
+                some.append((self.apply if self.scaling is None else self.unscaled)(read(int(i)), white))
+        self.units.check_brightness(some, padded=self.fit == "pad" and self.scaling is None)
+
+    def check_bands(self, found: Bands | None) -> str | None:
+        """As `Bands.check`, where a model knows its bands."""
+        return None if self.bands is None else self.bands.check(found)
 
     def normalize(self, x_BCHW: Tensor) -> Tensor:
         """What the network sees: `(x / 255 if x is uint8 - mean) / std` per channel, float32, of the same shape."""
@@ -144,12 +187,23 @@ class Preprocessing:
         scaled_BCHW = x_BCHW.float() / 255 if x_BCHW.dtype == torch.uint8 else x_BCHW.float()
         return (scaled_BCHW - mean_C11) / std_C11
 
+    def described(self) -> str | None:
+        """How values are scaled, with the limits of each band; None where they are not."""
+        if self.scaling is None:
+            return None
+        unnamed = [f"band {c + 1}" for c in range(self.channels)] if self.channels > 1 else ["values"]
+        return self.scaling.described(unnamed if self.bands is None else self.bands.names)
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON keeps them; `from_dict` is the way back."""
         words = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        units = words.pop("units")
-        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in words.items()}
-        return settings if units is None else {**settings, "units": units.to_dict()}
+        if self.missing == "refuse":  # so models and stores of before stay what they are
+            del words["missing"]
+        for name in _PARTS:
+            part = words.pop(name)
+            if part is not None:
+                words[name] = part.to_dict()
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in words.items()}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Preprocessing:
@@ -163,8 +217,9 @@ class Preprocessing:
                 raise UserError(f"the preprocessing lacks '{word}'.")
         try:
             values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-            if values.get("units") is not None:
-                values["units"] = Units.from_dict(values["units"])
+            for name, kind in _PARTS.items():
+                if values.get(name) is not None:
+                    values[name] = kind.from_dict(values[name])
             return cls(**values)
         except UserError:
             raise
@@ -183,11 +238,52 @@ class Preprocessing:
         top, left = (height - rows) // 2, (width - columns) // 2
         return image[top : top + rows, left : left + columns]
 
+    def _checked(self, image: Array) -> tuple[Array, Pixels]:
+        """(H, W, C) and what its type counts as. Raises `UserError` if it is no image."""
+        if image.ndim == 2:
+            image = image[:, :, None]
+        if image.ndim != 3 or 0 in image.shape:
+            raise UserError(f"an image has shape {image.shape}; (height, width, channels), none of them 0, is needed.")
+        return image, kind_of_pixels(image.dtype)
+
+    def _resized(self, image: Array, kind: Pixels, white: float | None) -> Array:
+        """(h, w, channels) in the images' units: cut, filled and resized, without a frame of zeros."""
+        if self.missing == "refuse" and (why := why_not_whole(image)) is not None:
+            raise UserError(f"an image can't be taken: {why}.")
+        units = self.units or Units("uint8" if self.dtype == "uint8" else kind)
+        image = self._cut(units.shared(image, white))
+        if image.dtype.kind == "f" and np.isnan(image).any():
+            image = self._filled(image)
+        image = resize(self._with_channels(image), *self._inner_size(image))
+        if kind != "float" and image.dtype.kind == "f":
+            image = image.clip(0, 1)  # a bicubic filter overshoots at edges; the scale of an integer image ends at 0, 1
+        return image if image.shape[2] == self.channels else np.repeat(image, self.channels, axis=2)
+
+    def _filled(self, image: Array) -> Array:
+        """A copy of a float frame (H, W, C) with values where it has none."""
+        image = image.copy()
+        for c in range(image.shape[2]):
+            missing_HW = np.isnan(image[:, :, c])
+            share = float(missing_HW.mean())
+            if share > _MOST_MISSING:
+                band = f"band {c + 1}" if self.bands is None else f"the band {self.bands.names[c]}"
+                raise UserError(
+                    f"an image has no value in {share:.0%} of the pixels that are kept of {band}, more than half."
+                )
+            if share:
+                image[missing_HW, c] = np.median(image[~missing_HW, c]) if self.missing == "median" else 0
+        return image
+
     def _with_channels(self, image: Array) -> Array:
         """1 channel, to be repeated after the resize, or `channels` of them."""
         have = image.shape[2]
         if have == self.channels:
             return image
+        if self.bands is not None and not self.rgb:
+            raise UserError(
+                f"an image has {have} channel{'s' if have > 1 else ''}, and the model learned from the bands "
+                f"{self.bands}; give images of these bands."
+            )
         if {have, self.channels} != {1, 3}:
             raise UserError(
                 f"an image has {have} channels, {self.channels} are asked for; only grey and RGB are made "
@@ -200,18 +296,41 @@ class Preprocessing:
             return grey[:, :, None]
         return image
 
-    def _resized(self, image: Array) -> Array:
+    def _inner_size(self, image: Array) -> tuple[int, int]:
+        """Height and width that a frame is resized to; with `pad` one of them may be less than `image_size`."""
         height, width = self.image_size
-        if self.fit == "pad":
-            scale = min(height / image.shape[0], width / image.shape[1])
-            inner_h = min(height, max(1, round(image.shape[0] * scale)))
-            inner_w = min(width, max(1, round(image.shape[1] * scale)))
-            inner = resize(image, inner_h, inner_w)
-            top, left = (height - inner_h) // 2, (width - inner_w) // 2
-            framed = np.zeros((height, width, image.shape[2]), image.dtype)
-            framed[top : top + inner_h, left : left + inner_w] = inner
-            return framed
-        return resize(image, height, width)
+        if self.fit != "pad":
+            return height, width
+        scale = min(height / image.shape[0], width / image.shape[1])
+        inner_h = min(height, max(1, round(image.shape[0] * scale)))
+        inner_w = min(width, max(1, round(image.shape[1] * scale)))
+        return inner_h, inner_w
+
+    def _framed(self, image: Array) -> Array:
+        """An image (h, w, C) in the middle of zeros, where it is smaller than `image_size`."""
+        (height, width), (inner_h, inner_w) = self.image_size, image.shape[:2]
+        if (height, width) == (inner_h, inner_w):
+            return image
+        top, left = (height - inner_h) // 2, (width - inner_w) // 2
+        framed = np.zeros((height, width, image.shape[2]), image.dtype)
+        framed[top : top + inner_h, left : left + inner_w] = image
+        return framed
+
+
+_PARTS: dict[str, Any] = {"units": Units, "scaling": Scaling, "bands": Bands}
+"""Of what class each part of the settings is that has settings of its own."""
+
+
+def _shares(image: Array) -> Array:
+    """uint8 as shares of 255, in float32; others as they are."""
+    return image / np.float32(255) if image.dtype == np.uint8 else image
+
+
+def _finite(image_CHW: Array) -> Array:
+    """The image itself. Raises `UserError` where a value is none."""
+    if not np.isfinite(image_CHW).all():
+        raise UserError("an image has NaN or infinite values; mend or mask them first.")
+    return image_CHW
 
 
 @functools.lru_cache(maxsize=64)
@@ -224,20 +343,18 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
 def _as_float16(image_CHW: Array) -> Array:
     """float16, or an error if that would change the image visibly: scientific images come in any units."""
     with np.errstate(over="ignore"):
-        half_CHW = image_CHW.astype(np.float16)
-    if not np.isfinite(image_CHW).all():
-        raise UserError("an image has NaN or infinite values; mend or mask them first.")
+        half_CHW = _finite(image_CHW).astype(np.float16)
     low, high = float(image_CHW.min()), float(image_CHW.max())
     if not np.isfinite(half_CHW).all():
         raise UserError(
             f"an image has values from {low:g} to {high:g}, and float16 ends at 65504; scale the images to about 0 to "
-            "1."
+            "1 (--scaling), or keep them as --storage float32."
         )
     # Coarser steps than 8 bits give would be visible: errors beyond half of 1/255 of the range.
     if float(np.abs(half_CHW.astype(np.float32) - image_CHW).max()) > (high - low) / 510 and high > low:
         raise UserError(
             f"an image has values from {low:g} to {high:g}, of which float16 keeps fewer than 8 bits; subtract the "
-            "background and scale the images to about 0 to 1."
+            "background and scale the images to about 0 to 1, or keep them as --storage float32."
         )
     return half_CHW
 

@@ -83,8 +83,8 @@ def read_image(file: str | Path | bytes, *, name: str | None = None, wanted: Wan
     `name` is what an error calls the image, by default its path; `wanted` what is taken of a FITS file.
 
     Raises `UnreadableImage` for a file that is missing, no regular file, empty, truncated, not one of the formats,
-    larger than `MAX_PIXELS` or `MAX_BYTES`, of several pages or frames, of a sample type not named above, or (but for
-    the NaN of FITS) with NaN or infinite pixels. Type and size are judged by the header, before the pixels are decoded.
+    larger than `MAX_PIXELS` or `MAX_BYTES`, of several pages or frames, of a sample type not named above, or with
+    infinite pixels (NaN is for `Preprocessing` to judge). Type and size are judged by the header, before it is decoded.
     """
     if isinstance(file, bytes):
         return _read(file, wanted, name or f"{len(file)} bytes")
@@ -158,7 +158,7 @@ def _read(data: bytes, wanted: Wanted | None, name: str) -> Array:
     except Exception as error:  # damaged bytes make decoders raise nearly anything
         why = said[0].rstrip(".") if said else str(error) or type(error).__name__
         raise UnreadableImage(name, f"damaged ({why})".replace("\n", " ")) from None
-    if image_HWC.dtype.kind == "f" and not is_fits(data) and (why_not := why_not_float32(image_HWC)) is not None:
+    if image_HWC.dtype.kind == "f" and (why_not := why_not_float32(image_HWC)) is not None:
         raise UnreadableImage(name, why_not)
     return image_HWC
 

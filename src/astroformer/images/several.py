@@ -102,13 +102,15 @@ def _joined(parts: Sequence[LabelledImages]) -> LabelledImages:
     columns: dict[str, list[Any]] = {
         name: [value for part in parts for value in part.columns.get(name, [None] * len(part))] for name in names
     }
-    named = [part for part in parts if part.bands is not None]
-    for part in named[1:]:
-        if part.bands != named[0].bands:
+    first = parts[0]
+    for part in parts:
+        if (part.bands is None) != (first.bands is None):
             raise UserError(
-                f"'{part.source}' has the bands {part.bands} and '{named[0].source}' has {named[0].bands}; only images "
-                "of the same bands go together."
+                f"of '{first.source}' and '{part.source}' one says what the bands of its images are, and the other "
+                "does not; ask about each on its own."
             )
+        if first.bands is not None:
+            first.bands.check(part.bands, f"'{first.source}' has", f"'{part.source}'")
     return LabelledImages(
         source=shortened([part.source for part in parts], 3),
         files=[file for part in parts for file in part.files],
@@ -117,7 +119,7 @@ def _joined(parts: Sequence[LabelledImages]) -> LabelledImages:
         reader=_Joined(tuple(part.reader for part in parts), np.cumsum([len(part) for part in parts])),
         ignored=[entry for part in parts for entry in part.ignored],
         columns=columns,
-        bands=named[0].bands if named else None,
+        bands=first.bands,
         masks=any(part.masks for part in parts),
         positions_N2=_joined_positions(parts),
         notes=list(dict.fromkeys(note for part in parts for note in part.notes)),

@@ -36,8 +36,22 @@ from astroformer.system import usable_cores
 
 _FORMAT = 1  # raise it when reading or preprocessing changes what it makes of the same file
 _CHUNK = 16  # images a task: large enough that handing it to a thread costs nothing
-_Row = tuple[Array, int]
 _ABANDONED_AFTER = 24 * 3600  # seconds until a temporary folder counts as left by a crash
+
+
+class _Row(NamedTuple):
+    """A finished image (C, H, W), the digest of its pixels, and the share of its values that were filled in."""
+
+    pixels: Array
+    digest: int
+    filled: float
+
+
+class Filled(NamedTuple):
+    """How many images lacked values that were filled in, and which share of the values of these images."""
+
+    images: int = 0
+    share: float = 0.0
 
 
 class _Entry(NamedTuple):
@@ -47,6 +61,7 @@ class _Entry(NamedTuple):
     digests: Digests
     failed: list[tuple[int, str]]
     array_file: ArrayFile
+    filled: Filled
 
 
 @dataclass(frozen=True)
@@ -54,7 +69,7 @@ class ImageStore:
     """N decoded images with their labels. Made by `build`.
 
     Attributes:
-        base: the array of the whole entry, (M, C, H, W) uint8 or float16, mapped read-only from disk.
+        base: the array of the whole entry, (M, C, H, W) uint8, float16 or float32, mapped read-only from disk.
         rows: (N,) int64, which row of `base` image i is.
         files: N names, as in `LabelledImages`.
         classes: class names.
@@ -66,6 +81,7 @@ class ImageStore:
         array_file: the file that `base` is a map of.
         votes_NK: (N, K) float64, the shares of votes, as in `LabelledImages`; None where there are none.
         weights_N: (N,) float64, how much each image counts in the loss; None: all alike.
+        filled: what was filled in of the images of the whole entry.
     """
 
     base: NDArray[Any]
@@ -78,6 +94,7 @@ class ImageStore:
     folder: Path
     reused: bool
     array_file: ArrayFile
+    filled: Filled
     _labels: NDArray[np.int64] | None
     _digests: Digests  # of the rows of `base`
     votes_NK: NDArray[np.float64] | None = None
@@ -144,7 +161,7 @@ class ImageStore:
         failed = [(int(i), reasons[chosen.files[i]]) for i in np.flatnonzero(rows < 0)]
         if len(failed) == len(chosen):
             raise UserError(_failures_text(chosen, [(chosen.files[i], reason) for i, reason in failed]))
-        entry = _Entry(self.base, self._digests, failed, self.array_file)
+        entry = _Entry(self.base, self._digests, failed, self.array_file, self.filled)
         made = _assemble(chosen, self.preprocessing, entry, self.folder, self.reused, strict)
         return replace(made, rows=rows[rows >= 0])
 
@@ -226,6 +243,7 @@ def _assemble(
         folder=folder,
         reused=reused,
         array_file=entry.array_file,
+        filled=entry.filled,
         _labels=labels,
         _digests=entry.digests,
         votes_NK=None if images.votes_NK is None else images.votes_NK[indices],
@@ -260,7 +278,8 @@ def _open_entry(folder: Path, key: str, n: int, preprocessing: Preprocessing) ->
                 return None
             base = np.memmap(file, dtype, "r", HEADER_BYTES, shape)
         digests = _open_digests(folder / "digests.npy", len(base), meta["digests"])
-        return None if digests is None else _Entry(base, digests, failed, array_file)
+        filled = Filled(*meta.get("filled", ()))  # none in entries of before
+        return None if digests is None else _Entry(base, digests, failed, array_file, filled)
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
@@ -295,7 +314,7 @@ def _write_entry(
         if shutil.disk_usage(cache).free < needed:
             raise OSError(errno.ENOSPC, "no space left")
         failed: list[tuple[int, str]] = []
-        digest, digests = new_hash(), list[int]()
+        digest, digests, filled = new_hash(), list[int](), list[float]()
         with (part / "array.npy").open("wb") as file:
             file.write(bytes(HEADER_BYTES))
             done = 0
@@ -304,10 +323,10 @@ def _write_entry(
                     if isinstance(row, str):
                         failed.append((done, row))
                     else:
-                        pixels, of_image = row
-                        file.write(pixels.data)
-                        digest.update(pixels.data)
-                        digests.append(of_image)
+                        file.write(row.pixels.data)
+                        digest.update(row.pixels.data)
+                        digests.append(row.digest)
+                        filled += [row.filled] if row.filled else []
                     done += 1
                 if progress is not None:
                     progress(done, len(images))
@@ -327,6 +346,7 @@ def _write_entry(
             "failures": failed,
             "preprocessing": preprocessing.to_dict(),
             "source": images.source,
+            "filled": Filled(len(filled), float(np.mean(filled)) if filled else 0.0),
         }
         with (part / "digests.npy").open("wb") as file:
             np.save(file, np.array(digests, np.uint64))
@@ -406,7 +426,7 @@ def _decoded(images: LabelledImages, preprocessing: Preprocessing, workers: int 
 def _row(images: LabelledImages, preprocessing: Preprocessing, i: int) -> _Row | str:
     try:
         image = images.read(i)
-        return preprocessing.apply(image), pixel_digest(image)
+        return _Row(preprocessing.apply(image), pixel_digest(image), preprocessing.missing_share(image))
     except UnreadableImage as error:
         return error.reason
     except UserError as error:  # its type, channels or values do not fit the settings

@@ -59,8 +59,8 @@ class Units:
         white: of whole numbers, the value that is white: 255 for uint8, for uint16 what somebody states, such as 4095
             for 12 bits. None: nobody did.
         brightest: of floats, and of uint16 as shares of white, how large the largest value (without its sign) of an
-            image is, for nearly all training images, after cropping and resizing. None: not measured. What uses 12 of
-            16 bits looks like what uses all of them, but for this.
+            image is, for nearly all training images, after cropping and resizing, before scaling. None: not measured.
+            What uses 12 of 16 bits looks like what uses all of them, but for this.
         darkest: the same of the smallest value of an image, with its sign. None: not measured, as in models of before.
             Images from -1 to 1, or with a constant subtracted, look like others but for this.
 
@@ -145,7 +145,7 @@ class Units:
         A single one may well be: a bright star among galaxies. Images of zeros alone do not count.
 
         Args:
-            images: as they are stored.
+            images: as they are stored; scaled ones as they were before that.
             padded: whether there may be a frame of zeros around an image, which is not its darkest part.
         """
         if self.brightest is None:
@@ -214,20 +214,27 @@ class Units:
 
 
 def measured(
-    units: Units, array_NCHW: NDArray[Any], rows: NDArray[np.integer] | None = None, *, padded: bool = False
+    units: Units,
+    array_NCHW: NDArray[Any] | Iterable[Array],
+    rows: NDArray[np.integer] | None = None,
+    *,
+    padded: bool = False,
 ) -> Units:
-    """Units with `brightest` and `darkest` of stored images: between which bounds the largest and the smallest values
-    of nearly all of them lie.
+    """Units with `brightest` and `darkest` of images, as they are stored or before they are scaled: between which
+    bounds the largest and the smallest values of nearly all of them lie.
 
     Images of zeros alone say nothing of a unit and do not count; both are None if all are.
 
     Args:
         array_NCHW: the images. They are read one by one, so they may be larger than memory.
-        rows: those that count; all by default.
+        rows: those of an array that count; all by default.
         padded: see `Units.check_brightness`.
     """
-    chosen = range(len(array_NCHW)) if rows is None else rows
-    found_N2 = _extremes((array_NCHW[int(i)] for i in chosen), padded)
+    images: Iterable[Array] = array_NCHW
+    if rows is not None:
+        assert isinstance(array_NCHW, np.ndarray), "rows are those of an array"
+        images = (array_NCHW[int(i)] for i in rows)
+    found_N2 = _extremes(images, padded)
     if not len(found_N2):
         return dataclasses.replace(units, brightest=None, darkest=None)
     (dark_low, bright_low), (dark_high, bright_high) = np.quantile(found_N2, [_DIM, _BRIGHT], axis=0).tolist()

@@ -533,6 +533,7 @@ struct Range {  // of an image's values: [0, 1] for uint8, else unlimited
 struct Planes {
     float* x;
     int64_t channels, height, width;
+    bool rgb;
     Range range;
     Room& room;
 
@@ -555,7 +556,7 @@ struct Planes {
     }
     float weight(int64_t c) const {
         constexpr float luminance[3] = {0.299f, 0.587f, 0.114f};
-        return channels == 3 ? luminance[c] : 1.0f / float(channels);
+        return rgb ? luminance[c] : 1.0f / float(channels);
     }
     void adjust(float brightness, float contrast, float saturation) const {
         float offset = 0;
@@ -692,7 +693,7 @@ void transform(const Plan& p, uint64_t epoch, int64_t index, const S* image, Roo
     const Draw d = draw(p, epoch, index);
     constexpr bool integer = sizeof(S) == 1;
     constexpr float infinite = std::numeric_limits<float>::infinity();
-    const Planes planes{out, p.channels, p.height, p.width, integer ? Range{0, 1} : Range{-infinite, infinite}, room};
+    const Planes planes{out, p.channels, p.height, p.width, p.rgb != 0, integer ? Range{0, 1} : Range{-infinite, infinite}, room};
     bool clipped = !integer;
     if (p.resamples) {
         resample(p, d, image, integer ? 1.0f / 255.0f : 1.0f, room, out);

@@ -46,6 +46,7 @@ _PLAN = [
     *_fields("double", "shear shift"),
     *_fields("double", "crop_low crop_span", "share of the frame's area"),
     *_fields("double", "ratio_low ratio_span ratio_least ratio_most", "width over height of the crop"),
+    *_fields("int64_t", "rgb", "whether the channels are red, green and blue"),
     *_fields("double", "brightness contrast saturation hue noise"),
     *_fields("double", "erasing", "probability"),
     *_fields("double", "erasing_low erasing_span", "share of the frame's area"),

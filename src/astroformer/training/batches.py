@@ -122,8 +122,9 @@ class Batches:
         soft_NK = soft_targets(store.votes_NK, store.weights_N, store.labels, len(store.classes))
         self._targets = torch.from_numpy(store.labels) if soft_NK is None else soft_NK
         self._images = place_images(store, device)
-        self._whole = Augmenter(recipe.augment, seed=recipe.seed, size=preprocessing.image_size)
-        self._smaller = None if smaller is None else Augmenter(recipe.augment, seed=recipe.seed, size=smaller)
+        seed, rgb = recipe.seed, preprocessing.rgb
+        self._whole = Augmenter(recipe.augment, seed=seed, size=preprocessing.image_size, rgb=rgb)
+        self._smaller = None if smaller is None else Augmenter(recipe.augment, seed=seed, size=smaller, rgb=rgb)
         self._small_share = recipe.progressive
         self._epochs = 0.0  # of the whole run: as many as it ever seemed to have
         self.steps = count_steps(len(store), recipe.batch)

@@ -1,16 +1,13 @@
 """The rules that decide what a recipe leaves open, as a table: what each decides, how, why, and what overrules it.
 
 The decisions of a run (`rules.py`), the sentences that it prints, the help of the command line (`recipe.py`) and
-`docs/defaults.md` are made from this table and from the numbers here. To write the page anew:
-
-    python -m astroformer.training.defaults > docs/defaults.md
+`docs/defaults.md` (`defaults_page.py`) are made from this table and from the numbers here.
 
 Nothing here imports torch: help and mistyped words are answered without it.
 """
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 
 from astroformer.augmentation.settings import PRESETS
@@ -115,10 +112,11 @@ RULES: dict[str, Rule] = {
             "1 where all images are grey, else 3, or as many as all of them have",
             "Images have one channel where all of them are grey, else three, or as many as all of them have. Where "
             "their numbers differ in another way than by colour, the run asks for yours. What a file declares as "
-            "transparency is laid over black; arrays keep all of their bands.",
+            "transparency is laid over black; arrays keep all of their bands. Bands with names are never made from "
+            "each other.",
             "Three equal channels cost time and tell the network nothing.",
             "`--channels`",
-            "{channels} bands an image, all kept",
+            "{channels}, all kept",
         ),
         Rule(
             "pixels",
@@ -132,13 +130,39 @@ RULES: dict[str, Rule] = {
             "pixels: uint16, white not stated (--white N states it, so that the model takes 8-bit images too)",
         ),
         Rule(
+            "missing pixels",
+            ("missing",),
+            "Pixels without a value",
+            "median where the source marks such pixels, else refuse",
+            "Where a source marks pixels that have no value, as FITS files do, these are filled with the median of "
+            "their band in the image. Elsewhere an image with NaN is left out. An image that lacks more than half of a "
+            "band is always left out, and infinite values are never taken.",
+            "The median of a cutout is the sky in most of them, which says nothing. NaN that nobody speaks of is a "
+            "fault more often than a mask.",
+            "`--missing median`, `--missing zero` or `--missing refuse`",
+            "pixels without a value: filled with the median of their band (--missing zero or refuse)",
+        ),
+        Rule(
+            "scaling",
+            ("scaling",),
+            "Scaling",
+            "asinh for floats whose source names their bands or marks missing pixels, else none",
+            "Floats are stretched by asinh, each band for itself, where the source names the bands or marks missing "
+            "pixels, as FITS files do: linear within the noise, logarithmic above it. Sky, noise and upper limit are "
+            "measured on the training images and kept in the model. All other images stay as they are.",
+            "Fluxes of the sky reach over many powers of ten, and faint sources lie near the noise. Floats from an "
+            "`.npz` or a TIFF may be stretched already.",
+            "`--scaling none` keeps values as they are; `linear`, `log`, `zscale` and `percentile` stretch otherwise",
+            "scaling: asinh in each band, by sky and noise of the training images (--scaling none: values as they are)",
+        ),
+        Rule(
             "storage",
             ("storage",),
             "Storage of decoded images",
             "uint8 where pixels are, else float16",
             "Decoded images are kept as uint8 where their pixels are, else as float16.",
             "8 bits take half the memory. Of images with more bits they would lose what is faint.",
-            "`--storage`",
+            "`--storage`; `float32` keeps every bit in twice the memory, `uint8` takes floats that are scaled",
         ),
         Rule(
             "crop",
@@ -403,60 +427,3 @@ RULES: dict[str, Rule] = {
 def help_of(what: str, rule: str, *, word: str = "none") -> str:
     """The help of a setting that a rule decides where it is `word`."""
     return f"{what}; {word}: {RULES[rule].short}"
-
-
-def page() -> str:
-    """The text of `docs/defaults.md`."""
-    lines = [
-        "# What is decided for you",
-        "",
-        *_wrapped(
-            "A recipe leaves open what follows from your images and your machine. Rules fill it in, from the training "
-            "images and the device alone: they never see labels or validation images. What you set yourself is taken "
-            "as it is. A run prints what was decided, and keeps the complete recipe in its folder, so that it can be "
-            "repeated exactly."
-        ),
-        "",
-        *_wrapped(
-            f"This page and the help of `astroformer train` are made from one table, "
-            f"{_linked('training/defaults.py')}. Where a rule names no other file, {_linked(Rule.where)} decides by it "
-            "before a run begins."
-        ),
-        "",
-        "| rule | settings | by default |",
-        "|---|---|---|",
-    ]
-    for rule in RULES.values():
-        settings = ", ".join(f"`{name}`" for name in rule.settings)
-        lines.append(f"| [{rule.title}](#{_anchor(rule.title)}) | {settings} | {rule.short} |")
-    for rule in RULES.values():
-        lines += ["", f"## {rule.title}", "", *_wrapped(rule.text), ""]
-        if rule.figures:
-            columns, *rows = (f"| {case} | {value} |" for case, value in rule.figures)
-            lines += [columns, "|---|---|", *rows, ""]
-        lines += _wrapped(f"- Why: {rule.why}")
-        lines += _wrapped(f"- To decide yourself: {rule.overruled_by}")
-        if rule.where != Rule.where:
-            file, _, when = rule.where.partition(", ")
-            lines += _wrapped(f"- In the code: {_linked(file)}" + (f", {when}" if when else ""))
-    return "\n".join(lines) + "\n"
-
-
-def _linked(file: str) -> str:
-    """A file of the package as the page links to it."""
-    return f"[`{file}`](../src/astroformer/{file})"
-
-
-def _wrapped(text: str) -> list[str]:
-    """The lines of a paragraph, or of an item of a list."""
-    indent = "  " if text.startswith("- ") else ""
-    return textwrap.wrap(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def _anchor(title: str) -> str:
-    """Where a heading is found, as GitHub makes it."""
-    return title.lower().replace(" ", "-")
-
-
-if __name__ == "__main__":
-    print(page(), end="")

@@ -16,7 +16,9 @@ from PIL import Image
 
 from astroformer.allocator import keep_freed_memory
 from astroformer.errors import UserError
+from astroformer.images.floats import why_not_whole
 from astroformer.images.labelled import LabelledImages
+from astroformer.images.preprocessing import Missing
 from astroformer.images.reading import UnreadableImage
 from astroformer.system import usable_cores
 from astroformer.training.defaults import CROP_CONTENT, LEAST_CROP
@@ -47,8 +49,13 @@ class SeenImage(NamedTuple):
     reduced_HW: NDArray[Any]
 
 
-def sample_images(images: LabelledImages, device: str) -> list[SeenImage]:
+def sample_images(images: LabelledImages, device: str, missing: Missing = "refuse") -> list[SeenImage]:
     """Some of the images, evenly over the set.
+
+    Args:
+        images: to choose from.
+        device: that trains.
+        missing: what happens to pixels without a value, see `Preprocessing`.
 
     Raises:
         UserError: none of them can be read.
@@ -56,7 +63,10 @@ def sample_images(images: LabelledImages, device: str) -> list[SeenImage]:
 
     def see(i: int) -> SeenImage | UnreadableImage:
         try:
-            return _seen(images.read(i))
+            image = images.read(i)
+            if missing == "refuse" and (why := why_not_whole(image)) is not None:
+                raise UnreadableImage(images.files[i], why)
+            return _seen(image)
         except UnreadableImage as error:
             return error  # the store reports every unreadable file
 
@@ -127,6 +137,10 @@ def reduce_image(image: NDArray[Any]) -> NDArray[Any]:
 
 def _seen(image: NDArray[Any]) -> SeenImage:
     channels = image.shape[2]
+    if image.dtype.kind == "f" and (missing_HWC := np.isnan(image)).any():
+        # Filled in with the median of all bands: here it is only about where images vary. Of no value at all: 0.
+        middle = np.nanmedian(image) if not missing_HWC.all() else 0.0
+        image = np.where(missing_HWC, np.float32(middle), image)
     first, *others = (image[..., c] for c in range(min(3, channels)))
     grey = channels == 1 or all(np.array_equal(first, other) for other in others)
     return SeenImage(channels, grey, image.dtype, min(image.shape[:2]), reduce_image(image))

@@ -16,7 +16,7 @@ from astroformer.augmentation.settings import PRESETS
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError, unknown_name
 from astroformer.images import ImageStore, Preprocessing, measure_statistics, write_split
-from astroformer.images.units import Units, measured
+from astroformer.images.units import measured
 from astroformer.network import (
     VARIANTS,
     Answers,
@@ -29,6 +29,7 @@ from astroformer.network.framing import FRAME_IMAGES, Frame
 from astroformer.progress import Reporter, trackers
 from astroformer.system import pick_device
 from astroformer.training.checkpoint import check_network
+from astroformer.training.measuring import preprocessing_of, unmeasured
 from astroformer.training.memory import check_weights_fit, decide_parts
 from astroformer.training.objective import class_weights, image_weights
 from astroformer.training.recipe import Recipe
@@ -38,6 +39,7 @@ from astroformer.training.run_record import Parts, RunRecord
 from astroformer.training.splitting import (
     check_copies,
     decode,
+    describe_filled,
     describe_ignored,
     describe_images,
     describe_unvalidated,
@@ -96,10 +98,15 @@ def prepare(
     if task.init_from is not None:
         initial = Classifier.load(task.init_from, say=reporter.say)
         recipe = _inherited(recipe, initial)
+    learned = None if initial is None else initial.preprocessing
+    warnings = [] if learned is None else [learned.check_bands(train_images.bands)]
     recipe, decisions = decide(recipe, train_images)
     class_weights(recipe.class_weights, train_images.labels, train_images.classes)
     image_weights(train_images.weights_N)
-    preprocessing = preprocessing_of(recipe)
+    preprocessing = unmeasured(recipe, train_images.bands, learned)
+    if task.valid is not None and preprocessing.bands is not None:
+        words = ("the run learns from", f"those of --valid '{task.valid}'")
+        warnings.append(preprocessing.bands.check(split.valid_images.bands, *words))
 
     # 3. The network as it starts, and in how many parts of a batch it fits the memory.
     network, frame = _starting_network(recipe, preprocessing, split.images.classes, initial)
@@ -118,8 +125,7 @@ def prepare(
         recipe = recipe.model_copy(update={"accumulate": parts})
         decisions += [sentence] if sentence else []
     storage = torch.uint8 if recipe.storage == "uint8" else torch.float16
-    warnings = []
-    without_effect = recipe.augment.without_effect(recipe.channels or 1, storage)
+    without_effect = recipe.augment.without_effect(recipe.channels or 1, storage, rgb=preprocessing.rgb)
     if without_effect and recipe.augment not in PRESETS.values():  # of what nobody asked for there is nothing to say
         warnings.append(f"no meaning for these images, so without effect: {', '.join(without_effect)}")
 
@@ -138,18 +144,26 @@ def prepare(
             reporter.say(_taken_over(task, recipe, initial, split.images.classes))
         for sentence in decisions:
             reporter.detail(sentence)
-        for sentence in warnings:
+        for sentence in filter(None, warnings):
             reporter.say(sentence)
-        decisions += warnings
+            decisions.append(sentence)
         lasting, task = task.lasting(), task.with_usable_cache(reporter.warn)
 
         # 5. The decoded images, whose copies stay on one side of the split.
         with processes.main_process_first():
+            preprocessing = preprocessing_of(recipe, train_images, learned)
             train, valid = decode(split, preprocessing, task, reporter)
             parted = without_parted_copies(split, train, valid, recipe)
             if parted is not None:
                 split = parted
+                train_images = split.images.subset(split.train_rows)
+                preprocessing = preprocessing_of(recipe, train_images, learned)
                 train, valid = decode(split, preprocessing, task, reporter)
+        scaled = preprocessing.described()
+        measured_words = ([] if scaled is None else [scaled]) + describe_filled(train, valid)
+        decisions += measured_words
+        for sentence in measured_words:
+            reporter.detail(sentence)
         copies = check_copies(train, valid, task)
         decisions += copies
         for sentence in copies:
@@ -161,17 +175,23 @@ def prepare(
             reporter.warn(f"{len(failures)} files can't be read and are left out; all in {run.left_out}")
 
         # 6. What is measured on the decoded training images.
-        if preprocessing.units is not None and preprocessing.units.pixels != "uint8":
+        if preprocessing.scaling is not None:
+            if learned is not None:
+                learned.check_brightness(train_images.read, len(train_images))
+            if task.valid is not None:
+                valid_images = split.valid_images.subset(split.valid_rows)
+                preprocessing.check_brightness(valid_images.read, len(valid_images))
+        elif preprocessing.units is not None and preprocessing.units.pixels != "uint8":
             padded = preprocessing.fit == "pad"
-            if initial is not None and initial.preprocessing.units is not None:
+            if learned is not None and learned.units is not None:
                 each = (train.take([i])[0] for i in range(len(train)))
-                initial.preprocessing.units.check_brightness(each, padded=padded)
+                learned.units.check_brightness(each, padded=padded)
             units = measured(preprocessing.units, train.base, train.rows, padded=padded)
             if task.valid is not None:
                 units.check_brightness((valid.take([i])[0] for i in range(len(valid))), padded=padded)
             preprocessing = replace(preprocessing, units=units)
-        if initial is not None:
-            mean, std = initial.preprocessing.mean, initial.preprocessing.std
+        if learned is not None:
+            mean, std = learned.mean, learned.std
         else:
             mean, std = measure_statistics(train.base, train.rows)
         preprocessing = replace(preprocessing, mean=mean, std=std)
@@ -291,16 +311,6 @@ def _taken_over(task: Task, recipe: Recipe, initial: Classifier, classes: tuple[
     )
 
 
-def preprocessing_of(recipe: Recipe) -> Preprocessing:
-    """The part of the preprocessing that decoding depends on; mean and deviation follow from the decoded store."""
-    crop, channels, storage = recipe.crop, recipe.channels, recipe.storage
-    assert crop is not None, "the recipe is not decided"
-    assert channels is not None, "the recipe is not decided"
-    assert storage is not None, "the recipe is not decided"
-    units = None if recipe.pixels is None else Units(recipe.pixels, recipe.white)  # None in runs of before
-    return Preprocessing(recipe.sides, channels, crop, recipe.fit, dtype=storage, units=units)
-
-
 def final_answers(recipe: Recipe, frame: Frame | None) -> AnswersConfig:
     """How the trained network is asked: as the decided recipe says, whatever was said of a model that the run started
     from, and with a frame where there is one.
@@ -372,7 +382,14 @@ def _inherited(recipe: Recipe, initial: Classifier) -> Recipe:
         "image_size": recipe.image_size or same.image_size,
         "fit": same.fit,
         "storage": recipe.storage or same.dtype,
+        "missing": recipe.missing or (None if same.missing == "refuse" else same.missing),
+        "scaling": "none" if same.scaling is None else same.scaling.kind,
     }
+    if recipe.scaling not in (None, inherited["scaling"]):
+        raise UserError(
+            f"scaling is {recipe.scaling}, but the model of --init-from has {inherited['scaling']}, with the limits "
+            "that it has learned with; leave --scaling out."
+        )
     if same.units is not None:
         inherited |= {"pixels": same.units.pixels}
         if same.units.pixels == "uint16":

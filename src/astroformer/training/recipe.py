@@ -154,7 +154,24 @@ class Recipe(BaseModel):
         description="of uint16 images, the value that is white, such as 4095 for 12 bits: then a model takes images of "
         "another type too",
     )
-    storage: Literal["uint8", "float16"] | None = Field(
+    missing: Literal["refuse", "median", "zero"] | None = Field(
+        None,
+        description=help_of(
+            "pixels without a value (NaN): filled with the median of their band in the image (median) or with 0 "
+            "(zero), or such an image is left out (refuse)",
+            "missing pixels",
+            word="not given",
+        ),
+    )
+    scaling: Literal["none", "linear", "log", "asinh", "zscale", "percentile"] | None = Field(
+        None,
+        description=help_of(
+            "how values are stretched, each band between limits that are measured on the training images",
+            "scaling",
+            word="not given",
+        ),
+    )
+    storage: Literal["uint8", "float16", "float32"] | None = Field(
         None, description=help_of("how decoded images are kept", "storage")
     )
     valid_fraction: float = Field(

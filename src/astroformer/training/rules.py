@@ -17,7 +17,10 @@ import torch
 
 from astroformer.augmentation.settings import Augment
 from astroformer.errors import UserError
+from astroformer.images.bands import Bands
 from astroformer.images.labelled import LabelledImages
+from astroformer.images.preprocessing import Missing
+from astroformer.images.scaling import check_measurable
 from astroformer.images.units import kind_of_pixels
 from astroformer.network import VARIANTS, AstroformerConfig
 from astroformer.system import bfloat16_instructions, pick_device
@@ -58,6 +61,8 @@ class Facts:
         sample: what was seen of some of them.
         device: that trains, "cpu" or "cuda".
         votes: whether the targets are votes, whatever these are.
+        bands: of the images, where their source says what they are.
+        masks: whether the source marks pixels without a value.
     """
 
     given: Recipe
@@ -65,6 +70,8 @@ class Facts:
     sample: Sequence[SeenImage]
     device: str
     votes: bool = False
+    bands: Bands | None = None
+    masks: bool = False
 
     @property
     def side(self) -> float:
@@ -116,7 +123,8 @@ def decide(recipe: Recipe, images: LabelledImages) -> tuple[Recipe, list[str]]:
             "lacks; choose anchor."
         )
     device = pick_device(recipe.device)
-    facts = Facts(recipe, len(images), sample_images(images, device), device, images.votes_NK is not None)
+    sample = sample_images(images, device, recipe.missing or _missing_of(images.masks))
+    facts = Facts(recipe, len(images), sample, device, images.votes_NK is not None, images.bands, images.masks)
     sentences: list[str] = []
     decided = recipe
     for name, rule in RULES.items():
@@ -140,10 +148,21 @@ def _length(recipe: Recipe, facts: Facts) -> Decision:
 
 
 def _channels(recipe: Recipe, facts: Facts) -> Decision:
+    bands = facts.bands
+    if bands is not None and not (bands.rgb and recipe.channels == 1):
+        if recipe.channels not in (None, len(bands)):
+            raise UserError(
+                f"channels is {recipe.channels}, and the images have the bands {bands}, of which no others are made; "
+                "leave channels out, or choose bands where the source is named."
+            )
+        named = f"the band{'s' if len(bands) > 1 else ''} {bands}"
+        return Decision({"channels": len(bands)}, said={"channels": named})
     if recipe.channels is not None:
         return _NOTHING
     channels = common_channels(facts.sample)
-    return Decision({"channels": channels}, said=None if channels in (1, 3) else {"channels": channels})
+    return Decision(
+        {"channels": channels}, said=None if channels in (1, 3) else {"channels": f"{channels} bands an image"}
+    )
 
 
 def _pixels(recipe: Recipe, facts: Facts) -> Decision:
@@ -172,6 +191,24 @@ def _pixels(recipe: Recipe, facts: Facts) -> Decision:
         )
     unknown_white = found == ["uint16"] and recipe.white is None
     return Decision({"pixels": found[0]}, said={} if unknown_white else None)
+
+
+def _missing_of(masks: bool) -> Missing:
+    return "median" if masks else "refuse"
+
+
+def _missing_pixels(recipe: Recipe, facts: Facts) -> Decision:
+    if recipe.missing is not None:
+        return _NOTHING
+    return Decision({"missing": _missing_of(facts.masks)}, said={} if facts.masks else None)
+
+
+def _scaling(recipe: Recipe, facts: Facts) -> Decision:
+    if recipe.scaling is not None:
+        check_measurable(recipe.scaling)
+        return _NOTHING
+    of_sky = recipe.pixels == "float" and (facts.masks or facts.bands is not None)
+    return Decision({"scaling": "asinh" if of_sky else "none"}, said={} if of_sky else None)
 
 
 def _storage(recipe: Recipe, facts: Facts) -> Decision:
@@ -339,6 +376,8 @@ _DECIDERS: dict[str, Callable[[Recipe, Facts], Decision]] = {
     "length": _length,
     "channels": _channels,
     "pixels": _pixels,
+    "missing pixels": _missing_pixels,
+    "scaling": _scaling,
     "storage": _storage,
     "crop": _crop,
     "model": _model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from astroformer.images.contact_sheet import ContactSheet, Row, Tile, visible
 from astroformer.images.reading import Array
 from astroformer.progress import Reporter, shown_by
 from astroformer.system import usable_cores
-from astroformer.training.prepare import preprocessing_of
+from astroformer.training.measuring import preprocessing_of
 from astroformer.training.recipe import Recipe, as_recipe
 from astroformer.training.rules import decide
 from astroformer.training.splitting import describe_images, split_images
@@ -28,6 +29,7 @@ from astroformer.training.task import Task
 PER_CLASS = 8
 _MOST_CLASSES = 200  # that a sheet has room for
 _NAMED_SIZES = 3
+_TITLE_LETTERS = 105  # of a line of the sheet
 _AT_ONCE = 64  # images that are augmented at once
 
 
@@ -109,7 +111,7 @@ def _shown(source: str | Path, given: Recipe, per_class: int, augmented: bool, r
     recipe, decisions = decide(given, images.subset(split.train_rows))
     for sentence in decisions:
         reporter.detail(sentence)
-    preprocessing = preprocessing_of(recipe)
+    preprocessing = preprocessing_of(recipe, images.subset(split.train_rows))
     chosen = _chosen(images, per_class)
     seen = _read([i for rows in chosen.values() for i in rows], images, preprocessing, reporter)
     stored = {i: image for i, image in seen.items() if isinstance(image, _Seen)}
@@ -125,11 +127,12 @@ def _shown(source: str | Path, given: Recipe, per_class: int, augmented: bool, r
 
     failed = [str(image) for image in seen.values() if not isinstance(image, _Seen)]
     sentences = [*describe_images(split, recipe), _as_they_are(stored), _as_seen(preprocessing)]
-    sentences += [said] if said else []
+    sentences += [sentence for sentence in (preprocessing.described(), said) if sentence]
     sentences += [f"can't be read: {reason}" for reason in failed]
     if len(chosen) < len(counts):
         sentences.append(f"the sheet shows {len(chosen)} of {len(counts):,} classes, spread evenly over them")
-    title = f"{shortened(images.source, 60)}, {_as_seen(preprocessing)}" + (f"\n{said}" if said else "")
+    title = f"{shortened(images.source, 60)}, {_as_seen(preprocessing)}"
+    title = "\n".join(line for text in (title, said or "") for line in textwrap.wrap(text, _TITLE_LETTERS))
     return Shown(ContactSheet(title, rows, per_class), tuple(sentences), recipe)
 
 
@@ -176,7 +179,7 @@ def _tiles(
     are."""
     plain = [seen.stored_CHW for seen in stored.values()]
     made = _augmented(plain, list(stored), images, recipe, preprocessing) if augmented else []
-    shown, said = visible([*plain, *made])
+    shown, said = visible([*plain, *made], preprocessing.bands, preprocessing.scaling)
     tiles = [Tile(image) for image in shown]
     n = len(plain)
     both = dict(zip(stored, tiles[:n], strict=True)), dict(zip(stored, tiles[n:], strict=False))
@@ -189,7 +192,7 @@ def _augmented(
     """What the first epoch of a run makes of images, as they are stored; each is mixed, if any are, with another one
     that is shown."""
     assert images.labels is not None
-    augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=preprocessing.image_size)
+    augmenter = Augmenter(recipe.augment, seed=recipe.seed, size=preprocessing.image_size, rgb=preprocessing.rgb)
     if recipe.epochs is not None:  # by the clock nobody knows the length, and all that a long run does is shown
         augmenter = augmenter.at_length(recipe.epochs)
     made: list[Array] = []
@@ -202,7 +205,7 @@ def _augmented(
             y_BK = torch.nn.functional.one_hot(label_B, len(images.classes)).float()
             x_BCHW, _ = augmenter.mix(x_BCHW, x_BCHW.roll(-1, 0), y_BK, y_BK.roll(-1, 0), index_B, 0)
         x = x_BCHW.numpy()
-        made += list(np.rint(255 * x).astype(np.uint8) if preprocessing.dtype == "uint8" else x.astype(np.float16))
+        made += list(np.rint(255 * x).astype(np.uint8) if preprocessing.dtype == "uint8" else x)
     return made
 
 
@@ -223,5 +226,9 @@ def _as_seen(preprocessing: Preprocessing) -> str:
     """How the network will see images."""
     height, width = preprocessing.image_size
     channels = {1: "grey", 3: "3 bands"}.get(preprocessing.channels, f"{preprocessing.channels} bands")
+    if preprocessing.bands is not None:
+        channels = f"{'bands' if len(preprocessing.bands) > 1 else 'band'} {', '.join(preprocessing.bands.names)}"
+    if preprocessing.scaling is not None:
+        channels += f", scaling {preprocessing.scaling.kind}"
     part = "the whole frame" if preprocessing.crop == 1 else f"the middle {100 * preprocessing.crop:.0f} % of each side"
     return f"as the network sees them: {height} × {width} px, {channels}, {part}"

@@ -213,6 +213,24 @@ def check_copies(train: ImageStore, valid: ImageStore, task: Task) -> list[str]:
     return said + copies + split
 
 
+def describe_filled(train: ImageStore, valid: ImageStore) -> list[str]:
+    """What was filled in of images with pixels that have no value."""
+    stores = [train] if valid.folder == train.folder else [train, valid]
+    images = sum(store.filled.images for store in stores)
+    if not images:
+        return []
+    share = sum(store.filled.images * store.filled.share for store in stores) / images
+    whole = sum(len(store.base) for store in stores)
+    with_what = {"median": "the median of their band in the image", "zero": "0"}[train.preprocessing.missing]
+    return [
+        f"{images:,} of {whole:,} images lack {_percent(share)} of their pixels on average: filled with {with_what}"
+    ]
+
+
+def _percent(share: float) -> str:
+    return "less than 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
+
+
 def descriptions(split: Split) -> list[SetRecord]:
     """What published sets say of themselves."""
     both = [split.images.about]

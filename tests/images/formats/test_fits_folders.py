@@ -114,7 +114,7 @@ def test_several_sources_keep_what_they_agree_in(tmp_path: Path, made: Survey) -
     assert images.bands == Bands(("g",), (UNIT,))
     assert images.masks
     assert len(images.notes) == 1
-    with pytest.raises(UserError, match="only images of the same bands go together"):
+    with pytest.raises(UserError, match=r"has the bands g \(nanomaggy\)"):
         open_sources([f"{tmp_path}/1.fits@bands=g", f"{tmp_path}/2.fits@bands=r"])
 
 

@@ -140,6 +140,7 @@ def test_damaged_npz_and_values(tmp_path: Path) -> None:
         (tmp_path / "b.npz").write_bytes(data)
         with pytest.raises(UserError, match="damaged"):
             open_source(tmp_path / "b.npz")
-    path = save_npz(tmp_path / "n.npz", images=np.array([[[0.0, np.nan]], [[1, 1]]]), labels=[0, 1])
+    path = save_npz(tmp_path / "n.npz", images=np.array([[[0.0, np.inf]], [[1, np.nan]]]), labels=[0, 1])
     with pytest.raises(UnreadableImage, match=r"n\.npz#0.*1 of its 2 values"):
         open_source(path).read(0)
+    assert np.isnan(open_source(path).read(1)).sum() == 1  # a pixel without a value, for the preprocessing to judge

@@ -256,6 +256,7 @@ def read_images(
             f"{len(chosen):,} images of {outer[0]} × {outer[1]} px need more than the {memory / 2**30:.0f} GiB of "
             "memory that this machine has; measure on fewer (--images) or smaller ones."
         )
+    plain.check_bands(chosen.bands)
     plain.check_brightness(chosen.read, len(chosen))
     rows, read, left_out, digests = [], [], [], []
     for i, file in enumerate(chosen.files):
