@@ -51,6 +51,7 @@ def test_everything_open_is_decided_and_nothing_given_is_changed() -> None:
             "learning_rate": 0.3,
             "label_smoothing": 0.2,
             "batch_size": 24,
+            "label_smoothing": 0.3,
             "epochs": 2,
             "model": "astroformer_pico",
             "precision": "bf16",
@@ -59,6 +60,18 @@ def test_everything_open_is_decided_and_nothing_given_is_changed() -> None:
         }
     )
     assert decide(given, images_of(noise(10, 40, 40, 1))) == (given, [])
+
+
+def test_labels_are_smoothed_and_votes_are_not() -> None:
+    images = images_of(noise(10, 40, 40, 1))
+    voted = replace(images, votes_NK=np.full((len(images), 2), 0.5))
+    assert decide(Recipe(device="cpu"), images)[0].label_smoothing == 0.1
+    recipe, said = decide(Recipe(device="cpu"), voted)
+    assert recipe.label_smoothing == 0
+    assert any("shares of votes, without label smoothing (--label-smoothing 0.1" in sentence for sentence in said)
+    recipe, said = decide(Recipe(device="cpu", label_smoothing=0.2), voted)
+    assert recipe.label_smoothing == 0.2
+    assert not any("label smoothing" in sentence for sentence in said)
 
 
 @pytest.mark.parametrize(("channels", "expected"), [([1], 1), ([3], 3), ([1, 3], 3), ([4], 4), ([2], 2), ([5], 5)])

@@ -32,7 +32,7 @@ from astroformer.progress import Reporter
 from astroformer.training.batches import Batch, Batches, Processes, smaller_size
 from astroformer.training.checkpoint import FRAME, load_checkpoint, restore_optimizer, save_checkpoint
 from astroformer.training.hooks import Hooks
-from astroformer.training.objective import Objective, class_weights, soft_targets
+from astroformer.training.objective import Objective, class_weights, smoothing_of, soft_targets
 from astroformer.training.order import seed_step, step_seed
 from astroformer.training.pace import Schedule
 from astroformer.training.recipe import Recipe
@@ -119,7 +119,6 @@ class Loop:
             UserError: the network can't do what the recipe says; or the teacher's preprocessing or classes differ.
         """
         assert recipe.learning_rate is not None, "the recipe is not decided"
-        assert recipe.label_smoothing is not None, "the recipe is not decided"
         self.recipe, self.train, self.valid, self.preprocessing = recipe, train, valid, preprocessing
         self.run_folder, self.reporter, self.stop = run, reporter or Reporter(quiet=True), stop
         self.accelerator, self.state, self._hooks = accelerator, State(), hooks or Hooks()
@@ -176,12 +175,13 @@ class Loop:
         targets_NK = soft_targets(train.votes_NK, train.weights_N, train.labels, len(train.classes))
         weights_K = class_weights(recipe.class_weights, train.labels, train.classes, targets_NK=targets_NK)
         weights_K = None if weights_K is None else weights_K.to(device)
+        smoothing = smoothing_of(recipe, train.votes_NK is not None)
         self._tally = Tally(device)
         self.step, sentence = choose_step(
             recipe,
             network,
             self.optimizer,
-            objective=Objective(weights_K, recipe.label_smoothing, weighted=self.batches.weighted),
+            objective=Objective(weights_K, smoothing, weighted=self.batches.weighted),
             tally=self._tally,
             average=self._average,
             tie=self._tie,

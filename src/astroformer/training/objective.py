@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from astroformer.errors import UserError
+from astroformer.training.defaults import SMOOTHING
+from astroformer.training.recipe import Recipe
 
 
 class Objective:
@@ -38,6 +40,13 @@ class Objective:
             even_B1 = y_BK.sum(1, keepdim=True) / y_BK.shape[1]
             return F.cross_entropy(logits_BK, torch.lerp(y_BK, even_B1, self._label_smoothing), weight=self._weights_K)
         return F.cross_entropy(logits_BK, y_BK, weight=self._weights_K, label_smoothing=self._label_smoothing)
+
+
+def smoothing_of(recipe: Recipe, votes: bool) -> float:
+    """The label smoothing of a recipe; where that is open, what is usual of labels, and none of votes."""
+    if recipe.label_smoothing is not None:
+        return recipe.label_smoothing
+    return 0.0 if votes else SMOOTHING
 
 
 def image_weights(weights_N: NDArray[np.float64] | None) -> NDArray[np.float64] | None:

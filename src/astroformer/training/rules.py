@@ -46,6 +46,7 @@ from astroformer.training.defaults import (
     TIED_IMAGES,
 )
 from astroformer.training.image_sample import SeenImage, common_channels, measure_crop, sample_images
+from astroformer.training.objective import smoothing_of
 from astroformer.training.recipe import NetworkSettings, Recipe, make_recipe
 from astroformer.training.steps.fused import why_not_fused
 from astroformer.training.steps.graphed import why_not_graphed
@@ -319,9 +320,8 @@ def _learning_rate(recipe: Recipe, facts: Facts) -> Decision:
 def _label_smoothing(recipe: Recipe, facts: Facts) -> Decision:
     if recipe.label_smoothing is not None:
         return _NOTHING
-    if facts.votes:
-        return Decision({"label_smoothing": 0.0}, said={"smoothing": SMOOTHING})
-    return Decision({"label_smoothing": SMOOTHING})
+    smoothing = smoothing_of(recipe, facts.votes)
+    return Decision({"label_smoothing": smoothing}, said={"smoothing": SMOOTHING} if facts.votes else None)
 
 
 def _speed(recipe: Recipe, facts: Facts) -> Decision:
