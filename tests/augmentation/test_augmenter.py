@@ -511,6 +511,22 @@ def test_policies_leave_out_what_has_no_meaning_and_say_so() -> None:
     }
 
 
+def test_three_bands_that_are_not_rgb_have_no_hue_and_the_mean_for_their_luminance() -> None:
+    x = images(8).float() / 255
+    x[:, 0] /= 4
+    index = torch.arange(8)
+    bands = Augmenter(with_settings(saturation=0.9, hue=0.5), seed=1, size=(24, 24), rgb=False)
+    assert torch.equal(bands.transform(x, index, 0), x)
+    assert not torch.equal(augmenter(saturation=0.9, hue=0.5).transform(x, index, 0), x)
+    contrast = Augmenter(with_settings(contrast=0.9), seed=1, size=(24, 24), rgb=False)
+    strength = contrast.draw(index, 0, channels=3, integer=False).contrast_B.view(-1, 1, 1, 1)
+    middle = x.mean((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(contrast.transform(x, index, 0), middle + strength * (x - middle))
+    settings = with_settings(policy="randaugment", saturation=0.1, hue=0.1)
+    assert settings.without_effect(3, torch.uint8, rgb=False) == settings.without_effect(1, torch.uint8)
+    assert contrast.at_length(3).rgb is False
+
+
 def one_operation(maker: Augmenter, x: Tensor, name: str, strength: float) -> Tensor:
     code = torch.full((len(x), 1), OPERATIONS.index(name))
     d = Draw(operation_BP=code, strength_BP=torch.full((len(x), 1), strength, dtype=torch.float64))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from PIL import Image
 
 import astroformer
 from astroformer.images import open_source
+from astroformer.images.bands import Bands
 from astroformer.images.contact_sheet import ContactSheet, Row, Tile, visible
+from astroformer.images.scaling import measured_scaling
 from astroformer.images.sets.mock_galaxies import CLASSES
 from astroformer.progress import Reporter
 from astroformer.training.measuring import preprocessing_of
@@ -205,3 +208,29 @@ def test_what_a_screen_can_show() -> None:
     assert (both[0].tolist(), said) == ([[100]], "the mean of both bands is shown")
     assert visible([np.full((1, 2, 2), 7.0)])[0][0].tolist() == [[0, 0], [0, 0]]  # of one value
     assert visible([]) == ([], None)
+
+
+@pytest.mark.parametrize("astropy", [True, False])
+def test_named_bands_are_shown_in_the_colours_of_three(astropy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest wavelength is red, whatever the order of the bands and however they are scaled."""
+    if not astropy:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    elif importlib.util.find_spec("astropy") is None:
+        pytest.skip("astropy is not installed")
+    rng = np.random.default_rng(0)
+    linear = [rng.normal(100, 1, (5, 16, 16)).astype(np.float32) for _ in range(3)]
+    linear[0][2, 4:8, 4:8] += 500  # in y alone
+    linear[1][0, 4:8, 4:8] += 500  # in g alone
+    linear[2][3, 4:8, 4:8] += 500  # in i alone
+    linear[2][1] += 500  # r is not shown
+    bands = Bands(("g", "r", "y", "i", "z"), ("nJy",) * 5)
+    scaling = measured_scaling("asinh", linear)
+    for images, scaled in ((linear, None), ([scaling.apply(image) for image in linear], scaling)):
+        shown, said = visible(images, bands, scaled)
+        assert said == "the bands y, i and g are shown as red, green and blue" + " (Lupton et al. 2004)" * astropy
+        colours = np.array([image[4:8, 4:8].mean((0, 1)) for image in shown])
+        assert colours.argmax(1).tolist() == [0, 2, 1]
+        assert colours.max(1).min() > 100
+        assert all(image.dtype == np.uint8 for image in shown)
+    rgb = [image[:3] for image in linear]
+    assert "black to white" in str(visible(rgb, Bands(("R", "G", "B")))[1])

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from astroformer.errors import UserError
-from astroformer.images.several import matching, open_sources
+from astroformer.images.bands import Bands
+from astroformer.images.labelled import LabelledImages
+from astroformer.images.several import _joined, matching, open_sources
 from helpers.tiny_sets import same_from_threads_and_pickled, save_npz, write_picture
 
 
@@ -75,3 +77,18 @@ def test_columns_of_a_catalog_beside_images_without(here: Path) -> None:
 def test_what_is_refused(here: Path, sources: list[str], columns: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says):
         open_sources(sources, columns=columns)
+
+
+def test_several_sources_have_the_same_bands_or_none() -> None:
+    def part(name: str, *bands: str) -> LabelledImages:
+        words = {"bands": Bands(bands) if bands else None, "masks": name == "a"}
+        return LabelledImages(name, [name], None, (), lambda i: np.zeros((4, 4, 2), np.float32), **words)
+
+    both = _joined([part("a", "g", "r"), part("b", "g", "r")])
+    assert (both.bands, both.masks) == (Bands(("g", "r")), True)
+    assert (_joined([part("b"), part("c")]).bands, _joined([part("b"), part("c")]).masks) == (None, False)
+    with pytest.raises(UserError, match="'a' has the bands g, r, and those of 'b' have r, g"):
+        _joined([part("a", "g", "r"), part("b", "r", "g")])
+    for parts in ([part("a", "g"), part("b")], [part("a"), part("b", "g")]):
+        with pytest.raises(UserError, match="of 'a' and 'b' one says what the bands"):
+            _joined(parts)

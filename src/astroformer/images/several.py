@@ -110,7 +110,7 @@ def _joined(parts: Sequence[LabelledImages]) -> LabelledImages:
                 "does not; ask about each on its own."
             )
         if first.bands is not None:
-            first.bands.check(part.bands, f"'{first.source}' has", f"'{part.source}'")
+            first.bands.check(part.bands, f"'{first.source}' has", f"those of '{part.source}'")
     return LabelledImages(
         source=shortened([part.source for part in parts], 3),
         files=[file for part in parts for file in part.files],

@@ -1,0 +1,37 @@
+"""The bands of images: which are red, green and blue in a picture, and which others a model takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from astroformer.errors import UserError
+from astroformer.images.bands import Bands
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        ("g r i", "i r g"),
+        ("i r g", "i r g"),
+        ("u g r i z", "z r u"),
+        ("Y J H K", "K H Y"),
+        ("HSC-G HSC-R HSC-I", "HSC-I HSC-R HSC-G"),
+        ("sdss_z sdss_g sdss_r", "sdss_z sdss_r sdss_g"),
+        ("F444W F115W F200W", "F444W F200W F115W"),
+        ("B02 B8A B11", "B11 B8A B02"),
+        ("depth height flow", "depth height flow"),  # nobody knows their wavelengths
+    ],
+)
+def test_the_longest_wavelength_is_red(names: str, shown: str) -> None:
+    bands = Bands(tuple(names.split()))
+    assert " ".join(bands.names[c] for c in bands.red_green_blue()) == shown
+
+
+def test_names_order_and_units_are_those_that_were_learned() -> None:
+    learned = Bands(("g", "r"), ("nJy", "nJy"))
+    for same in (learned, Bands(("g", "r")), Bands(("g", "r"), ("nJy", ""))):
+        assert learned.check(same) is None
+    assert learned.check(None) == "these images do not say what their bands are; they are taken for g, r (nJy)"
+    for other in (Bands(("r", "g")), Bands(("g",)), Bands(("g", "r", "i")), Bands(("g", "r"), ("nJy", "adu"))):
+        with pytest.raises(UserError, match=r"learned from the bands g, r \(nJy\), and these images have "):
+            learned.check(other)
