@@ -49,7 +49,6 @@ def test_everything_open_is_decided_and_nothing_given_is_changed() -> None:
             "crop": 0.5,
             "image_size": 32,
             "learning_rate": 0.3,
-            "label_smoothing": 0.2,
             "batch_size": 24,
             "label_smoothing": 0.3,
             "epochs": 2,

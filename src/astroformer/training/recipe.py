@@ -157,8 +157,8 @@ class Recipe(BaseModel):
     missing: Literal["refuse", "median", "zero"] | None = Field(
         None,
         description=help_of(
-            "pixels without a value (NaN): filled with the median of their band in the image (median) or with 0 "
-            "(zero), or such an image is left out (refuse)",
+            "pixels without a value (NaN): filled with the median of their band (median) or 0 (zero), or left out with "
+            "their image (refuse)",
             "missing pixels",
             word="not given",
         ),
@@ -166,9 +166,7 @@ class Recipe(BaseModel):
     scaling: Literal["none", "linear", "log", "asinh", "zscale", "percentile"] | None = Field(
         None,
         description=help_of(
-            "how values are stretched, each band between limits that are measured on the training images",
-            "scaling",
-            word="not given",
+            "how values are stretched, between limits measured on the training images", "scaling", word="not given"
         ),
     )
     storage: Literal["uint8", "float16", "float32"] | None = Field(
@@ -222,10 +220,7 @@ class Recipe(BaseModel):
         f"{LEAST_SIDE} px: more epochs in the same time",
     )
     label_smoothing: float | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        description=help_of("share of each target spread evenly over the classes", "label smoothing"),
+        None, ge=0, lt=1, description=help_of("share of each target spread evenly over the classes", "label smoothing")
     )
     ema: float = Field(
         0.02, ge=0, lt=1, description="memory of the averaged weights as a share of the run; 0: the raw weights"

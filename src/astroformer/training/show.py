@@ -29,7 +29,7 @@ from astroformer.training.task import Task
 PER_CLASS = 8
 _MOST_CLASSES = 200  # that a sheet has room for
 _NAMED_SIZES = 3
-_TITLE_LETTERS = 105  # of a line of the sheet
+_TITLE_LETTERS = 115  # of a line of the sheet
 _AT_ONCE = 64  # images that are augmented at once
 
 
