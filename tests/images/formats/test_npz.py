@@ -30,7 +30,7 @@ def test_npz_images(tmp_path: Path, dtype: str, stored: tuple[int, ...], to_read
     opened = open_source(path)
     assert opened.classes == ("z", "a")
     assert opened.files[3] == "a.npz#3"
-    assert opened.ignored == ["a.npz: other (not read)"]
+    assert opened.ignored == ["a.npz: other (an array that is not read)"]
     expected = to_read(images)  # type: ignore[operator]
     expected = expected.astype(np.uint8) * 255 if dtype == "bool" else expected
     expected = expected.astype("float32") if dtype == "float64" else expected
