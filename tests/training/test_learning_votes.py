@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,13 @@ from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.store import ImageStore
 from astroformer.images.votes import voted
 from astroformer.metrics import score
+from astroformer.training.batches import Batches
 from astroformer.training.objective import Objective, class_weights, image_weights, soft_targets
 from astroformer.training.recipe import Recipe, make_recipe
+from astroformer.training.run import RunFolder
 from astroformer.training.single import train_network
 from astroformer.training.splitting import _strata
+from astroformer.training.stopping import Interrupted
 
 CLASSES = ("a", "b", "c")
 SIZE = 8
@@ -227,6 +231,32 @@ def test_a_class_that_is_hardly_anybodys_first_choice_can_be_split() -> None:
     np.testing.assert_array_equal(_strata(images, 2), [0] * 4 + [1] * 5)
     images = voted(images_of(8)[0], votes_NK[:8], CLASSES)
     np.testing.assert_array_equal(_strata(images, 2), images.labels)
+
+
+def test_the_answers_of_a_teacher_have_the_weights_of_the_images(tmp_path: Path) -> None:
+    votes_NK = np.random.default_rng(3).integers(0, 9, (12, 3)) + np.eye(3, dtype=int)[1]
+    store = of_votes(votes_NK, tmp_path)
+    teacher: Any = SimpleNamespace(answers=lambda x_BCHW: torch.full((len(x_BCHW), 3), 1 / 3))
+    batches = Batches(store, Preprocessing((SIZE, SIZE), 1), recipe(), torch.device("cpu"), teacher=teacher)
+    batches.begin_epoch(0)
+    sums = torch.cat([batches.take(step, 0.0).y_BK.sum(1) for step in range(batches.steps)])
+    assert batches.weighted
+    expected = np.sort(votes_NK.sum(1) / votes_NK.sum(1).mean())
+    np.testing.assert_allclose(np.sort(sums.numpy()), expected, rtol=1e-6)
+
+
+def test_a_run_on_votes_is_resumed_to_the_bit(tmp_path: Path) -> None:
+    votes_NK = np.random.default_rng(3).integers(0, 9, (12, 3)) + np.eye(3, dtype=int)[1]
+    store = of_votes(votes_NK, tmp_path)
+    whole, history = trained(store)
+    (tmp_path / "run").mkdir()
+    run, steps = RunFolder(tmp_path / "run"), iter(range(100))
+    with pytest.raises(Interrupted):
+        train_network(Small(), store, store, recipe(), run=run, quiet=True, stop=lambda: next(steps) == 3)
+    network = Small()
+    fit = train_network(network, store, store, recipe(), run=run, quiet=True)
+    assert equal(whole, network.state_dict())
+    assert fit.state.history[-1]["valid_votes_cross_entropy"] == history[-1]["valid_votes_cross_entropy"]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -53,7 +53,7 @@ def open_source(
         images in it.
       - an `.npz` with `images` and `labels` (and `bands`, their names, with `units`), or with `jpeg` (all encoded
         images, one after the other), `offsets` (image i is `jpeg[offsets[i]:offsets[i+1]]`) and `labels`; class names
-        in `classes`.
+        in `classes`. In place of `labels` there may be `votes` (N, K), see `votes.shares_of`.
         `images` is (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 or 4 (other C: say `@layout=`), of
         uint8, uint16, bool or float. Float images are taken as they are, without scaling. Images are read from
         the file one by one if it is not compressed, else it is read into memory whole.

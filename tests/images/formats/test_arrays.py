@@ -228,3 +228,39 @@ def _forked(images: LabelledImages) -> int:
         same = np.array_equal(images.read(20), five_bands()["images"][20])
         os._exit(0 if same else 1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_votes_stand_for_labels(tmp_path: Path, ending: str) -> None:
+    arrays = {"images": RNG.integers(0, 255, (4, 5, 6)).astype(np.uint8), "votes": [[3, 1], [0, 2], [1, 1], [0, 0]]}
+    images = open_source(save_arrays(tmp_path / f"a.{ending}", {**arrays, "classes": ["disc", "ring"]}))
+    assert images.classes == ("disc", "ring")
+    assert images.votes_NK is not None
+    assert images.weights_N is not None
+    assert images.votes_NK.tolist() == [[0.75, 0.25], [0, 1], [0.5, 0.5]]
+    assert images.weights_N.tolist() == [4, 2, 2]
+    assert images.ignored == [f"a.{ending}#3 (nobody voted on it)"]
+    assert open_source(save_arrays(tmp_path / f"b.{ending}", arrays)).classes == ("0", "1")
+    assert open_source(tmp_path / f"b.{ending}", labelled=False).votes_NK is None
+    labelled = open_source(save_arrays(tmp_path / f"c.{ending}", {**arrays, "labels": [0, 1, 0, 1]}))
+    assert labelled.votes_NK is None
+    assert labelled.ignored == [f"c.{ending}: votes (not read)"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    ("votes", "sentence"),
+    [
+        ([1, 2], "numbers of shape"),
+        ([["a", "b"], ["c", "d"]], "numbers of shape"),
+        ([[1, 2, 3], [1, 2, 3]], "'classes' has 2 names, and 'votes' 3 columns"),
+        ([[1, 2], [1, 2], [1, 2]], r"\(2, 2\) is needed: images × classes"),
+        ([[1, -2], [1, 2]], "negative"),
+        ([[0.5, np.nan], [1, 0]], "no number"),
+        ([[0.5, 0.1], [1, 0]], "do not sum to 1"),
+    ],
+)
+def test_votes_that_can_not_be(tmp_path: Path, ending: str, votes: list[object], sentence: str) -> None:
+    arrays = {"images": np.zeros((2, 5, 6), np.uint8), "votes": votes, "classes": ["disc", "ring"]}
+    with pytest.raises(UserError, match=sentence):
+        open_source(save_arrays(tmp_path / f"a.{ending}", arrays))

@@ -20,6 +20,7 @@ from astroformer.images.hashes import hash_array, hash_bytes, hash_text
 from astroformer.images.labelled import LabelledImages, Reader
 from astroformer.images.names import class_name, encode_labels
 from astroformer.images.reading import MAX_BYTES, Array, UnreadableImage
+from astroformer.images.votes import voted
 
 _KEPT_BYTES = 64_000_000  # of the blocks of an array that are kept, if two of them are no more
 _READ_BYTES = 1_000_000  # that are read at a time, if a block of the file is less
@@ -199,6 +200,7 @@ class Beside:
         bands: names of the bands, or one text with commas between them.
         units: one for each band, or one for all of them.
         ignored: what of the file is not read, with why.
+        votes: (N, K), numbers or shares of votes, which stand for labels where there are none.
     """
 
     has: str
@@ -207,6 +209,7 @@ class Beside:
     bands: Array | None = None
     units: Array | None = None
     ignored: tuple[str, ...] = ()
+    votes: Array | None = None
 
 
 def open_arrays(
@@ -238,6 +241,9 @@ def with_labels(path: Path, reader: Reader, n: int, beside: Beside, labelled: bo
     ignored = [f"{path.name}: {what}" for what in beside.ignored]
     if not labelled:
         return LabelledImages("", files, None, (), reader, ignored)
+    if beside.labels is None and beside.votes is not None:
+        images = LabelledImages(str(path), files, None, (), reader, ignored)
+        return voted(images, beside.votes, _classes_of_votes(path, beside.votes, beside.classes))
     if beside.labels is None:
         raise UserError(f"'{path}' has no 'labels'; {beside.has}.")
     labels, classes = _labels(path, beside.labels, beside.classes, n)
@@ -304,6 +310,26 @@ def _text(path: Path, key: str, value: Any) -> str:
     raise UserError(f"'{path}': '{key}' holds {type(value).__name__}, where text is needed.")
 
 
+def _names(path: Path, classes: Array) -> tuple[str, ...]:
+    names = tuple(class_name(c) for c in classes.reshape(-1))
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f"'{path}': 'classes' names '{repeated[0]}' twice; give every class its own name.")
+    return names
+
+
+def _classes_of_votes(path: Path, votes: Array, classes: Array | None) -> tuple[str, ...]:
+    """The names of the classes that the columns of votes are for: by default their numbers."""
+    if votes.ndim != 2 or votes.dtype.kind not in "iufb":
+        raise UserError(
+            f"'{path}': 'votes' is {votes.dtype} of shape {votes.shape}; numbers of shape (images, classes) are needed."
+        )
+    names = tuple(map(str, range(votes.shape[1]))) if classes is None else _names(path, classes)
+    if len(names) != votes.shape[1]:
+        raise UserError(f"'{path}': 'classes' has {len(names)} names, and 'votes' {votes.shape[1]} columns.")
+    return names
+
+
 def _labels(path: Path, labels: Array, classes: Array | None, n: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     if labels.shape == (n, 1):
         labels = labels[:, 0]
@@ -313,11 +339,7 @@ def _labels(path: Path, labels: Array, classes: Array | None, n: int) -> tuple[N
             f"'{path}': 'labels' is {labels.dtype} of shape {labels.shape}; one whole number or name for each of the "
             f"{n} images is needed (one-hot rows: labels.argmax(1))."
         )
-    names = None if classes is None else tuple(class_name(c) for c in classes.reshape(-1))
-    if names is not None:
-        repeated = [name for name, count in Counter(names).items() if count > 1]
-        if repeated:
-            raise UserError(f"'{path}': 'classes' names '{repeated[0]}' twice; give every class its own name.")
+    names = None if classes is None else _names(path, classes)
     if labels.dtype.kind in "US":
         return encode_labels([class_name(v) for v in labels], names, str(path))
     if names is None:

@@ -81,8 +81,8 @@ def open_container(container: Container, labelled: bool, options: Mapping[str, s
     """The images of a file with named arrays.
 
     They are in the array `images`, or the only one of three or four dimensions, or the one that `options` names.
-    Beside it, in the same group, lie `labels`, `classes`, `bands` and `units`; the last three may be attributes as
-    well, of the images, the labels, their group or the file.
+    Beside it, in the same group, lie `labels` or, in their place, `votes`, and `classes`, `bands` and `units`; the last
+    three may be attributes as well, of the images, the labels, their group or the file.
 
     Raises:
         UserError: it is not so.
@@ -103,12 +103,15 @@ def open_container(container: Container, labelled: bool, options: Mapping[str, s
     beside, attributes = container.group(folder)
     inside = {key: f"{folder}/{key}".strip("/") for key in beside}
     owners = [images.attrs, attributes]
-    labels = None
+    labels, votes = None, None
     label_name = options["labels"].strip("/") if "labels" in options else inside.get("labels")
+    votes_name = inside.get("votes") if label_name is None else None
     if labelled and label_name is not None:
         found = _find(container, label_name)
         owners.append(found.attrs)
         labels = _values(container, found, f"'{label_name}'", fill is not None)
+    elif labelled and votes_name is not None:
+        votes = _values(container, _find(container, votes_name), f"'{votes_name}'", fill is not None)
     if folder:
         owners.append(container.group("")[1])
     words = {}
@@ -119,7 +122,7 @@ def open_container(container: Container, labelled: bool, options: Mapping[str, s
         if any(one.reshape(-1).tolist() != said[0].reshape(-1).tolist() for one in said):
             raise UserError(f"'{path}' says in two places what the {key} are, and differently; keep one of them.")
         words[key] = said[0] if said else None
-    known = {name, label_name, *(inside.get(key) for key in ("classes", "bands", "units"))}
+    known = {name, label_name, votes_name, *(inside.get(key) for key in ("classes", "bands", "units"))}
     stored = Beside(
         f"it has {_list_of(container)}" if labelled and labels is None else "",
         labels,
@@ -127,6 +130,7 @@ def open_container(container: Container, labelled: bool, options: Mapping[str, s
         words["bands"],
         words["units"],
         ignored=tuple(f"{key} (not read)" for key in beside if inside[key] not in known),
+        votes=votes,
     )
     return open_arrays(path, blocks, named, stored, labelled, options.get("layout"))
 

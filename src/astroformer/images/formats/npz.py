@@ -98,7 +98,7 @@ def _open_npz(path: Path, labelled: bool, options: Mapping[str, str]) -> Labelle
         with np.load(path, allow_pickle=False) as archive:
             keys = list(archive.files)
             wanted = {"images", "jpeg", "offsets"} | (set() if "jpeg" in keys else {"bands", "units"})
-            wanted |= {"labels", "classes"} if labelled else set()
+            wanted |= {"labels" if "labels" in keys else "votes", "classes"} if labelled else set()
             for key in keys:
                 if key in wanted:
                     plain = _plain(path, archive.zip, key) if key in ("images", "jpeg") else None
@@ -123,7 +123,7 @@ def _open_npz(path: Path, labelled: bool, options: Mapping[str, str]) -> Labelle
     has = f"it has {', '.join(keys) or 'nothing'}"
     beside = Beside(
         has,
-        **{key: arrays.get(key) for key in ("labels", "classes", "bands", "units")},
+        **{key: arrays.get(key) for key in ("labels", "classes", "bands", "units", "votes")},
         ignored=tuple(f"{key} (not read)" for key in keys if key not in arrays),
     )
     if "images" in arrays and "jpeg" in arrays:
