@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 from collections.abc import Iterable
 
@@ -86,6 +85,8 @@ def check_installed(package: str, extra: str, what: str) -> None:
         extra: of this package, which brings it.
         what: needs it; the sentence begins with this.
     """
+    import importlib.util  # here, for it imports much that a command can't be interrupted in
+
     if importlib.util.find_spec(package) is None:
         raise UserError(f'{what} needs the extra [{extra}]; in a clone of the repository: pip install ".[{extra}]"')
 

@@ -105,12 +105,13 @@ def open_container(container: Container, labelled: bool, options: Mapping[str, s
     owners = [images.attrs, attributes]
     labels, votes = None, None
     label_name = options["labels"].strip("/") if "labels" in options else inside.get("labels")
+    votes_name = inside.get("votes") if label_name is None else None
     if labelled and label_name is not None:
         found = _find(container, label_name)
         owners.append(found.attrs)
         labels = _values(container, found, f"'{label_name}'", fill is not None)
-    elif labelled and "votes" in inside:
-        votes = _values(container, _find(container, inside["votes"]), f"'{inside['votes']}'", fill is not None)
+    elif labelled and votes_name is not None:
+        votes = _values(container, _find(container, votes_name), f"'{votes_name}'", fill is not None)
     if folder:
         owners.append(container.group("")[1])
     words = {}
@@ -121,8 +122,7 @@ def open_container(container: Container, labelled: bool, options: Mapping[str, s
         if any(one.reshape(-1).tolist() != said[0].reshape(-1).tolist() for one in said):
             raise UserError(f"'{path}' says in two places what the {key} are, and differently; keep one of them.")
         words[key] = said[0] if said else None
-    known = {name, label_name, *(inside.get(key) for key in ("classes", "bands", "units"))}
-    known |= set() if votes is None else {inside["votes"]}
+    known = {name, label_name, votes_name, *(inside.get(key) for key in ("classes", "bands", "units"))}
     stored = Beside(
         f"it has {_list_of(container)}" if labelled and labels is None else "",
         labels,
