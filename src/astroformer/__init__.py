@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 
 from astroformer.errors import UserError
 
@@ -61,9 +60,6 @@ __all__ = [
     "train_network",
 ]
 
-# A package that our packages need warns in notebooks that its own progress bars lack a widget. We show none of them.
-warnings.filterwarnings("ignore", "IProgress not found")
-
 # Where each name lies. It is imported when it is asked for: torch takes two seconds and timm as many again, and
 # `astroformer --version` or a mistyped word should be answered at once.
 _PLACES = {
@@ -101,6 +97,10 @@ def __getattr__(name: str) -> object:
         )
     if name not in _PLACES:
         raise AttributeError(f"module 'astroformer' has no attribute '{name}'")
+    import warnings
+
+    # A package that ours need warns in notebooks that its own progress bars lack a widget. We show none of them.
+    warnings.filterwarnings("ignore", "IProgress not found")
     return getattr(importlib.import_module(f"astroformer.{_PLACES[name]}"), name)
 
 

@@ -175,7 +175,7 @@ def test_a_stack_has_as_many_images_as_its_catalog(tmp_path: Path, shape: tuple[
 def test_an_empty_catalog_of_a_stack(tmp_path: Path) -> None:
     (tmp_path / "s.fits").write_bytes(encoded(fits.PrimaryHDU(np.zeros((2, 8, 8), np.float32))))
     (tmp_path / "c.csv").write_text("")
-    with pytest.raises(UserError, match="has no columns"):
+    with pytest.raises(UserError, match="has no column"):
         open_source(f"{tmp_path}/c.csv@cube={tmp_path}/s.fits", labelled=False)
 
 
@@ -188,13 +188,13 @@ def test_words_that_do_not_go_together(tmp_path: Path) -> None:
         (f"{stack}@mosaic=x.fits", "@cube and @mosaic name two places"),
         (f"{stack}@size=8", "@size says what is cut out of a mosaic"),
         (f"{stack}@root=.", "@root is about files of images"),
-        ("@ra=x", "@ra says what is cut out of a mosaic"),
-        ("@id=file", "@id names pieces of one file"),
+        (f"{stack}@pattern=x", "@pattern is about files of images"),
+        ("@id=file", "@id=COLUMN and @pattern=FOLDER/{id}.jpg belong together"),
         ("@cube=nowhere.fits@id=file", "'nowhere.fits': there is no such file"),
         (f"@cube={tmp_path}@id=file", "there is no such file"),
         (f"{stack}@id=file@hdu=3", "it has no part '3' .it has HDU 0"),
         (f"{stack}@id=file@bands=r", "it has no band 'r'; it has 0"),
-        ("@mosaic=*.nothing@size=8@ra=id@dec=id", "the column 'id' has 'x' in row 1, which is no number"),
+        ("@mosaic=*.nothing@size=8@ra=id@dec=id@id=file", "the column 'id' has 'x' in row 1, which is no number"),
     ):
         with pytest.raises(UserError, match=why):
             open_source(f"{catalog}{options}")
@@ -264,8 +264,8 @@ def test_positions_that_are_none(tmp_path: Path) -> None:
     assert images.groups is not None
     assert len(np.unique(images.groups)) == 5
     for row, why in (
-        ((10.0, 95.0), "the declination in row 1 is 95; degrees up to 90"),
-        ((1e5, 5.0), "the right ascension in row 1 is 100000; degrees up to 360"),
+        ((10.0, 95.0), "the column 'dec' has 95 in row 1; degrees from -90 to 90"),
+        ((1e5, 5.0), "the column 'ra' has 100000 in row 1; degrees from -360 to 360"),
         (("00:40:00", 5.0), "the column 'ra' has '00:40:00' in row 1, which is no number"),
     ):
         catalog = write_catalog(tmp_path / "d.csv", ("ra", "dec"), [row])

@@ -131,10 +131,7 @@ def test_the_same_images_have_the_same_digests_and_stores_in_every_kind_of_file(
     assert len(stores) == 1
 
 
-def test_the_same_images_train_to_the_same_weights_in_every_kind_of_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ASTROFORMER_NATIVE", "0")  # no kernels are built for these caches
+def test_the_same_images_train_to_the_same_weights_in_every_kind_of_file(tmp_path: Path) -> None:
     words = {"model": "astroformer_atto", "epochs": 1, "image_size": 32, "batch_size": 8, "device": "cpu"}
     recipe = make_recipe(words)
     weights, answers = set(), []
