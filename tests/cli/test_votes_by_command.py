@@ -65,6 +65,7 @@ def test_votes_from_the_table_to_the_figures(run: Run, source: str) -> None:
     assert "other votes or another weight" in changed.err or "the label" in changed.err
 
 
+@pytest.mark.slow
 def test_a_split_is_trained_on_again(run: Run, galaxy_folder: Path) -> None:
     assert run("train", galaxy_folder, *TINY, "--out", "first").status == 0
     again = run("train", "first/splits/train.csv", "--valid", "first/splits/valid.csv", *TINY, "--out", "second")
