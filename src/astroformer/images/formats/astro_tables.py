@@ -10,15 +10,15 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from astroformer.errors import UserError, check_installed, unknown_name
+from astroformer.images.fits_headers import next_header
 from astroformer.images.formats.table import Table
+from astroformer.images.limits import Refused
 
 ASTRO_EXTENSIONS = frozenset({".ecsv", ".vot", ".votable", ".xml"})
 _FITS_EXTENSIONS = (".fits", ".fit", ".fts")  # which are images most often
-_BLOCK, _CARD = 2880, 80  # bytes of a FITS header
-_MOST_BLOCKS = 200  # of a header that is looked at
 
 
 def is_fits_table(path: Path) -> bool:
@@ -32,25 +32,13 @@ def is_fits_table(path: Path) -> bool:
             return False
         opened = gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # noqa: SIM115
         with opened as file:
-            first, second = _header(file), _header(file)  # type: ignore[arg-type]
-    except (OSError, EOFError, zlib.error):
+            first = next_header(file, None)  # type: ignore[arg-type]
+            second = next_header(file, first)  # type: ignore[arg-type]
+    except (OSError, EOFError, zlib.error, Refused):
         return False
-    return first.get("NAXIS") == "0" and second.get("XTENSION") in ("BINTABLE", "TABLE") and "ZIMAGE" not in second
-
-
-def _header(file: BinaryIO) -> dict[str, str]:
-    """The words of the header that begins here; empty where there is none."""
-    words: dict[str, str] = {}
-    for _ in range(_MOST_BLOCKS):
-        block = file.read(_BLOCK).decode("ascii", "replace")
-        for start in range(0, len(block) - _CARD + 1, _CARD):
-            card = block[start : start + _CARD]
-            if card[:8] == "END     ":
-                return words
-            words[card[:8].rstrip()] = card[10:].partition("/")[0].strip().strip("'").rstrip()
-        if len(block) < _BLOCK:
-            break
-    return {}
+    if first is None or second is None:
+        return False
+    return first.get("NAXIS") == 0 and second.get("XTENSION") in ("BINTABLE", "TABLE") and not second.compressed
 
 
 def open_astro_table(path: Path, which: str | None) -> Table:
