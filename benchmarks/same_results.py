@@ -2,6 +2,7 @@
 
     python benchmarks/same_results.py e66d2f1                     # weights to the bit, and predictions.csv
     python benchmarks/same_results.py e66d2f1 --only sky d4       # some of the cases
+    python benchmarks/same_results.py e66d2f1 --data ../shared/data  # and cases on real images
     python benchmarks/same_results.py e66d2f1 --speed             # first step, step, epoch and prediction, in turn
 
 The other commit is checked out as a git worktree in a temporary folder. Every run is a fresh process of the real
@@ -54,6 +55,7 @@ class Case:
     source: str = SOURCE
     killed: bool = False  # after some steps, and resumed
     learns_from: str = ""  # another case, whose model it starts from (--init-from) or is taught by (--distil)
+    asked: str = ASKED  # what its model classifies
 
 
 _FLOAT32 = ["--precision", "no"]
@@ -90,6 +92,16 @@ CASES = {
     "weights": Case([*_SHORT, "--class-weights", "auto", "--channels", "1", "--storage", "float16"]),
     "balanced": Case([*_SHORT, "--balanced-sampling", "--image-size", "48", "--fit", "pad"]),
 }  # fmt: skip
+
+
+def real_cases(data: Path) -> dict[str, Case]:
+    """Runs on the real images in a folder."""
+    galaxies, radio = data / "galaxy-zoo2", data / "mirabest" / "train.npz"
+    words = ["--epochs", "2", *_FLOAT32]
+    return {
+        "galaxy-zoo2": Case(words, 1, f"{galaxies / 'train'}@per-class=0:50", asked=str(galaxies / "valid")),
+        "mirabest": Case(words, 1, f"{radio}@per-class=0:100", asked=str(radio)),
+    }
 
 
 class Tree:
@@ -147,8 +159,8 @@ class Tree:
             self.run(["train", case.source, *words], case.threads)
         return run
 
-    def predict(self, model: Path, out: Path) -> bytes:
-        self.run(["predict", str(model), ASKED, "--out", str(out), "--device", "cpu", "--quiet"])
+    def predict(self, model: Path, asked: str, out: Path) -> bytes:
+        self.run(["predict", str(model), asked, "--out", str(out), "--device", "cpu", "--quiet"])
         return out.read_bytes()
 
 
@@ -217,11 +229,12 @@ def compare(old: Tree, new: Tree, names: Sequence[str]) -> list[str]:
                     Tree.predict,
                     (old, new),
                     [run / model for run in runs],
+                    [CASES[name].asked] * 2,
                     [run / "predictions.csv" for run in runs],
                 )
             )
             check(f"{name}, predictions", [] if asked[0] == asked[1] else ["predictions.csv"])
-            carried = new.predict(runs[0] / model, runs[0] / "predictions-new.csv")
+            carried = new.predict(runs[0] / model, CASES[name].asked, runs[0] / "predictions-new.csv")
             check(f"{name}, old model, new code", [] if carried == asked[0] else ["predictions.csv"])
             if name == "killed":
                 check("old checkpoint, new code", resumed_by_the_new(old, new))
@@ -333,14 +346,19 @@ def checked_out(commit: str, folder: Path) -> Iterator[Path]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commit", help="the other commit")
-    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE")
+    parser.add_argument("--only", nargs="+", metavar="CASE", help="some of the cases; all without it")
+    parser.add_argument("--data", type=Path, help="a folder with galaxy-zoo2 and mirabest, for cases on real images")
     parser.add_argument("--speed", action="store_true", help="measure instead of comparing")
     parser.add_argument("--repeats", type=int, default=5, help="pairs of runs a measurement")
     given = parser.parse_args()
+    if given.data:
+        CASES.update(real_cases(given.data.resolve()))
+    if unknown := set(given.only or []) - set(CASES):
+        parser.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}.")
     print(f"{given.commit} and {ROOT.name}: torch {torch.__version__}, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory() as scratch, checked_out(given.commit, Path(scratch) / "checkout") as folder:
         old, new = Tree("old", folder, Path(scratch)), Tree("new", ROOT, Path(scratch))
-        wrong = measure((old, new), given.repeats) if given.speed else compare(old, new, given.only)
+        wrong = measure((old, new), given.repeats) if given.speed else compare(old, new, given.only or list(CASES))
     print("\n".join(["FAILED", *wrong]) if wrong else "all as before" if not given.speed else "as fast as before")
     return int(bool(wrong))
 
