@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
 from sklearn.metrics import confusion_matrix as reference_confusion
 
@@ -105,6 +106,40 @@ def test_top1_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
         interval = score(*sample(150, 3, seed=seed, skill=skill), names(3), resamples=200).metrics["top1"]
         hits += interval.low <= truth <= interval.high
     assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_a_perfect_score_is_no_certainty() -> None:
+    """40 right of 40: the interval of Jeffreys begins at 0.939, and that of Clopper and Pearson at 0.912."""
+    labels_N = np.arange(40) % 4
+    for right in (True, False):
+        answers_NK = np.eye(4)[labels_N if right else (labels_N + 1) % 4]
+        for metric, interval in score(labels_N, answers_NK, names(4), resamples=4000).metrics.items():
+            if metric != "nll":
+                end = interval.low if right else 1 - interval.high
+                assert end == pytest.approx(beta.ppf(0.025, 40.5, 0.5), abs=0.02), metric
+                assert (interval.high if right else interval.low) == interval.value == right
+
+
+@pytest.mark.parametrize(("hits", "n"), [(1, 9), (37, 40), (100, 200)])
+def test_the_interval_of_the_accuracy_is_that_of_jeffreys(hits: int, n: int) -> None:
+    labels_N = np.zeros(n, int)
+    labels_N[::2] = 1
+    predicted_N = np.where(np.arange(n) < hits, labels_N, 1 - labels_N)
+    found = score(labels_N, np.eye(2)[predicted_N], names(2), resamples=20_000).metrics["top1"]
+    np.testing.assert_allclose((found.low, found.high), beta.ppf([0.025, 0.975], hits + 0.5, n - hits + 0.5), atol=0.01)
+
+
+@pytest.mark.parametrize("skill", [3.0, 6.0])
+def test_intervals_of_few_images_and_many_classes_cover_the_truth(skill: float) -> None:
+    """Also where nearly all are right, and of the balanced accuracy of classes with five images each."""
+    labels_N, probabilities_NK = sample(100_000, 8, seed=77, skill=skill)
+    truth = score(labels_N, probabilities_NK, names(8), resamples=10)
+    hits = {"top1": 0, "balanced_accuracy": 0}
+    for seed in range(200):
+        found = score(*sample(40, 8, seed=seed, skill=skill), names(8), resamples=400)
+        for metric in hits:
+            hits[metric] += found.metrics[metric].low <= truth[metric] <= found.metrics[metric].high
+    assert min(hits.values()) / 200 >= 0.88
 
 
 def test_same_seed_same_intervals_and_json() -> None:

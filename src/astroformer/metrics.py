@@ -1,7 +1,7 @@
-"""Scores of predicted probabilities, with bootstrap intervals. Numpy alone.
+"""Scores of predicted probabilities, with intervals. Numpy alone.
 
-Shape letters: N images, K classes, P pairs of classes, R bootstrap resamples, U distinct (label, prediction) pairs, M
-bins of confidence.
+Shape letters: N images, K classes, P pairs of classes, R resamples, U distinct (label, prediction) pairs, M bins of
+confidence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SMALLEST_PROBABILITY = 1e-12
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured `value` and the 95 % bootstrap interval [`low`, `high`] around it."""
+    """A measured `value` and the 95 % interval [`low`, `high`] around it."""
 
     value: float
     low: float
@@ -154,18 +154,43 @@ def confusion_matrix(labels_N: Array, predictions_N: Array, n_classes: int) -> A
 def _scores(hits_RK: Array, support_RK: Array, called_RK: Array) -> dict[str, Array]:
     """top1, balanced accuracy and macro F1 of R confusion matrices given by diagonal, row and column sums.
 
-    Classes that a resample lacks count for nothing: balanced accuracy averages over the classes with images,
+    Classes that a matrix lacks count for nothing: balanced accuracy averages over the classes with images,
     macro F1 over those with images or predictions (both as scikit-learn does).
     """
     present_RK = support_RK > 0
     seen_RK = present_RK | (called_RK > 0)
-    recall_RK = hits_RK / np.maximum(support_RK, 1)
-    f1_RK = 2 * hits_RK / np.maximum(support_RK + called_RK, 1)
+    recall_RK = hits_RK / np.where(present_RK, support_RK, 1)
+    f1_RK = 2 * hits_RK / np.where(seen_RK, support_RK + called_RK, 1)
     return {
         "top1": hits_RK.sum(1) / support_RK.sum(1),
         "balanced_accuracy": recall_RK.sum(1) / present_RK.sum(1),
         "macro_f1": f1_RK.sum(1) / seen_RK.sum(1),
     }
+
+
+def _drawn(confusion_KK: Array, generator: np.random.Generator, resamples: int) -> tuple[Array, Array, Array]:
+    """Diagonals, row and column sums, each (R, K), of confusion matrices that could be behind the one that was found.
+
+    An image counts by a weight of the exponential distribution (Rubin 1981), so a pair of label and prediction by one
+    of the gamma distribution, which costs R × U instead of R × N.
+    """
+    label_U, prediction_U = np.nonzero(confusion_KK)
+    weights_RU = generator.standard_gamma(confusion_KK[label_U, prediction_U], size=(resamples, len(label_U)))
+    support_RK, called_RK, hits_RK = (np.zeros((resamples, len(confusion_KK))) for _ in range(3))
+    for u, (label, prediction) in enumerate(zip(label_U, prediction_U, strict=True)):
+        support_RK[:, label] += weights_RU[:, u]
+        called_RK[:, prediction] += weights_RU[:, u]
+        if label == prediction:
+            hits_RK[:, label] += weights_RU[:, u]
+    present_K = confusion_KK.any(1)
+    k = len(confusion_KK)
+    if k > 1:
+        half = np.full((resamples, k), 0.5 / present_K.sum())
+        right_RK, wrong_RK = (generator.standard_gamma(half) * present_K for _ in range(2))
+        hits_RK += right_RK
+        support_RK += right_RK + wrong_RK
+        called_RK += right_RK + (wrong_RK.sum(1, keepdims=True) - wrong_RK) / (k - 1)
+    return hits_RK, support_RK, called_RK
 
 
 def balanced_accuracy(labels_N: Array, predictions_N: Array, n_classes: int) -> float:
@@ -254,14 +279,19 @@ def score(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
-    """Top-1, balanced accuracy, macro F1 and NLL with 95 % percentile-bootstrap intervals over the images.
+    """Top-1, balanced accuracy, macro F1 and NLL with 95 % intervals over the images.
+
+    The intervals of shares are those of a Bayesian bootstrap (Rubin 1981) with half a right and half a wrong image more
+    than there are, spread over the classes; for top-1 it is Jeffreys' interval (Brown, Cai & DasGupta 2001, doi
+    10.1214/ss/1009213286). So 40 right images of 40 do not mean that no other one can be wrong. Means of losses have
+    percentile-bootstrap intervals (Efron & Tibshirani 1993, ch. 13).
 
     Args:
         labels_N: (N,) true classes, integers in [0, K).
         probabilities_NK: (N, K) predicted probabilities, rows that sum to 1.
         classes: the K class names.
         votes_NK: (N, K) shares of votes, rows that sum to 1, whose cross-entropy and Brier score are measured too.
-        resamples: number of bootstrap resamples of the N images (Efron & Tibshirani 1993, ch. 13).
+        resamples: number of draws that the intervals are made from.
         seed: of the resamples.
 
     Raises:
@@ -285,18 +315,8 @@ def score(
     confusion_KK = confusion_matrix(labels_N, predictions_N, k)
     losses_N = nll_N(labels_N, probabilities_NK)
 
-    # Resampling images with replacement draws the counts of the distinct (label, prediction) pairs from a
-    # multinomial, so the bootstrap costs R × U instead of R × N.
     generator = np.random.default_rng(seed)
-    label_U, prediction_U = np.nonzero(confusion_KK)
-    counts_RU = generator.multinomial(n, confusion_KK[label_U, prediction_U] / n, size=resamples)
-    support_RK, called_RK, hits_RK = (np.zeros((resamples, k)) for _ in range(3))
-    for u, (label, prediction) in enumerate(zip(label_U, prediction_U, strict=True)):
-        support_RK[:, label] += counts_RU[:, u]
-        called_RK[:, prediction] += counts_RU[:, u]
-        if label == prediction:
-            hits_RK[:, label] += counts_RU[:, u]
-    samples = _scores(hits_RK, support_RK, called_RK)
+    samples = _scores(*_drawn(confusion_KK, generator, resamples))
     samples["nll"] = np.array([losses_N[generator.integers(0, n, n)].mean() for _ in range(resamples)])
 
     support_K, called_K = confusion_KK.sum(1), confusion_KK.sum(0)
@@ -312,5 +332,5 @@ def score(
     metrics = {}
     for name, value in values.items():
         low, high = np.quantile(samples[name], [0.025, 0.975])
-        metrics[name] = Interval(value, float(low), float(high))
+        metrics[name] = Interval(value, min(float(low), value), max(float(high), value))
     return Evaluation(n, tuple(classes), metrics, confusion_KK)

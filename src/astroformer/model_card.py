@@ -23,7 +23,7 @@ def model_card(config: ModelConfig) -> str:
     if record.metrics:
         measured = (
             f"Measured on {record.metrics.n} validation images ({record.validation or 'hold-out'}):\n\n"
-            f"| metric | value | 95 % bootstrap interval |\n|---|---|---|\n{rows}\n"
+            f"| metric | value | 95 % interval |\n|---|---|---|\n{rows}\n"
         )
     if record.metrics and record.member_metrics:
         measured += (

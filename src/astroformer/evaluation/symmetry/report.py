@@ -43,7 +43,7 @@ class StageError:
 
 @dataclass(frozen=True)
 class SymmetryReport:
-    """What `measure_symmetry` measured. Shares carry 95 % bootstrap intervals over the images.
+    """What `measure_symmetry` measured. Shares carry 95 % intervals over the images.
 
     Attributes:
         n: images.
@@ -104,8 +104,11 @@ class SymmetryReport:
 
 
 def share(values_N: Array, *, resamples: int = 1000) -> Interval:
-    """The mean of a value in [0, 1] an image and its 95 % percentile-bootstrap interval over the images."""
-    distinct_U, counts_U = np.unique(values_N.astype(np.float64), return_counts=True)
-    counts_RU = np.random.default_rng(0).multinomial(len(values_N), counts_U / len(values_N), size=resamples)
-    low, high = np.quantile(counts_RU @ distinct_U / len(values_N), [0.025, 0.975])
-    return Interval(float(values_N.mean()), float(low), float(high))
+    """The mean of a value in [0, 1] an image and its 95 % interval over the images, as `metrics.score` makes it: by a
+    Bayesian bootstrap with half an image of value 0 and half of value 1 more than there are."""
+    distinct_U, counts_U = np.unique(np.append(values_N.astype(np.float64), [0.0, 1.0]), return_counts=True)
+    counts_U = counts_U - 0.5 * np.isin(distinct_U, [0.0, 1.0])
+    weights_RU = np.random.default_rng(0).dirichlet(counts_U, size=resamples)
+    low, high = np.quantile(weights_RU @ distinct_U, [0.025, 0.975])
+    value = float(values_N.mean())
+    return Interval(value, min(float(low), value), max(float(high), value))
