@@ -315,6 +315,8 @@ def test_a_run_on_a_mosaic(tmp_path: Path, run: Run) -> None:
     assert said.status == 0, said.err
     assert "cutouts of 32 × 32 px (8.384 × 8.384 arcsec); bands u, g, r, i, z" in " ".join(said.err.split())
     assert re.search(r"of 40 images lack \d\.\d % of their pixels on average: filled with the median", said.err)
+    assert re.search(r"\d of 40 images have a group or sky in common with others; these stay on one side", said.err)
+    assert "bands u, g, r, i, z (nanomaggy), floats; " in " ".join(run("info", "run").out.split())
 
 
 def test_a_bomb_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
