@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import astroformer
-from helpers.survey import CLASSES, FILTERS, UNIT, Survey, survey, write_folder
+from mock_survey import CLASSES, FILTERS, UNIT, Survey, survey, write_folder
 
 N, SIZE = 150, 32
 

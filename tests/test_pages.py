@@ -7,6 +7,8 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,7 @@ def test_every_page_under_docs_is_reached_from_the_readme() -> None:
 
 PEOPLE = {
     "an astronomer": ("README.md", "docs/your-images.md", "docs/reading-a-run.md", "docs/more-accuracy.md"),
+    "an astronomer with FITS files": ("docs/fits-tutorial.md",),
     "a student who compares": ("docs/network.md", "docs/python.md", "docs/equivariance.md"),
     "an engineer who serves": ("docs/serving.md", "docs/python.md"),
 }
@@ -102,13 +105,16 @@ def shortened(words: list[str]) -> list[str]:
     return words + (SHORT[:2] if "--distil" in words else SHORT)
 
 
-def type_in(command: str, run: Run) -> None:
+def type_in(command: str, run: Run, page: str = "") -> None:
     words = shlex.split(command, comments=True)[1:]
     if any(name in word for word in words for name in ELSEWHERE):
         return
     if "--resume" in words and words[0] == "train":  # it was stopped, says the page
         shutil.rmtree(Path(words[words.index("--resume") + 1]) / "model")
     said = run(*shortened(words))
+    if command.endswith("# is refused"):
+        assert said.refusal() in " ".join(read(page).split())
+        return
     assert said.status == 0, f"{command}\n{said.err}"
 
 
@@ -132,7 +138,11 @@ def test_what_the_pages_tell_a_reader_to_type_works(
                 continue
             for command in content.splitlines():
                 if command.startswith("astroformer "):
-                    type_in(command, run)
+                    type_in(command, run, page)
+                    typed += 1
+                if command.startswith("python examples/"):
+                    _, script, *words = shlex.split(command, comments=True)
+                    subprocess.run([sys.executable, ROOT / script, *words], check=True, timeout=120)
                     typed += 1
     assert typed >= 3
     assert not [name for name in os.listdir(desk) if name.endswith(".part")]

@@ -33,5 +33,7 @@ def test_names_order_and_units_are_those_that_were_learned() -> None:
         assert learned.check(same) is None
     assert learned.check(None) == "these images do not say what their bands are; they are taken for g, r (nJy)"
     for other in (Bands(("r", "g")), Bands(("g",)), Bands(("g", "r", "i")), Bands(("g", "r"), ("nJy", "adu"))):
-        with pytest.raises(UserError, match=r"learned from the bands g, r \(nJy\), and these images have "):
+        with pytest.raises(UserError, match=r"learned from the bands g, r \(nJy\), and these images have ") as refused:
             learned.check(other)
+        among = other.names in (("r", "g"), ("g", "r", "i"))
+        assert ("units (of FITS files by @bands=g,r), or train" in str(refused.value)) == among

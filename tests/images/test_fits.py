@@ -17,7 +17,7 @@ from astroformer.images.fits import bands_of_file
 from astroformer.images.fits_bands import Wanted, wanted_of
 from astroformer.images.limits import Refused
 from astroformer.images.reading import UnreadableImage, looks_like_an_image, read_image
-from helpers.survey import FILTERS, survey, write_fits
+from mock_survey import FILTERS, survey, write_fits
 
 fits = pytest.importorskip("astropy.io.fits")
 RNG = np.random.default_rng(4)

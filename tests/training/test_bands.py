@@ -332,6 +332,10 @@ def test_a_run_says_once_what_it_fills_and_lists_what_lacks_too_much(
     left_out = (made.run / "left_out.csv").read_text(encoding="utf-8")
     assert "some.npz#10" in left_out
     assert "no value in 62% of the pixels" in left_out
+    shown = astroformer.show(source("some.npz", images, None, True), Recipe(**WORDS), per_class=12, quiet=True)
+    assert any(
+        "6 of the images shown lack 12.5 % of their pixels on average: filled" in each for each in shown.sentences
+    )
     again = astroformer.train(source("some.npz", images, None, True), Recipe(**WORDS), out=tmp_path / "b", quiet=True)
     assert record_of(again) == said  # also of images that were decoded before
 

@@ -142,6 +142,8 @@ def _screen(path: Path, described: dict[str, Any]) -> list[str]:
         lines += [f"{'':<14}{line}" for line in metric_lines(record.metrics.intervals)]
     height, width = preprocessing.image_size
     bands = {1: "grey", 3: "RGB"}.get(preprocessing.channels, f"{preprocessing.channels} bands")
+    if preprocessing.bands is not None:
+        bands = f"{'bands' if len(preprocessing.bands) > 1 else 'band'} {preprocessing.bands}"
     units = "" if preprocessing.units is None else f", {preprocessing.units}"
     shape = {"crop": "cut to a frame of", "pad": "laid into a frame of", "stretch": "stretched to"}[preprocessing.fit]
     crop = "all" if preprocessing.crop == 1 else f"the central {percent(preprocessing.crop, 0)} of each side"

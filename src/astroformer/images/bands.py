@@ -104,9 +104,11 @@ class Bands:
             return f"{images} do not say what their bands are; they are taken for {self}"
         units = zip(self.units, found.units, strict=False)
         if self.names != found.names or any(own and other and own != other for own, other in units):
+            among = self.names != found.names and set(self.names) <= set(found.names)
+            option = f" (of FITS files by @bands={','.join(self.names)})" if among else ""
             raise UserError(
                 f"{learned} the bands {self}, and {images} have {found}. Give the same bands in the same order and "
-                "units, or train on images such as these."
+                f"units{option}, or train on images such as these."
             )
         return None
 

@@ -159,11 +159,12 @@ def prepare(
                 train_images = split.images.subset(split.train_rows)
                 preprocessing = preprocessing_of(recipe, train_images, learned)
                 train, valid = decode(split, preprocessing, task, reporter)
-        scaled = preprocessing.described()
-        measured_words = ([] if scaled is None else [scaled]) + describe_filled(train, valid)
-        decisions += measured_words
-        for sentence in measured_words:
-            reporter.detail(sentence)
+        if (scaled := preprocessing.described()) is not None:
+            decisions.append(scaled)
+            reporter.detail(scaled)
+        for sentence in describe_filled(train, valid):
+            decisions.append(sentence)
+            reporter.say(sentence)
         copies = check_copies(train, valid, task)
         decisions += copies
         for sentence in copies:

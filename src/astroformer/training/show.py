@@ -23,7 +23,7 @@ from astroformer.system import usable_cores
 from astroformer.training.measuring import preprocessing_of
 from astroformer.training.recipe import Recipe, as_recipe
 from astroformer.training.rules import decide
-from astroformer.training.splitting import describe_images, split_images
+from astroformer.training.splitting import describe_images, filled_words, split_images
 from astroformer.training.task import Task
 
 PER_CLASS = 8
@@ -63,6 +63,7 @@ class _Seen(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: str
+    lacking: float  # share of its pixels
     stored_CHW: Array
 
 
@@ -127,6 +128,9 @@ def _shown(source: str | Path, given: Recipe, per_class: int, augmented: bool, r
 
     failed = [str(image) for image in seen.values() if not isinstance(image, _Seen)]
     sentences = [*describe_images(split, recipe), _as_they_are(stored), _as_seen(preprocessing)]
+    if lacking := [image.lacking for image in stored.values() if image.lacking]:
+        words = filled_words(len(lacking), float(np.mean(lacking)), preprocessing)
+        sentences.append(f"{len(lacking):,} of the images shown {words}")
     sentences += [sentence for sentence in (preprocessing.described(), said) if sentence]
     sentences += [f"can't be read: {reason}" for reason in failed]
     if len(chosen) < len(counts):
@@ -156,7 +160,8 @@ def _read(
     def see(i: int) -> _Seen | UserError:
         try:
             image = images.read(i)
-            return _Seen(image.shape, str(image.dtype), preprocessing.apply(image))
+            stored_CHW = preprocessing.apply(image)
+            return _Seen(image.shape, str(image.dtype), preprocessing.missing_share(image), stored_CHW)
         except UserError as error:
             return error
 

@@ -99,6 +99,13 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
         classes = f"{classes}, each image by most of its votes, which are learned as shares"
     said = [f"{n:,} images to train on, {valid:,} to validate on; {classes}", *describe_votes(split.images)]
     said += dict.fromkeys(split.images.notes + split.valid_images.notes)
+    if split.images.groups is not None and split.valid_images is split.images:
+        sizes = np.unique(split.images.groups, return_counts=True)[1]
+        if together := int(sizes[sizes > 1].sum()):
+            said.append(
+                f"{together:,} of {len(split.images):,} images have a group or sky in common with others; these stay "
+                "on one side of the split"
+            )
     if valid < _TELLING:
         within = 1.96 * (0.25 / max(valid, 1)) ** 0.5
         said.append(
@@ -221,14 +228,15 @@ def describe_filled(train: ImageStore, valid: ImageStore) -> list[str]:
         return []
     share = sum(store.filled.images * store.filled.share for store in stores) / images
     whole = sum(len(store.base) for store in stores)
-    with_what = {"median": "the median of their band in the image", "zero": "0"}[train.preprocessing.missing]
-    return [
-        f"{images:,} of {whole:,} images lack {_percent(share)} of their pixels on average: filled with {with_what}"
-    ]
+    return [f"{images:,} of {whole:,} images {filled_words(images, share, train.preprocessing)}"]
 
 
-def _percent(share: float) -> str:
-    return "less than 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
+def filled_words(images: int, share: float, preprocessing: Preprocessing) -> str:
+    """What so many images lack, this share of their pixels on average, and what it is filled with."""
+    percent = "less than 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
+    with_what = {"median": "the median of their band in the image", "zero": "0"}[preprocessing.missing]
+    lack = f"lack {percent} of their pixels on average" if images > 1 else f"lacks {percent} of its pixels"
+    return f"{lack}: filled with {with_what}"
 
 
 def descriptions(split: Split) -> list[SetRecord]:

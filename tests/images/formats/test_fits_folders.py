@@ -15,8 +15,8 @@ from astroformer.images.names import ignored_kinds
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.several import open_sources
 from astroformer.images.sources import open_source
-from helpers.survey import CLASSES, FILTERS, UNIT, Survey, survey, write_catalog, write_fits, write_folder
 from helpers.tiny_sets import same_from_threads_and_pickled
+from mock_survey import CLASSES, FILTERS, UNIT, Survey, survey, write_catalog, write_fits, write_folder
 
 pytest.importorskip("astropy")
 

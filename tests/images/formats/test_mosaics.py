@@ -18,21 +18,9 @@ from astroformer.images.sky_groups import group_overlapping_boxes
 from astroformer.images.sources import open_source
 from astroformer.images.splits import holdout
 from astroformer.training.task import Task
-from helpers.survey import (
-    CLASSES,
-    FILTERS,
-    UNIT,
-    Field,
-    field,
-    sky_of,
-    survey,
-    tan_header,
-    write_catalog,
-    write_fits,
-    write_mosaic,
-    write_stack,
-)
+from helpers.survey import write_mosaic, write_stack
 from helpers.tiny_sets import same_from_threads_and_pickled
+from mock_survey import CLASSES, FILTERS, UNIT, Field, field, sky_of, survey, tan_header, write_catalog, write_fits
 
 fits = pytest.importorskip("astropy.io.fits")
 
