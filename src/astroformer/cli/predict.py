@@ -19,6 +19,7 @@ from astroformer.cli.common import (
     Showing,
     Strict,
     first_imports,
+    lasting_root,
     refuse_missing,
     tell_bands,
     tell_beside,
@@ -147,7 +148,7 @@ class Predict:
             precision=asking.precision,
             symmetry=asking.symmetry,
             white=asking.white,
-            **({} if self.root is None else {"root": str(self.root.absolute())}),
+            **({} if self.root is None else {"root": lasting_root(self.root)}),
         )
         if not self.resume:
             unfinished.start(out, made, overwrite=self.overwrite)
