@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import shutil
 import socket
@@ -616,19 +615,18 @@ def test_every_command_takes_a_url(bucket: Any, galaxies: Path, run: Run, model_
     assert "No such file" in rows[1]["error"]
 
 
-def test_a_run_from_a_web_server_goes_on_and_is_evaluated_without_it(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_from_a_web_server_goes_on_and_is_evaluated_without_it(server: Server, run: Run, tmp_path: Path) -> None:
     server.answers["/set.npz"] = Answer(npz(tmp_path / "set.npz", n=20).read_bytes(), '"1"')
     url = server.url("/set.npz")
-    os.chdir(tmp_path)
-    trained = command("train", url, *TINY, "--valid-fraction", "0.3", cwd=tmp_path)
+    trained = command("train", url, *TINY, "--valid-fraction", "0.3", cwd=tmp_path)  # the one in a process of its own
     assert trained.returncode == 0, trained.stderr
     assert f"copying '{url}' (1 file, " in trained.stderr
     folder = tmp_path / "runs" / "set-1"
     assert f'"source": "{url}"' in (folder / "run.json").read_text()
     assert str(default_cache()) not in (folder / "splits" / "valid.csv").read_text()
     server.answers["/set.npz"] = Answer(b"", status=503)
-    evaluated = command("evaluate", folder, cwd=tmp_path)
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert f"'{url}': its server answers 503 Service Unavailable, so nobody knows" in evaluated.stderr
+    evaluated = run("evaluate", folder)
+    assert evaluated.status == 0, evaluated.err
+    assert f"'{url}': its server answers 503 Service Unavailable, so nobody knows" in evaluated.err
+    again = run("evaluate", folder, folder / "splits" / "valid.csv")
+    assert again.status == 0, again.err

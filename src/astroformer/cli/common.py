@@ -27,12 +27,15 @@ Quiet = Annotated[bool, Doc("no progress")]
 Debug = Annotated[bool, Doc("show tracebacks")]
 Overwrite = Annotated[bool, Doc("replace what OUT holds of an earlier command")]
 Strict = Annotated[bool, Doc("make an unreadable file an error instead of leaving it out")]
-Root = Annotated[str | None, Doc("folder in which the images of a catalog lie; without it the folder of the catalog")]
+Root = Annotated[
+    str | None, Doc("folder, or its URL, in which the images of a catalog lie; without it the folder of the catalog")
+]
 SOURCE_OPTIONS = (
     "a catalog may be followed by @file=COLUMN, or @id=COLUMN@pattern=images/{id}.jpg, and @label=COLUMN, or "
     "@votes=COLUMN+COLUMN+... (also @weight, @group, @same-sky, @ra, @dec, @table), and by @cube=STACK.fits or "
     "@mosaic=FIELD.fits@size=64 (cutouts around ra and dec); FITS files by @hdu=SCI and @bands=g,r,i; any labelled "
-    "source by @per-class=0:50 (the first 50 images of each class)"
+    "source by @per-class=0:50 (the first 50 images of each class); files and folders elsewhere are named by their URL "
+    "(https://, s3://, gs://, ...) and copied once"
 )
 OnlyKnown = Annotated[bool, Doc("leave images of classes out that the model does not know, in place of an error")]
 

@@ -49,7 +49,8 @@ class Predict:
         Doc(
             "what to classify, one or several: an image, a pattern such as 'new/*.png', a folder, .npz, catalog, or a "
             "set by name: mock-galaxies, cifar10:test; a catalog may be followed by @file=COLUMN, or "
-            "by @mosaic=FIELD.fits@size=64 (cutouts around ra and dec); FITS files by @hdu=SCI and @bands=g,r,i"
+            "by @mosaic=FIELD.fits@size=64 (cutouts around ra and dec); FITS files by @hdu=SCI and @bands=g,r,i; "
+            "files and folders elsewhere are named by their URL (https://, s3://, gs://, ...)"
         ),
     ]
     out: Annotated[Path | None, Doc("file to write, .csv or .parquet; default predictions-1.csv, -2, ...")] = None
