@@ -55,9 +55,10 @@ def made_of(
         columns: of the table.
         asked: how the model is asked, by the names of the options.
     """
-    state: list[int] = []
+    state: list[int | str] = []
     for source in sources:
         copied = remote.bring_kept(*split_options(source))
+        state += [copy.version for copy in copied.copies]
         for path in (expanded(copied.name), *map(Path, files_of_pieces(copied.options))):
             if path.is_file():  # of a folder each image has a name; in a file they have numbers
                 status = path.stat()

@@ -66,7 +66,12 @@ def check_url(url: str) -> None:
 
     known = fsspec.available_protocols()
     if scheme.lower() not in known:
-        raise unknown_name("kind of URL", f"{scheme}://", [f"{name}://" for name in known], see="https, s3 and gs are.")
+        raise unknown_name(
+            "kind of URL",
+            f"{scheme}://",
+            [f"{name}://" for name in known],
+            see="https, s3, gs, abfs, sftp and others are.",
+        )
     try:
         fsspec.get_filesystem_class(scheme.lower())
     except ImportError as error:
@@ -95,6 +100,11 @@ class Copy:
     path: Path
     note: str | None = None
 
+    @property
+    def version(self) -> str:
+        """Which content it is a copy of."""
+        return self.path.parent.name
+
 
 def copy_of(url: str, listener: Listener | None = None) -> Copy:
     """What lies at a URL, copied if it is not here yet or has changed there.
@@ -110,7 +120,7 @@ def copy_of(url: str, listener: Listener | None = None) -> Copy:
     try:
         place = opened(url)
         found = look(place, ATTEMPTS if kept is None else 1)
-        if kept is not None and kept.path.parent.name == found.version:
+        if kept is not None and kept.version == found.version:
             note = f"'{url}': its server does not say when it changes; the copy {date} is used ('{kept.path}')"
             return kept if found.dated else replace(kept, note=note)
         if kept is not None and listener is not None:

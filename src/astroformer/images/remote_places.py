@@ -94,6 +94,8 @@ class _Http:
             raise Refused("its server sends a web page; name one file, since web servers list no folders")
         if not length.isdecimal():
             raise Refused("its server does not say how many bytes it has, so nobody could tell whether all came")
+        if not int(length):
+            raise Refused("it is empty")
         facts = [headers.get("ETag"), headers.get("Last-Modified")]
         return Found(hash_of(facts, length), {"": int(length)}, any(facts))
 
