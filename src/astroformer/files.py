@@ -99,6 +99,7 @@ def check_readable(path: Path) -> None:
 
 def check_model_is_folder(path: Path) -> None:
     """Raises `UserError` where there is no folder that could be that of a model, or a run that has no model yet."""
+    check_is_here(path, "a model folder")
     run = path.parent if path.name == "model" else path
     if not any((place / "config.json").is_file() for place in (path, path / "model")):
         goes_on = f"astroformer train --resume {run}"
@@ -128,6 +129,46 @@ def check_is_path(given: object, what: str) -> None:
         raise UserError(f"{what} is named by a path, as str or Path, not {type(given).__name__}.")
     if not str(given).strip():
         raise UserError(f"{what} is named by a path, and the one that is given is empty.")
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.*", re.DOTALL)
+_URL_OF_PATH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/+")  # a Path drops one of two slashes
+_PASSWORD = re.compile(r"(?<=://)[^/\s'\"]*:[^/\s'\"]*@|(?<=http://)[^/\s'\"]*@|(?<=https://)[^/\s'\"]*@")
+_QUERY = re.compile(r"(://[^\s'\"?]*\?)[^\s'\"]+")
+
+
+def is_url(name: object) -> bool:
+    """Whether a text is a name with a scheme, such as `s3://bucket/survey.h5`.
+
+    Example:
+        >>> is_url("https://example.org/field.fits"), is_url("C:/field.fits"), is_url("mock-galaxies:200")
+        (True, False, False)
+    """
+    return _URL.fullmatch(str(name)) is not None
+
+
+def without_secrets(text: str) -> str:
+    """A text whose URLs have no password and no query, which may hold a key or a signature.
+
+    Example:
+        >>> without_secrets("https://me:secret@example.org/field.fits?signature=1f3a is not there")
+        'https://…@example.org/field.fits?… is not there'
+    """
+    return _QUERY.sub(r"\1…", _PASSWORD.sub("…@", text))
+
+
+def check_is_here(path: str | Path, what: str) -> None:
+    """Raises `UserError` where a URL is given for what has to lie on a disk of this machine.
+
+    Example:
+        >>> check_is_here(Path("s3://bucket/model"), "a model")
+        Traceback (most recent call last):
+            ...
+        astroformer.errors.UserError: 's3://bucket/model' is a URL: a model has to lie on this machine.
+    """
+    url = _URL_OF_PATH.sub(r"\1//", str(path), count=1)
+    if _URL_OF_PATH.match(str(path)) and not Path(path).exists():
+        raise UserError(f"'{without_secrets(url)}' is a URL: {what} has to lie on this machine.")
 
 
 def expanded(path: str | Path) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from astroformer import ownership
 from astroformer.errors import UserError
-from astroformer.files import expanded, unfinished
+from astroformer.files import check_is_here, expanded, unfinished
 
 Inputs = Iterable[str | Path | None]
 
@@ -34,6 +34,7 @@ def make_folder(path: Path) -> list[Path]:
     Raises:
         UserError: it can't be made.
     """
+    check_is_here(path, "what a command writes")
     made: list[Path] = []
     for folder in (path, *path.parents):
         if folder.exists():
@@ -70,6 +71,7 @@ def output_file(path: Path | None, default: str, *, inputs: Inputs, overwrite: b
     if path is None:
         path = _first_free(Path(default))
     else:
+        check_is_here(path, "what a command writes")
         if path.is_dir():
             raise UserError(f"'{path}' can't be written: it is a folder. Choose the name of a file in it.")
         if not path.parent.is_dir():

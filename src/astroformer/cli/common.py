@@ -15,6 +15,7 @@ from typing_extensions import Doc
 from astroformer.cli.options import NESTED, PLACE
 from astroformer.cli.signals import imports_are_done
 from astroformer.errors import UserError
+from astroformer.files import is_url
 
 if TYPE_CHECKING:
     from astroformer.classifier import Classifier
@@ -26,12 +27,15 @@ Quiet = Annotated[bool, Doc("no progress")]
 Debug = Annotated[bool, Doc("show tracebacks")]
 Overwrite = Annotated[bool, Doc("replace what OUT holds of an earlier command")]
 Strict = Annotated[bool, Doc("make an unreadable file an error instead of leaving it out")]
-Root = Annotated[Path | None, Doc("folder in which the images of a catalog lie; without it the folder of the catalog")]
+Root = Annotated[
+    str | None, Doc("folder, or its URL, in which the images of a catalog lie; without it the folder of the catalog")
+]
 SOURCE_OPTIONS = (
     "a catalog may be followed by @file=COLUMN, or @id=COLUMN@pattern=images/{id}.jpg, and @label=COLUMN, or "
     "@votes=COLUMN+COLUMN+... (also @weight, @group, @same-sky, @ra, @dec, @table), and by @cube=STACK.fits or "
     "@mosaic=FIELD.fits@size=64 (cutouts around ra and dec); FITS files by @hdu=SCI and @bands=g,r,i; any labelled "
-    "source by @per-class=0:50 (the first 50 images of each class)"
+    "source by @per-class=0:50 (the first 50 images of each class); files and folders elsewhere are named by their URL "
+    "(https://, s3://, gs://, ...) and copied once"
 )
 OnlyKnown = Annotated[bool, Doc("leave images of classes out that the model does not know, in place of an error")]
 
@@ -127,7 +131,7 @@ def refuse_missing(*sources: str | None, model: Path | None = None) -> None:
             check_there(source)
 
 
-def with_root(sources: Sequence[str], root: Path | None) -> list[str]:
+def with_root(sources: Sequence[str], root: str | None) -> list[str]:
     """The sources, of which catalogs say in which folder their images lie.
 
     Raises:
@@ -138,11 +142,17 @@ def with_root(sources: Sequence[str], root: Path | None) -> list[str]:
     from astroformer.images.formats.tables import is_table
     from astroformer.images.sources import split_options
 
-    catalogs = [is_table(Path(split_options(source)[0])) for source in sources]
+    names = [split_options(source)[0] for source in sources]
+    catalogs = [is_table(Path(name)) or is_url(name) for name in names]  # what a URL leads to is not known yet
     if not any(catalogs):
         raise UserError(f"--root says where the images of a catalog lie, and '{sources[0]}' is none; leave it out.")
-    place = root.expanduser().absolute()
+    place = lasting_root(root)
     return [f"{source}@root={place}" if is_one else source for source, is_one in zip(sources, catalogs, strict=True)]
+
+
+def lasting_root(root: str) -> str:
+    """The folder of a catalog's images, wherever this is said: a URL, or an absolute path."""
+    return root if is_url(root) else str(Path(root).expanduser().absolute())
 
 
 def tell_beside(sentence: str) -> None:

@@ -19,6 +19,7 @@ from astroformer.cli.common import (
     Showing,
     Strict,
     first_imports,
+    lasting_root,
     refuse_missing,
     tell_bands,
     tell_beside,
@@ -48,7 +49,8 @@ class Predict:
         Doc(
             "what to classify, one or several: an image, a pattern such as 'new/*.png', a folder, .npz, catalog, or a "
             "set by name: mock-galaxies, cifar10:test; a catalog may be followed by @file=COLUMN, or "
-            "by @mosaic=FIELD.fits@size=64 (cutouts around ra and dec); FITS files by @hdu=SCI and @bands=g,r,i"
+            "by @mosaic=FIELD.fits@size=64 (cutouts around ra and dec); FITS files by @hdu=SCI and @bands=g,r,i; "
+            "files and folders elsewhere are named by their URL (https://, s3://, gs://, ...)"
         ),
     ]
     out: Annotated[Path | None, Doc("file to write, .csv or .parquet; default predictions-1.csv, -2, ...")] = None
@@ -147,7 +149,7 @@ class Predict:
             precision=asking.precision,
             symmetry=asking.symmetry,
             white=asking.white,
-            **({} if self.root is None else {"root": str(self.root.absolute())}),
+            **({} if self.root is None else {"root": lasting_root(self.root)}),
         )
         if not self.resume:
             unfinished.start(out, made, overwrite=self.overwrite)

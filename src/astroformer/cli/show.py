@@ -23,7 +23,9 @@ class Show:
     It takes the settings of `astroformer train` and decides what they leave open as that does.
     """
 
-    source: Annotated[str | None, PLACE, Doc("labelled images: class folders, .npz, catalog, or a set by name")] = None
+    source: Annotated[
+        str | None, PLACE, Doc("labelled images: class folders, .npz, catalog, the URL of one, or a set by name")
+    ] = None
     out: Annotated[Path | None, Doc("picture, .png, with a .pdf beside it; default show-1.png, -2, ...")] = None
     overwrite: Overwrite = False
     per_class: Annotated[int, Doc("images of each class, 1 to 12")] = 8

@@ -15,6 +15,7 @@ from typing import Any
 
 from astroformer.errors import UserError
 from astroformer.files import expanded, read_json, unfinished, write_json
+from astroformer.images import remote
 from astroformer.images.formats.folders import FileReader
 from astroformer.images.formats.mosaics import files_of_pieces
 from astroformer.images.hashes import hash_bytes
@@ -54,10 +55,11 @@ def made_of(
         columns: of the table.
         asked: how the model is asked, by the names of the options.
     """
-    state: list[int] = []
+    state: list[int | str] = []
     for source in sources:
-        name, options = split_options(source)
-        for path in (expanded(name), *map(Path, files_of_pieces(options))):
+        copied = remote.bring_kept(*split_options(source))
+        state += [copy.version for copy in copied.copies]
+        for path in (expanded(copied.name), *map(Path, files_of_pieces(copied.options))):
             if path.is_file():  # of a folder each image has a name; in a file they have numbers
                 status = path.stat()
                 state += [status.st_size, status.st_mtime_ns]

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from astroformer.errors import UserError
+from astroformer.files import is_url, without_secrets
 from astroformer.images.floats import why_not_float32
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import Array, UnreadableImage, array_of, read_image
@@ -69,6 +70,9 @@ def as_images(images: Images, listener: Listener | None = None) -> LabelledImage
         )
     several = list(images)
     if several and all(isinstance(one, str | Path) for one in several):
+        if elsewhere := [one for one in several if is_url(one)]:
+            shown = without_secrets(str(elsewhere[0]))
+            raise UserError(f"'{shown}' stands in a list, which names files here; open a URL with open_source.")
         return LabelledImages("files", [str(one) for one in several], None, (), _read_each(several))
     for one in several:
         if not isinstance(one, _ONE):

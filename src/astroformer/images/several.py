@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
-from astroformer.files import expanded
+from astroformer.files import expanded, is_url
+from astroformer.images import remote
 from astroformer.images.formats.folders import FileReader
 from astroformer.images.labelled import LabelledImages, Reader, digests_of
 from astroformer.images.names import natural_key, printable, shortened
@@ -42,7 +43,7 @@ def matching(sources: Iterable[str]) -> list[str]:
     found: list[str] = []
     for source in sources:
         path, _ = split_options(source)
-        if not glob.has_magic(path) or os.path.exists(expanded(path)):
+        if is_url(path) or not glob.has_magic(path) or os.path.exists(expanded(path)):
             found.append(source)
             continue
         paths = sorted(glob.glob(str(expanded(path)), recursive=True), key=natural_key)
@@ -90,9 +91,12 @@ def open_sources(
 
 def _paths(images: LabelledImages) -> list[str]:
     """Where each image of a source lies, seen from here."""
+    path, options = split_options(images.source)
     if isinstance(images.reader, FileReader):
-        return [printable(path) for path in images.reader.paths]
-    path, _ = split_options(images.source)
+        named = remote.bring_kept(path, options).named
+        return [named(printable(path)) for path in images.reader.paths]
+    if is_url(path):
+        return [f"{path.rstrip('/').rpartition('/')[0]}/{file}" for file in images.files]
     folder = expanded(path).parent if os.path.exists(expanded(path)) else Path()  # of an .npz; a set has names alone
     return [str(folder / file) for file in images.files]
 

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import PartsNotClasses, UserError, unknown_name
-from astroformer.files import check_is_path, expanded
+from astroformer.files import check_is_path, expanded, is_url
+from astroformer.images import remote
 from astroformer.images.formats import FORMATS
 from astroformer.images.formats.folders import FileReader
+from astroformer.images.formats.tables import is_table
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.names import class_name, ignored_sentence, shortened
 from astroformer.images.run_split import is_run_split, origin_of
@@ -64,6 +66,8 @@ def open_source(
         one of labels (`LABEL_COLUMNS`).
       - `RUN/splits/train.csv` or `valid.csv` of a run folder: the images that the run trained on or held out.
       - one image file, with `labelled=False`.
+      - the URL of one of these, `s3://bucket/survey.h5`, `https://example.org/cube.fits`: it is copied
+        once, see `remote`. `@root=`, `@cube=` and `@mosaic=` may name URLs too.
       - a named set: `mock-galaxies`, `mock-galaxies:2000` (number), `mock-galaxies:2000x96` (number and size
         in pixels); or a published one, downloaded at first use: `cifar10:train`, `cifar10:test` (`NAMED_SETS` of
         `sets` has all of them); or any image set of Hugging Face, `hf:owner/name`.
@@ -114,21 +118,26 @@ def open_source(
     for word in options:
         if word not in known:
             raise unknown_name("source option", word, known)
+    brought = remote.bring(path_name, options, listener)
+    path, words = brought.name, brought.options
     taken: Sequence[str] = ()
-    try:
-        if set(options) <= {_PER_CLASS} and is_run_split(expanded(path_name)):
-            images = _open_run_split(expanded(path_name), labelled, columns, listener)
-        else:
-            images, taken = _open(path_name, options, labelled, seed, part, columns, listener)
-    except PartsNotClasses as error:
-        if classes is None:
-            raise
-        # Of a model whose classes are known: nobody trains on these images.
-        raise UserError(f"{error.found}: in its place name the part that is meant, such as '{error.part}'.") from None
+    with brought.errors_named():
+        try:
+            _refuse_lone_catalog(path_name, Path(path), words)
+            if set(words) <= {_PER_CLASS} and is_run_split(expanded(path)):
+                images = _open_run_split(expanded(path), labelled, columns, listener)
+            else:
+                images, taken = _open(path, words, labelled, seed, part, columns, listener)
+        except PartsNotClasses as error:
+            if classes is None:
+                raise
+            # Of a model whose classes are known: nobody trains on these images.
+            how = f"in its place name the part that is meant, such as '{error.part}'"
+            raise UserError(f"{error.found}: {how}.") from None
     for word in options:
         if word not in (_PER_CLASS, *taken):
             raise UserError(f"'{name}': the option @{word} does not apply to this kind of source.")
-    images = replace(images, source=name)
+    images = brought.name_in(replace(images, source=name))
     if labelled:
         images = _in_order(images, classes, only_known)
     elif classes is not None:
@@ -141,8 +150,13 @@ def open_source(
 
 
 def check_there(source: str | Path) -> None:
-    """Raises `UserError` where a source is neither a path nor a named set, which is known before anything is read."""
-    name, _ = split_options(str(source))
+    """Raises `UserError` where a source is neither a path nor a named set, which is known before anything is read; or
+    where it has a URL that can't be one of a source."""
+    name, options = split_options(str(source))
+    for url in remote.urls_in(name, options):
+        remote.check_url(url)
+    if is_url(name):
+        return
     path = expanded(name)
     if not os.path.exists(path) and name.partition(":")[0] not in _SETS:
         raise _not_found(name, path)
@@ -225,6 +239,16 @@ def _open_run_split(
     return replace(images, labels=None, classes=(), votes_NK=None, weights_N=None)
 
 
+def _refuse_lone_catalog(name: str, path: Path, options: Mapping[str, str]) -> None:
+    """Raises a UserError for a catalog that was copied from a URL without the images that it lists."""
+    if is_url(name) and is_table(path) and not options.keys() & {"root", "cube", "mosaic"}:
+        folder = name.rpartition("/")[0]
+        raise UserError(
+            f"'{name}' is a catalog, and its images are not copied with it: say where they lie, such as @root=FOLDER, "
+            f"or @root={folder} to have that folder copied whole."
+        )
+
+
 def _refuse_columns(name: str, columns: Sequence[str]) -> None:
     """Raises a UserError where columns are asked for by name of a source that has none."""
     if columns and columns != "all":
@@ -245,7 +269,11 @@ def _open_named_set(name: str, seed: int, part: str | None, listener: Listener |
 
 
 def split_options(name: str) -> tuple[str, dict[str, str]]:
-    """`PATH@word=value@word=value` into the path and the options; a path that exists is never taken apart."""
+    """`PATH@word=value@word=value` into the path and the options; a path that exists is never taken apart.
+
+    Raises:
+        UserError: a URL in it holds a password or a key, which no output may show.
+    """
     options: dict[str, str] = {}
     while not os.path.exists(name):  # which a name of 5,000 letters does not, where a Path raises
         match = re.fullmatch(r"(.+)@([A-Za-z-]+)=((?:(?!@[A-Za-z-]+=).)*)", name, re.DOTALL)
@@ -253,6 +281,8 @@ def split_options(name: str) -> tuple[str, dict[str, str]]:
             break
         name = match[1]
         options[match[2].lower()] = match[3]
+    for url in remote.urls_in(name, options):
+        remote.check_no_secrets(url)
     return name, options
 
 
@@ -323,6 +353,8 @@ def _some_of_each_class(images: LabelledImages, text: str) -> LabelledImages:
 
 
 def _not_found(name: str, path: Path) -> UserError:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]", name):
+        return UserError(f"'{name}' does not exist. Give a URL as str, with two slashes; a Path drops one.")
     if "/" not in name and os.sep not in name and not path.suffix:
         named = [*_SETS[:-1], f"{hugging_face.NAME}:owner/name"]
         near = difflib.get_close_matches(name.partition(":")[0], [*_names_in(Path()), *named], n=1, cutoff=0.5)

@@ -36,7 +36,7 @@ import torch
 
 from astroformer import ownership
 from astroformer.errors import UserError
-from astroformer.files import check_is_path, read_json, replacing, sha256_of, write_json
+from astroformer.files import check_is_path, is_url, read_json, replacing, sha256_of, write_json
 from astroformer.model_folder import block_hash
 from astroformer.outputs import make_folder, numbered, refuse_inside, remove_empty
 from astroformer.system import versions
@@ -81,7 +81,8 @@ class RunFolder:
         refuse_inside(Path(path or "runs"), [source, valid])
         if path is not None:
             return cls._claimed(Path(path))
-        name = Path(source.split("@")[0].split(":")[0]).stem or "run"
+        path_name = source.split("@")[0]
+        name = Path(path_name if is_url(path_name) else path_name.split(":")[0]).stem or "run"
         for free in numbered(Path("runs") / name):
             if not free.exists():
                 with contextlib.suppress(ownership.InUse):

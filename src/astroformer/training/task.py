@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from astroformer.cache import default_cache, is_temporary, usable_cache
-from astroformer.files import check_is_path, expanded
+from astroformer.files import check_is_here, check_is_path, expanded, is_url
 
 _VALUE = r"=((?:(?!@[A-Za-z-]+=).)*)"
 _PLACES = rf"@(root|cube|mosaic){_VALUE}"  # behind a catalog, where its images lie
@@ -62,6 +62,8 @@ class Task:
         for name in ("valid", "init_from", "cache"):
             if getattr(self, name) is not None:
                 check_is_path(getattr(self, name), name)
+        if self.cache is not None:
+            check_is_here(self.cache, "a cache")
 
     @property
     def source_name(self) -> str:
@@ -74,7 +76,8 @@ class Task:
         return default_cache() if self.cache is None else Path(self.cache)
 
     def lasting(self) -> Task:
-        """The same by absolute paths, so that a run can be resumed from another folder; a named set by its name."""
+        """The same by absolute paths, so that a run can be resumed from another folder; named sets and URLs as they
+        are called."""
         return replace(
             self,
             source=_lasting(self.source),
@@ -94,13 +97,17 @@ class Task:
 def _lasting(source: str | Path) -> str:
     if Path(source).exists():
         return str(Path(source).absolute())
-    if not Path(str(source).split("@")[0]).exists():
+    if is_url(source):
+        return re.sub(_PLACES, _absolute, str(source))
+    path = str(source).split("@")[0]
+    if not Path(path).exists():
         return str(source)
-    return re.sub(_PLACES, _absolute, str(Path(source).absolute()))
+    return str(Path(path).absolute()) + re.sub(_PLACES, _absolute, str(source)[len(path) :])
 
 
 def _absolute(option: re.Match[str]) -> str:
     """The option with absolute paths; `@mosaic=` may name several, with commas between them."""
     several = option[1] == "mosaic" and not expanded(option[2]).exists()
     paths = option[2].split(",") if several else [option[2]]
-    return f"@{option[1]}=" + ",".join(str(expanded(path.strip()).absolute()) for path in paths)
+    lasting = (path.strip() if is_url(path.strip()) else str(expanded(path.strip()).absolute()) for path in paths)
+    return f"@{option[1]}=" + ",".join(lasting)

@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +28,12 @@ from astroformer.files import read_cached_json
 from astroformer.images.hashes import remember, remembered, state_of
 
 _TIMEOUT = 30.0  # seconds without a byte
-_ATTEMPTS = 3  # of one address in a row without a byte gained
+ATTEMPTS = 3  # of one address in a row without a byte gained
 _PAUSE = 1.0  # seconds before the second attempt, doubled each time
 _CHECKED = "checked.json"  # the index of the files of a folder that were checked
 _BLOCK = 1 << 18  # bytes read at once
-_TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that pass
+TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that pass
+_OURS = {"User-Agent": "astroformer", "Accept-Encoding": "identity"}  # what every request says
 
 
 class Listener(Protocol):
@@ -67,11 +68,11 @@ class Resource:
         return f"SHA-256 {self.sha256}" if self.sha256 else f"MD5 {self.md5}"
 
 
-class _AddressFailed(Exception):
+class AddressFailed(Exception):
     """An address does not give the file; the next address is tried."""
 
 
-class _AttemptFailed(Exception):
+class AttemptFailed(Exception):
     """An attempt broke off; the same address is tried again."""
 
 
@@ -89,7 +90,7 @@ def fetch(resource: Resource, folder: Path, listener: Listener | None = None) ->
         return path, known
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _only_process_in(folder, listener):
+        with only_process_in(folder, listener):
             if path.is_file():
                 wrong, sha256 = _check(path, resource)
                 if wrong:
@@ -98,16 +99,21 @@ def fetch(resource: Resource, folder: Path, listener: Listener | None = None) ->
                 sha256 = _download(resource, path, listener)
             _remember_checked(path, sha256)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"the disk of '{folder}' is full: {resource.name} has {_readable_size(resource.size)}. Free some space "
-                "(what has come in is kept), or set ASTROFORMER_CACHE to a folder on another disk."
-            ) from None
-        raise UserError(
-            f"'{error.filename or folder}' can't be written: {error.strerror or error}. Set ASTROFORMER_CACHE to a "
-            "folder that can."
-        ) from None
+        raise refusal_of_disk(error, folder, resource.name, resource.size) from None
     return path, sha256
+
+
+def refusal_of_disk(error: OSError, folder: Path, name: str, size: int) -> UserError:
+    """The error for a folder that can't be written to, or whose disk is full, while `size` bytes come in as `name`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"the disk of '{folder}' is full: {name} has {readable_size(size)}. Free some space (what has come in is "
+            "kept), or set ASTROFORMER_CACHE to a folder on another disk."
+        )
+    return UserError(
+        f"'{error.filename or folder}' can't be written: {error.strerror or error}. Set ASTROFORMER_CACHE to a folder "
+        "that can."
+    )
 
 
 def _download(resource: Resource, path: Path, listener: Listener | None) -> str:
@@ -119,17 +125,17 @@ def _download(resource: Resource, path: Path, listener: Listener | None) -> str:
                 if fresh:  # what was resumed may have been the part of another file
                     part.unlink(missing_ok=True)
                 resumed = part.is_file() and part.stat().st_size > 0
-                _transfer(url, resource, part, listener)
+                transfer(url, resource, part, listener)
                 wrong, sha256 = _check(part, resource)
                 if not wrong:
                     os.replace(part, path)
-                    _answer_record(part).unlink(missing_ok=True)
+                    answer_record(part).unlink(missing_ok=True)
                     return sha256
                 part.unlink(missing_ok=True)
                 if not resumed:
                     break
-            raise _AddressFailed(f"sent another file, {wrong}")
-        except _AddressFailed as failure:
+            raise AddressFailed(f"sent another file, {wrong}")
+        except AddressFailed as failure:
             if resource.exact and part.is_file() and part.stat().st_size > resource.size:
                 part.unlink()
             failures.append(f"{url} {failure}")
@@ -142,8 +148,13 @@ def _download(resource: Resource, path: Path, listener: Listener | None) -> str:
     )
 
 
-def _transfer(url: str, resource: Resource, part: Path, listener: Listener | None) -> None:
-    """Brings `part` to its full length from one address, in several attempts if need be."""
+def transfer(url: str, resource: Resource, part: Path, listener: Listener | None) -> None:
+    """Brings `part` to its full length from one address, in several attempts if need be.
+
+    Raises:
+        AddressFailed: the address does not give the file.
+        OSError: the disk is full or can't be written.
+    """
     attempt = 0
     while True:
         before = part.stat().st_size if part.is_file() else 0
@@ -156,15 +167,20 @@ def _transfer(url: str, resource: Resource, part: Path, listener: Listener | Non
                 if error.headers.get("Content-Range") == f"bytes */{before}":
                     return
                 part.unlink(missing_ok=True)
-            elif error.code not in _TRY_AGAIN:
-                raise _AddressFailed(reason) from None
-        except _AttemptFailed as error:
+            elif error.code not in TRY_AGAIN:
+                raise AddressFailed(reason) from None
+        except AttemptFailed as error:
             reason = str(error)
         now = part.stat().st_size if part.is_file() else 0
         attempt = 1 if now > before else attempt + 1
-        if attempt >= _ATTEMPTS:
-            raise _AddressFailed(reason)
-        time.sleep(_PAUSE * 2 ** (attempt - 1))
+        if attempt >= ATTEMPTS:
+            raise AddressFailed(reason)
+        pause_after(attempt)
+
+
+def pause_after(attempt: int) -> None:
+    """Waits after so many attempts without success, longer each time."""
+    time.sleep(_PAUSE * 2 ** (attempt - 1))
 
 
 def _attempt(url: str, resource: Resource, part: Path, listener: Listener | None) -> None:
@@ -172,49 +188,55 @@ def _attempt(url: str, resource: Resource, part: Path, listener: Listener | None
     have = part.stat().st_size if part.is_file() else 0
     if resource.exact and have == resource.size:
         return
-    headers = {"User-Agent": "astroformer", "Accept-Encoding": "identity"}
+    headers = {**_OURS}
     if have:
         headers["Range"] = f"bytes={have}-"
         mark = _mark_of(part, url)
         if mark:  # the rest is sent only if the file is still the same, else all of it
             headers["If-Range"] = mark
-    with _ask(url, headers) as answer:
+    with ask(url, headers) as answer:
         if answer.headers.get_content_type() == "text/html":
-            raise _AddressFailed("sends a web page in place of the file")
+            raise AddressFailed("sends a web page in place of the file")
         continued = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if have and not continued:
             if answer.status == 206:
-                raise _AddressFailed("sends another part than was asked for")
+                raise AddressFailed("sends another part than was asked for")
             have = 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length and length.isdecimal() else None
         if resource.exact and total not in (None, resource.size):
-            raise _AddressFailed(f"sends {total:,} bytes in place of {resource.size:,}")
+            raise AddressFailed(f"sends {total:,} bytes in place of {resource.size:,}")
         expected = total or resource.size
         if shutil.disk_usage(part.parent).free < expected - have:
             raise OSError(errno.ENOSPC, "no space left")
         mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-        _answer_record(part).write_text(json.dumps({"url": url, "mark": mark}), "utf-8")
+        answer_record(part).write_text(json.dumps({"url": url, "mark": mark}), "utf-8")
         with part.open("ab" if have else "wb") as file:
             while block := _read(answer):
                 file.write(block)
                 have += len(block)
                 if resource.exact and have > resource.size:
-                    raise _AddressFailed(f"sends more than {resource.size:,} bytes")
+                    raise AddressFailed(f"sends more than {resource.size:,} bytes")
                 if listener is not None:
                     listener.transfer(resource.name, have, max(expected, have))
     if have < (total if total is not None else resource.size if resource.exact else 0):
-        raise _AttemptFailed(f"broke off after {have:,} bytes")
+        raise AttemptFailed(f"broke off after {have:,} bytes")
 
 
-def _ask(url: str, headers: dict[str, str]) -> Any:
+def ask(url: str, headers: Mapping[str, str] = _OURS) -> Any:
+    """The answer of a server, open.
+
+    Raises:
+        HTTPError: the server refuses.
+        AttemptFailed: it can't be reached.
+    """
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
+        return urllib.request.urlopen(urllib.request.Request(url, headers={**headers}), timeout=_TIMEOUT)
     except urllib.error.HTTPError:
         raise
     except (OSError, http.client.HTTPException) as error:
         cause = getattr(error, "reason", error)
-        raise _AttemptFailed(f"can't be reached ({getattr(cause, 'strerror', None) or cause})") from None
+        raise AttemptFailed(f"can't be reached ({getattr(cause, 'strerror', None) or cause})") from None
 
 
 def _read(answer: Any) -> bytes:
@@ -223,17 +245,18 @@ def _read(answer: Any) -> bytes:
     except http.client.IncompleteRead as error:
         return error.partial  # what is missing is noticed by its length
     except (OSError, http.client.HTTPException) as error:  # of the network: nothing here touches the disk
-        raise _AttemptFailed(f"broke off ({getattr(error, 'strerror', None) or error})") from None
+        raise AttemptFailed(f"broke off ({getattr(error, 'strerror', None) or error})") from None
     return block
 
 
-def _answer_record(part: Path) -> Path:
+def answer_record(part: Path) -> Path:
+    """Where it is kept which answer a part came in."""
     return part.with_name(part.name + ".json")
 
 
 def _mark_of(part: Path, url: str) -> str | None:
     """The strong entity tag, or the date, of the answer that `part` came in, if that was from this address."""
-    note = read_cached_json(_answer_record(part))
+    note = read_cached_json(answer_record(part))
     mark = note.get("mark") if note.get("url") == url else None
     return mark if isinstance(mark, str) and not mark.startswith("W/") else None
 
@@ -273,7 +296,7 @@ def _remember_checked(path: Path, sha256: str) -> None:
 
 
 @contextmanager
-def _only_process_in(folder: Path, listener: Listener | None) -> Iterator[None]:
+def only_process_in(folder: Path, listener: Listener | None) -> Iterator[None]:
     """Lets one process at a time into its block; the lock ends with the process that holds it."""
     try:
         lock = (folder / ".lock").open("w")
@@ -311,5 +334,6 @@ def _lock(file: IO[str], *, wait: bool) -> bool:
     return True
 
 
-def _readable_size(size: int) -> str:
+def readable_size(size: int) -> str:
+    """ "1.25 GB", "3.5 MB"."""
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
