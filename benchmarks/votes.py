@@ -4,8 +4,16 @@
     python benchmarks/votes.py --table
 
 Votes are drawn around the classes of mock galaxies, and of Galaxy Zoo 2 (its folders have a class each; the votes that
-the classes were made of are not with them). Of each image 20 to 60 people vote; how often they see its class, and which
-others they see, is drawn for the image. So the class with most votes is not always the right one. Training is
+the classes were made of are not with them). Of each image 20 to 60 people vote. The class with most votes is not always
+the right one.
+
+- `Galaxy Zoo 2`: how often people see the class of an image, and which other of the classes that look like it they see,
+  is drawn for the image, whatever it shows.
+- `mock galaxies`: the same with all other classes.
+- `mock galaxies behind a veil`: noise hides each galaxy to another degree, and the more of it, the fewer people see
+  what it is. So an image tells how far people agree on it, as real ones do.
+
+Training is
 `astroformer train` with one recipe and the same epochs, on
 
 - the votes: `catalog.csv@votes=…`;
@@ -60,16 +68,37 @@ class Set:
     per_class: int
     epochs: int
     words: str
+    veiled: bool = False
 
 
 SETS = {
     "mock galaxies": Set(40, 60, "--image-size 64"),
+    "mock galaxies behind a veil": Set(80, 60, "--image-size 64", veiled=True),
     "Galaxy Zoo 2": Set(50, 100, ""),
 }
 
 
-def write_catalog(path: Path, files: list[str], labels_N: np.ndarray, classes: tuple[str, ...], seed: int) -> float:
+def veiled(pixels_NHWC: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Images behind noise, and the share of people who still see what each shows, from 0.3 to 1."""
+    clear_N = rng.uniform(0.1, 1.0, len(pixels_NHWC))
+    clear_N111 = clear_N[:, None, None, None]
+    noise_NHWC = rng.normal(60, 60, pixels_NHWC.shape)
+    veiled_NHWC = (clear_N111 * pixels_NHWC + (1 - clear_N111) * noise_NHWC).clip(0, 255).astype(np.uint8)
+    return veiled_NHWC, 0.22 + 0.78 * clear_N
+
+
+def write_catalog(
+    path: Path,
+    files: list[str],
+    labels_N: np.ndarray,
+    classes: tuple[str, ...],
+    seed: int,
+    seen_N: np.ndarray | None = None,
+) -> float:
     """Draws votes; columns: file, class, majority, and one of votes for each class, called by its name.
+
+    Args:
+        seen_N: the share of people who see the class of each image; None: drawn, whatever the image shows.
 
     Returns:
         the mean share of the votes that the class with most of them has.
@@ -84,9 +113,14 @@ def write_catalog(path: Path, files: list[str], labels_N: np.ndarray, classes: t
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["file", "class", "majority", *classes])
-        for file, label in zip(files, labels_N, strict=True):
+        for i, (file, label) in enumerate(zip(files, labels_N, strict=True)):
             people = rng.integers(*PEOPLE, endpoint=True)
-            votes_K = rng.multinomial(people, rng.dirichlet(SPREAD * shares_KK[label]))
+            if seen_N is None:
+                chances_K = rng.dirichlet(SPREAD * shares_KK[label])
+            else:
+                chances_K = np.full(len(classes), (1 - seen_N[i]) / (len(classes) - 1))
+                chances_K[label] = seen_N[i]
+            votes_K = rng.multinomial(people, chances_K)
             highest.append(votes_K.max() / people)
             writer.writerow([file, classes[label], classes[votes_K.argmax()], *votes_K])
     return float(np.mean(highest))
@@ -96,6 +130,7 @@ def catalogs(name: str, data: Path, seed: int, folder: Path) -> tuple[tuple[str,
     """Writes train.csv and test.csv; their classes, and the mean share of the majority in training."""
     shares = []
     for part, part_seed in (("train", seed), ("test", 1000 + seed)):
+        seen_N = None
         if name == "Galaxy Zoo 2":
             words = f"@per-class={seed * SETS[name].per_class}:{(seed + 1) * SETS[name].per_class}"
             root = data / "galaxy-zoo2" / ("train" if part == "train" else "valid")
@@ -106,11 +141,13 @@ def catalogs(name: str, data: Path, seed: int, folder: Path) -> tuple[tuple[str,
             n = 10 * SETS[name].per_class if part == "train" else 1000
             pixels_NHWC, labels_N = mock_galaxies(n, size=64, seed=part_seed)
             classes = open_source("mock-galaxies:40x32").classes
+            if SETS[name].veiled:
+                pixels_NHWC, seen_N = veiled(pixels_NHWC, np.random.default_rng(part_seed))
             (folder / part).mkdir()
             files = [f"{part}/{i}.png" for i in range(n)]
             for file, pixels_HWC in zip(files, pixels_NHWC, strict=True):
                 Image.fromarray(pixels_HWC).save(folder / file)
-        shares.append(write_catalog(folder / f"{part}.csv", files, labels_N, classes, part_seed))
+        shares.append(write_catalog(folder / f"{part}.csv", files, labels_N, classes, part_seed, seen_N))
     return classes, shares[0]
 
 

@@ -32,8 +32,9 @@ from helpers.array_files import five_bands, save_arrays
 from helpers.command_line import TINY, Run, command, table
 from helpers.listening import Listening
 from helpers.serving import Answer, Server
-from helpers.survey import field, survey, write_mosaic, write_stack
+from helpers.survey import write_mosaic, write_stack
 from helpers.tiny_sets import picture, save_npz, write_picture
+from mock_survey import field, survey
 
 URL = "memory://bucket"
 
