@@ -159,8 +159,6 @@ def tell_ignored(images: LabelledImages | MeasuredImages) -> None:
         from astroformer.images.names import ignored_kinds
 
         tell_beside(ignored_kinds(images.ignored))
-    for note in getattr(images, "notes", []):
-        tell_beside(note)
 
 
 def tell_bands(classifier: Classifier, images: LabelledImages) -> None:
