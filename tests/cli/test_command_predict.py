@@ -10,6 +10,8 @@ import pytest
 
 import astroformer
 from astroformer.classifier import Classifier
+from astroformer.cli.common import tell_ignored
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.sets.mock_galaxies import CLASSES
 from helpers.command_line import Run, table
 from helpers.interrupting import interrupted_after
@@ -201,3 +203,9 @@ def test_what_is_stopped_with_features_leaves_rows_alone(
     assert "--out p.csv --resume, without --features" in said.err
     assert {file.name for file in Path().iterdir()} == {"model", "p.csv.part", "p.csv.part.json"}
     assert run(*words, "--resume").status == 0
+
+
+def test_what_a_reader_notes_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    notes = ["FITS: bands g, r of HDU 1, 2", "of 3 cutouts that were looked at, 2 lack pixels"]
+    tell_ignored(LabelledImages("cutouts", [], None, (), {}.__getitem__, ignored=["a.txt (a .txt file)"], notes=notes))
+    assert capsys.readouterr().err.splitlines() == [*notes, "not taken for images: 1 (a .txt file: 1)"]

@@ -13,7 +13,7 @@ from PIL import Image
 import astroformer
 from astroformer.images import open_source
 from astroformer.images.bands import Bands
-from astroformer.images.contact_sheet import ContactSheet, Row, Tile, visible
+from astroformer.images.contact_sheet import ContactSheet, Row, Tile, in_title, visible
 from astroformer.images.scaling import measured_scaling
 from astroformer.images.sets.mock_galaxies import CLASSES
 from astroformer.progress import Reporter
@@ -227,10 +227,41 @@ def test_named_bands_are_shown_in_the_colours_of_three(astropy: bool, monkeypatc
     scaling = measured_scaling("asinh", linear)
     for images, scaled in ((linear, None), ([scaling.apply(image) for image in linear], scaling)):
         shown, said = visible(images, bands, scaled)
-        assert said == "the bands y, i and g are shown as red, green and blue" + " (Lupton et al. 2004)" * astropy
+        method, bright = (" (Lupton et al. 2004)", "bright") if astropy else ("", "white")
+        assert said is not None
+        assert said.startswith(f"the bands y, i and g are shown as red, green and blue{method}; black to {bright}: y 1")
         colours = np.array([image[4:8, 4:8].mean((0, 1)) for image in shown])
         assert colours.argmax(1).tolist() == [0, 2, 1]
         assert colours.max(1).min() > 100
         assert all(image.dtype == np.uint8 for image in shown)
     rgb = [image[:3] for image in linear]
     assert "black to white" in str(visible(rgb, Bands(("R", "G", "B")))[1])
+
+
+def test_land_is_not_shown_as_if_it_were_a_dark_sky() -> None:
+    """Half of the pixels of land lie below the median, and none of them is black for that."""
+    rng = np.random.default_rng(0)
+    names = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
+    land = [rng.uniform(200, 3000, (13, 16, 16)).astype(np.float32) for _ in range(3)]
+    shown, said = visible(land, Bands(names))
+    assert said is not None
+    assert said.startswith("the bands B04, B03 and B02 are shown as red, green and blue; black to white: B04 2")
+    pixels = np.concatenate([image.reshape(-1, 3) for image in shown])
+    assert 110 < pixels.mean() < 145
+    assert (pixels == 0).mean() < 0.01
+    of_band = np.concatenate([image[3].ravel() for image in land])
+    assert np.corrcoef(pixels[:, 0], of_band)[0, 1] > 0.999
+    assert "," in said.partition("B04 ")[2].split()[2]  # 2,990 and not 2.99e+03
+
+
+def test_a_long_title_breaks_where_a_reader_pauses() -> None:
+    words = (
+        "the bands z, r and u are shown as red, green and blue (Lupton et al. 2004)",
+        "black to bright: " + "z 0 to 1, " * 5,
+    )
+    assert in_title("short; and whole", None, "; ".join(words)).splitlines() == [
+        "short; and whole",
+        f"{words[0]};",
+        words[1].strip(),
+    ]
+    assert [len(line) <= 115 for line in in_title("word " * 60).splitlines()] == [True] * 3

@@ -122,7 +122,9 @@ class Train:
     root: Root = None
     strict: Strict = False
     only_known: Annotated[bool, Doc("leave images of --valid out whose class SOURCE does not have")] = False
-    allow_shared: Annotated[bool, Doc("go on where images of --valid are trained on as well")] = False
+    allow_shared: Annotated[
+        bool, Doc("go on where images of --valid, or the sky that they show, are trained on as well")
+    ] = False
     cache: Annotated[Path | None, Doc("where decoded images are kept")] = None
     showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
     settings: Annotated[Recipe, NESTED] = field(default_factory=Recipe)

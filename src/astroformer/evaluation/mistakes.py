@@ -13,7 +13,7 @@ import numpy as np
 
 from astroformer.drawing import GREY, INK, RED, class_name, picture
 from astroformer.errors import UserError
-from astroformer.images.contact_sheet import ContactSheet, Tile, in_rows, visible
+from astroformer.images.contact_sheet import ContactSheet, Tile, in_rows, in_title, visible
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import Array
 from astroformer.predictions import Predictions
@@ -95,13 +95,11 @@ def plot_mistakes(
         return
     wrong = int((predictions.probabilities_NK[good_N].argmax(1) != images.labels[good_N]).sum())
     tiles, said = mistake_tiles(classifier, images, mistakes)
-    title = f"{wrong:,} mistakes among {int(good_N.sum()):,} images, each as the network sees it"
+    title, chosen = f"{wrong:,} mistakes among {int(good_N.sum()):,} images, each as the network sees it", None
     if len(mistakes) < wrong:
-        title = (
-            f"The {len(mistakes)} surest of {title};\nof the same label and answer at most {_ALIKE}, as long as there "
-            "are others"
-        )
-    ContactSheet("\n".join([title, *([said] if said else [])]), in_rows(tiles, _COLUMNS), _COLUMNS).save(path)
+        title = f"The {len(mistakes)} surest of {title};"
+        chosen = f"of the same label and answer at most {_ALIKE}, as long as there are others"
+    ContactSheet(in_title(title, chosen, said), in_rows(tiles, _COLUMNS), _COLUMNS).save(path)
 
 
 def mistake_tiles(

@@ -15,6 +15,8 @@ _WAVELENGTHS = {"u": 354, "g": 477, "r": 623, "i": 763, "z": 913, "y": 962, "U":
 _WAVELENGTHS |= {"I": 806, "G": 477, "Z": 880, "Y": 1020, "J": 1220, "H": 1630, "K": 2190, "Ks": 2150, "NUV": 231}
 _WAVELENGTHS |= {"FUV": 153, "W1": 3400, "W2": 4600, "W3": 12000, "W4": 22000}
 
+_SENTINEL_2 = ("B04", "B03", "B02")  # red, green and blue
+
 
 @dataclass(frozen=True)
 class Bands:
@@ -68,12 +70,16 @@ class Bands:
 
     def red_green_blue(self) -> tuple[int, int, int]:
         """Which three bands a picture shows as red, green and blue: the one of the longest wavelength, one in the
-        middle and the one of the shortest, where the names tell wavelengths; else the first three.
+        middle and the one of the shortest, where the names tell wavelengths; of Sentinel-2 those that the eye sees as
+        such; else the first three.
 
         Example:
             >>> Bands(("u", "g", "r", "i", "z")).red_green_blue(), Bands(("F444W", "F115W", "F200W")).red_green_blue()
             ((4, 2, 0), (0, 2, 1))
         """
+        if "B8A" in self.names and set(_SENTINEL_2) <= set(self.names):  # whose numbers go by wavelength, too
+            red, green, blue = map(self.names.index, _SENTINEL_2)
+            return red, green, blue
         lengths = [_wavelength(name) for name in self.names]
         numbers = [re.search(r"[0-9]+", name) for name in self.names]
         order: list[int] | None = None

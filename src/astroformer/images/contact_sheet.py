@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 _LABEL, _GAP, _LINE, _TALLEST = 3.1, 0.12, 0.29, 24.0  # cm: of a row's name, between tiles, of a line, of a page
 _LABEL_LETTERS = 22
 _LUPTON = {"minimum": -0.005, "stretch": 0.06, "Q": 10}  # of values whose sky is 0, and 1 what 1 pixel in 200 exceeds
+_DARK = 0.25  # share of what lies above the median, up to which what lies below it is the noise of a dark sky
 _SIDE = 160  # px, the longer side of a tile at most, so that a PDF of many stays small
+_TITLE_LETTERS = 115  # of a line of a title
 
 
 class Tile(NamedTuple):
@@ -175,6 +178,16 @@ class ContactSheet:
         )
 
 
+def in_title(*sentences: str | None) -> str:
+    """Sentences as the lines of a title, each begun on a line of its own; one that is too long is broken at its
+    semicolons, then between words."""
+    lines: list[str] = []
+    for text in filter(None, sentences):
+        parts = [text] if len(text) <= _TITLE_LETTERS else text.replace("; ", ";\n").split("\n")
+        lines += [line for part in parts for line in textwrap.wrap(part, _TITLE_LETTERS)]
+    return "\n".join(lines)
+
+
 def in_rows(tiles: Sequence[Tile], columns: int) -> list[Row]:
     """Tiles one after the other, so many a row."""
     return [Row(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
@@ -189,8 +202,9 @@ def visible(
         images: each (C, H, W), of as many bands and of one type. uint8 is shown as it is. Of floats black and white
             are, in each band, the values that one pixel in 200 of all images lies below and above.
         bands: what the bands are, where that is known. Three or more that are not red, green and blue are shown by
-            three of them, the longest wavelength as red, by Lupton's method, which is for pictures alone.
-        scaling: of the images; Lupton's method takes them as they were before it.
+            three of them, the longest wavelength as red. Where most pixels are dark sky that is done by Lupton's
+            method, which is for pictures alone.
+        scaling: of the images; bands are shown as they were before it.
 
     Returns:
         Each image as (H, W) or (H, W, 3) uint8: of one band as grey, of two the mean, of three as red, green and blue,
@@ -211,15 +225,17 @@ def visible(
     if images[0].dtype != np.uint8:
         pixels_CN = np.concatenate([image.reshape(len(image), -1) for image in images], axis=1)
         low_C, high_C = np.quantile(pixels_CN.astype(np.float32), [0.005, 0.995], axis=1)
-        ranges = [f"{low:.3g} to {high:.3g}" for low, high in zip(low_C, high_C, strict=True)]
-        said.append(f"black to white: {', '.join(ranges)}")
-        low_C11 = low_C[:, None, None]
-        span_C11 = np.where(high_C > low_C, high_C - low_C, 1.0)[:, None, None]
+        said.append(f"black to white: {', '.join(_ranges(low_C, high_C))}")
+        low_C11, span_C11 = _ends(low_C, high_C)
     return [_on_screen(image, low_C11, span_C11) for image in images], "; ".join(said) or None
 
 
 def _false_colour(images: Sequence[Array], bands: Bands, scaling: Scaling | None) -> tuple[list[Array], str]:
-    """Three bands as red, green and blue: an asinh of their sum that keeps colours, and that of a bright core too."""
+    """Three bands as red, green and blue.
+
+    Of a dark sky with sources in it an asinh of their sum, from the sky on, that keeps colours, and that of a bright
+    core too; of anything else, such as land, what is darkest is black and what is brightest white.
+    """
     chosen = list(bands.red_green_blue())
     named = [bands.names[c] for c in chosen]
     said = f"the bands {named[0]}, {named[1]} and {named[2]} are shown as red, green and blue"
@@ -228,15 +244,32 @@ def _false_colour(images: Sequence[Array], bands: Bands, scaling: Scaling | None
         linear = [scaling.inverse(image) for image in linear]
     colours = [image[chosen] for image in linear]
     pixels_CN = np.concatenate([image.reshape(3, -1) for image in colours], axis=1)
-    sky_C, high_C = np.quantile(pixels_CN, [0.5, 0.995], axis=1).astype(np.float32)
-    span_C = np.where(high_C > sky_C, high_C - sky_C, 1)
-    shares = [(image - sky_C[:, None, None]) / span_C[:, None, None] for image in colours]
-    if importlib.util.find_spec("astropy") is None:
-        black, white = np.zeros((1, 1, 1), np.float32), np.ones((1, 1, 1), np.float32)
-        return [_on_screen(image, black, white) for image in shares], said
+    dark_C, middle_C, high_C = np.quantile(pixels_CN, [0.005, 0.5, 0.995], axis=1).astype(np.float32)
+    sky = bool((middle_C - dark_C <= _DARK * (high_C - middle_C)).all())
+    low_C = middle_C if sky else dark_C
+    low_C11, span_C11 = _ends(low_C, high_C)
+    ranges = ", ".join(f"{name} {ends}" for name, ends in zip(named, _ranges(low_C, high_C), strict=True))
+    if not sky or importlib.util.find_spec("astropy") is None:
+        return [_on_screen(image, low_C11, span_C11) for image in colours], f"{said}; black to white: {ranges}"
     from astropy.visualization import make_lupton_rgb
 
-    return [make_lupton_rgb(*image, **_LUPTON) for image in shares], f"{said} (Lupton et al. 2004)"
+    shown = [make_lupton_rgb(*((image - low_C11) / span_C11), **_LUPTON) for image in colours]
+    return shown, f"{said} (Lupton et al. 2004); black to bright: {ranges}"
+
+
+def _ranges(low_C: Array, high_C: Array) -> list[str]:
+    """Both ends in words, with three digits of them: "0.0123 to 4.57", "71.7 to 1,620"."""
+
+    def in_words(value: float) -> str:
+        rounded = float(f"{value:.3g}")
+        return f"{rounded:,.0f}" if 1000 <= abs(rounded) < 1e7 else f"{rounded:.3g}"
+
+    return [f"{in_words(low)} to {in_words(high)}" for low, high in zip(low_C, high_C, strict=True)]
+
+
+def _ends(low_C: Array, high_C: Array) -> tuple[Array, Array]:
+    """(C, 1, 1) each: what is black, and how far above it white is; of one value all is black."""
+    return low_C[:, None, None], np.where(high_C > low_C, high_C - low_C, 1.0)[:, None, None].astype(np.float32)
 
 
 def _on_screen(image_CHW: Array, low_C11: Array, span_C11: Array) -> Array:

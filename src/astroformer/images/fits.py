@@ -12,6 +12,7 @@ import io
 import math
 import os
 import zlib
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -61,12 +62,12 @@ def decode_fits(data: bytes, wanted: Wanted | None = None) -> Array:
         parts = {band.hdu.number: band.hdu for band in chosen.bands}
         size = check_size(width, height, len(chosen.bands), max(hdu.stored.itemsize for hdu in parts.values()))
         stack.enter_context(one_at_a_time(size))
-        raw: dict[int, Array] = {}
-        for number, hdu in parts.items():
+        for hdu in parts.values():
             check_sums(stream, hdu)
             if hdu.compressed:  # of which all planes are unpacked
                 check_size(width, height, math.prod(hdu.shape[:-2]), hdu.stored.itemsize)
-            raw[number] = decompressed(io.BytesIO(data), hdu) if hdu.compressed else raw_pixels(data, hdu)
+        raw = {number: raw_pixels(data, hdu) for number, hdu in parts.items() if not hdu.compressed}
+        raw |= decompressed(io.BytesIO(data), [hdu for hdu in parts.values() if hdu.compressed])
         planes = [values_of(raw[band.hdu.number][band.place], band.hdu) for band in chosen.bands]
         image = np.stack(planes, axis=-1)
     if image.dtype.kind == "f" and np.isnan(image).all():
@@ -167,21 +168,26 @@ def _as_float32(wide: Array) -> Array:
     return floats
 
 
-def decompressed(source: BinaryIO, hdu: Hdu) -> Array:
-    """The stored pixels of a compressed image.
+def decompressed(source: BinaryIO, hdus: Sequence[Hdu]) -> dict[int, Array]:
+    """The stored pixels of compressed images of one file, which is opened once, by their numbers.
 
     Raises:
         Refused: they can't be unpacked.
         UserError: astropy is missing.
     """
-    fits = astropy_fits()
+    found: dict[int, Array] = {}
+    if not hdus:
+        return found
+    fits, hdu = astropy_fits(), hdus[0]
     try:
         with fits.open(source, memmap=False, lazy_load_hdus=True, do_not_scale_image_data=True) as opened:
-            return np.asarray(opened[hdu.number].section[...])
+            for hdu in hdus:
+                found[hdu.number] = np.asarray(opened[hdu.number].section[...])
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes raise nearly anything
         raise Refused(f"damaged ({hdu}: {' '.join(str(error).split()) or type(error).__name__})") from None
+    return found
 
 
 def astropy_fits() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypedDict, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,58 @@ class SetRecord(TypedDict, total=False):
     """The checksum of each file, by the file's name."""
 
 
+class Boxes(NamedTuple):
+    """Squares of a mosaic.
+
+    Attributes:
+        layers: the file and the number of the HDU of each band.
+        corner_N2: (N, 2) row and column of the first pixel of each square.
+        side: of the squares in pixels.
+        reach: largest distance in arcsec, along a side, of the centres of two squares that share pixels.
+        placed_N: (N,) whether an image has a square in the mosaic.
+    """
+
+    layers: frozenset[tuple[str, int]]
+    corner_N2: NDArray[np.int64]
+    side: int
+    reach: float
+    placed_N: NDArray[np.bool_]
+
+
+class Named(NamedTuple):
+    """The groups that a column of a catalog names.
+
+    Attributes:
+        column: its name.
+        value_N: (N,) of text.
+    """
+
+    column: str
+    value_N: NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """What tells that an image shows what one of another source does (`shared.py`), beside its position.
+
+    Attributes:
+        boxes: the squares of a mosaic that the images are.
+        same_sky: distance in arcsec up to which two images show the same sky; None where nobody says.
+        named: the groups that the images are of.
+    """
+
+    boxes: Boxes | None = None
+    same_sky: float | None = None
+    named: Named | None = None
+
+    def subset(self, chosen: NDArray[np.int64]) -> Whereabouts:
+        """Those of the images at these positions of the list."""
+        boxes, named = self.boxes, self.named
+        if boxes is not None:
+            boxes = boxes._replace(corner_N2=boxes.corner_N2[chosen], placed_N=boxes.placed_N[chosen])
+        return replace(self, boxes=boxes, named=named and named._replace(value_N=named.value_N[chosen]))
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """N images, their labels and where they come from. Nothing is decoded until `read` is called.
@@ -83,6 +135,7 @@ class LabelledImages:
             counts every image once.
         positions_N2: (N, 2) float64, right ascension and declination in degrees, NaN where an image has none; None
             where they are not known.
+        whereabouts: what tells that images of another source show the same.
         notes: sentences that whoever uses the images should read: which bands were chosen, what is missing.
     """
 
@@ -100,6 +153,7 @@ class LabelledImages:
     votes_NK: NDArray[np.float64] | None = None
     weights_N: NDArray[np.float64] | None = None
     positions_N2: NDArray[np.float64] | None = None
+    whereabouts: Whereabouts = field(default_factory=Whereabouts)
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -121,6 +175,7 @@ class LabelledImages:
             votes_NK=None if self.votes_NK is None else self.votes_NK[chosen],
             weights_N=None if self.weights_N is None else self.weights_N[chosen],
             positions_N2=None if self.positions_N2 is None else self.positions_N2[chosen],
+            whereabouts=self.whereabouts.subset(chosen),
             columns={name: [values[i] for i in chosen] for name, values in self.columns.items()},
         )
 

@@ -10,12 +10,28 @@ from numpy.typing import NDArray
 from astroformer.errors import UserError
 
 _SMALLEST_CELL = 2e-6  # of the unit sphere, 0.4 arcsec: cell numbers stay within 64 bits
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def friends_of_friends(
     ra_N: NDArray[np.floating], dec_N: NDArray[np.floating], link: float | NDArray[np.floating]
 ) -> NDArray[np.int64]:
     """Groups of places that are linked, directly or through others (Huchra & Geller 1982, ApJ 257, 423).
+
+    Args:
+        ra_N, dec_N, link: as for `near_pairs`.
+
+    Returns:
+        (N,) int64: for each place the lowest index in its group.
+
+    Raises:
+        UserError: a coordinate or a link is out of range.
+    """
+    return _lowest_connected(len(ra_N), *near_pairs(ra_N, dec_N, link))
+
+
+def near_pairs(ra_N: NDArray[np.floating], dec_N: NDArray[np.floating], link: float | NDArray[np.floating]) -> Pairs:
+    """Indices of both places of each pair that is linked.
 
     Two places are linked when the angle between them is at most `link`, or the mean of their two links. Angles are
     chords between unit vectors, so that 0° and 360° meet and the poles are places like any other. Neighbours are looked
@@ -24,9 +40,6 @@ def friends_of_friends(
     Args:
         ra_N, dec_N: (N,) right ascension and declination in degrees.
         link: linking length in arcsec, one or (N,), more than 0 and less than 90°.
-
-    Returns:
-        (N,) int64: for each place the lowest index in its group.
 
     Raises:
         UserError: a coordinate or a link is out of range.
@@ -42,13 +55,13 @@ def friends_of_friends(
             i = int(np.argmin(good))
             raise UserError(f"the {name} of place {i} is {values[i]}; degrees are needed, of links arcsec.")
     if not len(ra):
-        return np.empty(0, np.int64)
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     ra, dec = np.radians(ra), np.radians(dec)
     xyz_N3 = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
     first, second = _pairs_within_a_cell(xyz_N3, max(float(_chord_of(link_N.max())), _SMALLEST_CELL))
     apart = np.linalg.norm(xyz_N3[first] - xyz_N3[second], axis=1)
     linked = apart <= _chord_of((link_N[first] + link_N[second]) / 2)
-    return _lowest_connected(len(ra), first[linked], second[linked])
+    return first[linked], second[linked]
 
 
 def group_overlapping_cutouts(
@@ -86,13 +99,31 @@ def group_overlapping_boxes(corner_N2: NDArray[np.integer], side: int) -> NDArra
         >>> group_overlapping_boxes(np.array([[0, 0], [9, 9], [19, 9]]), 10).tolist()
         [0, 0, 2]
     """
+    return _lowest_connected(len(corner_N2), *overlapping_pairs(corner_N2, np.full(len(corner_N2), side)))
+
+
+def overlapping_pairs(corner_N2: NDArray[np.integer], side_N: NDArray[np.integer]) -> Pairs:
+    """Indices of both boxes of each pair that shares a pixel.
+
+    Args:
+        corner_N2: (N, 2) row and column of the first pixel of each square box, on one grid of pixels.
+        side_N: (N,) in pixels.
+
+    Example:
+        >>> import numpy as np
+        >>> first, second = overlapping_pairs(np.array([[0, 0], [9, 9], [20, 0]]), np.array([10, 30, 4]))
+        >>> sorted(zip(first.tolist(), second.tolist()))
+        [(0, 1)]
+    """
     if not len(corner_N2):
-        return np.empty(0, np.int64)
-    scale = float(np.abs(corner_N2).max()) + side  # the grid of cells below is made for numbers from -1 to 1
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    largest = int(side_N.max())
+    scale = float(np.abs(corner_N2).max()) + largest  # the grid of cells below is made for numbers from -1 to 1
     flat_N3 = np.column_stack([corner_N2 / scale, np.zeros(len(corner_N2))])
-    first, second = _pairs_within_a_cell(flat_N3, max(side / scale, _SMALLEST_CELL))
-    linked = (np.abs(corner_N2[first] - corner_N2[second]) < side).all(axis=1)
-    return _lowest_connected(len(corner_N2), first[linked], second[linked])
+    first, second = _pairs_within_a_cell(flat_N3, max(largest / scale, _SMALLEST_CELL))
+    ahead = corner_N2[second] - corner_N2[first]
+    linked = ((ahead < side_N[first, None]) & (-ahead < side_N[second, None])).all(axis=1)
+    return first[linked], second[linked]
 
 
 def _chord_of(arcsec: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
@@ -100,7 +131,7 @@ def _chord_of(arcsec: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
     return np.asarray(2 * np.sin(np.radians(arcsec / 3600) / 2) * (1 + 1e-9))
 
 
-def _pairs_within_a_cell(xyz_N3: NDArray[np.float64], cell: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _pairs_within_a_cell(xyz_N3: NDArray[np.float64], cell: float) -> Pairs:
     """Indices of each pair of places that lie in the same or in touching cells, once."""
     side = np.int64(2 / cell) + 4
     place_N3 = np.floor((xyz_N3 + 1) / cell).astype(np.int64) + 1

@@ -109,8 +109,9 @@ def pixels_at(
     return x_N, y_N
 
 
-def side_of(text: str | None, wcs: Any) -> tuple[int, str]:
-    """The side in pixels that a text asks for (`64`, `20arcsec`), and how a sentence says it. Raises `UserError`."""
+def side_of(text: str | None, wcs: Any) -> tuple[int, float, str]:
+    """The side in pixels that a text asks for (`64`, `20arcsec`), the arcsec of a pixel, and how a sentence says the
+    side. Raises `UserError`."""
     from astropy.wcs.utils import proj_plane_pixel_scales
 
     match = re.fullmatch(r"([0-9]{1,9}\.?[0-9]{0,9}|\.[0-9]{1,9})(px|arcsec|arcmin)?", (text or "").strip())
@@ -128,7 +129,8 @@ def side_of(text: str | None, wcs: Any) -> tuple[int, str]:
     if number != int(number) or not 1 <= number <= _LARGEST_SIDE:
         raise UserError(f"@size={text} would be {number:g} pixels; {advice}, from 1 to {_LARGEST_SIDE:,} pixels.")
     side = int(number)
-    return side, f"{side} × {side} px ({side * across:.4g} × {side * along:.4g} arcsec)"
+    said = f"{side} × {side} px ({side * across:.4g} × {side * along:.4g} arcsec)"
+    return side, max(across, along), said
 
 
 def centre_of(wcs: Any, width: int, height: int) -> str:

@@ -38,6 +38,7 @@ from astroformer.training.run import RunFolder
 from astroformer.training.run_record import Parts, RunRecord
 from astroformer.training.splitting import (
     check_copies,
+    check_shared,
     decode,
     describe_filled,
     describe_ignored,
@@ -92,6 +93,7 @@ def prepare(
     split = split_images(task, recipe, reporter)
     train_images = split.images.subset(split.train_rows)
     assert train_images.labels is not None
+    shared = check_shared(split, task)
 
     # 2. What the recipe leaves open, from the training images and the device.
     initial = None
@@ -137,8 +139,8 @@ def prepare(
         for sentence in describe_images(split, recipe):
             reporter.say(sentence)
         lacking = describe_unvalidated(split)
-        decisions += lacking
-        for sentence in describe_ignored(split) + lacking:
+        decisions += lacking + shared
+        for sentence in describe_ignored(split) + lacking + shared:
             reporter.warn(sentence)
         if initial is not None:
             reporter.say(_taken_over(task, recipe, initial, split.images.classes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from astroformer.augmentation.augmenter import Augmenter
 from astroformer.drawing import class_name, shortened
 from astroformer.errors import UserError
 from astroformer.images import LabelledImages, Preprocessing
-from astroformer.images.contact_sheet import ContactSheet, Row, Tile, visible
+from astroformer.images.contact_sheet import ContactSheet, Row, Tile, in_title, visible
 from astroformer.images.reading import Array
 from astroformer.progress import Reporter, shown_by
 from astroformer.system import usable_cores
@@ -29,7 +28,6 @@ from astroformer.training.task import Task
 PER_CLASS = 8
 _MOST_CLASSES = 200  # that a sheet has room for
 _NAMED_SIZES = 3
-_TITLE_LETTERS = 115  # of a line of the sheet
 _AT_ONCE = 64  # images that are augmented at once
 
 
@@ -135,8 +133,7 @@ def _shown(source: str | Path, given: Recipe, per_class: int, augmented: bool, r
     sentences += [f"can't be read: {reason}" for reason in failed]
     if len(chosen) < len(counts):
         sentences.append(f"the sheet shows {len(chosen)} of {len(counts):,} classes, spread evenly over them")
-    title = f"{shortened(images.source, 60)}, {_as_seen(preprocessing)}"
-    title = "\n".join(line for text in (title, said or "") for line in textwrap.wrap(text, _TITLE_LETTERS))
+    title = in_title(f"{shortened(images.source, 60)}, {_as_seen(preprocessing)}", said)
     return Shown(ContactSheet(title, rows, per_class), tuple(sentences), recipe)
 
 

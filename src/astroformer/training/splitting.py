@@ -20,6 +20,7 @@ from astroformer.images import (
 )
 from astroformer.images.copies import describe_copies, groups_with_copies
 from astroformer.images.names import ignored_kinds, same_name, shortened
+from astroformer.images.shared import shared_with
 from astroformer.images.votes import describe_votes
 from astroformer.progress import Reporter
 from astroformer.training.objective import image_weights
@@ -218,6 +219,32 @@ def check_copies(train: ImageStore, valid: ImageStore, task: Task) -> list[str]:
     )
     split = ["copies are all trained on or all validated on"] if copies and task.valid is None else []
     return said + copies + split
+
+
+def check_shared(split: Split, task: Task) -> list[str]:
+    """What is to say of given validation images that show what is trained on, as far as their sources tell it.
+
+    Raises:
+        UserError: there are such images, and the task does not allow them.
+    """
+    if task.valid is None:
+        return []
+    train, valid = (
+        images.subset(rows)
+        for images, rows in ((split.images, split.train_rows), (split.valid_images, split.valid_rows))
+    )
+    said = []
+    for shared in shared_with(valid, train):
+        which = f"the first: {valid.files[shared.rows[0]]} and {train.files[shared.example]}"
+        said.append(
+            f"{len(shared.rows):,} of {len(valid):,} images of '{task.valid}' {shared.how} training images ({which})"
+        )
+    if said and not task.allow_shared:
+        raise UserError(
+            f"{', and '.join(said)}, so they would say little of new images. Take them out of one of the two, or go on "
+            "with --allow-shared."
+        )
+    return said
 
 
 def describe_filled(train: ImageStore, valid: ImageStore) -> list[str]:

@@ -38,7 +38,7 @@ class Task:
         init_from: model folder whose weights start the run; it brings its network with it.
         strict: make a file that can't be read an error instead of leaving it out.
         only_known: leave images of `valid` out whose class the source does not have, in place of an error.
-        allow_shared: go on where images of `valid` are trained on as well.
+        allow_shared: go on where images of `valid`, or the sky that they show, are trained on as well.
         cache: where decoded images are kept; default `default_cache()`.
 
     Raises:

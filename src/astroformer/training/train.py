@@ -48,7 +48,8 @@ def train(
         words: of a `Task`: `valid` (validation source; without it images are held out), `init_from` (model folder whose
             weights start this run), `strict` (make a file that can't be read an error instead of leaving it out),
             `only_known` (leave images of `valid` out whose class the source does not have), `allow_shared` (go on where
-            images of `valid` are trained on as well), `cache` (where decoded images are kept).
+            images of `valid`, or the sky that they show, are trained on as well), `cache` (where decoded images are
+            kept).
 
     Raises:
         UserError: anything about the input that the user can mend.

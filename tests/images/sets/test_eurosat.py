@@ -52,6 +52,15 @@ def test_eurosat(served: Callable[..., NamedSet]) -> None:
     assert all(len(sha256) == 64 for sha256 in train.about["sha256"].values())
 
 
+def test_the_parts_are_as_large_as_their_lists() -> None:
+    """27,000 names take 522,430 bytes (`Forest_1.jpg` and so on, 2,000 to 3,000 of each class)."""
+    declared = NAMED_SETS["eurosat"]
+    sizes = {resource.name: resource.size for resource in declared.resources}
+    assert sum(declared.images.values()) == 27_000
+    for part, n in declared.images.items():
+        assert sizes[f"eurosat-{part}.txt"] == pytest.approx(522_430 * n / 27_000, rel=0.01)
+
+
 def test_a_picture_shows_the_visible_bands(served: Callable[..., NamedSet], tmp_path: Path) -> None:
     served("eurosat", *files()).plot(tmp_path / "eurosat.png")
     shown = NAMED_SETS["eurosat"].picture(PIXELS[0])

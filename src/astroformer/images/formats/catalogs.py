@@ -22,7 +22,7 @@ from astroformer.images.formats.id_patterns import files_of_ids
 from astroformer.images.formats.mosaics import PIECE_OPTIONS, open_mosaic, open_stack, refuse_alone
 from astroformer.images.formats.table import Table
 from astroformer.images.formats.tables import TABLE_EXTENSIONS, is_table, open_table
-from astroformer.images.labelled import LabelledImages
+from astroformer.images.labelled import LabelledImages, Named
 from astroformer.images.names import (
     class_name,
     encode_labels,
@@ -181,19 +181,23 @@ def _with_votes(images: LabelledImages, table: Table, options: Mapping[str, str]
 
 def _with_groups(images: LabelledImages, table: Table, options: Mapping[str, str]) -> LabelledImages:
     """The images with the groups that no split may part: of `@group=`, and of those that show the same sky."""
-    groups, path = images.groups, table.path
+    groups, whereabouts, path = images.groups, images.whereabouts, table.path
     if "group" in options:
         names = table.texts([options["group"]])[options["group"]]
         refuse_gaps(str(path), options["group"], names)
-        named = np.unique(np.array(names, str), return_inverse=True)[1].astype(np.int64)
-        groups = named if groups is None else _both(groups, named)
+        named = Named(options["group"], np.array(names, str))
+        whereabouts = replace(whereabouts, named=named)
+        numbers = np.unique(named.value_N, return_inverse=True)[1].astype(np.int64)
+        groups = numbers if groups is None else _both(groups, numbers)
     if "same-sky" in options:
         if images.positions_N2 is None:
             raise UserError(
                 f"'{path}': @same-sky needs right ascension and declination; name their columns with @ra= and @dec=."
             )
-        groups = _both(groups, _same_sky(images.positions_N2, options["same-sky"], str(path)))
-    return replace(images, groups=groups)
+        arcsec = _arcsec(options["same-sky"], str(path))
+        whereabouts = replace(whereabouts, same_sky=arcsec)
+        groups = _both(groups, _same_sky(images.positions_N2, arcsec))
+    return replace(images, groups=groups, whereabouts=whereabouts)
 
 
 def _both(groups: NDArray[np.int64] | None, others: NDArray[np.int64]) -> NDArray[np.int64] | None:
@@ -203,8 +207,8 @@ def _both(groups: NDArray[np.int64] | None, others: NDArray[np.int64]) -> NDArra
     return groups if joined is None else joined
 
 
-def _same_sky(positions_N2: NDArray[np.float64], text: str, source: str) -> NDArray[np.int64]:
-    """(N,) the lowest number of the images within so many arcsec of each other; one of unknown place stands alone."""
+def _arcsec(text: str, source: str) -> float:
+    """What `@same-sky=` says. Raises `UserError` where that is no distance."""
     try:
         arcsec = float(text)
     except ValueError:
@@ -214,6 +218,11 @@ def _same_sky(positions_N2: NDArray[np.float64], text: str, source: str) -> NDAr
             f"'{source}': @same-sky={text} should be the largest distance in arcsec at which two images show the same "
             "sky, such as the side of a cutout: more than 0 and less than 3600."
         )
+    return arcsec
+
+
+def _same_sky(positions_N2: NDArray[np.float64], arcsec: float) -> NDArray[np.int64]:
+    """(N,) the lowest number of the images within so many arcsec of each other; one of unknown place stands alone."""
     known = np.flatnonzero(np.isfinite(positions_N2).all(1))
     groups = np.arange(len(positions_N2))
     groups[known] = known[friends_of_friends(positions_N2[known, 0], positions_N2[known, 1], arcsec)]

@@ -27,6 +27,7 @@ from astroformer.images.fits import FITS_START, astropy_fits, values_of
 from astroformer.images.fits_bands import Band, Chosen, Wanted, bands_called, choose, wanted_of
 from astroformer.images.fits_headers import Hdu, check_sums, read_headers
 from astroformer.images.hashes import hash_bytes, hash_files, hash_text, new_hash
+from astroformer.images.labelled import Boxes, Whereabouts
 from astroformer.images.limits import Array, Refused, UnreadableImage, check_size, one_at_a_time
 from astroformer.images.names import natural_key
 from astroformer.images.sky_groups import group_overlapping_boxes
@@ -148,6 +149,7 @@ class Pieces(NamedTuple):
     notes: list[str]
     groups: NDArray[np.int64] | None = None
     positions_N2: NDArray[np.float64] | None = None
+    whereabouts: Whereabouts = Whereabouts()
 
 
 def open_stack(name: str, options: Mapping[str, str], names: Sequence[str]) -> Pieces:
@@ -189,7 +191,7 @@ def open_mosaic(
     paths = files_of(options["mosaic"])
     layers, bands, beside = _layers(paths, wanted_of(options))
     wcs = common_wcs([(path, band.hdu) for path, band in layers])
-    side, said = side_of(options.get("size"), wcs)
+    side, arcsec, said = side_of(options.get("size"), wcs)
     _check(layers, side)
     height, width = layers[0].band.hdu.shape[-2:]
     x_N, y_N = pixels_at(wcs, ra_N, dec_N)
@@ -213,7 +215,9 @@ def open_mosaic(
     if over.any():
         notes.append(f"{int(over.sum()):,} of {len(names):,} cutouts reach over the edge; beyond it pixels are missing")
     notes += _note_of_missing_sky(reader, np.flatnonzero(inside & ~over))
-    return Pieces(reader, bands, True, notes, groups, np.stack([ra_N, dec_N], axis=1))
+    parts = frozenset((os.path.realpath(path), band.hdu.number) for path, band in layers)
+    whereabouts = Whereabouts(Boxes(parts, corner_N2, side, (side - 1) * arcsec, inside))
+    return Pieces(reader, bands, True, notes, groups, np.stack([ra_N, dec_N], axis=1), whereabouts)
 
 
 def files_of(text: str) -> list[str]:

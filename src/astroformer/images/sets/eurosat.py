@@ -27,7 +27,8 @@ class EuroSat(NamedSet):
 
     name = "eurosat"
     title = "EuroSAT, 13 bands"
-    # MD5 of all four: torchgeo (torchgeo/datasets/eurosat.py), whose copy at this revision it is. Sizes: about.
+    # MD5 of all four: torchgeo (torchgeo/datasets/eurosat.py), whose copy at this revision it is. Sizes: that copy's
+    # page, in three digits; of the list of `val`, which it cuts off, what the names take.
     resources = (
         Resource(
             "EuroSATallBands.zip",
@@ -39,26 +40,26 @@ class EuroSat(NamedSet):
         Resource(
             "eurosat-train.txt",
             (f"{_PLACE}/eurosat-train.txt",),
-            350_000,
+            314_000,
             md5="908f142e73d6acdf3f482c5e80d851b1",
             exact=False,
         ),
         Resource(
             "eurosat-val.txt",
             (f"{_PLACE}/eurosat-val.txt",),
-            120_000,
+            104_000,
             md5="95de90f2aa998f70a3b2416bfe0687b4",
             exact=False,
         ),
         Resource(
             "eurosat-test.txt",
             (f"{_PLACE}/eurosat-test.txt",),
-            120_000,
+            104_000,
             md5="7ae5ab94471417b6e315763121e67c5f",
             exact=False,
         ),
     )
-    licence = "MIT"
+    licence = "MIT"  # of its homepage, and of torchgeo's copy
     citation = (
         "P. Helber, B. Bischke, A. Dengel, D. Borth, EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use "
         "and Land Cover Classification, IEEE J. Sel. Top. Appl. Earth Obs. Remote Sens., 2019, "
@@ -78,8 +79,10 @@ class EuroSat(NamedSet):
         "SeaLake",
     )
     number_of_classes = 10
-    # In the order of the files, which have the narrow infrared band last (torchgeo).
+    # In the order of the files, which have the narrow infrared band last: torchgeo, whose means of the bands agree (12
+    # for B10, which sees hardly any land). Nobody states a unit.
     bands = Bands(("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A"))
+    # Those of timm/eurosat-rgb (Hugging Face), which has this split; the sizes of torchgeo's lists agree.
     images: ClassVar[Mapping[str, int]] = {"train": 16_200, "val": 5_400, "test": 5_400}
     split = "that of arXiv 1911.06721, as torchgeo publishes it"
 
@@ -105,6 +108,6 @@ class EuroSat(NamedSet):
         return Content(reader, labels, self.classes, names)
 
     def picture(self, image: Array) -> Array:
-        """Red, green and blue (B04, B03, B02), of which 2,750 is white: most land is darker."""
+        """Red, green and blue (B04, B03, B02), of which 2,750 is white, as its homepage makes pictures."""
         visible: Array = (image[..., [3, 2, 1]] * (255 / 2750)).clip(0, 255).astype(np.uint8)
         return visible

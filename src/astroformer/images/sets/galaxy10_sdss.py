@@ -17,7 +17,7 @@ from astroformer.images.sets.galaxy10 import Galaxy10Reader, read_galaxy10
 
 
 class Galaxy10Sdss(NamedSet):
-    """21,785 colour cutouts of galaxies, of 69 × 69 pixels, in ten classes, one of which has 17 images.
+    """21,785 colour cutouts of galaxies, of 69 × 69 pixels, in ten classes, one of which has a few images only.
 
     One HDF5 file holds `images` (N, H, W, 3) uint8 and (N,) `ans` (label). Its authors publish neither a split nor
     positions. They made the colours of the bands g, r and i for the eye, so these are no fluxes.
@@ -25,7 +25,8 @@ class Galaxy10Sdss(NamedSet):
 
     name = "galaxy10-sdss"
     title = "Galaxy10 SDSS"
-    # SHA-256, size and the number of images: its authors (astroNN, docs/source/galaxy10sdss.rst).
+    # SHA-256, address, size, classes and the number of images: its authors (astroNN, docs/source/galaxy10sdss.rst).
+    # Of each class they count images that sum to 21,830; others who read the file found 21,785 as well.
     resources = (
         Resource(
             "Galaxy10.h5",

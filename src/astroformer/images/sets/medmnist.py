@@ -15,7 +15,10 @@ from astroformer.images.sets.download import Resource
 
 
 def _file(name: str, size: int, md5: str) -> tuple[Resource]:
-    """Its MD5: medmnist/info.py of version 3.0.2. Its size: that of the pixels, which is a bit more than the file's."""
+    """MD5, licence, classes and numbers of images: medmnist/info.py of version 3.0.2.
+
+    Sizes: those of the copies in huggingface.co/datasets/albertvillanova/medmnist-v2, in three digits.
+    """
     place = "https://zenodo.org/records/10519652/files"
     return (Resource(f"{name}.npz", (f"{place}/{name}.npz",), size, md5=md5, exact=False),)
 
@@ -61,7 +64,7 @@ class PathMnist(_MedMnist):
 
     name = "pathmnist"
     title = "PathMNIST"
-    resources = _file("pathmnist", 252_087_360, "a8b06965200029087d5bd730944a56c1")
+    resources = _file("pathmnist", 206_000_000, "a8b06965200029087d5bd730944a56c1")
     classes = (
         "adipose",
         "background",
@@ -82,7 +85,7 @@ class DermaMnist(_MedMnist):
 
     name = "dermamnist"
     title = "DermaMNIST"
-    resources = _file("dermamnist", 23_555_280, "0744692d530f8e62ec473284d019b0c7")
+    resources = _file("dermamnist", 19_700_000, "0744692d530f8e62ec473284d019b0c7")
     licence = "CC BY-NC 4.0"
     classes = (
         "actinic keratoses and intraepithelial carcinoma",
@@ -102,7 +105,7 @@ class OCTMnist(_MedMnist):
 
     name = "octmnist"
     title = "OCTMNIST"
-    resources = _file("octmnist", 85_698_256, "c68d92d5b585d8d81f7112f81e2d0842")
+    resources = _file("octmnist", 54_900_000, "c68d92d5b585d8d81f7112f81e2d0842")
     classes = (
         "choroidal neovascularization",
         "diabetic macular edema",
@@ -118,7 +121,7 @@ class PneumoniaMnist(_MedMnist):
 
     name = "pneumoniamnist"
     title = "PneumoniaMNIST"
-    resources = _file("pneumoniamnist", 4_591_104, "28209eda62fecd6e6a2d98b1501bb15f")
+    resources = _file("pneumoniamnist", 4_170_000, "28209eda62fecd6e6a2d98b1501bb15f")
     classes = (
         "normal",
         "pneumonia",
@@ -132,7 +135,7 @@ class RetinaMnist(_MedMnist):
 
     name = "retinamnist"
     title = "RetinaMNIST"
-    resources = _file("retinamnist", 3_763_200, "bd4c0672f1bba3e3a89f0e4e876791e4")
+    resources = _file("retinamnist", 3_290_000, "bd4c0672f1bba3e3a89f0e4e876791e4")
     classes = (
         "grade 0",
         "grade 1",
@@ -149,7 +152,7 @@ class BreastMnist(_MedMnist):
 
     name = "breastmnist"
     title = "BreastMNIST"
-    resources = _file("breastmnist", 611_520, "750601b1f35ba3300ea97c75c52ff8f6")
+    resources = _file("breastmnist", 560_000, "750601b1f35ba3300ea97c75c52ff8f6")
     classes = (
         "malignant",
         "normal, benign",
@@ -163,7 +166,7 @@ class BloodMnist(_MedMnist):
 
     name = "bloodmnist"
     title = "BloodMNIST"
-    resources = _file("bloodmnist", 40_200_384, "7053d0359d879ad8a5505303e11de1dc")
+    resources = _file("bloodmnist", 35_500_000, "7053d0359d879ad8a5505303e11de1dc")
     classes = (
         "basophil",
         "eosinophil",
@@ -183,6 +186,7 @@ class TissueMnist(_MedMnist):
 
     name = "tissuemnist"
     title = "TissueMNIST"
+    # We found no size of its file: this is that of the pixels, which the file compresses.
     resources = _file("tissuemnist", 185_326_624, "ebe78ee8b05294063de985d821c1c34b")
     classes = (
         "Collecting Duct, Connecting Tubule",
@@ -218,7 +222,7 @@ class OrganAMnist(_MedMnist):
 
     name = "organamnist"
     title = "OrganAMNIST"
-    resources = _file("organamnist", 46_122_720, "68e3f8846a6bd62f0c9bf841c0d9eacc")
+    resources = _file("organamnist", 38_200_000, "68e3f8846a6bd62f0c9bf841c0d9eacc")
     classes = _ORGANS
     number_of_classes = 11
     images: ClassVar[Mapping[str, int]] = {"train": 34_561, "val": 6_491, "test": 17_778}
@@ -229,7 +233,7 @@ class OrganCMnist(_MedMnist):
 
     name = "organcmnist"
     title = "OrganCMNIST"
-    resources = _file("organcmnist", 18_489_072, "b9ceb9546e10131b32923c5bbeaea2b1")
+    resources = _file("organcmnist", 15_500_000, "b9ceb9546e10131b32923c5bbeaea2b1")
     classes = _ORGANS
     number_of_classes = 11
     images: ClassVar[Mapping[str, int]] = {"train": 12_975, "val": 2_392, "test": 8_216}
@@ -240,7 +244,7 @@ class OrganSMnist(_MedMnist):
 
     name = "organsmnist"
     title = "OrganSMNIST"
-    resources = _file("organsmnist", 19_765_424, "9ab87b696fb54e2a387ebe992d6ed5f1")
+    resources = _file("organsmnist", 16_500_000, "9ab87b696fb54e2a387ebe992d6ed5f1")
     classes = _ORGANS
     number_of_classes = 11
     images: ClassVar[Mapping[str, int]] = {"train": 13_932, "val": 2_452, "test": 8_827}
