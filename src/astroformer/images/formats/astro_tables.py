@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import io
+import os
 import re
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from astroformer.errors import UserError, check_installed, unknown_name
-from astroformer.images.fits_headers import next_header
+from astroformer.images.fits import unpacked
+from astroformer.images.fits_headers import check_sums, next_header, read_headers
 from astroformer.images.formats.table import Table
-from astroformer.images.limits import Refused
+from astroformer.images.limits import Refused, why_never_read
 
 ASTRO_EXTENSIONS = frozenset({".ecsv", ".vot", ".votable", ".xml"})
 _FITS_EXTENSIONS = (".fits", ".fit", ".fts")  # which are images most often
@@ -33,12 +38,12 @@ def is_fits_table(path: Path) -> bool:
         opened = gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # noqa: SIM115
         with opened as file:
             first = next_header(file, None)  # type: ignore[arg-type]
+            if first is None or first.get("NAXIS") != 0:  # what lies behind an image may be far away
+                return False
             second = next_header(file, first)  # type: ignore[arg-type]
+        return second is not None and second.get("XTENSION") in ("BINTABLE", "TABLE") and not second.compressed
     except (OSError, EOFError, zlib.error, Refused):
         return False
-    if first is None or second is None:
-        return False
-    return first.get("NAXIS") == 0 and second.get("XTENSION") in ("BINTABLE", "TABLE") and not second.compressed
 
 
 def open_astro_table(path: Path, which: str | None) -> Table:
@@ -64,7 +69,7 @@ def open_astro_table(path: Path, which: str | None) -> Table:
             names, columns = _read_votable(path, which)
         else:
             names, columns = _read_fits(path, which)
-    several = frozenset(name for name, column in zip(names, columns, strict=True) if getattr(column, "ndim", 1) > 1)
+    several = frozenset(name for name, column in zip(names, columns, strict=True) if _has_several(column))
     return Table(path, names, lambda wanted: _values(path, kind, names, columns, wanted), several)
 
 
@@ -72,14 +77,22 @@ def _read_fits(path: Path, which: str | None) -> tuple[list[str], list[Any]]:
     from astropy.io import fits
     from astropy.table import Table as AstropyTable
 
-    with fits.open(path, character_as_bytes=False) as file:
+    with contextlib.ExitStack() as stack:
+        stream = _stream(path, stack)
+        hdus = read_headers(stream, stream.seek(0, os.SEEK_END))
+        stream.seek(0)
+        source = stream if isinstance(stream, io.BytesIO) else path  # of which astropy maps what it needs
+        file = stack.enter_context(fits.open(source, character_as_bytes=False))
         tables = {
             number: hdu
             for number, hdu in enumerate(file)
             if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and not isinstance(hdu, fits.CompImageHDU)
         }
         called = {number: hdu.name for number, hdu in tables.items()}
-        hdu = tables[_chosen(path, called, which)]
+        number = _chosen(path, called, which)
+        for of_file in (hdus[0], hdus[number]):
+            check_sums(stream, of_file)
+        hdu = tables[number]
         names = [str(hdu.header.get(f"TTYPE{k}", f"column {k}")) for k in range(1, hdu.header["TFIELDS"] + 1)]
         for name in names:
             if names.count(name) > 1:  # which astropy can't read
@@ -87,6 +100,16 @@ def _read_fits(path: Path, which: str | None) -> tuple[list[str], list[Any]]:
         table = AstropyTable.read(hdu)
         table.convert_bytestring_to_unicode()
         return names, list(table.itercols())
+
+
+def _stream(path: Path, stack: contextlib.ExitStack) -> BinaryIO:
+    """The bytes of a FITS file, unpacked if it is packed."""
+    stream = stack.enter_context(path.open("rb"))
+    if path.suffix.lower() != ".gz":
+        return stream
+    if (why := why_never_read(os.fstat(stream.fileno()))) is not None:
+        raise Refused(why)
+    return io.BytesIO(unpacked(stream.read(), stack, advice="unpack it"))
 
 
 def _read_votable(path: Path, which: str | None) -> tuple[list[str], list[Any]]:
@@ -131,6 +154,13 @@ def _chosen(path: Path, called: Mapping[int, str], which: str | None) -> int:
     return found[0]
 
 
+def _has_several(column: Any) -> bool:
+    """Whether a column holds several values a row, of one number or of any."""
+    if getattr(column, "dtype", None) is None or column.dtype.kind != "O":
+        return getattr(column, "ndim", 1) > 1
+    return column.ndim > 1 or any(isinstance(value, np.ndarray | list | tuple | dict) for value in column)
+
+
 def _values(
     path: Path, kind: str, names: Sequence[str], columns: Sequence[Any], wanted: Sequence[str]
 ) -> dict[str, list[Any]]:
@@ -160,6 +190,8 @@ def _damage_is_said(path: Path, kind: str) -> Iterator[None]:
             yield
         except UserError:
             raise
+        except Refused as error:
+            raise UserError(f"'{path}': {error}.") from None
         except (FileNotFoundError, PermissionError, IsADirectoryError, MemoryError):
             raise
         except Exception as error:

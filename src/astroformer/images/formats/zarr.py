@@ -20,8 +20,9 @@ from astroformer.images.formats.arrays import said
 from astroformer.images.formats.containers import OPTIONS, Container, Written, as_text, open_container
 from astroformer.images.formats.format import Format
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.reading import Array
+from astroformer.images.reading import MAX_BYTES, Array
 
+_MOST_METADATA = 10_000_000  # bytes of a file of metadata
 _DEPTH = 8  # groups within groups that are looked into
 # Codecs of version 2 that turn bytes into bytes or numbers into numbers. Others load Python objects, which could run
 # code (pickle), or make what no image is.
@@ -142,9 +143,8 @@ class _Zarr(Container):
 def _opened(path: Path) -> Iterator[Any]:
     """The group or the array at the top. Copies of metadata that a group may keep (consolidated) are not read."""
     import zarr
-    from zarr.storage import LocalStore, ZipStore
 
-    store = LocalStore(path, read_only=True) if path.is_dir() else ZipStore(path, mode="r")
+    store = _store(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of types that are not part of the standard yet
         try:
@@ -155,6 +155,52 @@ def _opened(path: Path) -> Iterator[Any]:
             yield root
         finally:
             store.close()
+
+
+def _store(path: Path) -> Any:
+    """What gives the library the files of a Zarr, which it reads whole.
+
+    Reading one of them raises `ValueError` where it is no regular file, or too large for memory.
+    """
+    from zarr.abc.store import Store
+    from zarr.storage import LocalStore, WrapperStore, ZipStore
+
+    sizes = None
+    if not path.is_dir():
+        with ZipFile(path) as archive:
+            sizes = {member.filename: member.file_size for member in archive.infolist()}
+
+    class Checked(WrapperStore[Any]):  # type: ignore[misc]
+        async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+            self.check(key, byte_range)
+            return await super().get(key, prototype, byte_range)
+
+        async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
+            asked = list(key_ranges)
+            for key, byte_range in asked:
+                self.check(key, byte_range)
+            return await super().get_partial_values(prototype, asked)
+
+        _get_many = Store._get_many  # which asks `get`
+
+        def check(self, key: str, byte_range: Any) -> None:
+            size = _size_of_file(path / key) if sizes is None else sizes.get(key, 0)
+            most = _MOST_METADATA if _is_meta(key) else 2 * MAX_BYTES
+            if byte_range is None and size > most:
+                raise ValueError(f"'{key}' has {size:,} bytes, more than {most:,}")
+
+    return Checked(ZipStore(path, mode="r") if sizes is not None else LocalStore(path, read_only=True))
+
+
+def _size_of_file(path: Path) -> int:
+    """Bytes of a file of a Zarr; 0 where there is none, which means something. Raises `ValueError` for a pipe."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise ValueError(f"'{path.name}' is no regular file")
+    return status.st_size
 
 
 def _codecs(array: Any) -> Iterator[Any]:
