@@ -514,9 +514,7 @@ def _change_hdf5(rng: random.Random, path: Path) -> None:
         ways: list[Callable[[], object]] = [
             lambda: None,
             lambda: file.create_group(key),
-            lambda: file.__setitem__(
-                key, h5py.SoftLink(rng.choice(("/nowhere", f"/{key}", "/", "/labels", "../x")))
-            ),
+            lambda: file.__setitem__(key, h5py.SoftLink(rng.choice(("/nowhere", f"/{key}", "/", "/labels", "../x")))),
             lambda: file.__setitem__(key, h5py.ExternalLink("/etc/passwd", "/x")),
             lambda: file.create_dataset(key, data=h5py.Empty("f4")),
             lambda: file.create_dataset(key, (10 ** rng.choice((1, 6, 12)), 8, 8, 5), "f4", chunks=(4, 8, 8, 5)),

@@ -20,6 +20,7 @@ import numpy as np
 from astroformer.errors import check_installed
 from astroformer.images.fits_bands import Chosen, Wanted, check_expected, choose
 from astroformer.images.fits_headers import Hdu, check_sums, raw_pixels, read_headers
+from astroformer.images.fits_tiles import check_tiles
 from astroformer.images.limits import MAX_BYTES, MAX_FILE, Array, Refused, check_size, one_at_a_time, why_never_read
 
 FITS_EXTENSIONS = frozenset({".fits", ".fit", ".fts", ".fz"})
@@ -70,6 +71,7 @@ def decode_fits(data: bytes, wanted: Wanted | None = None) -> Array:
         for number, hdu in parts.items():
             if hdu.compressed:  # of which all planes are unpacked
                 check_size(width, height, math.prod(hdu.shape[:-2]), hdu.stored.itemsize)
+                check_tiles(stream, hdu)
             raw[number] = decompressed(io.BytesIO(data), hdu) if hdu.compressed else raw_pixels(data, hdu)
         image = np.stack([values_of(raw[band.hdu.number][band.place], band.hdu) for band in chosen.bands], axis=-1)
     if image.dtype.kind == "f" and np.isnan(image).all():

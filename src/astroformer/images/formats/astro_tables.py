@@ -7,12 +7,12 @@ import csv
 import gzip
 import io
 import os
-import re
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
+from xml.parsers import expat
 
 import numpy as np
 
@@ -61,6 +61,8 @@ def open_astro_table(path: Path, which: str | None) -> Table:
     kind = "an ECSV table" if suffix == ".ecsv" else "a VOTable" if suffix in ASTRO_EXTENSIONS else "a FITS table"
     check_installed("astropy", "astro", f"'{path}', {kind},")
     with _damage_is_said(path, kind):
+        if suffix in ASTRO_EXTENSIONS:
+            _check_not_packed(path)
         if suffix == ".ecsv":
             if which is not None:
                 raise UserError(f"'{path}' is one table; leave @table={which} out.")
@@ -115,15 +117,43 @@ def _stream(path: Path, stack: contextlib.ExitStack) -> BinaryIO:
 def _read_votable(path: Path, which: str | None) -> tuple[list[str], list[Any]]:
     from astropy.io import votable
 
-    # A table may say that its rows are to be fetched from elsewhere. Reading a file never goes to the network.
-    if re.search(rb"<(\w+:)?STREAM\b[^>]*\bhref\s*=", path.read_bytes()):
-        raise UserError(
-            f"'{path}' holds no rows: they lie elsewhere (STREAM href). Save the table with its rows in it."
-        )
+    _check_xml(path)
     found = dict(enumerate(votable.parse(path, verify="ignore").iter_tables(), start=1))
     called = {number: table.name or table.ID or "" for number, table in found.items()}
     table = found[_chosen(path, called, which)]
-    return [field.name or field.ID for field in table.fields], list(table.to_table().itercols())
+    columns = list(table.to_table().itercols())
+    return [field.name or field.ID for field in table.fields], columns
+
+
+def _check_xml(path: Path) -> None:
+    """Raises `UserError` where a table says that its rows are to be fetched from elsewhere, since reading a file never
+    goes to the network; or where it claims more rows than its file has bytes, since room is made for all of them.
+
+    The parser sees what a search for words does not: other encodings, and values that a DTD gives.
+    """
+    size = path.stat().st_size
+
+    def begin(name: str, values: dict[str, str]) -> None:
+        name = name.rpartition(":")[2]
+        if name == "STREAM" and "href" in values:
+            raise UserError(
+                f"'{path}' holds no rows: they lie elsewhere (STREAM href). Save the table with its rows in it."
+            )
+        if name == "TABLE" and (rows := values.get("nrows", "").strip()).isdecimal() and int(rows[:20]) > size:
+            raise UserError(f"'{path}' claims {rows[:20]} rows and has {size:,} bytes: it is damaged.")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = begin
+    with path.open("rb") as file:
+        parser.ParseFile(file)
+
+
+def _check_not_packed(path: Path) -> None:
+    """Raises `UserError` for a file that astropy would unpack, however much that gives."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start.startswith((b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"\xfd7zXZ\0", b"PK\3\4")):
+        raise UserError(f"'{path}' is packed; unpack it.")
 
 
 def _read_ecsv(path: Path) -> tuple[list[str], list[Any]]:
@@ -192,8 +222,10 @@ def _damage_is_said(path: Path, kind: str) -> Iterator[None]:
             raise
         except Refused as error:
             raise UserError(f"'{path}': {error}.") from None
-        except (FileNotFoundError, PermissionError, IsADirectoryError, MemoryError):
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
             raise
+        except MemoryError:
+            raise UserError(f"'{path}' takes more memory than there is; it is very large, or damaged.") from None
         except Exception as error:
             why = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"'{path}' is not {kind} or is damaged ({why}).") from None

@@ -26,6 +26,7 @@ from astroformer.images.bands import Bands
 from astroformer.images.fits import FITS_START, astropy_fits, bytes_a_value, used, values_of
 from astroformer.images.fits_bands import Band, Chosen, Wanted, bands_called, choose, wanted_of
 from astroformer.images.fits_headers import Hdu, check_sums, read_headers
+from astroformer.images.fits_tiles import check_tiles
 from astroformer.images.hashes import hash_bytes, hash_files, hash_text, new_hash
 from astroformer.images.limits import Array, Refused, UnreadableImage, check_size, one_at_a_time
 from astroformer.images.names import natural_key
@@ -261,6 +262,8 @@ def _chosen(path: str, wanted: Wanted, stacked: int | None = None) -> Chosen:
         with open(path, "rb") as stream:
             for hdu in used(chosen, hdus):
                 check_sums(stream, hdu)
+                if hdu.compressed:
+                    check_tiles(stream, hdu)
     except Refused as error:
         raise UserError(f"'{path}': {error}.") from None
     if any(band.hdu.compressed for band in chosen.bands):
