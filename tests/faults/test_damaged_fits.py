@@ -102,6 +102,7 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
     "DATASUM": (lambda: one_value_changed(good(checksum=True)), "HDU 1 'SCI' has other data than its DATASUM says"),
     "CHECKSUM": (lambda: replaced(good(checksum=True), "CRVAL1", "99.0"), "is not what its CHECKSUM says"),
     "not FITS itself": (lambda: good()[:29] + b"F" + good()[30:], "it does not conform to FITS .SIMPLE is not T"),
+    "BZERO of words": (lambda: replaced(good(), "CD1_2", "'words'").replace(b"CD1_2   =", b"BZERO   ="), "BZERO = 'w"),
     "words between": (lambda: good()[:2880] + b"x" * 2880 + good()[2880:], "behind HDU 0 something else than an ext"),
 }
 
@@ -110,7 +111,6 @@ PIXELS: dict[str, tuple[Callable[[], bytes], str]] = {
     "NaN alone": (lambda: encoded(fits.PrimaryHDU(), image_hdu(PLANE * np.nan)), "none of its pixels has a value"),
     "infinite": (lambda: encoded(fits.PrimaryHDU(), image_hdu(PLANE * np.inf)), "values are infinite"),
     "BSCALE = 0": (lambda: replaced(good(), "CD1_2", "0").replace(b"CD1_2   =", b"BSCALE  ="), "says BSCALE = 0"),
-    "BZERO of words": (lambda: replaced(good(), "CD1_2", "'words'").replace(b"CD1_2   =", b"BZERO   ="), "BZERO = 'w"),
     "beyond float32": (lambda: encoded(fits.PrimaryHDU(), image_hdu(PLANE.astype(np.float64) * 1e200)), "float32 ends"),
     "wide numbers": (lambda: encoded(fits.PrimaryHDU(), image_hdu(np.full((40, 40), 2**30, np.int32))), "exactly"),
     "tiles": (lambda: tiles_lost(compressed()), "damaged"),

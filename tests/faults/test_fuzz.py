@@ -22,6 +22,7 @@ from helpers.fuzzing import KINDS, MEMORY, Figures, figures_apart, figures_here,
 from helpers.mutations import changed_bytes, changed_json, changed_text
 
 SHORT = {"images": 60, "model folders": 80, "run folders": 40, "recipes": 100, "catalogs": 60, "command lines": 30}
+SHORT |= {"FITS": 150, "mosaics": 60, "tables": 150, "arrays": 100}
 LONG = 1000
 KILLS = 200
 WORDS = ["--epochs", "3", "--batch-size", "4", "--image-size", "32", "--crop", "1", "--device", "cpu", "--quiet"]

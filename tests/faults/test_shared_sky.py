@@ -19,7 +19,7 @@ from astroformer.training.recipe import Recipe
 from astroformer.training.splitting import check_shared, split_images
 from astroformer.training.task import Task
 from helpers.listening import Listening
-from helpers.survey import CLASSES, Field, field, sky_of, tan_header, write_catalog, write_fits
+from mock_survey import CLASSES, Field, field, sky_of, tan_header, write_catalog, write_fits
 
 RNG = np.random.default_rng(12)
 RECIPE = Recipe(epochs=1, image_size=32, crop=1.0, device="cpu", speed="plain", precision="no")

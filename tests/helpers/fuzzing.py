@@ -48,6 +48,8 @@ from astroformer.training.loop import Loop
 from astroformer.training.recipe import BUILT_IN, Recipe, load_recipe, make_recipe
 from astroformer.training.stopping import Interrupted
 from astroformer.training.train import resume
+from helpers.fuzz_kind import Kind, refused
+from helpers.fuzz_science import Arrays, Fits, Mosaics, Tables
 from helpers.mutations import NASTY_TEXT, change_file, changed_bytes, changed_text, fresh_copy, replace_file
 
 SECONDS = 60  # that a case may take
@@ -90,19 +92,6 @@ class Figures:
         file = Path(name)
         figures = json.loads(file.read_text()) if file.is_file() else {}
         file.write_text(json.dumps({**figures, kind: dataclasses.asdict(self)}, indent=2, sort_keys=True) + "\n")
-
-
-class Kind:
-    """A kind of input. `case` returns "right" or "refused" and raises where something else comes of it."""
-
-    name: str
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def case(self, rng: random.Random) -> str:
-        raise NotImplementedError
 
 
 def pictures(folder: Path) -> Path:
@@ -166,7 +155,7 @@ class Images(Kind):
             source = file if name == "set.npz" else self.folder
             found = self.model.predict(source)
         except UserError as error:
-            return _sentence(error)
+            return refused(error)
         finally:
             file.unlink()
         for row, reason, p_K in zip(found.files, found.errors, found.probabilities_NK, strict=True):
@@ -209,7 +198,7 @@ class Models(Kind):
         try:
             classes, probabilities_NK = self._answers(model)
         except UserError as error:
-            return _sentence(error)
+            return refused(error)
         if name == "old" and file.name == "config.json":
             return "right"  # nothing can tell
         assert classes == self.expected[name][0], f"{how}: other classes"
@@ -280,7 +269,7 @@ class Runs(Kind):
         try:
             weights = self._weights(run)
         except UserError as error:
-            return _sentence(error)
+            return refused(error)
         if not covered:
             return "right"  # nothing can tell
         same = weights.keys() == self.expected.keys()
@@ -311,7 +300,7 @@ class Recipes(Kind):
         try:
             recipe = load_recipe(file)
         except UserError as error:
-            return _sentence(error)
+            return refused(error)
         file.write_text(recipe.to_yaml())
         assert load_recipe(file) == recipe, "a recipe that does not come back"
         return "right"
@@ -351,7 +340,7 @@ class Catalogs(Kind):
                 with contextlib.suppress(UserError):
                     read += images.read(i).ndim > 0
         except UserError as error:
-            return _sentence(error)
+            return refused(error)
         assert images.labels is None or len(images.labels) == len(images.files), "files without labels"
         return "right" if read == len(images) else "refused"
 
@@ -454,7 +443,7 @@ class Commands(Kind):
         assert status in (0, 2), f"{shown}: status {status}, {said.getvalue()[-500:]}"
         assert "Traceback" not in said.getvalue(), f"{shown}: a traceback"
         if status == 2:
-            return _sentence(said.getvalue().splitlines()[-1])
+            return refused(said.getvalue().splitlines()[-1])
         return "right"
 
 
@@ -466,15 +455,8 @@ def _remove_new(folder: Path, kept: set[str]) -> None:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
-KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Images, Models, Runs, Recipes, Catalogs, Commands)}
-
-
-def _sentence(error: object) -> str:
-    text = str(error)
-    assert text, "a refusal without a word"
-    assert len(text) < 4200, f"a refusal of {len(text)} characters: {text[:100]}"
-    assert "\n" not in text.strip(), f"a refusal of several lines: {text[:300]}"
-    return "refused"
+_ALL = (Images, Models, Runs, Recipes, Catalogs, Commands, Fits, Mosaics, Tables, Arrays)
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in _ALL}
 
 
 class TooLong(BaseException):

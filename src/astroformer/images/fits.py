@@ -20,7 +20,8 @@ import numpy as np
 from astroformer.errors import check_installed
 from astroformer.images.fits_bands import Chosen, Wanted, check_expected, choose
 from astroformer.images.fits_headers import Hdu, check_sums, raw_pixels, read_headers
-from astroformer.images.limits import MAX_BYTES, Array, Refused, check_size, one_at_a_time, why_never_read
+from astroformer.images.fits_tiles import check_tiles
+from astroformer.images.limits import MAX_BYTES, MAX_FILE, Array, Refused, check_size, one_at_a_time, why_never_read
 
 FITS_EXTENSIONS = frozenset({".fits", ".fit", ".fts", ".fz"})
 """File extensions (lower case) of FITS; `.gz` or `.bz2` may follow the first three."""
@@ -31,6 +32,8 @@ FITS_START = b"SIMPLE  ="
 _STARTS = (FITS_START, b"\x1f\x8b", b"BZh")  # the last two: gzip and bzip2
 _MAX_UNPACKED = 2 * MAX_BYTES
 _UNPACKED_AT_ONCE = 1 << 22
+_MAY_BE_LARGE = 1 << 26  # bytes of an unpacked file from which it is handled alone
+_SCALED_AT_ONCE = 1 << 20  # values, of which some copies are in memory while they are scaled
 _EXACT = 2**24  # up to here float32 has each whole number
 
 
@@ -52,7 +55,7 @@ def decode_fits(data: bytes, wanted: Wanted | None = None) -> Array:
     """
     wanted = wanted or Wanted()
     with contextlib.ExitStack() as stack:
-        data = _unpacked(data, stack)
+        data = unpacked(data, stack)
         stream = io.BytesIO(data)
         hdus = read_headers(stream, len(data))
         chosen = choose(hdus, wanted)
@@ -60,12 +63,14 @@ def decode_fits(data: bytes, wanted: Wanted | None = None) -> Array:
             check_expected(chosen.named(), wanted.expected)
         height, width = chosen.bands[0].hdu.shape[-2:]
         parts = {band.hdu.number: band.hdu for band in chosen.bands}
-        size = check_size(width, height, len(chosen.bands), max(hdu.stored.itemsize for hdu in parts.values()))
+        size = check_size(width, height, len(chosen.bands), max(map(bytes_a_value, parts.values())))
         stack.enter_context(one_at_a_time(size))
-        for hdu in parts.values():
+        for hdu in used(chosen, hdus):
             check_sums(stream, hdu)
+        for hdu in parts.values():
             if hdu.compressed:  # of which all planes are unpacked
                 check_size(width, height, math.prod(hdu.shape[:-2]), hdu.stored.itemsize)
+                check_tiles(stream, hdu)
         raw = {number: raw_pixels(data, hdu) for number, hdu in parts.items() if not hdu.compressed}
         raw |= decompressed(io.BytesIO(data), [hdu for hdu in parts.values() if hdu.compressed])
         planes = [values_of(raw[band.hdu.number][band.place], band.hdu) for band in chosen.bands]
@@ -73,6 +78,11 @@ def decode_fits(data: bytes, wanted: Wanted | None = None) -> Array:
     if image.dtype.kind == "f" and np.isnan(image).all():
         raise Refused("none of its pixels has a value (all are NaN or BLANK)")
     return image
+
+
+def used(chosen: Chosen, hdus: Sequence[Hdu]) -> list[Hdu]:
+    """The parts of a file that decide its bands: those that hold them, and the first, which may say what they are."""
+    return list({hdu.number: hdu for hdu in (hdus[0], *(band.hdu for band in chosen.bands))}.values())
 
 
 def bands_of_file(path: str, wanted: Wanted) -> Chosen:
@@ -87,30 +97,35 @@ def bands_of_file(path: str, wanted: Wanted) -> Chosen:
         if start == FITS_START:
             return choose(read_headers(stream, status.st_size), wanted)
         with contextlib.ExitStack() as stack:
-            data = _unpacked(start + stream.read(_MAX_UNPACKED), stack)
+            data = unpacked(start + stream.read(MAX_FILE), stack)
             return choose(read_headers(io.BytesIO(data), len(data)), wanted)
 
 
-def _unpacked(data: bytes, stack: contextlib.ExitStack) -> bytes:
-    """The FITS file in gzip or bzip2; a large one is unpacked while no other thread has a large one."""
+def unpacked(data: bytes, stack: contextlib.ExitStack, advice: str = "cut it into smaller images") -> bytes:
+    """The FITS file in gzip or bzip2; a large one is unpacked while no other thread has a large one.
+
+    Raises:
+        Refused: it is damaged, or holds no FITS or a very large one, against which the advice is given.
+    """
     if data.startswith(FITS_START):
         return data
     packed: BinaryIO = io.BytesIO(data)
     kind = "gzip" if data.startswith(b"\x1f\x8b") else "bzip2"
     stream: Any = gzip.GzipFile(fileobj=packed) if kind == "gzip" else bz2.BZ2File(packed)
-    pieces: list[bytes] = []
+    unpacked, large = io.BytesIO(), False
     try:
         while piece := stream.read(_UNPACKED_AT_ONCE):
-            if not pieces and not piece.startswith(FITS_START):
+            if not unpacked.tell() and not piece.startswith(FITS_START):
                 raise Refused(f"a {kind} file that holds no FITS")
-            pieces.append(piece)
-            if len(pieces) == 16:  # 64 MB: from here on it may be large
+            unpacked.write(piece)
+            if not large and unpacked.tell() > _MAY_BE_LARGE:
+                large = True
                 stack.enter_context(one_at_a_time(MAX_BYTES))
-            if len(pieces) * _UNPACKED_AT_ONCE > _MAX_UNPACKED:
-                raise Refused(f"it unpacks to more than {_MAX_UNPACKED:,} bytes; cut it into smaller images")
+            if unpacked.tell() > _MAX_UNPACKED:
+                raise Refused(f"it unpacks to more than {_MAX_UNPACKED:,} bytes; {advice}")
     except (EOFError, OSError, zlib.error) as error:
         raise Refused(f"damaged {kind} ({error})") from None
-    return b"".join(pieces)
+    return unpacked.getvalue()
 
 
 # Pixels -----------------------------------------------------------------------------------------------------
@@ -126,7 +141,7 @@ def values_of(raw: Array, hdu: Hdu) -> Array:
     if scale == 0:
         raise Refused(f"damaged ({hdu} says BSCALE = 0)")
     if raw.dtype.kind == "f":
-        return _as_float32(raw if (scale, zero) == (1, 0) else raw.astype(np.float64) * scale + zero)
+        return _as_float32(raw, scale, zero, None)
     blank = hdu.get("BLANK")
     missing = raw == blank if isinstance(blank, int) and np.can_cast(np.min_scalar_type(blank), np.int64) else None
     bits = 8 * raw.dtype.itemsize
@@ -136,8 +151,7 @@ def values_of(raw: Array, hdu: Hdu) -> Array:
     elif scale == 1 and bits == 8 and zero == -128:
         whole = whole.astype(np.int16) - np.int16(128)
     elif (scale, zero) != (1, 0):
-        scaled = whole.astype(np.float64) * scale + zero
-        return _as_float32(scaled if missing is None else np.where(missing, np.nan, scaled))
+        return _as_float32(raw, scale, zero, missing)
     if missing is None and whole.dtype in (np.uint8, np.uint16):
         return whole
     if missing is not None:
@@ -153,18 +167,36 @@ def values_of(raw: Array, hdu: Hdu) -> Array:
     return floats
 
 
-def _as_float32(wide: Array) -> Array:
-    with np.errstate(over="ignore", invalid="ignore"):
-        floats = wide.astype(np.float32)
-    if np.isfinite(floats).all():
-        return floats
-    infinite = np.isinf(wide)
-    if infinite.any():
-        raise Refused(f"{int(infinite.sum())} of its values are infinite; write NaN where a pixel has no value")
-    if np.isinf(floats).any():
-        largest = np.nanmax(np.abs(wide))
+def bytes_a_value(hdu: Hdu) -> int:
+    """Bytes that a pixel takes as it is stored or as `values_of` gives it, whichever is more."""
+    size = hdu.stored.itemsize
+    scale, zero = hdu.number_of("BSCALE", 1.0), hdu.number_of("BZERO", 0.0)
+    stays = (size, scale, zero) in ((1, 1, 0), (2, 1, 2**15)) and "BLANK" not in hdu.cards
+    return size if stays else max(size, 4)
+
+
+def _as_float32(raw: Array, scale: float, zero: float, missing: Array | None) -> Array:
+    """Stored pixels, scaled, as float32; NaN where they are NaN or missing."""
+    floats = np.empty(raw.shape, np.float32)
+    infinite, largest = 0, 0.0
+    step = max(1, _SCALED_AT_ONCE // raw.shape[-1])
+    for rows in (slice(top, top + step) for top in range(0, raw.shape[0], step)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            wide = raw[rows] if (scale, zero) == (1, 0) else raw[rows].astype(np.float64) * scale + zero
+            if missing is not None:
+                wide = np.where(missing[rows], np.nan, wide)
+            floats[rows] = wide
+        part = floats[rows]
+        if np.isfinite(part).all():
+            continue
+        infinite += int(np.isinf(wide).sum())
+        if np.isinf(part).any():
+            largest = max(largest, float(np.max(np.abs(wide), where=np.isfinite(wide), initial=0)))
+        part[np.isnan(part)] = np.nan  # there are many of them, and the same image is the same bits
+    if infinite:
+        raise Refused(f"{infinite} of its values are infinite; write NaN where a pixel has no value")
+    if largest:
         raise Refused(f"it has values up to {largest:.4g}, and float32 ends at 3.4e+38; scale the images")
-    floats[np.isnan(floats)] = np.nan  # there are many of them, and the same image is the same bits
     return floats
 
 

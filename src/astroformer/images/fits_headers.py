@@ -10,7 +10,7 @@ import functools
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -20,6 +20,7 @@ from astroformer.images.limits import Array, Refused
 BLOCK = 2880  # bytes, of which headers and data are whole numbers
 _CARD = 80
 _MOST_BLOCKS = 4096  # of one header: 12 MB
+_MOST_BYTES = 64_000_000  # of all headers of a file
 _MOST_HDUS = 1000
 _TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}  # by BITPIX
 _WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -38,6 +39,7 @@ class Hdu:
         cards: the values as the header has them, by keyword.
         header_at, data_at: where header and data begin, in bytes.
         size: of the data in bytes, without what fills the last block.
+        unclear: keywords that are there twice, with different values.
     """
 
     number: int
@@ -45,22 +47,18 @@ class Hdu:
     header_at: int
     data_at: int
     size: int
+    unclear: frozenset[str] = frozenset()
 
     def get(self, keyword: str) -> Value:
-        """The value of a keyword; None where there is none, or none that can be understood."""
+        """The value of a keyword; None where there is none, or none that can be understood.
+
+        Raises:
+            Refused: it is there twice, with different values.
+        """
         raw = self.cards.get(keyword)
-        if raw is None:
-            return None
-        text = raw.decode("latin-1").strip()
-        if text.startswith("'"):
-            quoted = _TEXT.match(text)
-            return None if quoted is None else quoted[1].replace("''", "'").rstrip()
-        text = text.split("/", 1)[0].strip()
-        if text in ("T", "F"):
-            return text == "T"
-        if _WHOLE.fullmatch(text):
-            return int(text)
-        return float(text.upper().replace("D", "E")) if _NUMBER.fullmatch(text) else None
+        if keyword in self.unclear:
+            raise Refused(f"damaged (the header of HDU {self.number} says {keyword} twice, and differently)")
+        return None if raw is None else _value_of(raw)
 
     def text(self, *keywords: str) -> str:
         """The first of these keywords that is a text with letters in it; empty if none is."""
@@ -119,6 +117,20 @@ class Hdu:
         return f"HDU {self.number}" + (f" '{self.name}'" if self.name else "")
 
 
+def _value_of(raw: bytes) -> Value:
+    """The value behind `KEYWORD = `, without its comment; None for what can't be understood."""
+    text = raw.decode("latin-1").strip()
+    if text.startswith("'"):
+        quoted = _TEXT.match(text)
+        return None if quoted is None else quoted[1].replace("''", "'").rstrip()
+    text = text.split("/", 1)[0].strip()
+    if text in ("T", "F"):
+        return text == "T"
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text.upper().replace("D", "E")) if _NUMBER.fullmatch(text) else None
+
+
 def read_headers(stream: BinaryIO, length: int) -> list[Hdu]:
     """All headers of a FITS file of so many bytes.
 
@@ -126,10 +138,14 @@ def read_headers(stream: BinaryIO, length: int) -> list[Hdu]:
         Refused: it is none, or is damaged; or it is cut off, so that data are missing.
     """
     found: list[Hdu] = []
-    while (found[-1].end if found else 0) < length and len(found) < _MOST_HDUS:
+    size = 0
+    while (found[-1].end if found else 0) < length:
         hdu = next_header(stream, found[-1] if found else None)
         if hdu is None:
             break
+        size += hdu.data_at - hdu.header_at
+        if len(found) == _MOST_HDUS or size > _MOST_BYTES:
+            raise Refused(f"it has more than {_MOST_HDUS:,} parts, or headers of more than {_MOST_BYTES:,} bytes")
         if hdu.data_at + hdu.size > length:
             raise Refused(
                 f"{hdu} claims {hdu.size:,} bytes of data, and {max(0, length - hdu.data_at):,} are there: the file "
@@ -153,14 +169,15 @@ def next_header(stream: BinaryIO, behind: Hdu | None) -> Hdu | None:
     if not block.startswith(b"SIMPLE  =" if behind is None else b"XTENSION="):
         where = "it begins otherwise" if behind is None else f"behind {behind} something else than an extension follows"
         raise Refused(f"damaged FITS ({where})")
-    header = block
+    header = bytearray(block)
     while (end := _end_of(header, len(header) - len(block))) is None:
         block = stream.read(BLOCK)
         if len(block) < _CARD or len(header) >= _MOST_BLOCKS * BLOCK:
             raise Refused(f"damaged FITS (the header of HDU {number} has no END, or is cut off)")
         header += block
-    hdu = Hdu(number, _cards(header[:end]), at, at + -(-end // BLOCK) * BLOCK, 0)
-    return Hdu(number, hdu.cards, at, hdu.data_at, _size_of(hdu))
+    cards, unclear = _cards(bytes(header[:end]))
+    hdu = Hdu(number, cards, at, at + -(-end // BLOCK) * BLOCK, 0, unclear)
+    return replace(hdu, size=_size_of(hdu))
 
 
 def raw_pixels(data: bytes | bytearray | memoryview, hdu: Hdu) -> Array:
@@ -171,11 +188,15 @@ def raw_pixels(data: bytes | bytearray | memoryview, hdu: Hdu) -> Array:
 
 def check_sums(stream: BinaryIO, hdu: Hdu) -> None:
     """Raises `Refused` where an HDU is not what its CHECKSUM or DATASUM says (FITS standard 4.0, 4.4.2.7)."""
-    datasum, checksum = hdu.text("DATASUM"), hdu.text("CHECKSUM")
-    if not datasum.isdecimal() and not checksum.strip("0"):
+    said = {keyword: hdu.get(keyword) for keyword in ("DATASUM", "CHECKSUM") if keyword in hdu.cards}
+    datasum, checksum = (str(said.get(keyword, "")).strip() for keyword in ("DATASUM", "CHECKSUM"))
+    if (datasum and not datasum.isdecimal()) or not isinstance(said.get("CHECKSUM", ""), str):
+        wrong = "DATASUM" if datasum and not datasum.isdecimal() else "CHECKSUM"
+        raise Refused(f"damaged ({hdu} says {wrong} = {hdu.cards[wrong].decode('latin-1').strip()[:30]})")
+    if not datasum and not checksum.strip("0"):
         return
     sum_of_data = _sum_of(stream, hdu.data_at, -(-hdu.size // BLOCK) * BLOCK)
-    if datasum.isdecimal() and (sum_of_data - int(datasum)) % 0xFFFFFFFF:
+    if datasum and (sum_of_data - int(datasum)) % 0xFFFFFFFF:
         raise Refused(f"damaged ({hdu} has other data than its DATASUM says)")
     if checksum.strip("0"):
         header = _sum_of(stream, hdu.header_at, hdu.data_at - hdu.header_at)
@@ -193,21 +214,25 @@ def _sum_of(stream: BinaryIO, at: int, length: int) -> int:
     return total % 0xFFFFFFFF
 
 
-def _end_of(header: bytes, start: int) -> int | None:
+def _end_of(header: bytearray, start: int) -> int | None:
     """Where the card behind END begins; None while there is no END at or after the card at `start`."""
     at = header.find(b"END     ", start)
-    while at >= 0 and at % _CARD:
+    while at >= 0 and (at % _CARD or header[at : at + _CARD].strip(b" \0") != b"END"):
         at = header.find(b"END     ", at + 1)
     return None if at < 0 else at + _CARD
 
 
-def _cards(header: bytes) -> dict[str, bytes]:
-    """The values of a header by keyword; of one that is there twice the first."""
+def _cards(header: bytes) -> tuple[dict[str, bytes], frozenset[str]]:
+    """The values of a header by keyword, and the keywords that are there twice with different values."""
     found: dict[str, bytes] = {}
+    unclear = set()
     for at in range(0, len(header), _CARD):
         if header[at + 8 : at + 10] == b"= ":
-            found.setdefault(header[at : at + 8].rstrip().decode("latin-1"), header[at + 10 : at + _CARD])
-    return found
+            keyword, raw = header[at : at + 8].rstrip().decode("latin-1"), header[at + 10 : at + _CARD]
+            first = found.setdefault(keyword, raw)
+            if first is not raw and first != raw and _value_of(first) != _value_of(raw):
+                unclear.add(keyword)
+    return found, frozenset(unclear)
 
 
 def _size_of(hdu: Hdu) -> int:
@@ -216,6 +241,8 @@ def _size_of(hdu: Hdu) -> int:
         raise Refused("it says itself that it does not conform to FITS (SIMPLE is not T)")
     bytes_a_value = abs(_integer(hdu, "BITPIX", _TYPES)) // 8
     axes = _axes(hdu, "NAXIS")
+    if hdu.number and hdu.get("XTENSION") in ("BINTABLE", "TABLE"):
+        _check_table(hdu, axes)
     if not axes:
         return 0
     groups = hdu.get("GROUPS") is True and axes[0] == 0
@@ -229,6 +256,13 @@ def _size_of(hdu: Hdu) -> int:
 def _axes(hdu: Hdu, keyword: str) -> tuple[int, ...]:
     number = _integer(hdu, keyword, range(1000))
     return tuple(_integer(hdu, f"{keyword}{i}", range(2**62)) for i in range(1, number + 1))
+
+
+def _check_table(hdu: Hdu, axes: tuple[int, ...]) -> None:
+    """Raises `Refused` where a few bytes claim so many columns, or rows of no bytes, that they take all memory."""
+    _integer(hdu, "TFIELDS", range(1000))
+    if len(axes) != 2 or (axes[0] == 0 and axes[1]):
+        raise Refused(f"damaged FITS (HDU {hdu.number} is a table of {'×'.join(map(str, axes)) or 'no'} bytes)")
 
 
 def _check_tiles(hdu: Hdu, axes: tuple[int, ...]) -> None:

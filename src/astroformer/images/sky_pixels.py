@@ -16,6 +16,9 @@ from astroformer.images.fits_headers import Hdu
 _LARGEST_SIDE = 16384  # of a cutout in pixels
 _SAME_PIXEL = 0.01  # by how much of a pixel two mosaics of one grid may differ
 _LOST = 0.1  # of a pixel, by how much a position may miss itself on its way to a pixel and back
+_OF_WCS = re.compile(
+    r"(WCSAXES|LONPOLE|LATPOLE|RADE(SYS|CSYS)|EQUINOX|EPOCH|(CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA|CD|PC|PV|PS)[0-9])"
+)
 _SQUARE = 0.01  # share by which the sides of a pixel may differ where a size is given in arcsec
 
 
@@ -56,6 +59,9 @@ def _wcs_of(path: str, hdu: Hdu) -> Any:
 
     why = "it has no WCS (CTYPE1, CRVAL1 and so on) that says where in the sky its pixels lie"
     try:
+        unclear = sorted(filter(_OF_WCS.match, hdu.unclear))
+        if unclear:
+            raise ValueError(f"{unclear[0]} is there twice, with different values")
         for row in ("CD1", "CD2"):  # astropy would take 1° a pixel in its place, with a warning
             if f"{row}_1" in hdu.cards and not hdu.number_of(f"{row}_1", 0) and not hdu.number_of(f"{row}_2", 0):
                 raise ValueError(f"{row}_1 and {row}_2 are 0")

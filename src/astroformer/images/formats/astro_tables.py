@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
-import re
+import io
+import os
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from xml.parsers import expat
+
+import numpy as np
 
 from astroformer.errors import UserError, check_installed, unknown_name
-from astroformer.images.fits_headers import next_header
+from astroformer.images.fits import unpacked
+from astroformer.images.fits_headers import check_sums, next_header, read_headers
 from astroformer.images.formats.table import Table
-from astroformer.images.limits import Refused
+from astroformer.images.limits import Refused, why_never_read
 
 ASTRO_EXTENSIONS = frozenset({".ecsv", ".vot", ".votable", ".xml"})
 _FITS_EXTENSIONS = (".fits", ".fit", ".fts")  # which are images most often
@@ -33,12 +38,12 @@ def is_fits_table(path: Path) -> bool:
         opened = gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # noqa: SIM115
         with opened as file:
             first = next_header(file, None)  # type: ignore[arg-type]
+            if first is None or first.get("NAXIS") != 0:  # what lies behind an image may be far away
+                return False
             second = next_header(file, first)  # type: ignore[arg-type]
+        return second is not None and second.get("XTENSION") in ("BINTABLE", "TABLE") and not second.compressed
     except (OSError, EOFError, zlib.error, Refused):
         return False
-    if first is None or second is None:
-        return False
-    return first.get("NAXIS") == 0 and second.get("XTENSION") in ("BINTABLE", "TABLE") and not second.compressed
 
 
 def open_astro_table(path: Path, which: str | None) -> Table:
@@ -56,6 +61,8 @@ def open_astro_table(path: Path, which: str | None) -> Table:
     kind = "an ECSV table" if suffix == ".ecsv" else "a VOTable" if suffix in ASTRO_EXTENSIONS else "a FITS table"
     check_installed("astropy", "astro", f"'{path}', {kind},")
     with _damage_is_said(path, kind):
+        if suffix in ASTRO_EXTENSIONS:
+            _check_not_packed(path)
         if suffix == ".ecsv":
             if which is not None:
                 raise UserError(f"'{path}' is one table; leave @table={which} out.")
@@ -64,7 +71,7 @@ def open_astro_table(path: Path, which: str | None) -> Table:
             names, columns = _read_votable(path, which)
         else:
             names, columns = _read_fits(path, which)
-    several = frozenset(name for name, column in zip(names, columns, strict=True) if getattr(column, "ndim", 1) > 1)
+    several = frozenset(name for name, column in zip(names, columns, strict=True) if _has_several(column))
     return Table(path, names, lambda wanted: _values(path, kind, names, columns, wanted), several)
 
 
@@ -72,14 +79,22 @@ def _read_fits(path: Path, which: str | None) -> tuple[list[str], list[Any]]:
     from astropy.io import fits
     from astropy.table import Table as AstropyTable
 
-    with fits.open(path, character_as_bytes=False) as file:
+    with contextlib.ExitStack() as stack:
+        stream = _stream(path, stack)
+        hdus = read_headers(stream, stream.seek(0, os.SEEK_END))
+        stream.seek(0)
+        source = stream if isinstance(stream, io.BytesIO) else path  # of which astropy maps what it needs
+        file = stack.enter_context(fits.open(source, character_as_bytes=False))
         tables = {
             number: hdu
             for number, hdu in enumerate(file)
             if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and not isinstance(hdu, fits.CompImageHDU)
         }
         called = {number: hdu.name for number, hdu in tables.items()}
-        hdu = tables[_chosen(path, called, which)]
+        number = _chosen(path, called, which)
+        for of_file in (hdus[0], hdus[number]):
+            check_sums(stream, of_file)
+        hdu = tables[number]
         names = [str(hdu.header.get(f"TTYPE{k}", f"column {k}")) for k in range(1, hdu.header["TFIELDS"] + 1)]
         for name in names:
             if names.count(name) > 1:  # which astropy can't read
@@ -89,18 +104,56 @@ def _read_fits(path: Path, which: str | None) -> tuple[list[str], list[Any]]:
         return names, list(table.itercols())
 
 
+def _stream(path: Path, stack: contextlib.ExitStack) -> BinaryIO:
+    """The bytes of a FITS file, unpacked if it is packed."""
+    stream = stack.enter_context(path.open("rb"))
+    if path.suffix.lower() != ".gz":
+        return stream
+    if (why := why_never_read(os.fstat(stream.fileno()))) is not None:
+        raise Refused(why)
+    return io.BytesIO(unpacked(stream.read(), stack, advice="unpack it"))
+
+
 def _read_votable(path: Path, which: str | None) -> tuple[list[str], list[Any]]:
     from astropy.io import votable
 
-    # A table may say that its rows are to be fetched from elsewhere. Reading a file never goes to the network.
-    if re.search(rb"<(\w+:)?STREAM\b[^>]*\bhref\s*=", path.read_bytes()):
-        raise UserError(
-            f"'{path}' holds no rows: they lie elsewhere (STREAM href). Save the table with its rows in it."
-        )
+    _check_xml(path)
     found = dict(enumerate(votable.parse(path, verify="ignore").iter_tables(), start=1))
     called = {number: table.name or table.ID or "" for number, table in found.items()}
     table = found[_chosen(path, called, which)]
-    return [field.name or field.ID for field in table.fields], list(table.to_table().itercols())
+    columns = list(table.to_table().itercols())
+    return [field.name or field.ID for field in table.fields], columns
+
+
+def _check_xml(path: Path) -> None:
+    """Raises `UserError` where a table says that its rows are to be fetched from elsewhere, since reading a file never
+    goes to the network; or where it claims more rows than its file has bytes, since room is made for all of them.
+
+    The parser sees what a search for words does not: other encodings, and values that a DTD gives.
+    """
+    size = path.stat().st_size
+
+    def begin(name: str, values: dict[str, str]) -> None:
+        name = name.rpartition(":")[2]
+        if name == "STREAM" and "href" in values:
+            raise UserError(
+                f"'{path}' holds no rows: they lie elsewhere (STREAM href). Save the table with its rows in it."
+            )
+        if name == "TABLE" and (rows := values.get("nrows", "").strip()).isdecimal() and int(rows[:20]) > size:
+            raise UserError(f"'{path}' claims {rows[:20]} rows and has {size:,} bytes: it is damaged.")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = begin
+    with path.open("rb") as file:
+        parser.ParseFile(file)
+
+
+def _check_not_packed(path: Path) -> None:
+    """Raises `UserError` for a file that astropy would unpack, however much that gives."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start.startswith((b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"\xfd7zXZ\0", b"PK\3\4")):
+        raise UserError(f"'{path}' is packed; unpack it.")
 
 
 def _read_ecsv(path: Path) -> tuple[list[str], list[Any]]:
@@ -129,6 +182,13 @@ def _chosen(path: Path, called: Mapping[int, str], which: str | None) -> int:
     if len(found) != 1:
         raise unknown_name(f"table in '{path}'", which, [name or str(number) for number, name in called.items()])
     return found[0]
+
+
+def _has_several(column: Any) -> bool:
+    """Whether a column holds several values a row, of one number or of any."""
+    if getattr(column, "dtype", None) is None or column.dtype.kind != "O":
+        return getattr(column, "ndim", 1) > 1
+    return column.ndim > 1 or any(isinstance(value, np.ndarray | list | tuple | dict) for value in column)
 
 
 def _values(
@@ -160,8 +220,12 @@ def _damage_is_said(path: Path, kind: str) -> Iterator[None]:
             yield
         except UserError:
             raise
-        except (FileNotFoundError, PermissionError, IsADirectoryError, MemoryError):
+        except Refused as error:
+            raise UserError(f"'{path}': {error}.") from None
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
             raise
+        except MemoryError:
+            raise UserError(f"'{path}' takes more memory than there is; it is very large, or damaged.") from None
         except Exception as error:
             why = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"'{path}' is not {kind} or is damaged ({why}).") from None

@@ -21,6 +21,7 @@ from astroformer.images.reading import Array
 
 HDF5_EXTENSIONS = frozenset({".h5", ".hdf5", ".he5"})
 _MOST = 1000  # names of a file that are looked at
+_LARGER = 1 << 16  # bytes by which a packed block may be larger than twice what it unpacks to
 _MOST_LINKS = 32  # that lead from one to the next
 
 
@@ -44,7 +45,22 @@ class DataSet:
         if file_state(self.path.stat()) != self.state:
             raise ValueError("the file has changed since it was opened")
         with h5py.File(self.path, "r") as file:
-            return np.asarray(file[self.name][start:stop])
+            array = file[self.name]
+            _check_blocks(array, start, stop)
+            return np.asarray(array[start:stop])
+
+
+def _check_blocks(array: Any, start: int, stop: int) -> None:
+    """Raises `ValueError` where a packed block of these rows is far larger than what it is to give: it could unpack to
+    any size."""
+    if array.chunks is None:
+        return
+    most = _LARGER + 2 * math.prod(map(int, array.chunks)) * array.dtype.itemsize
+    places = [range(start // array.chunks[0] * array.chunks[0], stop, array.chunks[0])]
+    places += [range(0, n, of) for n, of in zip(array.shape[1:], array.chunks[1:], strict=True)]
+    for place in itertools.product(*places):
+        if (size := array.id.get_chunk_info_by_coord(place).size) > most:
+            raise ValueError(f"a block of {size:,} bytes, where no more than {most:,} make sense")
 
 
 class _Hdf5(Container):

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from astroformer.errors import UserError
 from astroformer.files import expanded
 from astroformer.images.bands import Bands
-from astroformer.images.fits import FITS_START, astropy_fits, values_of
+from astroformer.images.fits import FITS_START, astropy_fits, bytes_a_value, used, values_of
 from astroformer.images.fits_bands import Band, Chosen, Wanted, bands_called, choose, wanted_of
 from astroformer.images.fits_headers import Hdu, check_sums, read_headers
+from astroformer.images.fits_tiles import check_tiles
 from astroformer.images.hashes import hash_bytes, hash_files, hash_text, new_hash
 from astroformer.images.labelled import Boxes, Whereabouts
 from astroformer.images.limits import Array, Refused, UnreadableImage, check_size, one_at_a_time
@@ -260,10 +261,13 @@ def _chosen(path: str, wanted: Wanted, stacked: int | None = None) -> Chosen:
     try:
         if not os.path.isfile(path):
             raise Refused("there is no such file")
-        chosen = choose(_headers(path), wanted, stacked)
+        hdus = _headers(path)
+        chosen = choose(hdus, wanted, stacked)
         with open(path, "rb") as stream:
-            for hdu in {band.hdu.number: band.hdu for band in chosen.bands}.values():
+            for hdu in used(chosen, hdus):
                 check_sums(stream, hdu)
+                if hdu.compressed:
+                    check_tiles(stream, hdu)
     except Refused as error:
         raise UserError(f"'{path}': {error}.") from None
     if any(band.hdu.compressed for band in chosen.bands):
@@ -293,7 +297,7 @@ def _check(layers: Sequence[Layer], side: int | None) -> None:
     """Raises `UserError` where a piece is larger than any image may be."""
     height, width = layers[0].band.hdu.shape[-2:] if side is None else (side, side)
     try:
-        size = max(layer.band.hdu.stored.itemsize for layer in layers)
+        size = max(bytes_a_value(layer.band.hdu) for layer in layers)
         check_size(width, height, len(layers), size)
     except Refused as error:
         raise UserError(f"'{layers[0].path}': {error}.") from None

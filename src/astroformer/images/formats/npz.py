@@ -19,9 +19,12 @@ from astroformer.images.formats.arrays import Beside, open_arrays, with_labels
 from astroformer.images.formats.format import Format
 from astroformer.images.hashes import hash_bytes, hash_text
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.reading import Array, UnreadableImage, read_image
+from astroformer.images.limits import MAX_FILE
+from astroformer.images.reading import MAX_BYTES, Array, UnreadableImage, read_image
 
 _BLOCK = 1 << 20  # bytes read at once
+_MOST_HEADER = 10_000  # bytes of the header of an array; numpy reads no more without trust in the file
+_MOST_PACKED = 200  # times that images of gigabytes may be smaller when they are packed
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's member: PK\3\4, and the lengths of two fields that follow it
 
 
@@ -101,6 +104,7 @@ def _open_npz(path: Path, labelled: bool, options: Mapping[str, str]) -> Labelle
             wanted |= {"labels" if "labels" in keys else "votes", "classes"} if labelled else set()
             for key in keys:
                 if key in wanted:
+                    _check_member(archive.zip, key)
                     plain = _plain(path, archive.zip, key) if key in ("images", "jpeg") else None
                     arrays[key] = archive[key] if plain is None else plain
                     if isinstance(arrays[key], bytes):
@@ -136,6 +140,20 @@ def _open_npz(path: Path, labelled: bool, options: Mapping[str, str]) -> Labelle
         reader = _jpeg_reader(path, arrays["jpeg"], arrays["offsets"])
         return with_labels(path, reader, len(arrays["offsets"]) - 1, beside, labelled)
     raise UserError(f"'{path}' needs 'images', or 'jpeg' and 'offsets'; {has}.")
+
+
+def _check_member(archive: ZipFile, key: str) -> None:
+    """Raises `BadZipFile` where an array would take all memory, of which the few bytes of the file claim very many."""
+    for info in archive.infolist():
+        if info.filename not in (key, f"{key}.npy"):
+            continue
+        uniform = info.file_size > MAX_FILE and info.file_size > _MOST_PACKED * info.compress_size
+        if uniform or (key not in ("images", "jpeg") and info.file_size > MAX_BYTES):
+            raise BadZipFile(f"'{key}' would unpack to {info.file_size:,} bytes, from {info.compress_size:,}")
+        with archive.open(info) as member:
+            start = member.read(12)
+        if start[6:7] > b"\1" and int.from_bytes(start[8:12], "little") > _MOST_HEADER:
+            raise BadZipFile(f"'{key}' has a header of {int.from_bytes(start[8:12], 'little'):,} bytes")
 
 
 def _plain(path: Path, archive: ZipFile, key: str) -> StoredArray | None:

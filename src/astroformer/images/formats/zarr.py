@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import stat
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from astroformer.images.formats.arrays import said
 from astroformer.images.formats.containers import OPTIONS, Container, Written, as_text, open_container
 from astroformer.images.formats.format import Format
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.reading import Array
+from astroformer.images.reading import MAX_BYTES, Array
 
+_MOST_METADATA = 10_000_000  # bytes of a file of metadata
+_LARGER = 1 << 16  # bytes by which a packed block may be larger than twice what it unpacks to
 _DEPTH = 8  # groups within groups that are looked into
 # Codecs of version 2 that turn bytes into bytes or numbers into numbers. Others load Python objects, which could run
 # code (pickle), or make what no image is.
@@ -41,7 +44,10 @@ class ZarrArray:
 
     def __call__(self, start: int, stop: int) -> Array:
         with _opened(self.path) as root:
-            return np.asarray((root[self.name] if self.name else root)[start:stop])
+            array = root[self.name] if self.name else root
+            # A block that is larger than what it is to give is none; it could unpack to any size.
+            array.store.most = _LARGER + 2 * math.prod(array.shards or array.chunks) * array.dtype.itemsize
+            return np.asarray(array[start:stop])
 
 
 class _Zarr(Container):
@@ -119,6 +125,8 @@ class _Zarr(Container):
 
     def written(self, array: Any) -> Written:
         block = array.shards or array.chunks
+        if 0 in block:
+            raise ValueError(f"its blocks have the shape {block}")
         expected = math.prod(-(-int(n) // int(of)) for n, of in zip(array.shape, block, strict=True))
         # What is claimed is compared with what is there first: the library goes through all that is claimed. It takes
         # an empty file for a block that was never written.
@@ -142,9 +150,9 @@ class _Zarr(Container):
 def _opened(path: Path) -> Iterator[Any]:
     """The group or the array at the top. Copies of metadata that a group may keep (consolidated) are not read."""
     import zarr
-    from zarr.storage import LocalStore, ZipStore
 
-    store = LocalStore(path, read_only=True) if path.is_dir() else ZipStore(path, mode="r")
+    _check_before_unpacking()
+    store = _store(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of types that are not part of the standard yet
         try:
@@ -155,6 +163,98 @@ def _opened(path: Path) -> Iterator[Any]:
             yield root
         finally:
             store.close()
+
+
+def _store(path: Path) -> Any:
+    """What gives the library the files of a Zarr, which it reads whole.
+
+    Reading one of them raises `ValueError` where it is no regular file, or too large for memory.
+    """
+    from zarr.abc.store import Store
+    from zarr.storage import LocalStore, WrapperStore, ZipStore
+
+    sizes = None
+    if not path.is_dir():
+        with ZipFile(path) as archive:
+            sizes = {member.filename: member.file_size for member in archive.infolist()}
+
+    class Checked(WrapperStore[Any]):  # type: ignore[misc]
+        most = 2 * MAX_BYTES  # of a file that is not metadata
+
+        async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+            self.check(key, byte_range)
+            return await super().get(key, prototype, byte_range)
+
+        async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
+            asked = list(key_ranges)
+            for key, byte_range in asked:
+                self.check(key, byte_range)
+            return await super().get_partial_values(prototype, asked)
+
+        _get_many = Store._get_many  # which asks `get`
+
+        def check(self, key: str, byte_range: Any) -> None:
+            size = _size_of_file(path / key) if sizes is None else sizes.get(key, 0)
+            most = _MOST_METADATA if _is_meta(key) else self.most
+            if byte_range is not None:
+                size = min(size, getattr(byte_range, "end", 0) - getattr(byte_range, "start", 0))
+            if size > most:
+                raise ValueError(f"{size:,} bytes of its file '{key}', where no more than {most:,} make sense")
+
+    return Checked(ZipStore(path, mode="r") if sizes is not None else LocalStore(path, read_only=True))
+
+
+def _size_of_file(path: Path) -> int:
+    """Bytes of a file of a Zarr; 0 where there is none, which means something. Raises `ValueError` for a pipe."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise ValueError(f"its file '{path.name}' is no regular file")
+    return status.st_size
+
+
+@functools.cache
+def _check_before_unpacking() -> None:
+    """Lets decoders first look at what a block says of its length.
+
+    That of Blosc would read on behind the end of a block that was cut, and give what lies there in memory for pixels;
+    all of them make room for as many bytes as a block claims.
+    """
+    import numcodecs
+
+    for codec, unpacked in ((numcodecs.Blosc, _of_blosc), (numcodecs.Zstd, _of_zstd), (numcodecs.LZ4, _of_lz4)):
+        codec.decode = _checked(codec.decode, unpacked)
+
+
+def _checked(decode: Callable[..., Any], unpacked: Callable[[bytes, int], int]) -> Callable[..., Any]:
+    def checked(self: Any, buf: Any, out: Any = None) -> Any:
+        view = memoryview(buf).cast("B")
+        if not 0 <= unpacked(bytes(view[:18]), len(view)) <= 2 * MAX_BYTES:
+            raise ValueError(f"a block of {len(view):,} bytes is cut off, or unpacks to more than an image may have")
+        return decode(self, buf, out)
+
+    return checked
+
+
+def _of_blosc(head: bytes, length: int) -> int:
+    """Bytes that a block unpacks to; -1 if it is none of this length."""
+    return int.from_bytes(head[4:8], "little") if int.from_bytes(head[12:16], "little") == length else -1
+
+
+def _of_zstd(head: bytes, length: int) -> int:
+    """The same of Zstandard (RFC 8878, 3.1.1.1); 0 where a block does not say it."""
+    if len(head) < 18:
+        return 0
+    kind, one_segment, dictionary = head[4] >> 6, head[4] >> 5 & 1, (0, 1, 2, 4)[head[4] & 3]
+    size = (one_segment, 2, 4, 8)[kind]
+    at = 6 - one_segment + dictionary
+    return int.from_bytes(head[at : at + size], "little")
+
+
+def _of_lz4(head: bytes, length: int) -> int:
+    return int.from_bytes(head[:4], "little", signed=True)
 
 
 def _codecs(array: Any) -> Iterator[Any]:
