@@ -272,7 +272,10 @@ def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: p
     monkeypatch.setenv("COLUMNS", str(width))
     for words in (["--help"], ["--help", "all"]):
         assert parse(Train, words, "train") is None
-        assert max(map(len, capsys.readouterr().out.splitlines())) <= max(80, width)
+        said = capsys.readouterr().out
+        assert max(map(len, said.splitlines())) <= 80
+        assert "\n\n  -" not in said  # options stand together
+        assert said.count("\n\n options\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -192,8 +192,12 @@ def test_help_of_train_explains_every_setting(run: Run) -> None:
         ("--minutes FLOAT", "length by the clock"),
         ("--network.layout STR", "vertical layout"),
         ("--augment.rotation FLOAT", "Rotate by up to"),
+        ("--scaling {none,linear,log,asinh,zscale,percentile}", "how values are stretched"),
+        ("--missing {refuse,median,zero}", "pixels without a value (NaN)"),
+        ("--storage {uint8,float16,float32}", "how decoded images are kept; float32 keeps all digits; not given:"),
     ):
         assert f"{option} {what}" in text
+    assert "@votes=COLUMN+COLUMN+... (what people voted, a column a class; shares, or @votes-as=counts;" in text
     for group in (astroformer.Recipe, NetworkSettings, Augment):
         for name, setting in group.model_fields.items():
             assert setting.description, f"{group.__name__}.{name} has no help"

@@ -6,6 +6,9 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import os
+import re
+import shutil
 import textwrap
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple, get_origin
@@ -28,6 +31,7 @@ class Pages(NamedTuple):
 
 
 _FIRST, _ALL = "", "all"
+_WIDEST = 80  # columns of a page
 
 
 def described(option: Option) -> str:
@@ -62,15 +66,33 @@ def help_of(kind: type[Any], command: str, default: Any, pages: Pages | None, pa
         rest = {**{name: what for name, (what, _) in pages.groups.items()}, _ALL: "everything at once"}
         lines = [f" more: astroformer {command} --help GROUP", f" {'-' * 78}"]
         for name, what in rest.items():
-            lines += textwrap.wrap(what, 80, initial_indent=f"  {name:<26}", subsequent_indent=" " * 28)
+            lines += textwrap.wrap(what, _WIDEST, initial_indent=f"  {name:<26}", subsequent_indent=" " * 28)
         text = "\n".join([text.rstrip(), "", *lines])
-    lines = [part for line in text.splitlines() for part in (textwrap.wrap(line, 80) if len(line) > 80 else [line])]
-    return "\n".join(line.rstrip() for line in lines).strip() + "\n"
+    lines = [
+        part for line in text.splitlines() for part in (textwrap.wrap(line, _WIDEST) if len(line) > _WIDEST else [line])
+    ]
+    # Behind a line that fills the page tyro leaves an empty one, also between two options.
+    text = re.sub(r"\n *\n(?=  -)", "\n", "\n".join(lines))
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip() + "\n"
 
 
 def _place(name: str, wanted: tuple[str, ...]) -> int:
     """Where an option, or a group of them, stands on a page of help; -1 if it is not on it."""
     return next((n for n, word in enumerate(wanted) if word in (name, f"{name}.")), -1)
+
+
+@contextlib.contextmanager
+def _columns() -> Iterator[None]:
+    """Within it a terminal seems to be 80 columns wide at most, which is how a library lays out its text."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(min(_WIDEST, shutil.get_terminal_size().columns))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def _help_by_tyro(kind: type[Any], command: str, default: Any, wanted: tuple[str, ...] | None) -> str:
@@ -112,7 +134,7 @@ def _help_by_tyro(kind: type[Any], command: str, default: Any, wanted: tuple[str
 
     helped = io.StringIO()
     more: dict[str, Any] = {} if default is None else {"default": default}
-    with contextlib.redirect_stdout(helped), contextlib.suppress(SystemExit):
+    with _columns(), contextlib.redirect_stdout(helped), contextlib.suppress(SystemExit):
         tyro.cli(
             kind,
             args=["--help"],

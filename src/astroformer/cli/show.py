@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Doc
 
-from astroformer.cli.common import Overwrite, Showing, first_imports, refuse_missing
+from astroformer.cli.common import SOURCE_OPTIONS, Overwrite, Showing, first_imports, refuse_missing
 from astroformer.cli.help import Pages
 from astroformer.cli.options import NESTED, PLACE
 from astroformer.errors import UserError
@@ -23,9 +23,7 @@ class Show:
     It takes the settings of `astroformer train` and decides what they leave open as that does.
     """
 
-    source: Annotated[
-        str | None, PLACE, Doc("labelled images: class folders, .npz, catalog, the URL of one, or a set by name")
-    ] = None
+    source: Annotated[str | None, PLACE, Doc(f"labelled images, as for train; {SOURCE_OPTIONS}")] = None
     out: Annotated[Path | None, Doc("picture, .png, with a .pdf beside it; default show-1.png, -2, ...")] = None
     overwrite: Overwrite = False
     per_class: Annotated[int, Doc("images of each class, 1 to 12")] = 8

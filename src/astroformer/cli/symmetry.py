@@ -33,7 +33,7 @@ class Symmetry:
     model: Annotated[str, PLACE, Doc("model folder, variant, or timm:NAME (timm:resnet18)")]
     data: Annotated[
         str | None,
-        Doc("images: class folders, .npz, catalog; labelled for a model folder. Without it mock galaxies"),
+        Doc("images, as for evaluate; labelled for a model folder. Without it mock galaxies"),
     ] = None
     out: Annotated[Path | None, Doc("folder for symmetry.json, .png and .pdf; default symmetry-1, -2, ...")] = None
     overwrite: Overwrite = False

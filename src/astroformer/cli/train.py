@@ -74,8 +74,9 @@ _PAGES = Pages(
 class Train:
     """Train a classifier from a SOURCE of labelled images and write a run folder with the model in it.
 
-    A SOURCE is a folder with a folder for each class, a catalog (CSV or Parquet) of files and labels, an .npz file with
-    images and labels, mock-galaxies, or a published set by name (astroformer info --data).
+    A SOURCE is a folder with a folder for each class, a catalog (CSV, Parquet, FITS table) of files and labels or
+    votes, an .npz, HDF5 or Zarr file with images and labels, mock-galaxies, a published set by name (astroformer info
+    --data), or hf:OWNER/NAME of Hugging Face. Files are pictures or FITS.
     """
 
     pages: ClassVar[Pages] = _PAGES

@@ -157,8 +157,7 @@ class Recipe(BaseModel):
     missing: Literal["refuse", "median", "zero"] | None = Field(
         None,
         description=help_of(
-            "pixels without a value (NaN): filled with the median of their band (median) or 0 (zero), or left out with "
-            "their image (refuse)",
+            "pixels without a value (NaN): filled with the median of their band, with 0, or left out with their image",
             "missing pixels",
             word="not given",
         ),
@@ -166,11 +165,13 @@ class Recipe(BaseModel):
     scaling: Literal["none", "linear", "log", "asinh", "zscale", "percentile"] | None = Field(
         None,
         description=help_of(
-            "how values are stretched, between limits measured on the training images", "scaling", word="not given"
+            "how values are stretched between limits of training images; asinh is linear in noise, then logarithmic",
+            "scaling",
+            word="not given",
         ),
     )
     storage: Literal["uint8", "float16", "float32"] | None = Field(
-        None, description=help_of("how decoded images are kept", "storage")
+        None, description=help_of("how decoded images are kept; float32 keeps all digits", "storage", word="not given")
     )
     valid_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of each class that is held out when --valid is not given"
