@@ -64,6 +64,9 @@ class Asking:
             "turned and mirrored views; none: as the model says"
         ),
     ] = None
+    calibration: Annotated[
+        str, Doc("auto: probabilities as the held-out images of the training say; none: the network's own")
+    ] = "auto"
     white: Annotated[
         float | None,
         Doc(
@@ -81,6 +84,7 @@ class Asking:
             computing.device,
             precision=self.precision,
             symmetry=self.symmetry,
+            calibration=self.calibration,
             white=self.white,
             say=tell_beside,
         )
