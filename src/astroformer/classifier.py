@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from astroformer import native
-from astroformer.errors import UserError
+from astroformer.errors import UserError, unknown_name
 from astroformer.images.given import IN_MEMORY, Images, as_images
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sources import open_source
@@ -33,6 +33,7 @@ from astroformer.predictor import Predictor
 from astroformer.progress import Reporter
 from astroformer.summaries import Summarized, Summary, some_of
 from astroformer.system import pick_device, pick_precision
+from astroformer.trust.trust import CALIBRATIONS, Trust
 
 _SEEN = "seen"  # (N, 8) uint8 of `extra.safetensors`: the digests of the images that were trained on
 Array = NDArray[Any]
@@ -53,6 +54,7 @@ class Classifier(Predictor, Summarized):
         seen: the `pixel_digest` of each image that the network was trained on; None where they are not known.
         fast: whether our own networks are asked by their fast path, see `load`.
         folder: where the model was saved or loaded, if it was.
+        trust: what makes probabilities of logits, and the held-out images that tell how; see `Trust`.
 
     Example:
         >>> import numpy as np
@@ -102,7 +104,8 @@ class Classifier(Predictor, Summarized):
             images: a path (image, folder, `.npz`, catalog), arrays, tensors, images of Pillow, bytes, or several of
                 these, see `as_images`. Labels are not used.
             batch_size: at most so many images a forward pass, and between two calls of `progress`.
-            mark_seen: say which images the network was trained on, if that is known.
+            mark_seen: say which images the network was trained on, if that is known; and answer the images that the
+                calibration was fitted on by what was fitted without them.
             features: add those of `Classifier.features`, which cost nothing more.
             quiet: show no progress.
             progress: called with (images done, images in all), in place of the bar.
@@ -303,10 +306,13 @@ class Classifier(Predictor, Summarized):
             input=self.preprocessing,
             classes=self.classes,
             record=self.info,
+            trust=self.trust,
             members=len(self.network.members) if isinstance(self.network, Ensemble) else 1,
         )
-        extra = None if self.seen is None else {_SEEN: torch.from_numpy(self.seen.view(np.uint8).reshape(-1, 8))}
-        ModelFolder(folder).write(self.network, config, extra=extra)
+        extra = self.trust.tensors()
+        if self.seen is not None:
+            extra[_SEEN] = torch.from_numpy(self.seen.view(np.uint8).reshape(-1, 8))
+        ModelFolder(folder).write(self.network, config, extra=extra or None)
         self.folder = Path(folder)
         return self.folder
 
@@ -318,6 +324,7 @@ class Classifier(Predictor, Summarized):
         *,
         precision: str = "float32",
         symmetry: str | None = None,
+        calibration: str = "auto",
         white: float | None = None,
         fast: bool = True,
         say: Callable[[str], object] | None = None,
@@ -330,15 +337,16 @@ class Classifier(Predictor, Summarized):
             precision: see `pick_precision`.
             symmetry: "shift" (answers about the image alone), "shift+mirror" or "shift+d4" (logits averaged over the
                 image and its mirror image, or over turned and mirrored views, each at the cost of one); None: as the
-                model says. The metrics of a model are those of the symmetry that it was saved with: with another one
-                they are not known, and `evaluate` measures them.
+                model says. The metrics and the calibration of a model are those of the symmetry that it was saved with:
+                with another one they are not known; `evaluate` measures the metrics.
+            calibration: "auto", probabilities as the held-out images of the training say, or "none", the network's own.
             white: the value that is white in the images that will be asked about, where their pixels are of another
                 type than those that the model learned from: 65535 for uint16 that uses all bits, 4095 for 12 bits.
             fast: ask the network by its fast path, a private copy of the weights with norms folded and passes fused,
                 within 1e-5 of the network in probability. With False `predict` calls `model.network` itself, batch
                 after batch and in order, so that forward hooks fire; in float32 alone, and more slowly.
-            say: is given a sentence where the folder is of an old format, whose hashes do not cover all of it, and
-                where the cache is not to be trusted with native kernels.
+            say: is given a sentence where the folder is of an old format, whose hashes do not cover all of it, where
+                the cache is not to be trusted with native kernels, and where another symmetry has no calibration.
 
         Raises:
             UserError: this is no model folder, or it was made by a newer version, or it is damaged, or its weights do
@@ -358,16 +366,35 @@ class Classifier(Predictor, Summarized):
         precision = "float32" if precision == "auto" and not fast else pick_precision(precision, device)
         model = ModelFolder.find(folder)
         config = model.config()
-        if symmetry is not None and symmetry != config.answers.symmetry:
+        if calibration not in CALIBRATIONS:
+            raise unknown_name("calibration", calibration, CALIBRATIONS)
+        caveats = [model.caveat(config), native.caveat() if device == "cpu" else None]
+        other = symmetry is not None and symmetry != config.answers.symmetry
+        if symmetry is not None and other:
             answers, record = replace(config.answers, symmetry=symmetry), config.record.without_metrics()
+            if config.trust.calibration.method != "none" and calibration == "auto":
+                caveats.append(
+                    f"with symmetry {symmetry} the probabilities are not calibrated; with {config.answers.symmetry}, "
+                    "the model's own, they are"
+                )
             config = replace(config, answers=answers, record=record)
         network = model.network(config)
-        seen = model.extra(config).get(_SEEN)
+        extra = model.extra(config)
+        seen, trust = extra.get(_SEEN), Trust() if other else config.trust.with_tensors(extra)
         digests = None if seen is None else np.ascontiguousarray(seen.numpy()).view(np.uint64).ravel()
         classifier = cls(
-            network, config.input, config.classes, config.record, precision, white, digests, fast, model.path
+            network,
+            config.input,
+            config.classes,
+            config.record,
+            precision,
+            white,
+            digests,
+            fast,
+            model.path,
+            trust.raw() if calibration == "none" else trust,
         )
-        for caveat in (model.caveat(config), native.caveat() if device == "cpu" else None):
+        for caveat in caveats:
             if say is not None and caveat is not None:
                 say(caveat)
         return classifier.to(device)

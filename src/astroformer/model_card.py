@@ -66,6 +66,7 @@ trained from scratch with astroformer {config.versions["astroformer"]}.
 - Input: {channels} channel(s){pixels}, {height} × {width} px; the central {config.input.crop:.0%} of the frame is used.
 {values}- Classes: {", ".join(config.classes)}.
 - Trained on: {record.training or "not recorded"}.
+- Probabilities: {config.trust}.
 - Unchanged by: {invariance(config)}.
 
 {measured}

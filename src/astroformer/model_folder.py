@@ -5,7 +5,8 @@ MODEL/
   model.safetensors   the weights
   config.json         format, network, answers, input, classes, trust, training, hashes
   README.md           the model card
-  extra.safetensors   arrays that are no weights: `seen`, the digests of the images that were trained on; optional
+  extra.safetensors   arrays that are no weights: `seen`, the digests of the images that were trained on, and what
+                      `Trust` keeps of the images that were held out; optional
 ```
 
 `hashes` in config.json holds the SHA-256 of each file and of each other block (`block_hash`), so nothing that decides
@@ -44,6 +45,7 @@ from astroformer.network import Answers, AnswersConfig, Astroformer, Astroformer
 from astroformer.network.config import split_words
 from astroformer.network.counting import WithoutValues
 from astroformer.system import versions
+from astroformer.trust.trust import Trust
 
 FORMAT = 3
 KeptNetwork = Astroformer | Answers | Ensemble
@@ -143,6 +145,7 @@ class ModelConfig:
         answers: how it is asked.
         input: how an image becomes what the network sees.
         classes: their names, in the order of the logits.
+        trust: what makes probabilities of logits; its arrays are in `extra`.
         record: what the model was made from.
         members: number of networks; more than 1 for an ensemble.
         versions: of the packages that wrote the folder; empty before it is written.
@@ -154,6 +157,7 @@ class ModelConfig:
     answers: AnswersConfig
     input: Preprocessing
     classes: tuple[str, ...]
+    trust: Trust = field(default_factory=Trust)
     record: ModelRecord = field(default_factory=ModelRecord)
     members: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -176,7 +180,7 @@ class ModelConfig:
             "answers": self.answers.to_dict(),
             "input": self.input.to_dict(),
             "classes": list(self.classes),
-            "trust": {},
+            "trust": self.trust.to_dict(),
             "training": {**self.record.to_dict(), "versions": dict(self.versions)},
         }
 
@@ -202,11 +206,6 @@ class ModelConfig:
                     f"block '{name}' of config.json is not the one that the model was written with (its SHA-256 "
                     "differs); copy the folder again."
                 )
-        for word in blocks["trust"]:
-            raise UserError(
-                f"block 'trust' of config.json has '{word}', which this version does not know; upgrade with "
-                "`pip install -U astroformer`."
-            )
         settings = dict(blocks["network"])
         return cls(
             members=settings.pop("members"),
@@ -214,6 +213,7 @@ class ModelConfig:
             answers=AnswersConfig.from_dict(blocks["answers"]),
             input=Preprocessing.from_dict(blocks["input"]),
             classes=tuple(map(str, blocks["classes"])),
+            trust=Trust.from_dict(blocks["trust"]),
             record=ModelRecord.from_dict(blocks["training"]),
             versions=blocks["training"]["versions"],
             hashes=hashes,

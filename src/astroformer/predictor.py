@@ -1,6 +1,6 @@
 """`Predictor`: what of a `Classifier` asks the network: from images to probabilities, batch by batch.
 
-There is one predict path: file → `Preprocessing.apply` → `Preprocessing.normalize` → network → softmax. The command
+There is one predict path: file → `Preprocessing.apply` → `Preprocessing.normalize` → network → calibration. The command
 line, the evaluation and the validation during training all go through it. The network is asked by its fast path
 (`fast_inference.py`); in float32, the default, that is within 1e-5 in probability of the plain forward pass.
 
@@ -29,6 +29,7 @@ from astroformer.model_folder import KeptNetwork, ModelRecord
 from astroformer.predictions import Predictions
 from astroformer.system import PRECISIONS, pick_precision, usable_cores
 from astroformer.threads import in_threads, pieces
+from astroformer.trust.trust import Trust
 
 _TASK_IMAGES = 16  # that a thread on a CPU decodes and classifies together, enough to fill the matrix products
 _WORKERS = 8  # threads: of more, some would wait for Python's lock; on larger CPUs each computes with several cores
@@ -49,6 +50,7 @@ class Predictor:
     seen: Digests | None = None
     fast: bool = True
     folder: Path | None = None
+    trust: Trust = field(default_factory=Trust)
     # The network as `fast_pass` has it, and the state of the weights and settings that it was made from.
     _fast: tuple[Any, FastPass] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -73,16 +75,20 @@ class Predictor:
         return self
 
     @torch.inference_mode()
-    def probabilities(self, stored_BCHW: Array | Tensor) -> Array:
-        """(B, K) float64 probabilities of a batch as `Preprocessing.apply` makes it and the image store keeps it."""
-        return _softmax(self._asked()(self._normalized(stored_BCHW)))
+    def logits(self, stored_BCHW: Array | Tensor) -> Array:
+        """(B, K) float64 logits of a batch as `Preprocessing.apply` makes it and the image store keeps it."""
+        return _float64(self._asked()(self._normalized(stored_BCHW)))
+
+    def probabilities(self, stored_BCHW: Array | Tensor, digests_B: Array | None = None) -> Array:
+        """(B, K) float64 probabilities of such a batch; `digests_B` as in `Trust.probabilities`."""
+        return self.trust.probabilities(self.logits(stored_BCHW), digests_B)
 
     def _normalized(self, stored_BCHW: Array | Tensor) -> Tensor:
         return self.preprocessing.normalize(torch.as_tensor(np.asarray(stored_BCHW)).to(self.device))
 
     def answers(self, x_BCHW: Tensor) -> Tensor:
         """(B, K) float32 probabilities of images that are normalised already, on the network's device, where they
-        stay: targets that another network may learn."""
+        stay: targets that another network may learn, which are not calibrated."""
         with torch.inference_mode():
             network = self._asked()
             parts = [torch.softmax(network(x).float(), dim=1) for x in x_BCHW.split(_TARGET_IMAGES)]
@@ -142,7 +148,7 @@ class Predictor:
                 try:
                     image = images.read(start + k)
                     rows[k] = self.preprocessing.apply(image, self.white)
-                    if seen is not None:
+                    if mark_seen:
                         digests[k] = pixel_digest(image)
                 except UserError as error:  # unreadable, or of a type or channels that the network can't take
                     errors[k] = str(error)
@@ -154,7 +160,8 @@ class Predictor:
                     features_ND[list(rows)] = features_BD.float().cpu().numpy()
                 else:
                     logits_BK = network(x_BCHW)
-                probabilities_NK[list(rows)] = _softmax(logits_BK)
+                known_B = digests[list(rows)] if mark_seen else None
+                probabilities_NK[list(rows)] = self.trust.probabilities(_float64(logits_BK), known_B)
             seen_N = None if seen is None else np.isin(digests, seen)
             return Predictions(images.files[start:stop], self.classes, probabilities_NK, errors, seen_N, features_ND)
 
@@ -166,6 +173,6 @@ class Predictor:
                 parts = []
 
 
-def _softmax(logits_BK: Tensor) -> Array:
-    # In float64: it keeps p(class) of confident predictions from rounding to 0 and 1.
-    return torch.softmax(logits_BK.double(), dim=1).cpu().numpy()
+def _float64(logits_BK: Tensor) -> Array:
+    # It keeps p(class) of confident predictions from rounding to 0 and 1.
+    return logits_BK.double().cpu().numpy()

@@ -43,7 +43,7 @@ def test_info_of_a_model_is_a_screen_to_read(run: Run, model_folder: Path) -> No
     assert max(map(len, lines)) <= 80
     titles = [line[:14].strip() for line in lines if line[:1] not in ("", " ")]
     assert titles[:-1] == [
-        *("model", "trained on", "classes", "validation", "images", "network", "unchanged by", "files")
+        *("model", "trained on", "classes", "validation", "probabilities", "images", "network", "unchanged by", "files")
     ]
     assert all(name in said.out for name in CLASSES)
     assert "50 images, held out" in said.out

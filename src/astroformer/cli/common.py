@@ -65,6 +65,9 @@ class Asking:
             "turned and mirrored views; none: as the model says"
         ),
     ] = None
+    calibration: Annotated[
+        str, Doc("auto: probabilities as the held-out images of the training say; none: the network's own")
+    ] = "auto"
     white: Annotated[
         float | None,
         Doc(
@@ -82,6 +85,7 @@ class Asking:
             computing.device,
             precision=self.precision,
             symmetry=self.symmetry,
+            calibration=self.calibration,
             white=self.white,
             say=tell_beside,
         )

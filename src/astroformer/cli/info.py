@@ -140,6 +140,7 @@ def _screen(path: Path, described: dict[str, Any]) -> list[str]:
     else:
         lines += _paragraph("validation", f"{record.metrics.n:,} images, {record.validation or 'held out'}")
         lines += [f"{'':<14}{line}" for line in metric_lines(record.metrics.intervals)]
+    lines += _paragraph("probabilities", str(config.trust))
     height, width = preprocessing.image_size
     bands = {1: "grey", 3: "RGB"}.get(preprocessing.channels, f"{preprocessing.channels} bands")
     if preprocessing.bands is not None:

@@ -149,6 +149,7 @@ class Predict:
             precision=asking.precision,
             symmetry=asking.symmetry,
             white=asking.white,
+            **({} if asking.calibration == "auto" else {"calibration": asking.calibration}),
             **({} if self.root is None else {"root": lasting_root(self.root)}),
         )
         if not self.resume:

@@ -24,7 +24,7 @@ from astroformer.training.recipe import MOST_RUNS, Recipe, as_recipe
 from astroformer.training.single import learned_from
 from astroformer.training.study import Study, Together, TrainedStudy, prepare_study, seeds_and_folds
 from astroformer.training.task import Task, TaskWords
-from astroformer.training.validation import predict_batch, predict_store
+from astroformer.training.validation import predict_batch, trust_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -136,7 +136,8 @@ def _finish(study: Study, members: TrainedStudy, reporter: Reporter) -> TrainedE
     classifier = Classifier.ensemble(models)
     setup = reopen(run / names[0], reporter, finished=True)
     recipe = setup.recipe
-    probabilities_NK = predict_store(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts))
+    classifier.trust = trust_of(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts))
+    probabilities_NK = classifier.trust.of_held_out()
     validation = score(setup.valid.labels, probabilities_NK, classifier.classes, votes_NK=setup.valid.votes_NK)
     length = (
         f"{recipe.minutes:g} minutes" if recipe.epochs is None else f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"

@@ -34,7 +34,7 @@ from astroformer.training.prepare import Setup, final_answers, reopen
 from astroformer.training.recipe import Recipe
 from astroformer.training.run import RunFolder
 from astroformer.training.stopping import Interrupted, stop_requests
-from astroformer.training.validation import predict_batch, predict_store
+from astroformer.training.validation import predict_batch, trust_of
 
 _TOO_FEW_EPOCHS = 3  # of a run by the clock, whose length in epochs nobody has chosen
 
@@ -278,7 +278,8 @@ def _finish(setup: Setup, fit: Fit, reporter: Reporter) -> Trained:
     frame = None if setup.frame is None else setup.frame.cpu()
     network = Answers.around(fit.network.cpu(), final_answers(recipe, frame), frame)
     classifier = Classifier(network, setup.preprocessing, classes, seen=np.unique(setup.train.digests))
-    probabilities_NK = predict_store(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts))
+    classifier.trust = trust_of(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts))
+    probabilities_NK = classifier.trust.of_held_out()
     validation = score(setup.valid.labels, probabilities_NK, classes, votes_NK=setup.valid.votes_NK)
     if task.valid is not None:
         held_out = "given"

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from astroformer.classifier import Classifier
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N, votes_cross_entropy_N
+from astroformer.trust.held_out import HeldOut
+from astroformer.trust.trust import Trust
 
 PREDICT_BATCH = 128  # images of a forward pass, where the memory allows it
 
@@ -24,12 +26,24 @@ def predict_batch(batch: int, parts: int) -> int:
 
 
 def predict_store(classifier: Classifier, store: ImageStore, batch_size: int = PREDICT_BATCH) -> NDArray[Any]:
-    """(N, K) probabilities of a whole store through the one predict path."""
+    """(N, K) probabilities of a whole store through the one predict path; images that calibrated the classifier are
+    answered by what was fitted without them."""
+    return classifier.trust.probabilities(store_logits(classifier, store, batch_size), store.digests)
+
+
+def store_logits(classifier: Classifier, store: ImageStore, batch_size: int = PREDICT_BATCH) -> NDArray[Any]:
+    """(N, K) logits of a whole store through the one predict path."""
     parts = [
-        classifier.probabilities(store.take(np.arange(start, min(start + batch_size, len(store)))))
+        classifier.logits(store.take(np.arange(start, min(start + batch_size, len(store)))))
         for start in range(0, len(store), batch_size)
     ]
     return np.concatenate(parts)
+
+
+def trust_of(classifier: Classifier, store: ImageStore, batch_size: int) -> Trust:
+    """What the validation images tell of a classifier's answers."""
+    logits_NK = store_logits(classifier, store, batch_size)
+    return Trust.fitted_on(HeldOut.of(logits_NK, store.labels, store.digests, store.votes_NK))
 
 
 def scores(classifier: Classifier, store: ImageStore, batch_size: int) -> dict[str, float]:
