@@ -103,7 +103,7 @@ class ConformalSets:
         Of n images the threshold is the ceil((n + 1) · coverage)-th smallest score of the true classes. `raps` chooses
         k_reg and λ on a fifth of the images, drawn at random with a fixed seed, and takes the threshold from the
         others: those that chose can't be counted as new ones, so the promise holds. k_reg is the rank that holds the
-        wish, λ what makes the sets smallest, as in the paper (appendix E).
+        wish, λ what makes the sets smallest, as in the paper.
 
         Args:
             labels_N: (N,) true classes, integers in [0, K).
