@@ -184,13 +184,14 @@ class CutCurve:
             return None
         least, called = least_kept(wish), self.called
         if called < least:
-            return f"{percent(wish, _digits(wish))} needs at least {least:,} such calibration images, not {called:,}"
+            found = f"{called:,} {'is' if called == 1 else 'are'}"
+            return f"{wish_text(wish)} needs at least {least:,} calibration images that are called so, and {found}"
         enough_T = self.kept_T >= least
         purity_T = self.right_T[enough_T] / self.kept_T[enough_T]
         best = int(purity_T.argmax())
         return (
-            f"the purest {int(self.kept_T[enough_T][best]):,} of {called:,} such calibration images are right in "
-            f"{percent(float(purity_T[best]))}"
+            f"of {called:,} calibration images that are called so, the purest {int(self.kept_T[enough_T][best]):,} are "
+            f"right in {percent(float(purity_T[best]))}"
         )
 
     # -- risk and coverage -------------------------------------------------------------------------------------------
@@ -276,9 +277,15 @@ def _check_wish(wish: float) -> None:
         raise UserError(f"purity is {wish}; it must lie between 0 and 1, as 0.99 does: a share of the images.")
 
 
-def _digits(wish: float) -> int:
-    """How many digits a percentage needs so that it is the wish, as 99.95 % does; at most 4."""
-    return next((d for d in range(4) if abs(100 * wish - round(100 * wish, d)) < _ROUNDED), 4)
+def wish_text(wish: float) -> str:
+    """A wish as a person reads it, with as many digits as it has, at most 4.
+
+    Example:
+        >>> from astroformer.trust.thresholds import wish_text
+        >>> wish_text(0.9), wish_text(0.9995)
+        ('90 %', '99.95 %')
+    """
+    return percent(wish, next((d for d in range(4) if abs(100 * wish - round(100 * wish, d)) < _ROUNDED), 4))
 
 
 def _band(hits_T: Array, n_T: Array) -> Band:
