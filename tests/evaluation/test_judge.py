@@ -82,8 +82,10 @@ def test_a_class_that_no_cut_makes_pure_is_abstained_on_and_named() -> None:
     told = judge(purity=0.999)
     found = told.judged(predictions())
     assert [value for value in found.added["abstain"] if value is not None] == [True] * 299
-    said = " ".join(told.text().split())
-    assert "disc has no cut: 99.9 % needs at least 999 calibration images that are called so, and" in said
+    lines = told.text().splitlines()
+    assert lines[2].startswith("disc ")
+    assert "none   needs 999 images, has" in lines[2]
+    assert lines[-1] == "none: all images that are called so are abstained on"
 
 
 def test_parts_are_judged_as_the_whole() -> None:
@@ -128,6 +130,17 @@ def test_shares_are_estimated_from_all_images() -> None:
     assert max(map(len, said)) <= 80
 
 
+def test_sets_by_class_hold_their_promise_whatever_the_shares() -> None:
+    held, shares = [], (0.1, 0.2, 0.7)
+    for seed in range(60):
+        old, (labels_N, p_NK) = answers(400, (1 / 3, 1 / 3, 1 / 3), 2 * seed), answers(400, shares, 2 * seed + 1)
+        told = Judge(CLASSES, *old, coverage=0.9, by_class=True, priors="disc=0.1,bar=0.2,ring=0.7")
+        found = told.judged(Predictions(["a"] * 400, CLASSES, p_NK, [""] * 400)).added["prediction_set"]
+        right = np.array([CLASSES[k] in text.split("|") for k, text in zip(labels_N, found, strict=True)])
+        held.append([right[labels_N == k].mean() for k in range(3)])
+    np.testing.assert_allclose(np.mean(held, 0), 0.9, atol=0.02)
+
+
 def test_images_that_are_no_mixture_of_the_classes_are_noticed() -> None:
     whole = predictions(1000)
     p_NK = whole.probabilities_NK.copy()
@@ -166,7 +179,7 @@ def test_many_classes_and_long_names_fit_the_screen() -> None:
         ({"purity": 0.0}, "--purity is 0.0; a share between 0 and 1"),
         ({"purity": 0.9, "priors": "estimate"}, "--purity holds where .* leave out one of the two"),
         ({"coverage": 0.9, "priors": "estimate"}, "--coverage holds where .* add --by-class"),
-        ({"coverage": 0.999}, "need at least 999 calibration images, and 400 images"),
+        ({"coverage": 0.999}, "need at least 999 calibration images, and 400 are there; wish for at most 0.997"),
         ({"coverage": 0.995, "by_class": True}, "at least 199 calibration images of each class, .* of 'disc'"),
         ({"priors": "guess"}, "--priors has 'guess'; 'estimate' or a share"),
         ({"priors": "disc=0.5,bar=0.5,ring=x"}, "--priors has 'ring=x'"),
@@ -180,6 +193,13 @@ def test_many_classes_and_long_names_fit_the_screen() -> None:
 def test_refusals(words: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         judge(**words)
+
+
+def test_a_class_of_too_few_images_is_refused_before_all_is_predicted() -> None:
+    labels_N, p_NK = CALIBRATION
+    few = np.concatenate([np.flatnonzero(labels_N != 2), np.flatnonzero(labels_N == 2)[:2]])
+    with pytest.raises(UserError, match=r"fewer of ring \(2\)"):
+        Judge(CLASSES, labels_N[few], p_NK[few], priors="estimate")
 
 
 def test_a_class_whose_name_would_part_a_set() -> None:

@@ -233,7 +233,7 @@ def test_refusals() -> None:
     with pytest.raises(UserError, match="unknown kind of scores 'hard'"):
         ClassCounts.of(labels_N, p_NK, p_NK, "hard")
     few = np.concatenate([np.flatnonzero(labels_N != 2), np.flatnonzero(labels_N == 2)[:4]])
-    with pytest.raises(UserError, match=r"at least 5 calibration images of each, and there are fewer of 'ring' \(4\)"):
+    with pytest.raises(UserError, match=r"at least 5 calibration images of each, and there are fewer of ring \(4\)"):
         ClassCounts.of(labels_N[few], p_NK[few], p_NK, classes=("disc", "bar", "ring"))
     with pytest.raises(UserError, match="sum to 1"):
         corrected(np.ones((2, 3)), OLD, OLD)

@@ -19,7 +19,7 @@ from astroformer.predictions import Predictions
 from astroformer.summaries import percent, some_of
 from astroformer.terminal import fitted, widest
 from astroformer.trust.conformal import ConformalSets
-from astroformer.trust.priors import SCORES, ClassCounts, corrected
+from astroformer.trust.priors import SCORES, ClassCounts, check_countable, corrected
 from astroformer.trust.thresholds import CutCurve, abstained, wish_text
 
 Array = NDArray[Any]
@@ -85,6 +85,8 @@ class Judge:
         self._sizes = np.zeros(len(classes) + 1, np.int64)
         self._called, self._kept = np.zeros(len(classes), np.int64), np.zeros(len(classes), np.int64)
         self.estimates = priors == ESTIMATE
+        if self.estimates:
+            check_countable(labels_N, classes)  # before all images are predicted, which takes long
 
     @property
     def added(self) -> list[str]:
@@ -228,18 +230,18 @@ class Judge:
         width, rows = self._name_width(), self._rows(self._called)
         lines = [f"cuts for a purity of {wish_text(wish)}, by {len(self._labels_N):,} calibration images"]
         lines.append(f"{'class':<{width}}{'cut':>8}{'purity':>9}   {'95 % interval':<20}{'kept':>8}{'of images':>12}")
-        without = []
         for k in rows:
             name, cut = fitted(self._classes[k], width), self._cuts[k]
-            numbers = f"{self._kept[k]:>8,}{self._called[k]:>12,}"
             if cut is None:
-                lines.append(f"{name}{'none':>8}{'–':>9}   {'':<20}{numbers}")
-                without.append(_wrapped(f"{self._classes[k]} has no cut: {self._curves[k].why_no_cut(wish)}"))
-                continue
-            interval = f"{percent(cut.purity.low)} to {percent(cut.purity.high)}"
-            lines.append(f"{name}{cut.cut:>8.4f}{percent(cut.purity.value):>9}   {interval:<20}{numbers}")
+                found = f"{'none':>8}   {self._curves[k].why_no_cut(wish):<29}"
+            else:
+                interval = f"{percent(cut.purity.low)} to {percent(cut.purity.high)}"
+                found = f"{cut.cut:>8.4f}{percent(cut.purity.value):>9}   {interval:<20}"
+            lines.append(f"{name}{found}{self._kept[k]:>8,}{self._called[k]:>12,}")
         lines += self._more(rows)
-        return "\n".join([*lines, *without])
+        if None in self._cuts:
+            lines.append("none: all images that are called so are abstained on")
+        return "\n".join(lines)
 
 
 def check_together(coverage: float | None, sets: str, by_class: bool, purity: float | None, priors: str | None) -> None:

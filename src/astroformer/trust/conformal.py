@@ -251,10 +251,12 @@ def _check_enough(counts: Sequence[int], coverage: float, kind: str, names: Sequ
         return
     if names is None:
         [n] = counts
-        lacking = f"{n:,} image{'s' * (n != 1)} to calibrate on {'is' if n == 1 else 'are'} there"
+        there = f"{n:,} {'is' if n == 1 else 'are'} there"
+        used = n - n // _TUNING if kind == "raps" else n
+        most = math.floor(1000 * used / (used + 1)) / 1000
         raise UserError(
-            f"sets ({kind}) of coverage {coverage} need at least {least:,} calibration images, and {lacking}; wish for "
-            "less, or hold out more images."
+            f"sets ({kind}) of coverage {coverage} need at least {least:,} calibration images, and {there}; wish for "
+            f"at most {most}, or hold out more images."
         )
     few = some_of(f"{name} ({n:,})" for name, n in zip(names, counts, strict=True) if n < least)
     raise UserError(

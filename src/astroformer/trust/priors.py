@@ -168,14 +168,7 @@ class ClassCounts:
             raise UserError(f"the new images have probabilities of {new_MK.shape[1]} classes, the others of {k}.")
         if scores not in SCORES:
             raise unknown_name("kind of scores", scores, SCORES)
-        n_K = np.bincount(labels_N, minlength=k)
-        if n_K.min() < LEAST_OF_A_CLASS:
-            names = [f"class {c}" for c in range(k)] if classes is None else [f"'{name}'" for name in classes]
-            few = some_of(f"{name} ({n})" for name, n in zip(names, n_K, strict=True) if n < LEAST_OF_A_CLASS)
-            raise UserError(
-                f"counts of classes need at least {LEAST_OF_A_CLASS} calibration images of each, and there are fewer "
-                f"of {few}; hold out more images, or state the shares."
-            )
+        check_countable(labels_N, [f"class {c}" for c in range(k)] if classes is None else classes)
         old_K = probabilities_NK.mean(0, dtype=np.float64)
         em_K = estimated_priors(new_MK, old_K)
         if scores == "called":
@@ -193,6 +186,17 @@ class ClassCounts:
         high_K = np.maximum(ends_EK[1].clip(0, 1), shares_K)
         counts = tuple(Interval(*(float(m * x) for x in ends)) for ends in zip(shares_K, low_K, high_K, strict=True))
         return cls(m, counts, tuple(old_K.tolist()), tuple(em_K.tolist()))
+
+
+def check_countable(labels_N: Array, classes: Sequence[str]) -> None:
+    """Raises `UserError` where a class has too few calibration images for `ClassCounts`."""
+    counts = np.bincount(labels_N, minlength=len(classes)).tolist()
+    few = [f"{name} ({n})" for name, n in zip(classes, counts, strict=True) if n < LEAST_OF_A_CLASS]
+    if few:
+        raise UserError(
+            f"counts of classes need at least {LEAST_OF_A_CLASS} calibration images of each, and there are fewer of "
+            f"{some_of(few)}; hold out more images, or state the shares."
+        )
 
 
 def _resampled(

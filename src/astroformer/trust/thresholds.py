@@ -179,20 +179,23 @@ class CutCurve:
         return self.at(float(self.cuts_T[holds_T[-1]])) if len(holds_T) else None
 
     def why_no_cut(self, wish: float) -> str | None:
-        """Why no cut holds a wish, as the end of a sentence; None where one does."""
+        """Why no cut holds a wish, in a few words; None where one does.
+
+        Example:
+            >>> import numpy as np
+            >>> from astroformer.trust.thresholds import CutCurve
+            >>> CutCurve.of_class(np.array([0, 0]), np.array([[0.9, 0.1], [0.8, 0.2]]), 0).why_no_cut(0.9)
+            'needs 9 images, has 2'
+        """
         if self.cut_for_purity(wish) is not None:
             return None
         least, called = least_kept(wish), self.called
         if called < least:
-            found = f"{called:,} {'is' if called == 1 else 'are'}"
-            return f"{wish_text(wish)} needs at least {least:,} calibration images that are called so, and {found}"
+            return f"needs {least:,} image{'s' * (least != 1)}, has {called:,}"
         enough_T = self.kept_T >= least
         purity_T = self.right_T[enough_T] / self.kept_T[enough_T]
         best = int(purity_T.argmax())
-        return (
-            f"of {called:,} calibration images that are called so, the purest {int(self.kept_T[enough_T][best]):,} are "
-            f"right in {percent(float(purity_T[best]))}"
-        )
+        return f"{percent(float(purity_T[best]))} in the purest {int(self.kept_T[enough_T][best]):,}"
 
     # -- risk and coverage -------------------------------------------------------------------------------------------
 
