@@ -45,9 +45,10 @@ class ConformalSets:
 
     A set of `lac` may be empty: no class is probable enough. This happens where the model is right more often than
     was wished. To miss the class of one image in ten, as a wish of 0.9 allows, a model that is wrong about one in
-    fifty has to leave out classes that are right, and it does so where it is least sure. An empty set is kept empty
-    and says "none of the classes is sure enough": filled with the most probable class it would break the promise
-    that the share of sets without the true class is the one that was asked for. A higher wish leaves fewer of them.
+    fifty has to leave out classes that are right, and it does so where it is least sure. An empty set is kept empty.
+    It says "none of the classes is sure enough", which is true; filled with the most probable class, the doubtful
+    images would look like the surest ones, and the coverage would not be the one that was asked for. A higher wish
+    leaves fewer empty sets.
 
     Sets of `aps` and `raps` are never empty: the most probable class has the score 0, as in equation 4 of Romano et
     al. So where a model is right more often than was wished, they hold the true class as often as the model is right.
@@ -113,7 +114,8 @@ class ConformalSets:
             by_class: promise it for the images of each class.
             classes: the K names, for messages.
             uniforms_N: (N,) numbers in [0, 1), one an image, for the randomized `aps` and `raps`. So that an image
-                keeps its set, make them of its content: `randomness.uniforms(seed, 0, digests, Stream.SETS, 1)`.
+                keeps its set, make them of its `pixel_digest`, as int64: `uniforms(seed, 0, digests, Stream.SETS, 1)`
+                of `randomness`.
 
         Raises:
             UserError: there are too few images for the wish, of all classes or of one; or what is given does not fit.
