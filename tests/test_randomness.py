@@ -81,7 +81,7 @@ def test_streams_differ_and_keep_their_numbers() -> None:
     assert len(set(numbers.values())) == len(numbers)
     symmetry = {"SYMMETRY_SHIFT": 100, "SYMMETRY_CROP": 101, "SYMMETRY_ROTATION": 102, "SYMMETRY_DIRECTION": 103}
     training = {"ORDER": 0, "AUGMENT": 1, "NOISE": 2, "ERASING": 3, "MIX": 4, "OWN": 5, "SAMPLING": 7_001}
-    assert numbers == {**training, **symmetry}
+    assert numbers == {**training, **symmetry, "SETS": 200}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -19,6 +19,8 @@ from astroformer.summaries import Summarized, Summary, metric_name, metric_text
 Array = NDArray[Any]
 # A certain but wrong probability of 0 would make the NLL infinite and hide every other image.
 _SMALLEST_PROBABILITY = 1e-12
+_ROUNDED = 1e-3  # what the sum of a row of probabilities may be off, as float16 leaves it
+_Z = 1.959963984540054  # standard deviations of a normal distribution on each side that hold 95 % of it
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,32 @@ class Interval:
 
     def to_dict(self) -> dict[str, float]:
         return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def share_limits(hits_T: Array, n_T: Array) -> tuple[Array, Array]:
+    """The ends of the 95 % intervals of shares, by Wilson's score (1927): of any number of shares at once.
+
+    They are the p with |hits / n − p| = 1.96 · √(p (1 − p) / n). Where all or none of a few are hits, the interval
+    keeps its width, and its coverage is near 95 % for every n (Brown, Cai & DasGupta 2001, doi 10.1214/ss/1009213286).
+
+    Args:
+        hits_T: (T,) hits, each of `n_T` images.
+        n_T: (T,) images; where there are 0 nothing is known, and the interval is [0, 1].
+
+    Example:
+        >>> import numpy as np
+        >>> low, high = share_limits(np.array([5, 0]), np.array([5, 0]))
+        >>> low.round(4).tolist(), high.tolist()
+        ([0.5655, 0.0], [1.0, 1.0])
+    """
+    n_T = np.asarray(n_T, np.float64)
+    some_T = np.maximum(n_T, 1.0)
+    share_T, z2 = hits_T / some_T, _Z**2
+    middle_T = (share_T + z2 / (2 * some_T)) / (1 + z2 / some_T)
+    half_T = _Z / (1 + z2 / some_T) * np.sqrt(share_T * (1 - share_T) / some_T + z2 / (4 * some_T**2))
+    low_T = np.where(hits_T > 0, np.maximum(middle_T - half_T, 0.0), 0.0)
+    high_T = np.where(hits_T < n_T, np.minimum(middle_T + half_T, 1.0), 1.0)
+    return low_T, np.where(n_T > 0, high_T, 1.0)
 
 
 class ClassScores(NamedTuple):
@@ -249,7 +277,7 @@ def expected_calibration_error(labels_N: Array, probabilities_NK: Array, *, bins
     """
     if bins < 1:
         raise UserError(f"bins is {bins}; at least 1 is needed.")
-    _check(labels_N, probabilities_NK, probabilities_NK.shape[-1])
+    check_answers(labels_N, probabilities_NK, probabilities_NK.shape[-1])
     confidence_N = probabilities_NK.max(1)
     right_N = probabilities_NK.argmax(1) == labels_N
     bin_N = np.clip(np.ceil(confidence_N * bins).astype(np.int64) - 1, 0, bins - 1)
@@ -257,7 +285,7 @@ def expected_calibration_error(labels_N: Array, probabilities_NK: Array, *, bins
     return float(np.abs(gap_M).sum() / len(labels_N))
 
 
-def _check(labels_N: Array, probabilities_NK: Array, k: int) -> None:
+def check_answers(labels_N: Array, probabilities_NK: Array, k: int) -> None:
     """Raises `UserError` where labels and probabilities can't be scored."""
     n = len(labels_N)
     if n == 0:
@@ -268,6 +296,19 @@ def _check(labels_N: Array, probabilities_NK: Array, k: int) -> None:
         raise UserError(f"labels must be whole numbers from 0 to {k - 1}, one an image: positions in the {k} classes.")
     if not np.isfinite(probabilities_NK).all():
         raise UserError("probabilities are not all finite; leave out the images that could not be predicted.")
+
+
+def check_probabilities(probabilities_NK: Array) -> None:
+    """Raises `UserError` where the rows are no probabilities of two classes or more."""
+    if probabilities_NK.ndim != 2 or probabilities_NK.shape[1] < 2:
+        raise UserError(
+            f"probabilities have shape {probabilities_NK.shape}; images × classes is needed, of at least 2 classes."
+        )
+    if not np.isfinite(probabilities_NK).all():
+        raise UserError("probabilities are not all finite; leave out the images that could not be predicted.")
+    off_N = np.abs(probabilities_NK.sum(1, dtype=np.float64) - 1)
+    if len(off_N) and (probabilities_NK.min() < 0 or off_N.max() > _ROUNDED):
+        raise UserError("the rows of probabilities must be at least 0 and sum to 1; logits are no probabilities.")
 
 
 def score(
@@ -310,7 +351,7 @@ def score(
         True
     """
     n, k = len(labels_N), len(classes)
-    _check(labels_N, probabilities_NK, k)
+    check_answers(labels_N, probabilities_NK, k)
     predictions_N = probabilities_NK.argmax(1)
     confusion_KK = confusion_matrix(labels_N, predictions_N, k)
     losses_N = nll_N(labels_N, probabilities_NK)

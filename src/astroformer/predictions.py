@@ -8,8 +8,8 @@ from __future__ import annotations
 import csv
 import importlib.util
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,21 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 _CLASSES = 10  # that are counted at first sight
+ADDED_COLUMNS: dict[str, type] = {"prediction_set": str, "abstain": bool}
+"""Columns that a table of predictions has behind `error` where they are asked for, with the types of their values."""
 
 
-def prediction_columns(classes: Sequence[str]) -> list[str]:
-    """The columns of a table of predictions: `file`, `prediction`, `confidence`, `p:<class>` for each, `error`."""
-    return ["file", "prediction", "confidence", *(f"p:{name}" for name in classes), "error"]
+def prediction_columns(classes: Sequence[str], added: Iterable[str] = ()) -> list[str]:
+    """The columns of a table of predictions: `file`, `prediction`, `confidence`, `p:<class>` for each, `error`, and
+    those of `ADDED_COLUMNS` that are asked for."""
+    return ["file", "prediction", "confidence", *(f"p:{name}" for name in classes), "error", *added]
+
+
+def as_text(value: Any) -> str:
+    """A value of a column behind `error` in CSV: empty where there is none."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None or value != value else str(value)
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,6 +55,7 @@ class Predictions(Summarized):
         errors: why an image could not be read, "" where it was.
         seen_N: (N,) whether the model was trained on an image of the same pixels; None where nobody asked.
         features_ND: (N, D) float32, see `Classifier.features`; None where nobody asked.
+        added: those of `ADDED_COLUMNS` that were asked for: N values each, None where an image could not be read.
 
     Example:
         >>> import numpy as np
@@ -65,6 +76,7 @@ class Predictions(Summarized):
     errors: list[str]
     seen_N: Array | None = None
     features_ND: Array | None = None
+    added: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @property
     def readable_N(self) -> Array:
@@ -104,8 +116,9 @@ class Predictions(Summarized):
     def text_rows(self) -> Iterator[list[str]]:
         """The rows of a CSV file of `prediction_columns`; empty where there is nothing."""
         rows = zip(self.files, self.names, self.confidence_N, self.probabilities_NK, self.errors, strict=True)
-        for file, name, confidence, p_K, error in rows:
-            yield [file, name, *("" if np.isnan(value) else f"{value:.8g}" for value in (confidence, *p_K)), error]
+        for i, (file, name, confidence, p_K, error) in enumerate(rows):
+            numbers = ("" if np.isnan(value) else f"{value:.8g}" for value in (confidence, *p_K))
+            yield [file, name, *numbers, error, *(as_text(values[i]) for values in self.added.values())]
 
     def to_arrow(self) -> pa.Table:
         """A table of pyarrow with the columns of `prediction_columns`, a row an image; null where there is nothing.
@@ -125,7 +138,9 @@ class Predictions(Summarized):
             *(pa.array(np.ascontiguousarray(column), pa.float64(), from_pandas=True) for column in numbers),
             pa.array([error or None for error in self.errors], pa.string()),
         ]
-        return pa.table(columns, prediction_columns(self.classes))
+        types = {str: pa.string(), bool: pa.bool_()}
+        columns += [pa.array(values, types[ADDED_COLUMNS[name]]) for name, values in self.added.items()]
+        return pa.table(columns, prediction_columns(self.classes, self.added))
 
     def to_pandas(self) -> pd.DataFrame:
         """A data frame of pandas with the columns of `prediction_columns`, a row an image.
@@ -168,7 +183,7 @@ class Predictions(Summarized):
             part.open("w", newline="", encoding="utf-8") as stream,
         ):
             writer = csv.writer(stream)
-            writer.writerow(prediction_columns(self.classes))
+            writer.writerow(prediction_columns(self.classes, self.added))
             writer.writerows(self.text_rows())
         return place
 
@@ -177,6 +192,7 @@ class Predictions(Summarized):
         """Several predictions of the same classes, one after the other."""
         seen = [part.seen_N for part in parts if part.seen_N is not None]
         features = [part.features_ND for part in parts if part.features_ND is not None]
+        added = parts[0].added if parts else ()
         return cls(
             [file for part in parts for file in part.files],
             classes,
@@ -184,4 +200,5 @@ class Predictions(Summarized):
             [error for part in parts for error in part.errors],
             np.concatenate(seen) if parts and len(seen) == len(parts) else None,
             np.concatenate(features) if parts and len(features) == len(parts) else None,
+            {name: [value for part in parts for value in part.added[name]] for name in added},
         )

@@ -42,6 +42,7 @@ class Stream(IntEnum):
     SYMMETRY_CROP = 101  # where the report cuts an image out of its frame
     SYMMETRY_ROTATION = 102  # angle by which the report turns an image
     SYMMETRY_DIRECTION = 103  # in which the report moves an image by a given distance
+    SETS = 200  # the random part of a randomized conformal set
     SAMPLING = 7_001  # which images an epoch takes where every class is drawn equally often
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from astroformer.errors import UserError
 from astroformer.files import replacing, write_json
 from astroformer.metrics import Confusion, Evaluation
-from astroformer.predictions import Predictions, prediction_columns
+from astroformer.predictions import Predictions, as_text, prediction_columns
 from astroformer.summaries import percent
 
 if TYPE_CHECKING:
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 class PredictionWriter:
     """Writes predictions to a CSV or Parquet file, batch by batch, one row for each image.
 
-    The columns are `file`, `prediction`, `confidence`, `p:<class>` for each class, and `error`; behind them those of
-    `beside`. An image that can't be read has a row with the reason and without numbers. It is a context: the file
-    appears under its name, whole, when the context ends without an error.
+    The columns are `file`, `prediction`, `confidence`, `p:<class>` for each class, and `error`; behind them those that
+    are `added`, and those of `beside`. An image that can't be read has a row with the reason and without numbers. It is
+    a context: the file appears under its name, whole, when the context ends without an error.
 
     Args:
         path: of the file; its name ends in `.csv` or `.parquet`.
         classes: names of the classes, in the order of the probabilities.
+        added: the columns that all predictions bring, see `Predictions.added`.
         beside: further columns by name, with a value for each row that there will be; None where there is none. In CSV
             truth is `true` or `false`; a Parquet file keeps the types.
         carried: the same from a catalog, behind those; a name that the table has already gets `catalog:` before it.
@@ -62,6 +63,7 @@ class PredictionWriter:
         path: str | Path,
         classes: tuple[str, ...],
         *,
+        added: Sequence[str] = (),
         beside: Mapping[str, Sequence[Any]] | None = None,
         carried: Mapping[str, Sequence[Any]] | None = None,
         done: int | None = None,
@@ -74,7 +76,8 @@ class PredictionWriter:
         if self.path.is_dir():
             raise UserError(f"predictions can't be written to '{path}': it is a folder.")
         beside, carried = beside or {}, carried or {}
-        self._classes, self.columns = classes, _columns(classes, beside, carried)
+        self._empty = Predictions([], classes, np.empty((0, len(classes))), [], added={name: [] for name in added})
+        self.columns = _columns(prediction_columns(classes, added), beside, carried)
         self._beside: list[Any] = [*beside.values(), *carried.values()]
         if self.path.suffix.lower() == ".parquet":
             self._beside = [_typed(values) for values in self._beside]
@@ -93,7 +96,7 @@ class PredictionWriter:
             if as_parquet:
                 import pyarrow.parquet as pq  # a quarter of a second that CSV need not wait for
 
-                empty = self._table(Predictions.joined([], self._classes), [values[:0] for values in self._beside])
+                empty = self._table(self._empty, [values[:0] for values in self._beside])
                 self._parquet = opened.enter_context(pq.ParquetWriter(unfinished, empty.schema))
             else:
                 mode = "a" if self._resumed else "w"
@@ -112,7 +115,7 @@ class PredictionWriter:
                 self._parquet.write_table(self._table(part, beside))
         else:
             for i, row in enumerate(part.text_rows()):
-                self._csv.writerow([*row, *(_as_text(values[i]) for values in beside)])
+                self._csv.writerow([*row, *(as_text(values[i]) for values in beside)])
             self._stream.flush()  # what a killed process has written can be continued
 
     def __exit__(
@@ -172,9 +175,9 @@ class FeatureWriter:
         self._opened.__exit__(kind, error, trace)
 
 
-def _columns(classes: Sequence[str], beside: Iterable[str], carried: Iterable[str]) -> list[str]:
+def _columns(predicted: Sequence[str], beside: Iterable[str], carried: Iterable[str]) -> list[str]:
     """The columns of the file, see `PredictionWriter`."""
-    made = [*prediction_columns(classes), *beside]
+    made = [*predicted, *beside]
     for name in carried:
         while name in made:
             name = f"catalog:{name}"
@@ -203,14 +206,7 @@ def _typed(values: Sequence[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
-        return pa.array([None if value is None else _as_text(value) for value in values])
-
-
-def _as_text(value: Any) -> str:
-    """A value of another column in CSV: empty where there is none."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "" if value is None or value != value else str(value)
+        return pa.array([None if value is None else as_text(value) for value in values])
 
 
 def write_metrics(
