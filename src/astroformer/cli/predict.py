@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -31,11 +31,44 @@ from astroformer.errors import UserError, explained
 
 if TYPE_CHECKING:
     from astroformer.classifier import Classifier
+    from astroformer.evaluation.judge import Judge
     from astroformer.evaluation.scores import Called
     from astroformer.evaluation.unfinished import UnfinishedRows
     from astroformer.images.labelled import LabelledImages
     from astroformer.predictions import Predictions
     from astroformer.progress import Reporter
+
+
+@dataclass
+class Trusting:
+    """What to tell of predictions beside the probabilities; the words of `Judge`."""
+
+    coverage: Annotated[
+        float | None,
+        Doc(
+            "write sets of classes that hold the true one in this share of the images, such as 0.9: column "
+            "prediction_set"
+        ),
+    ] = None
+    sets: Annotated[
+        Literal["lac", "aps", "raps"],
+        Doc("kind of sets: lac, the smallest; aps, larger where the model doubts; raps, without improbable classes"),
+    ] = "lac"
+    by_class: Annotated[bool, Doc("hold the coverage in the images of each class")] = False
+    purity: Annotated[
+        float | None,
+        Doc(
+            "abstain where the model is less sure than a cut, so that this share of the other images of each class is "
+            "called right, such as 0.99: column abstain"
+        ),
+    ] = None
+    priors: Annotated[
+        str | None,
+        Doc(
+            "correct the probabilities for other shares of the classes: spiral=0.3,smooth=0.7, or estimate, from these "
+            "images, which counts those of each class too"
+        ),
+    ] = None
 
 
 @dataclass
@@ -63,6 +96,7 @@ class Predict:
     features: Annotated[
         Path | None, Doc("write the features of each image, from which the network tells its class, to this .parquet")
     ] = None
+    trusting: Annotated[Trusting, NESTED] = field(default_factory=Trusting)
     asking: Annotated[Asking, NESTED] = field(default_factory=Asking)
     strict: Strict = False
     showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
@@ -86,11 +120,12 @@ class Predict:
             images = open_sources(sources, columns=self._wanted(), listener=reporter)
             tell_ignored(images)
             tell_bands(classifier, images)
-            rows = self._begin(out, classifier, named, images)
+            judge = self._judge(classifier)
+            rows = self._begin(out, classifier, judge, named, images)
             tally = _Tally(Called(classifier.classes), rows.done, rows.failed, rows.first_reason)
             tally.called.add(rows.called)
             try:
-                self._predict(out, classifier, images, tally, reporter)
+                self._predict(out, classifier, judge, images, tally, reporter)
             except BaseException as error:
                 self._tell_what_is_kept(error, out, tally.done)
                 raise
@@ -101,6 +136,8 @@ class Predict:
         if failed:
             tell_beside(f"{failed:,} of {done:,} images can't be taken; column error of '{out}' says why")
         print(f"{done - failed:,} predictions\n{tally.called.text()}")
+        if judge is not None:
+            self._tell_judged(judge, rows.done)
         if self.features is not None:
             print(f"features: {self.features}")
         print(f"predictions: {out}")
@@ -113,6 +150,15 @@ class Predict:
             raise UserError("--features can't go on where it was stopped, as --resume does; leave out one of the two.")
         if self.features is not None and self.out is not None and self.features.absolute() == self.out.absolute():
             raise UserError(f"--out and --features are both '{self.out}'; choose another name for one of them.")
+        if self.trusting != Trusting():
+            from astroformer.evaluation.judge import check_together
+
+            check_together(**asdict(self.trusting))
+        if self.resume and self.trusting.priors == "estimate":
+            raise UserError(
+                "--priors estimate needs all images before it can write a row, so no rows are left that --resume could "
+                "go on from; leave out one of the two."
+            )
 
     def _wanted(self) -> Sequence[str] | Literal["all"]:
         """The columns that are to be carried over."""
@@ -130,14 +176,32 @@ class Predict:
             stack.enter_context(output_file(path, "features.parquet", inputs=inputs, overwrite=self.overwrite))
         return stack.enter_context(output_file(self.out, "predictions.csv", inputs=inputs, overwrite=self.overwrite))
 
+    def _judge(self, classifier: Classifier) -> Judge | None:
+        """What adds what is asked for to the predictions; None where nothing is."""
+        if self.trusting == Trusting():
+            return None
+        from astroformer.evaluation.judge import Judge
+
+        held_out = classifier.trust.held_out
+        if held_out is None:
+            why = "it was trained by an older version, or without images held out; train it again"
+            if self.asking.symmetry is not None:
+                why = "it keeps those of the symmetry that it was trained with; leave out --symmetry"
+            raise UserError(
+                "--coverage, --purity and --priors need the answers to images that were held out of the training, and "
+                f"'{self.model}' has none: {why}."
+            )
+        return Judge(classifier.classes, held_out.labels_N, classifier.trust.of_held_out(), **asdict(self.trusting))
+
     def _begin(
-        self, out: Path, classifier: Classifier, sources: Sequence[str], images: LabelledImages
+        self, out: Path, classifier: Classifier, judge: Judge | None, sources: Sequence[str], images: LabelledImages
     ) -> UnfinishedRows:
         """Records what the rows are made of, or with --resume finds those that are there."""
         from astroformer.evaluation import unfinished
         from astroformer.evaluation.tables import FeatureWriter, PredictionWriter
 
-        columns = PredictionWriter(out, classifier.classes, carried=images.columns).columns
+        added = [] if judge is None else judge.added
+        columns = PredictionWriter(out, classifier.classes, added=added, carried=images.columns).columns
         if self.features is not None:
             FeatureWriter(self.features)
         asking = self.asking
@@ -151,6 +215,7 @@ class Predict:
             white=asking.white,
             **({} if asking.calibration == "auto" else {"calibration": asking.calibration}),
             **({} if self.root is None else {"root": lasting_root(self.root)}),
+            **({} if judge is None else asdict(self.trusting)),
         )
         if not self.resume:
             unfinished.start(out, made, overwrite=self.overwrite)
@@ -160,7 +225,13 @@ class Predict:
         return rows
 
     def _predict(
-        self, out: Path, classifier: Classifier, images: LabelledImages, tally: _Tally, reporter: Reporter
+        self,
+        out: Path,
+        classifier: Classifier,
+        judge: Judge | None,
+        images: LabelledImages,
+        tally: _Tally,
+        reporter: Reporter,
     ) -> None:
         """Writes the rows that are not there yet."""
         from astroformer.evaluation.tables import FeatureWriter, PredictionWriter
@@ -169,20 +240,51 @@ class Predict:
         rest = images.subset(range(tally.done, len(images))) if tally.done else images
         with contextlib.ExitStack() as stack:
             writers: list[PredictionWriter | FeatureWriter] = [
-                PredictionWriter(out, classifier.classes, carried=images.columns, done=first)
+                PredictionWriter(
+                    out,
+                    classifier.classes,
+                    added=[] if judge is None else judge.added,
+                    carried=images.columns,
+                    done=first,
+                )
             ]
             if self.features is not None:
                 writers.append(FeatureWriter(self.features))
             for writer in writers:
                 stack.enter_context(writer)
             asked = classifier.iter_predict(rest, batch_size=batch_size, features=self.features is not None)
-            for part in asked if len(rest) else ():
+            parts: Iterable[Predictions] = asked if len(rest) else ()
+            if judge is not None and judge.estimates:  # the shares of the classes are known when all is predicted
+                parts = self._all(parts, len(images), reporter)
+                judge.estimate(parts)
+            for part in parts if judge is None else map(judge.judged, parts):
                 for writer in writers:
                     writer.write(part)
                 tally.add(part)
                 if tally.failed and self.strict:
-                    raise UserError(f"an image can't be taken, and strict refuses that: {tally.first}")
-                reporter.count("predicting", tally.done, len(images))
+                    raise _refused(tally.first)
+                if judge is None or not judge.estimates:
+                    reporter.count("predicting", tally.done, len(images))
+
+    def _all(self, asked: Iterable[Predictions], n: int, reporter: Reporter) -> list[Predictions]:
+        """All parts of the predictions of n images."""
+        parts: list[Predictions] = []
+        done = 0
+        for part in asked:
+            parts.append(part)
+            done += len(part)
+            reporter.count("predicting", done, n)
+            if self.strict and (first := next(filter(None, part.errors), "")):
+                raise _refused(first)
+        return parts
+
+    def _tell_judged(self, judge: Judge, before: int) -> None:
+        """Prints what the calibration images say, and how many of these images it is about."""
+        print(f"\n{judge.text()}\n")
+        if before:
+            print(f"without the {before:,} rows that were there already\n")
+        if (warning := judge.warning()) is not None:
+            tell_beside(warning)
 
     def _tell_what_is_kept(self, error: BaseException, out: Path, done: int) -> None:
         """Raises what tells how to go on, if a signal or the system ended the predictions and rows of them are left."""
@@ -191,7 +293,7 @@ class Predict:
         from astroformer.training.stopping import Interrupted
 
         part = part_of(out)
-        if not done or not part.exists():
+        if not done or not part.exists() or self.trusting.priors == "estimate":
             unfinished.forget(out)
             return
         without = "" if self.features is None else ", without --features"
@@ -200,6 +302,11 @@ class Predict:
             raise Interrupted(f"stopped; {kept}", getattr(error, "number", signal.SIGINT)) from None
         if isinstance(error, OSError) and (sentence := explained(error)):
             raise UserError(f"{sentence} {kept}.") from None
+
+
+def _refused(reason: str) -> UserError:
+    """What `strict` says of the first image that can't be taken."""
+    return UserError(f"an image can't be taken, and strict refuses that: {reason}")
 
 
 @dataclass
