@@ -18,7 +18,7 @@ from astroformer.classifier import Classifier
 from astroformer.cli.main import main
 from astroformer.errors import UserError
 from astroformer.images import open_source, read_image
-from astroformer.metrics import Interval
+from astroformer.intervals import Interval
 from astroformer.model_folder import ModelRecord, ValidationScores
 from astroformer.network import Astroformer, create_network
 from astroformer.system import pick_device

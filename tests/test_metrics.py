@@ -6,11 +6,11 @@ import warnings
 import numpy as np
 import pytest
 from scipy.stats import beta
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, brier_score_loss, f1_score, log_loss
 from sklearn.metrics import confusion_matrix as reference_confusion
 
 from astroformer.errors import UserError
-from astroformer.metrics import balanced_accuracy, confusion_matrix, expected_calibration_error, nll_N, score
+from astroformer.metrics import balanced_accuracy, brier_N, confusion_matrix, expected_calibration_error, nll_N, score
 
 
 def sample(n: int, k: int, seed: int = 0, skill: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -221,3 +221,33 @@ def test_calibration_error_refuses_what_it_cannot_score() -> None:
 def test_refusals(labels: np.ndarray, probabilities: np.ndarray, says: str) -> None:
     with pytest.raises(UserError, match=says):
         score(labels, probabilities, ("a", "b"))
+
+
+def test_copies_in_groups_have_the_interval_of_their_originals() -> None:
+    labels_N, probabilities_NK = sample(300, 3)
+    alone = score(labels_N, probabilities_NK, names(3), groups_N=np.arange(300))
+    copied = [np.repeat(each, 4, axis=0) for each in (labels_N, probabilities_NK, np.arange(300))]
+    grouped = score(copied[0], copied[1], names(3), groups_N=copied[2])
+    blind = score(copied[0], copied[1], names(3))
+    for metric, found in grouped.metrics.items():
+        assert found.value == pytest.approx(alone[metric])
+        assert (found.low, found.high) == pytest.approx((alone.metrics[metric].low, alone.metrics[metric].high))
+        width = blind.metrics[metric].high - blind.metrics[metric].low
+        assert found.high - found.low > 1.7 * width  # four copies that count as four halve it
+
+
+def test_groups_of_one_give_the_intervals_of_images() -> None:
+    labels_N, probabilities_NK = sample(800, 4)
+    votes_NK = np.eye(4)[labels_N]
+    plain = score(labels_N, probabilities_NK, names(4), votes_NK=votes_NK)
+    alone = score(labels_N, probabilities_NK, names(4), votes_NK=votes_NK, groups_N=np.arange(800)[::-1])
+    for metric, found in plain.metrics.items():
+        width = found.high - found.low
+        assert alone.metrics[metric].low == pytest.approx(found.low, abs=0.15 * width)
+        assert alone.metrics[metric].high == pytest.approx(found.high, abs=0.15 * width)
+
+
+def test_brier_is_that_of_scikit_learn() -> None:
+    labels_N, probabilities_NK = sample(200, 2)
+    reference = brier_score_loss(labels_N, probabilities_NK[:, 1])
+    assert brier_N(labels_N, probabilities_NK).mean() == pytest.approx(2 * reference)  # it counts one of two classes

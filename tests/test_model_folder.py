@@ -17,7 +17,7 @@ import astroformer
 from astroformer.classifier import Classifier
 from astroformer.cli.main import main
 from astroformer.errors import UserError
-from astroformer.metrics import Interval
+from astroformer.intervals import Interval
 from astroformer.model_folder import (
     FORMAT,
     ModelConfig,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from astroformer.training.ensemble import train_ensemble
     from astroformer.training.folds import train_folds
     from astroformer.training.recipe import Recipe
+    from astroformer.training.report import report
     from astroformer.training.show import show
     from astroformer.training.single import train_network
     from astroformer.training.study import train_many
@@ -50,6 +51,7 @@ __all__ = [
     "distil",
     "load",
     "open_source",
+    "report",
     "resume",
     "score",
     "show",
@@ -74,6 +76,7 @@ _PLACES = {
     "distil": "training.distil",
     "load": "classifier",
     "open_source": "images.sources",
+    "report": "training.report",
     "resume": "training.train",
     "score": "metrics",
     "show": "training.show",

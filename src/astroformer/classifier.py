@@ -191,6 +191,7 @@ class Classifier(Predictor, Summarized):
     ) -> tuple[Evaluation, Predictions]:
         """Metrics with 95 % intervals on labelled images, and the predictions they were made from.
 
+        Where the source has groups, the intervals are of resampled groups.
         Images that cannot be read are left out of the metrics and stand in the predictions with their reason;
         with `strict` they are an error. `seen_N` of the predictions says which images the model was trained on, where
         that is known: on these a figure says nothing of new images.
@@ -232,7 +233,9 @@ class Classifier(Predictor, Summarized):
             )
         votes_NK = None if images.votes_NK is None else images.votes_NK[good_N]
         probabilities_NK = predictions.probabilities_NK[good_N]
-        return score(images.labels[good_N], probabilities_NK, self.classes, votes_NK=votes_NK), predictions
+        groups_N = None if images.groups is None else images.groups[good_N]
+        labels_N = images.labels[good_N]
+        return score(labels_N, probabilities_NK, self.classes, votes_NK=votes_NK, groups_N=groups_N), predictions
 
     def framed(self, images: Images) -> Classifier:
         """A classifier of the same weights that no circular shift of an image changes, by `equivariance` "frame".

@@ -1,7 +1,9 @@
 """Scores of predicted probabilities, with intervals. Numpy alone.
 
-Shape letters: N images, K classes, P pairs of classes, R resamples, U distinct (label, prediction) pairs, M bins of
-confidence.
+Curves of probabilities, and the figures that are areas under them, are in `curves.py`, intervals in `intervals.py`.
+
+Shape letters: N images, K classes, P pairs of classes, R resamples, U distinct (label, prediction) pairs, G
+groups of images.
 """
 
 from __future__ import annotations
@@ -13,52 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from astroformer.curves import Reliability
 from astroformer.errors import UserError
+from astroformer.intervals import Interval, drawn
 from astroformer.summaries import Summarized, Summary, metric_name, metric_text
 
 Array = NDArray[Any]
 # A certain but wrong probability of 0 would make the NLL infinite and hide every other image.
 _SMALLEST_PROBABILITY = 1e-12
 _ROUNDED = 1e-3  # what the sum of a row of probabilities may be off, as float16 leaves it
-_Z = 1.959963984540054  # standard deviations of a normal distribution on each side that hold 95 % of it
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A measured `value` and the 95 % interval [`low`, `high`] around it."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_dict(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high}
-
-
-def share_limits(hits_T: Array, n_T: Array) -> tuple[Array, Array]:
-    """The ends of the 95 % intervals of shares, by Wilson's score (1927): of any number of shares at once.
-
-    They are the p with |hits / n − p| = 1.96 · √(p (1 − p) / n). Where all or none of a few are hits, the interval
-    keeps its width, and its coverage is near 95 % for every n (Brown, Cai & DasGupta 2001, doi 10.1214/ss/1009213286).
-
-    Args:
-        hits_T: (T,) hits, each of `n_T` images.
-        n_T: (T,) images; where there are 0 nothing is known, and the interval is [0, 1].
-
-    Example:
-        >>> import numpy as np
-        >>> low, high = share_limits(np.array([5, 0]), np.array([5, 0]))
-        >>> low.round(4).tolist(), high.tolist()
-        ([0.5655, 0.0], [1.0, 1.0])
-    """
-    n_T = np.asarray(n_T, np.float64)
-    some_T = np.maximum(n_T, 1.0)
-    share_T, z2 = hits_T / some_T, _Z**2
-    middle_T = (share_T + z2 / (2 * some_T)) / (1 + z2 / some_T)
-    half_T = _Z / (1 + z2 / some_T) * np.sqrt(share_T * (1 - share_T) / some_T + z2 / (4 * some_T**2))
-    low_T = np.where(hits_T > 0, np.maximum(middle_T - half_T, 0.0), 0.0)
-    high_T = np.where(hits_T < n_T, np.minimum(middle_T + half_T, 1.0), 1.0)
-    return low_T, np.where(n_T > 0, high_T, 1.0)
 
 
 class ClassScores(NamedTuple):
@@ -196,14 +161,32 @@ def _scores(hits_RK: Array, support_RK: Array, called_RK: Array) -> dict[str, Ar
     }
 
 
-def _drawn(confusion_KK: Array, generator: np.random.Generator, resamples: int) -> tuple[Array, Array, Array]:
+def _weighted(
+    labels_N: Array, predictions_N: Array, groups_N: Array, generator: np.random.Generator, resamples: int
+) -> Array:
+    """(R, U) weights of the pairs of label and prediction, in the order of `np.nonzero` of their confusion matrix: each
+    group of images counts by a weight of the exponential distribution."""
+    pair_N = np.unique(np.stack([labels_N, predictions_N]), axis=1, return_inverse=True)[1].ravel()
+    place_N = np.unique(groups_N, return_inverse=True)[1]
+    weights_RG = (generator.standard_exponential(place_N.max() + 1) for _ in range(resamples))
+    return np.stack([np.bincount(pair_N, weights_G[place_N]) for weights_G in weights_RG])
+
+
+def _drawn(
+    confusion_KK: Array, weights_RU: Array | None, image: float, generator: np.random.Generator, resamples: int
+) -> tuple[Array, Array, Array]:
     """Diagonals, row and column sums, each (R, K), of confusion matrices that could be behind the one that was found.
 
     An image counts by a weight of the exponential distribution (Rubin 1981), so a pair of label and prediction by one
     of the gamma distribution, which costs R × U instead of R × N.
+
+    Args:
+        weights_RU: of the pairs, where images do not stand alone; see `_weighted`.
+        image: how many images stand for one that is drawn by itself: the mean size of a group.
     """
     label_U, prediction_U = np.nonzero(confusion_KK)
-    weights_RU = generator.standard_gamma(confusion_KK[label_U, prediction_U], size=(resamples, len(label_U)))
+    if weights_RU is None:
+        weights_RU = generator.standard_gamma(confusion_KK[label_U, prediction_U], size=(resamples, len(label_U)))
     support_RK, called_RK, hits_RK = (np.zeros((resamples, len(confusion_KK))) for _ in range(3))
     for u, (label, prediction) in enumerate(zip(label_U, prediction_U, strict=True)):
         support_RK[:, label] += weights_RU[:, u]
@@ -214,7 +197,7 @@ def _drawn(confusion_KK: Array, generator: np.random.Generator, resamples: int) 
     k = len(confusion_KK)
     if k > 1:
         half = np.full((resamples, k), 0.5 / present_K.sum())
-        right_RK, wrong_RK = (generator.standard_gamma(half) * present_K for _ in range(2))
+        right_RK, wrong_RK = (image * generator.standard_gamma(half) * present_K for _ in range(2))
         hits_RK += right_RK
         support_RK += right_RK + wrong_RK
         called_RK += right_RK + (wrong_RK.sum(1, keepdims=True) - wrong_RK) / (k - 1)
@@ -232,6 +215,11 @@ def nll_N(labels_N: Array, probabilities_NK: Array) -> Array:
     """(N,) negative log-likelihood of each true class in nats, its probability floored at 1e-12."""
     true_N = probabilities_NK[np.arange(len(labels_N)), labels_N].astype(np.float64)
     return -np.log(np.maximum(true_N, _SMALLEST_PROBABILITY))
+
+
+def brier_N(labels_N: Array, probabilities_NK: Array) -> Array:
+    """(N,) Brier score of predictions, Σ_k (p_k − 1[k is the true class])², from 0 to 2 (Brier 1950)."""
+    return votes_brier_N(np.eye(probabilities_NK.shape[1])[labels_N], probabilities_NK)
 
 
 def votes_cross_entropy_N(votes_NK: Array, probabilities_NK: Array) -> Array:
@@ -275,14 +263,8 @@ def expected_calibration_error(labels_N: Array, probabilities_NK: Array, *, bins
         >>> expected_calibration_error(np.array([0, 0, 0, 0]), probabilities)
         0.25
     """
-    if bins < 1:
-        raise UserError(f"bins is {bins}; at least 1 is needed.")
     check_answers(labels_N, probabilities_NK, probabilities_NK.shape[-1])
-    confidence_N = probabilities_NK.max(1)
-    right_N = probabilities_NK.argmax(1) == labels_N
-    bin_N = np.clip(np.ceil(confidence_N * bins).astype(np.int64) - 1, 0, bins - 1)
-    gap_M = np.bincount(bin_N, right_N - confidence_N, minlength=bins)  # n_m · (accuracy_m − confidence_m)
-    return float(np.abs(gap_M).sum() / len(labels_N))
+    return Reliability.equal_width(labels_N, probabilities_NK, bins).error()
 
 
 def check_answers(labels_N: Array, probabilities_NK: Array, k: int) -> None:
@@ -317,6 +299,7 @@ def score(
     classes: tuple[str, ...],
     *,
     votes_NK: Array | None = None,
+    groups_N: Array | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
@@ -332,6 +315,8 @@ def score(
         probabilities_NK: (N, K) predicted probabilities, rows that sum to 1.
         classes: the K class names.
         votes_NK: (N, K) shares of votes, rows that sum to 1, whose cross-entropy and Brier score are measured too.
+        groups_N: (N,) numbers; images with the same one belong together, and are drawn together
+            (`intervals.drawn`). None: each stands alone.
         resamples: number of draws that the intervals are made from.
         seed: of the resamples.
 
@@ -357,8 +342,20 @@ def score(
     losses_N = nll_N(labels_N, probabilities_NK)
 
     generator = np.random.default_rng(seed)
-    samples = _scores(*_drawn(confusion_KK, generator, resamples))
-    samples["nll"] = np.array([losses_N[generator.integers(0, n, n)].mean() for _ in range(resamples)])
+    weights_RU, image = None, 1.0
+    if groups_N is not None:
+        weights_RU = _weighted(labels_N, predictions_N, groups_N, generator, resamples)
+        image = n / len(np.unique(groups_N))
+    samples = _scores(*_drawn(confusion_KK, weights_RU, image, generator, resamples))
+
+    def means_R(values_N: Array) -> Array:
+        """The mean of a value an image in each bootstrap resample."""
+        if groups_N is None:
+            return np.array([values_N[generator.integers(0, n, n)].mean() for _ in range(resamples)])
+        draws = drawn(n, groups_N, resamples=resamples, seed=seed)
+        return np.array([times_N @ values_N / times_N.sum() for times_N in draws])
+
+    samples["nll"] = means_R(losses_N)
 
     support_K, called_K = confusion_KK.sum(1), confusion_KK.sum(0)
     values = {m: float(v[0]) for m, v in _scores(np.diag(confusion_KK)[None], support_K[None], called_K[None]).items()}
@@ -369,7 +366,7 @@ def score(
         for name, measure in (("votes_cross_entropy", votes_cross_entropy_N), ("votes_brier", votes_brier_N)):
             of_votes_N = measure(votes_NK, probabilities_NK)
             values[name] = float(of_votes_N.mean())
-            samples[name] = np.array([of_votes_N[generator.integers(0, n, n)].mean() for _ in range(resamples)])
+            samples[name] = means_R(of_votes_N)
     metrics = {}
     for name, value in values.items():
         low, high = np.quantile(samples[name], [0.025, 0.975])

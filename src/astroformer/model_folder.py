@@ -39,7 +39,8 @@ from astroformer.files import (
     write_json,
 )
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.metrics import Evaluation, Interval
+from astroformer.intervals import Interval
+from astroformer.metrics import Evaluation
 from astroformer.model_card import model_card
 from astroformer.network import Answers, AnswersConfig, Astroformer, AstroformerConfig, Ensemble
 from astroformer.network.config import split_words

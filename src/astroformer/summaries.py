@@ -35,6 +35,11 @@ METRICS = {
     "nll": Metric("log loss", False),
     "votes_cross_entropy": Metric("votes cross-entropy", False),
     "votes_brier": Metric("votes Brier score", False),
+    "brier": Metric("Brier score", False),
+    "ece": Metric("calibration error", True),
+    "adaptive_ece": Metric("adaptive calibration error", True),
+    "roc_auc": Metric("ROC area", False),
+    "average_precision": Metric("average precision", False),
 }
 """All metrics of an evaluation, by the names that files have them under."""
 

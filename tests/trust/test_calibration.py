@@ -13,6 +13,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from astroformer.metrics import expected_calibration_error
+from astroformer.metrics import votes_cross_entropy_N as cross_entropy_N
 from astroformer.trust import calibration as module
 from astroformer.trust import held_out as held_out_module
 from astroformer.trust import trust as trust_module
@@ -20,7 +21,6 @@ from astroformer.trust.calibration import (
     FOLDS,
     METHODS,
     Calibration,
-    cross_entropy_N,
     fit_calibration,
     folds_of,
     isotonic,

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import precision_score, recall_score
 
 from astroformer.errors import UserError
-from astroformer.metrics import share_limits
+from astroformer.intervals import share_limits
 from astroformer.trust.thresholds import CutCurve, abstained, least_kept
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from astroformer.classifier import Classifier
     from astroformer.evaluation.symmetry.measured import MeasuredImages
     from astroformer.images.labelled import LabelledImages
+    from astroformer.progress import Reporter
 
 Model = Annotated[Path, PLACE, Doc("model folder, or the run folder that holds it")]
 Quiet = Annotated[bool, Doc("no progress")]
@@ -158,6 +159,36 @@ def with_root(sources: Sequence[str], root: str | None) -> list[str]:
 def lasting_root(root: str) -> str:
     """The folder of a catalog's images, wherever this is said: a URL, or an absolute path."""
     return root if is_url(root) else str(Path(root).expanduser().absolute())
+
+
+def labelled_images(
+    source: str | None,
+    root: str | None,
+    model: Path,
+    classes: tuple[str, ...],
+    *,
+    only_known: bool,
+    reporter: Reporter,
+) -> LabelledImages:
+    """The images of a source, with all columns of a catalog; without a source those that were held out of the run that
+    made the model.
+
+    Raises:
+        UserError: there are none, or they have other classes than the model.
+    """
+    from astroformer.images.sources import open_source
+
+    if source is not None:
+        [opened] = with_root([source], root)
+        return open_source(opened, classes=classes, only_known=only_known, columns="all", listener=reporter)
+    from astroformer.training.train import held_out_images
+
+    if root is not None:
+        raise UserError(f"--root {root} says where the images of a catalog lie; name the catalog as SOURCE.")
+    held_out = held_out_images(model, reporter=reporter)
+    if held_out.classes != classes:
+        raise UserError(f"the run of '{model}' has other classes than this model; name a SOURCE.")
+    return held_out
 
 
 def tell_beside(sentence: str) -> None:

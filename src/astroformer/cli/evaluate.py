@@ -19,14 +19,13 @@ from astroformer.cli.common import (
     Showing,
     Strict,
     first_imports,
+    labelled_images,
     refuse_missing,
     tell_bands,
     tell_beside,
     tell_ignored,
-    with_root,
 )
 from astroformer.cli.options import NESTED, PLACE
-from astroformer.errors import UserError
 
 if TYPE_CHECKING:
     from astroformer.classifier import Classifier
@@ -120,7 +119,9 @@ class Evaluate:
         from astroformer.metrics import score
 
         classifier = self.asking.load(self.model)
-        images = self._images(classifier.classes, reporter)
+        images = labelled_images(
+            self.source, self.root, self.model, classifier.classes, only_known=self.only_known, reporter=reporter
+        )
         tell_ignored(images)
         tell_bands(classifier, images)
         evaluation, predictions = classifier.evaluate(
@@ -137,25 +138,10 @@ class Evaluate:
             assert images.labels is not None
             labels, probabilities_NK = images.labels[good_N], predictions.probabilities_NK[good_N]
             votes_NK = None if images.votes_NK is None else images.votes_NK[good_N][~seen_N]
-            new = score(labels[~seen_N], probabilities_NK[~seen_N], classifier.classes, votes_NK=votes_NK)
+            groups_N = None if images.groups is None else images.groups[good_N][~seen_N]
+            words: Any = {"votes_NK": votes_NK, "groups_N": groups_N}
+            new = score(labels[~seen_N], probabilities_NK[~seen_N], classifier.classes, **words)
         return _Measured(classifier, images, predictions, evaluation, int(seen_N.sum()), new)
-
-    def _images(self, classes: tuple[str, ...], reporter: Reporter) -> LabelledImages:
-        """The images of SOURCE, or those that were held out of the run that made the model."""
-        from astroformer.images.sources import open_source
-
-        if self.source is not None:
-            [source] = with_root([self.source], self.root)
-            known = self.only_known
-            return open_source(source, classes=classes, only_known=known, columns="all", listener=reporter)
-        from astroformer.training.train import held_out_images
-
-        if self.root is not None:
-            raise UserError(f"--root {self.root} says where the images of a catalog lie; name the catalog as SOURCE.")
-        held_out = held_out_images(self.model, reporter=reporter)
-        if held_out.classes != classes:
-            raise UserError(f"the run of '{self.model}' has other classes than this model; name a SOURCE.")
-        return held_out
 
     def _write(self, folder: Path, measured: _Measured) -> None:
         from astroformer.evaluation.mistakes import plot_mistakes

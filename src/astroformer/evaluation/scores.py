@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from astroformer.metrics import ClassScores, Evaluation, Interval
+from astroformer.intervals import Interval
+from astroformer.metrics import ClassScores, Evaluation
 from astroformer.summaries import metric_name, metric_text, percent
 from astroformer.terminal import fitted, widest
 

@@ -225,23 +225,24 @@ def write_metrics(
     write_json(path, {**evaluation.to_dict(), **about})
 
 
-def write_by_class(path: Path, evaluation: Evaluation) -> None:
+def write_by_class(path: Path, evaluation: Evaluation, *, beside: Mapping[str, Sequence[str]] | None = None) -> None:
     """Writes `by_class.csv`: of each class the scores, and the class that its images are most often taken for.
 
     The columns are `class`, `n`, `called` (images that are called it), `precision`, `recall`, `f1` (shares; empty where
-    there is nothing to be a share of), `taken_for` and `times`.
+    there is nothing to be a share of), `taken_for` and `times`; behind them those of `beside`, with a value each class.
     """
+    others = beside or {}
     taken_for: dict[str, Confusion] = {}
     for confusion in evaluation.confusions():
         taken_for.setdefault(confusion.label, confusion)
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["class", "n", "called", "precision", "recall", "f1", "taken_for", "times"])
-        for row in evaluation.by_class():
+        writer.writerow(["class", "n", "called", "precision", "recall", "f1", "taken_for", "times", *others])
+        for k, row in enumerate(evaluation.by_class()):
             shares = ["" if share is None else f"{share:.6g}" for share in (row.precision, row.recall, row.f1)]
             worst = taken_for.get(row.name)
             more = ["", 0] if worst is None else [worst.prediction, worst.times]
-            writer.writerow([row.name, row.n, row.called, *shares, *more])
+            writer.writerow([row.name, row.n, row.called, *shares, *more, *(values[k] for values in others.values())])
 
 
 def write_symmetry(path: Path, report: SymmetryReport, measured: MeasuredNetwork, images: MeasuredImages) -> None:

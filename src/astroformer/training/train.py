@@ -133,13 +133,27 @@ def held_out_images(model: str | Path, *, reporter: Reporter | None = None) -> L
     """
     check_is_path(model, "a run folder or the model folder in it")
     reporter = reporter or Reporter(quiet=True)
-    places = (Path(model), Path(model).absolute().parent)
-    folder = next((place for place in places if Study.is_in(place) or RunFolder(place).has_recipe), None)
-    if folder is None:
+    run = run_of(model)
+    if run is None:
         raise UserError(
             f"'{model}' lies in no run folder, so nothing is known of images that were held out; name labelled images."
         )
-    run = RunFolder.open(folder / Study.open(folder).runs[0] if Study.is_in(folder) else folder)
     run.check_files(reporter.say)
     split = split_of(run, run.read_record(), run.read_recipe(), reporter)
     return split.valid_images.subset(split.valid_rows)
+
+
+def run_of(model: str | Path) -> RunFolder | None:
+    """The run that made a model, of an ensemble that of its first member; None where the model lies in no run folder.
+
+    Args:
+        model: a run folder, or the model folder in it.
+
+    Raises:
+        UserError: the record of an ensemble is damaged.
+    """
+    places = (Path(model), Path(model).absolute().parent)
+    folder = next((place for place in places if Study.is_in(place) or RunFolder(place).has_recipe), None)
+    if folder is None:
+        return None
+    return RunFolder.open(folder / Study.open(folder).runs[0] if Study.is_in(folder) else folder)

@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from astroformer.metrics import votes_cross_entropy_N
+
 Array = NDArray[Any]
 FOLDS = 5
 LEAST_IMAGES = 20  # of fewer than four a fold, a cross-validation says nothing
@@ -164,7 +166,7 @@ def fit_calibration(logits_NK: Array, targets_NK: Array, fold_N: Array, method: 
     candidates = _possible(targets_NK) if method is None else (method,)
     folds = {name: _fit_folds(METHODS[name], logits_NK, targets_NK, fold_N) for name in candidates}
     crossed = {name: Fitted(folds=fits).cross_fitted(logits_NK, fold_N) for name, fits in folds.items()}
-    losses_N = {name: cross_entropy_N(targets_NK, p_NK) for name, p_NK in crossed.items()}
+    losses_N = {name: votes_cross_entropy_N(targets_NK, p_NK) for name, p_NK in crossed.items()}
     best = candidates[0]
     for name in candidates[1:]:
         gain_N = losses_N[best] - losses_N[name]
@@ -201,11 +203,6 @@ def log_softmax(logits_NK: Array) -> Array:
     """(N, K) float64 log-probabilities."""
     shifted_NK = np.asarray(logits_NK, np.float64) - np.max(logits_NK, 1, keepdims=True)
     return np.asarray(shifted_NK - np.log(np.exp(shifted_NK).sum(1, keepdims=True)))
-
-
-def cross_entropy_N(targets_NK: Array, probabilities_NK: Array) -> Array:
-    """(N,) −Σ_k t_k log p_k in nats, with p floored at 1e-12."""
-    return np.asarray(-(targets_NK * np.log(np.maximum(probabilities_NK, _SMALLEST))).sum(1))
 
 
 def _possible(targets_NK: Array) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
-from astroformer.metrics import Interval, check_answers, check_probabilities, share_limits
+from astroformer.intervals import Interval, share_limits
+from astroformer.metrics import check_answers, check_probabilities
 from astroformer.summaries import percent
 
 Array = NDArray[Any]

@@ -30,7 +30,7 @@ from astroformer.evaluation.symmetry.transformations import (
     roll,
     rotate,
 )
-from astroformer.metrics import Interval
+from astroformer.intervals import Interval
 
 Array = NDArray[Any]
 _FEATURE_VIEWS = 4  # shifts an image that feature errors are measured under: maps cost more than logits, and vary less

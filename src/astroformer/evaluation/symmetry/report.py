@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.evaluation.symmetry.settings import SymmetrySettings, crop_range, shift_range
-from astroformer.metrics import Interval
+from astroformer.intervals import Interval
 
 Array = NDArray[Any]
 

@@ -1,0 +1,321 @@
+"""The page of a report: one HTML file that needs nothing else, made from facts, charts and a template by jinja2.
+
+Whatever comes from the user's files is text in it: jinja2 escapes it, the charts do, and the data of the pictures is
+JSON that holds no `<`. A policy in the page forbids it to load anything, and to run any script but its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astroformer.curves import Curve
+from astroformer.errors import check_installed, one_line
+from astroformer.evaluation.pictures import MOST_IN_A_MATRIX
+from astroformer.evaluation.report.charts import precision_recall_chart, reliability_chart, roc_chart, whisker
+from astroformer.evaluation.report.facts import ClassFacts, Facts, most_telling
+from astroformer.evaluation.symmetry import SymmetryReport
+from astroformer.intervals import Interval
+from astroformer.metrics import Confusion, Evaluation
+from astroformer.summaries import metric_name, metric_text, percent
+
+Array = NDArray[Any]
+_MOST_SECTIONS = 200  # classes that have a section of their own
+_CLASS_TILES = 6  # mistakes that a section shows
+_ANSWERS = 5  # most probable classes that the page keeps of an image
+_CONFUSIONS = 10
+
+
+class ShownImages(NamedTuple):
+    """The N images that could be read.
+
+    Attributes:
+        files: their names.
+        labels_N: true classes.
+        probabilities_NK: predicted ones.
+        seen_N: which the model was trained on; None where that is not known.
+        pictures: by position, as the text of a `data:` address.
+        said: how the pictures differ from what a screen shows.
+    """
+
+    files: Sequence[str]
+    labels_N: Array
+    probabilities_NK: Array
+    seen_N: Array | None
+    pictures: Mapping[int, str]
+    said: str | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a page shows.
+
+    Attributes:
+        title: of the page.
+        sentence: that may be quoted.
+        warning: what a reader must know before all figures, if there is something.
+        facts: the numbers.
+        new: what was measured without the images that the model was trained on, where there are some of both.
+        images: that could be read.
+        symmetry: under shifts and turns, if it was measured.
+        about: what the model and the images are, in groups of names and values.
+        recipe: of the run, as YAML, if it is known.
+    """
+
+    title: str
+    sentence: str
+    warning: str | None
+    facts: Facts
+    new: Evaluation | None
+    images: ShownImages
+    symmetry: SymmetryReport | None
+    about: Mapping[str, Mapping[str, str]]
+    recipe: str | None
+
+    def html(self) -> str:
+        """The whole page."""
+        facts = self.facts
+        numbered = list(enumerate(facts.classes))
+        shown = _worst(numbered) if len(numbered) > _MOST_SECTIONS else numbered
+        script = _resource("report.js")
+        most = most_telling(facts.where)
+        wrong = _wrong_by_class(self.images)
+        return _template().render(
+            version=version("astroformer"),
+            title=self.title,
+            sentence=self.sentence,
+            warning=self.warning,
+            style=_safe(_resource("report.css")),
+            script=_safe(script),
+            script_hash=_safe(_hash(script)),
+            meanings=_meanings(facts),
+            facts=facts,
+            new=self.new,
+            classes=numbered,
+            recall_from=_start([each.recall for each in facts.classes]),
+            where_from=_start([part.accuracy for each in facts.where for part in each.parts]),
+            shown_classes=shown,
+            sections={k for k, _ in shown},
+            matrix=_matrix(facts.evaluation) if len(numbered) <= MOST_IN_A_MATRIX else None,
+            confusions=_confusions(facts.evaluation),
+            pictures_said=_pictures_said(self.images),
+            mistakes=json.dumps([mistake.image for mistake in facts.mistakes]),
+            doubtful=json.dumps(list(facts.doubtful)),
+            calibration_said=_calibration_said(facts),
+            reliability=_safe(reliability_chart("reliability", facts.calibration, facts.said("ece"))),
+            reliability_by_number=_safe(
+                reliability_chart(
+                    "reliability-n", facts.calibration_by_number, facts.said("adaptive_ece"), counts=False
+                )
+            ),
+            where_said=most or "No two parts of the images differ by more than their 95 % intervals.",
+            symmetry=self.symmetry and _symmetry(self.symmetry),
+            class_words={k: _class_words(facts.evaluation, k) for k, _ in shown},
+            rocs={k: _roc(k, each) for k, each in shown},
+            precisions={k: _precision_recall(k, each, facts.n) for k, each in shown},
+            class_mistakes={k: json.dumps(wrong.get(k, [])[:_CLASS_TILES]) for k, _ in shown},
+            about={heading: {k: one_line(v) for k, v in rows.items()} for heading, rows in self.about.items()},
+            recipe=self.recipe,
+            data=_data(facts, self.images),
+        )
+
+
+def _template() -> Any:
+    check_installed("jinja2", "report", "a report")
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "metric": lambda value, name: metric_text(name, value),
+        "metric_name": metric_name,
+        "percent": percent,
+        "capitalized": lambda text: text[:1].upper() + text[1:],
+        "whisker": lambda interval, low: _safe(whisker(interval, low)),
+        "flowing": lambda text: text.replace(" %", "\u00a0%"),  # a line does not begin with the sign
+        "breakable": lambda name: _safe(escape(name).replace("_", "_<wbr>")),
+        "pairs": _pairs,
+    }
+    return environment.from_string(_resource("report.html.j2"))
+
+
+def _resource(name: str) -> str:
+    return files("astroformer.evaluation.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _safe(text: str) -> Any:
+    """A text that is HTML already."""
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
+def _hash(script: str) -> str:
+    """How the policy of a page names the one script that may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}"
+
+
+def _pairs(curve: Curve) -> list[tuple[float, float]]:
+    some = curve.thinned(20)
+    return list(zip(some.x_T.tolist(), some.y_T.tolist(), strict=True))
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def _meanings(facts: Facts) -> str:
+    votes = " Votes cross-entropy and votes Brier score compare the probabilities with the shares of votes."
+    return (
+        "Accuracy is the share that is called right, balanced accuracy its mean over the classes. Log loss (nats) and "
+        "Brier score (0 to 2) judge the probabilities: less is better. Calibration error is how far confidence is from "
+        f"accuracy on average.{votes if 'votes_brier' in facts.metrics else ''}"
+    )
+
+
+def _calibration_said(facts: Facts) -> str:
+    bins = [each for each in facts.calibration if each.images.confidence is not None]
+    mean = sum(each.images.n * (each.images.confidence or 0.0) for each in bins) / facts.n
+    accuracy = facts.metrics["top1"].value
+    if abs(mean - accuracy) < 0.01:
+        leaning = "about as sure as it is right"
+    else:
+        leaning = "surer than it is right" if mean > accuracy else "less sure than it is right"
+    return (
+        f"On average the model is {leaning}: its mean confidence is {percent(mean)}, its accuracy {percent(accuracy)}. "
+        f"The expected calibration error is {facts.said('ece')}; in bins of an equal number of images it is "
+        f"{facts.said('adaptive_ece')}. Both lie above 0 by chance alone where bins hold few images."
+    )
+
+
+def _symmetry(report: SymmetryReport) -> dict[str, Any]:
+    said = (
+        f"Measured on {report.n:,} of the images, drawn at random. Under a circular shift the answer should stay as it "
+        "is: two shifted copies of an image get the same class in "
+        f"{percent(report.c_cons.value)} of the cases (95 % interval {percent(report.c_cons.low)} to "
+        f"{percent(report.c_cons.high)}). astroformer symmetry measures more."
+    )
+    return {"said": said, "changes": report.changes}
+
+
+def _class_words(evaluation: Evaluation, k: int) -> str:
+    counts, names = evaluation.confusion_KK, evaluation.classes
+    n, called = int(counts[k].sum()), int(counts[:, k].sum())
+    if not n and not called:
+        return "No image is of this class, and none is called so."
+    others = [i for i in range(len(names)) if i != k]
+
+    def listed(numbers: Array) -> str:
+        most = [i for i in sorted(others, key=lambda i: -numbers[i]) if numbers[i]][:3]
+        return ", ".join(f"{names[i]} ({numbers[i]:,})" for i in most)
+
+    words = f"{n:,} images are of this class; {counts[k, k]:,} of them are called so." if n else (
+        "No image is of this class."
+    )  # fmt: skip
+    if taken := listed(counts[k]):
+        words += f" The others are taken for {taken}."
+    if false := listed(counts[:, k]):
+        words += f" Wrongly called so: {false}."
+    return words
+
+
+def _pictures_said(images: ShownImages) -> str:
+    n, there = len(images.files), len(images.pictures)
+    said = [] if there == n else [f"{there:,} of {n:,} have a picture here, mistakes first"]
+    said += [images.said] if images.said else []
+    return f"({'; '.join(said)})" if said else ""
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def _start(shares: Sequence[Interval | None]) -> float:
+    """Where a scale begins that ends at 1 and has room for all shares and their intervals: at a quarter."""
+    return min((int(4 * share.low) / 4 for share in shares if share is not None), default=0.0) % 1
+
+
+def _worst(numbered: list[tuple[int, ClassFacts]]) -> list[tuple[int, ClassFacts]]:
+    with_images = [each for each in numbered if each[1].scores.n]
+    return sorted(with_images, key=lambda each: each[1].scores.f1 or 0.0)[:_MOST_SECTIONS]
+
+
+def _matrix(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Rows of cells: how many, which share of the row as a text and as a depth of colour, and what is read aloud."""
+    rows = []
+    for k, (name, counts) in enumerate(zip(evaluation.classes, evaluation.confusion_KK.tolist(), strict=True)):
+        total, cells = sum(counts), []
+        for j, n in enumerate(counts):
+            share = n / total if total else 0.0
+            cells.append(
+                {
+                    "k": j,
+                    "n": n,
+                    # The square root parts small shares: 2 % have a seventh of the colour.
+                    "depth": f"{share if j == k else share**0.5:.3f}",
+                    "share": percent(share, 0) if share >= 0.01 else "<1 %",
+                    "spoken": f"{'image' if n == 1 else 'images'} of {name} called {evaluation.classes[j]}",
+                }
+            )
+        rows.append({"name": name, "k": k, "cells": cells})
+    return rows
+
+
+def _confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
+    def words(each: Confusion) -> str:
+        share = percent(each.times / each.n)
+        return f"{each.label} taken for {each.prediction}: {each.times:,} of {each.n:,} ({share})"
+
+    places = {name: k for k, name in enumerate(evaluation.classes)}
+    return [
+        {"words": words(each), "label": places[each.label], "called": places[each.prediction]}
+        for each in evaluation.confusions(_CONFUSIONS)
+    ]
+
+
+def _roc(k: int, each: ClassFacts) -> Any:
+    if each.roc is None or each.roc_auc is None:
+        return ""
+    return _safe(roc_chart(f"roc-{k}", each.name, each.roc, metric_text("roc_auc", each.roc_auc.value)))
+
+
+def _precision_recall(k: int, each: ClassFacts, n: int) -> Any:
+    if each.precision_recall is None or each.average_precision is None:
+        return ""
+    area = metric_text("average_precision", each.average_precision.value)
+    return _safe(precision_recall_chart(f"pr-{k}", each.name, each.precision_recall, area, each.scores.n / n))
+
+
+def _wrong_by_class(images: ShownImages) -> dict[int, list[int]]:
+    """Of each class its images that are called something else, the surest first."""
+    confidence_N, called_N = images.probabilities_NK.max(1), images.probabilities_NK.argmax(1)
+    found: dict[int, list[int]] = {}
+    for i in np.argsort(-confidence_N, kind="stable").tolist():
+        if called_N[i] != images.labels_N[i]:
+            found.setdefault(int(images.labels_N[i]), []).append(i)
+    return found
+
+
+def _data(facts: Facts, images: ShownImages) -> dict[str, Any]:
+    """What the page's script knows of each image; see the head of `report.js`."""
+    rows = []
+    for i, p_K in enumerate(images.probabilities_NK):
+        best = np.argsort(-p_K, kind="stable")[:_ANSWERS]
+        rows.append(
+            [
+                images.pictures.get(i, 0),
+                one_line(images.files[i]),
+                int(images.labels_N[i]),
+                int(best[0]),
+                [[int(k), round(float(p_K[k]), 4)] for k in best],
+                0 if images.seen_N is None else int(images.seen_N[i]),
+            ]
+        )
+    return {"classes": list(facts.evaluation.classes), "images": rows}
