@@ -17,6 +17,8 @@ from astroformer.images.bands import Bands
         ("Y J H K", "K H Y"),
         ("HSC-G HSC-R HSC-I", "HSC-I HSC-R HSC-G"),
         ("sdss_z sdss_g sdss_r", "sdss_z sdss_r sdss_g"),
+        ("VIS NIR_Y NIR_J NIR_H", "NIR_H NIR_J VIS"),  # Euclid
+        ("DECam-g DECam-r DECam-z", "DECam-z DECam-r DECam-g"),
         ("F444W F115W F200W", "F444W F200W F115W"),
         ("B02 B8A B11", "B11 B8A B02"),
         ("depth height flow", "depth height flow"),  # nobody knows their wavelengths

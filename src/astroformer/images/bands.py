@@ -13,7 +13,7 @@ from astroformer.errors import UserError
 # Of broad filters in nm, roughly: the order counts.
 _WAVELENGTHS = {"u": 354, "g": 477, "r": 623, "i": 763, "z": 913, "y": 962, "U": 365, "B": 445, "V": 551, "R": 658}
 _WAVELENGTHS |= {"I": 806, "G": 477, "Z": 880, "Y": 1020, "J": 1220, "H": 1630, "K": 2190, "Ks": 2150, "NUV": 231}
-_WAVELENGTHS |= {"FUV": 153, "W1": 3400, "W2": 4600, "W3": 12000, "W4": 22000}
+_WAVELENGTHS |= {"FUV": 153, "W1": 3400, "W2": 4600, "W3": 12000, "W4": 22000, "VIS": 715}
 
 _SENTINEL_2 = ("B04", "B03", "B02")  # red, green and blue
 
