@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,13 @@ import pytest
 import torch
 
 import astroformer
+from astroformer import classifier
 from astroformer.classifier import load
 from astroformer.errors import UserError
 from astroformer.evaluation.mistakes import plot_mistakes
 from astroformer.images import sources
 from astroformer.images.bands import Bands
+from astroformer.images.given import as_images
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sources import open_source
 from astroformer.model_folder import ModelFolder
@@ -145,8 +149,9 @@ def test_a_source_that_says_nothing_of_its_bands_is_taken_and_that_is_said(
     source: Callable[..., str], trained: Trained, run: Run, tmp_path: Path
 ) -> None:
     unnamed = source("unnamed.npz", sky(24, 3, seed=1))
-    assert load(trained.model).predict(unnamed).readable_N.all()
     words = "these images do not say what their bands are; they are taken for g, r, i (nJy)"
+    with pytest.warns(UserWarning, match=re.escape(words)):
+        assert load(trained.model).predict(unnamed).readable_N.all()
     for command, asked in (("predict", [unnamed]), ("evaluate", [unnamed]), ("symmetry", ["--data", unnamed, *FEW])):
         out = str(tmp_path / ("p.csv" if command == "predict" else command))
         assert run(command, str(trained.model), *asked, "--out", out).err.splitlines().count(words) == 1
@@ -155,6 +160,33 @@ def test_a_source_that_says_nothing_of_its_bands_is_taken_and_that_is_said(
     assert any("of --valid" in said and "are taken for g, r, i" in said for said in record_of(held_out))
     without_units = source("without.npz", sky(24, 3, seed=1), Bands(("g", "r", "i")))
     assert load(trained.model).predict(without_units).readable_N.all()
+
+
+def test_python_warns_once_of_images_that_say_nothing_of_their_bands(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Live(Reporter):
+        def __init__(self, *, quiet: bool) -> None:
+            super().__init__(quiet=quiet)
+            self.live = True  # as in a terminal
+
+    model, array_NHWC = load(trained.model), sky(4, 3, seed=1).transpose(0, 2, 3, 1)
+    words = "these images do not say what their bands are; they are taken for g, r, i (nJy)"
+    for images in (array_NHWC, list(array_NHWC), array_NHWC[0]):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            for _ in range(2):  # the same line of a program
+                model.predict(images)
+        assert [(str(one.message), one.category, one.filename) for one in caught] == [(words, UserWarning, __file__)]
+    nameless = replace(model, preprocessing=replace(model.preprocessing, bands=None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nameless.predict(array_NHWC)
+        model.predict(replace(as_images(array_NHWC), bands=GRI))
+        monkeypatch.setattr(classifier, "Reporter", Live)
+        capsys.readouterr()
+        model.predict(array_NHWC)
+    assert capsys.readouterr().err.splitlines() == [words]
 
 
 def record_of(trained: Trained) -> list[str]:
