@@ -355,20 +355,23 @@ def test_a_run_says_once_what_it_fills_and_lists_what_lacks_too_much(
 ) -> None:
     images = sky(24, 2)
     images[:6, 0, :8] = np.nan  # an eighth of both bands
+    images[0, 0, 4:8], images[1, 0, 8:12] = 0.0, np.nan  # one lacks less, another as much more
     images[10, 1, :20] = np.nan
     made = astroformer.train(source("some.npz", images, None, True), Recipe(**WORDS), out=tmp_path / "a", quiet=True)
     said = record_of(made)
     assert "pixels without a value: filled with the median of their band (--missing zero or refuse)" in said
     filled = [sentence for sentence in said if " lack " in sentence]
     assert filled == [
-        "6 of 23 images lack 12.5 % of their pixels on average: filled with the median of their band in the image"
+        "6 of 23 images lack 12.5 % of their pixels on average and 18.8 % at most: filled with the median of their "
+        "band in the image"
     ]
     left_out = (made.run / "left_out.csv").read_text(encoding="utf-8")
     assert "some.npz#10" in left_out
     assert "no value in 62% of the pixels" in left_out
     shown = astroformer.show(source("some.npz", images, None, True), Recipe(**WORDS), per_class=12, quiet=True)
     assert any(
-        "6 of the images shown lack 12.5 % of their pixels on average: filled" in each for each in shown.sentences
+        "6 of the images shown lack 12.5 % of their pixels on average and 18.8 % at most: filled" in each
+        for each in shown.sentences
     )
     again = astroformer.train(source("some.npz", images, None, True), Recipe(**WORDS), out=tmp_path / "b", quiet=True)
     assert record_of(again) == said  # also of images that were decoded before
