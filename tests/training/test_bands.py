@@ -159,7 +159,19 @@ def test_a_source_that_says_nothing_of_its_bands_is_taken_and_that_is_said(
     held_out = astroformer.train(gri, Recipe(**WORDS), valid=unnamed, out=tmp_path / "run", quiet=True)
     assert any("of --valid" in said and "are taken for g, r, i" in said for said in record_of(held_out))
     without_units = source("without.npz", sky(24, 3, seed=1), Bands(("g", "r", "i")))
-    assert load(trained.model).predict(without_units).readable_N.all()
+    words = "these images do not state the unit of their values; it is taken for nJy"
+    with pytest.warns(UserWarning, match=words):
+        assert load(trained.model).predict(without_units).readable_N.all()
+    out = str(tmp_path / "without.csv")
+    assert run("predict", str(trained.model), without_units, "--out", out).err.splitlines().count(words) == 1
+
+
+def test_images_in_magnitudes_are_said_before_training(source: Callable[..., str], tmp_path: Path) -> None:
+    for unit in ("mag/arcsec2", "nJy"):
+        images = source("some.npz", sky(24, 2), Bands(("g", "r"), (unit, unit)))
+        shown = astroformer.show(images, Recipe(**WORDS), per_class=1, quiet=True)
+        said = any("the images are in mag/arcsec2: magnitudes" in each for each in shown.sentences)
+        assert said == (unit != "nJy")
 
 
 def test_python_warns_once_of_images_that_say_nothing_of_their_bands(

@@ -101,6 +101,11 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
         classes = f"{classes}, each image by most of its votes, which are learned as shares"
     said = [f"{n:,} images to train on, {valid:,} to validate on; {classes}", *describe_votes(split.images)]
     said += dict.fromkeys(split.images.notes + split.valid_images.notes)
+    if split.images.bands is not None and (unit := split.images.bands.magnitudes) is not None:
+        said.append(
+            f"the images are in {unit}: magnitudes are small where it is bright, and have no value in an empty sky. "
+            "Scalings, and what is filled in, are made for fluxes; better give those: 10 ** (-0.4 * magnitude)"
+        )
     if split.images.groups is not None and split.valid_images is split.images:
         sizes = np.unique(split.images.groups, return_counts=True)[1]
         if together := int(sizes[sizes > 1].sum()):
