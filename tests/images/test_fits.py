@@ -153,6 +153,19 @@ def test_a_cutout_of_the_legacy_surveys_is_a_cube_with_named_bands(tmp_path: Pat
     assert chosen(tmp_path, encoded(cube, ivar)) == "bands g, r, z of HDU 0 (a cube); not taken: HDU 1 'INVVAR'"
 
 
+def test_a_part_without_a_name_is_known_by_its_kind(tmp_path: Path) -> None:
+    """As a cutout of the Legacy Surveys with its inverse variance."""
+    cube = fits.PrimaryHDU(RNG.normal(size=(3, 16, 16)).astype(np.float32))
+    cube.header.update({"BANDS": "grz", "IMAGETYP": "IMAGE"})
+    ivar = fits.ImageHDU(np.ones((3, 16, 16), np.float32))
+    ivar.header["IMAGETYP"] = "INVVAR"
+    assert chosen(tmp_path, encoded(cube, ivar)) == "bands g, r, z of HDU 0 (a cube); not taken: HDU 1"
+    np.testing.assert_array_equal(read_image(encoded(cube, ivar)), cube.data.transpose(1, 2, 0))
+    frame = fits.PrimaryHDU(np.ones((8, 8), np.float32))
+    frame.header["IMAGETYP"] = "sky"  # what was observed
+    assert chosen(tmp_path, encoded(frame)) == "bands 0 of HDU 0"
+
+
 def test_a_cutout_of_hsc_has_image_mask_and_variance(tmp_path: Path) -> None:
     parts = [fits.PrimaryHDU()]
     parts[0].header["FILTER"] = "HSC-I"

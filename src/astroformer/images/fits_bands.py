@@ -153,15 +153,16 @@ def _parts_by_content(hdus: Sequence[Hdu]) -> list[Hdu]:
         said = [hdu for hdu in hdus if hdu.number or len(hdus) == 1]
         held = [f"{hdu} {'is a table' if 'TABLE' in hdu.text('XTENSION') else 'has no rows of pixels'}" for hdu in said]
         raise Refused(f"it holds no image ({', '.join(held[:5])})")
-    parts = [hdu for hdu in images if not _is_beside(hdu)]
+    parts = [hdu for hdu in images if not _is_beside(hdu.name)]
     if not parts:
         raise Refused(f"it holds no image beside {_listed(images)}; if that is meant, say @hdu={images[0].number}")
-    return parts
+    # Parts without names may have a kind. Of a single part it tells what was observed, such as a sky.
+    return [hdu for hdu in parts if hdu.name or not _is_beside(hdu.text("IMAGETYP"))] or parts
 
 
-def _is_beside(hdu: Hdu) -> bool:
+def _is_beside(name: str) -> bool:
     """Whether an image is a mask, a weight, an error or the like by its name: MASK, VAR_POISSON, IVAR-R, g_psf."""
-    return any(word in _BESIDE for word in re.split(r"[^A-Z0-9]+", hdu.name.upper()))
+    return any(word in _BESIDE for word in re.split(r"[^A-Z0-9]+", name.upper()))
 
 
 def _parts_named(hdus: Sequence[Hdu], words: Sequence[str]) -> list[Hdu]:
