@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,7 +99,9 @@ class Classifier(Predictor, Summarized):
     ) -> Predictions:
         """Probabilities and names for images.
 
-        A terminal or a notebook shows a bar where there are more images than a batch.
+        A terminal or a notebook shows a bar where there are more images than a batch. Where the model knows its bands
+        and the images, such as an array, do not name theirs, they are taken for the same, and a line or a
+        `UserWarning` says so.
 
         Args:
             images: a path (image, folder, `.npz`, catalog), arrays, tensors, images of Pillow, bytes, or several of
@@ -116,8 +119,7 @@ class Classifier(Predictor, Summarized):
         """
         with Reporter(quiet=quiet) as reporter:
             opened = as_images(images, reporter if reporter.live else None)
-            if isinstance(images, str | Path):
-                self._tell_bands(opened, reporter)
+            self._tell_bands(opened, reporter)
             # In a log there is nothing: a program asks a model again and again, and its log is its own.
             if progress is None and reporter.live and len(opened) > batch_size:
                 progress = functools.partial(reporter.count, "predicting")
@@ -145,9 +147,13 @@ class Classifier(Predictor, Summarized):
         return predictions
 
     def _tell_bands(self, images: LabelledImages, reporter: Reporter) -> None:
-        """Says that a source does not name its bands, to somebody who looks on."""
-        if (sentence := self.preprocessing.check_bands(images.bands)) is not None and reporter.live:
+        """Says that images do not name their bands: a line where somebody looks on, else a warning of Python."""
+        if (sentence := self.preprocessing.check_bands(images.bands)) is None:
+            return
+        if reporter.live:
             reporter.say(sentence)
+        else:  # which Python shows once for each line that asks
+            warnings.warn(sentence, stacklevel=3)
 
     def features(
         self, images: Images, *, batch_size: int = 64, progress: Callable[[int, int], None] | None = None

@@ -17,6 +17,7 @@ from astroformer.images.fits import bands_of_file
 from astroformer.images.fits_bands import Wanted, wanted_of
 from astroformer.images.limits import Refused
 from astroformer.images.reading import UnreadableImage, looks_like_an_image, read_image
+from astroformer.images.sources import open_source
 from mock_survey import FILTERS, survey, write_fits
 
 fits = pytest.importorskip("astropy.io.fits")
@@ -152,6 +153,19 @@ def test_a_cutout_of_the_legacy_surveys_is_a_cube_with_named_bands(tmp_path: Pat
     assert chosen(tmp_path, encoded(cube, ivar)) == "bands g, r, z of HDU 0 (a cube); not taken: HDU 1 'INVVAR'"
 
 
+def test_a_part_without_a_name_is_known_by_its_kind(tmp_path: Path) -> None:
+    """As a cutout of the Legacy Surveys with its inverse variance."""
+    cube = fits.PrimaryHDU(RNG.normal(size=(3, 16, 16)).astype(np.float32))
+    cube.header.update({"BANDS": "grz", "IMAGETYP": "IMAGE"})
+    ivar = fits.ImageHDU(np.ones((3, 16, 16), np.float32))
+    ivar.header["IMAGETYP"] = "INVVAR"
+    assert chosen(tmp_path, encoded(cube, ivar)) == "bands g, r, z of HDU 0 (a cube); not taken: HDU 1"
+    np.testing.assert_array_equal(read_image(encoded(cube, ivar)), cube.data.transpose(1, 2, 0))
+    frame = fits.PrimaryHDU(np.ones((8, 8), np.float32))
+    frame.header["IMAGETYP"] = "sky"  # what was observed
+    assert chosen(tmp_path, encoded(frame)) == "bands 0 of HDU 0"
+
+
 def test_a_cutout_of_hsc_has_image_mask_and_variance(tmp_path: Path) -> None:
     parts = [fits.PrimaryHDU()]
     parts[0].header["FILTER"] = "HSC-I"
@@ -177,6 +191,54 @@ def test_an_image_of_jwst_has_sci_among_many(tmp_path: Path) -> None:
     assert (read_image(data) == 1).all()
     assert (read_image(data, wanted=Wanted(hdus=("ERR",))) == 2).all()
     assert (read_image(data, wanted=Wanted(hdus=("4",))) == 4).all()
+
+
+@pytest.mark.parametrize(
+    ("cards", "name"),
+    [
+        ({"FILTER1": "CLEAR1L", "FILTER2": "F814W"}, "F814W"),
+        ({"FILTER1": "F606W", "FILTER2": "CLEAR2L"}, "F606W"),
+        ({"FILTER1": "F606W", "FILTER2": "POL0V"}, "F606W+POL0V"),
+        ({"FILTER1": "CLEAR1L", "FILTER2": "CLEAR2L"}, "CLEAR1L+CLEAR2L"),
+        ({"FILTNAM1": "F555W", "FILTNAM2": ""}, "F555W"),
+        ({"FILTER": "F444W", "PUPIL": "CLEAR"}, "F444W"),
+        ({"FILTER": "F444W", "PUPIL": "F470N"}, "F444W+F470N"),
+        ({"FILTER": "CLEAR", "PUPIL": "F150W"}, "F150W"),  # NIRISS
+        ({"FILTER": "r", "FILTER1": "other"}, "r"),
+        ({"PUPIL": "F150W"}, "0"),  # of a camera nobody knows
+        ({"FILTER": "r DECam SDSS c0002 6415.0 1480.0"}, "DECam-r"),
+        ({"FILTER": "VR DECam c0007 6300.0 2600.0"}, "DECam-VR"),
+        ({"FILTER": "r.00000"}, "PS1-r"),
+        ({"FILTER": "r.MP9602"}, "r.MP9602"),
+    ],
+)
+def test_the_filter_is_that_in_the_light(cards: dict[str, str], name: str, tmp_path: Path) -> None:
+    primary, pixels = fits.PrimaryHDU(), fits.ImageHDU(np.ones((8, 8), np.float32), name="SCI")
+    primary.header.update(cards)
+    assert chosen(tmp_path, encoded(primary, pixels)) == f"bands {name} of HDU 1"
+    pixels.header.update(cards)
+    assert chosen(tmp_path, encoded(fits.PrimaryHDU(), pixels)) == f"bands {name} of HDU 1"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"FILTER1": "CLEAR1L", "FILTER2": "F814W"}, {"FILTER1": "F606W", "FILTER2": "CLEAR2L"}),
+        ({"FILTER": "F444W", "PUPIL": "CLEAR"}, {"FILTER": "F444W", "PUPIL": "F470N"}),
+    ],
+)
+def test_a_mix_of_filters_is_refused(one: dict[str, str], other: dict[str, str], tmp_path: Path) -> None:
+    files = []
+    for i, cards in enumerate((one, other)):
+        hdu = fits.PrimaryHDU(np.ones((8, 8), np.float32))
+        hdu.header.update(cards)
+        files.append(encoded(hdu))
+        (tmp_path / f"{i}.fits").write_bytes(files[-1])
+    images = open_source(tmp_path, labelled=False)
+    assert images.bands is not None
+    assert images.read(0).shape == (8, 8, 1)
+    with pytest.raises(UnreadableImage, match=r"its bands are F\w+(\+F470N)?, and those of the set are F(814|444)W"):
+        images.read(1)
 
 
 def test_a_frame_of_sdss_has_vectors_and_tables_beside_it(tmp_path: Path) -> None:

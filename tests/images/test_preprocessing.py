@@ -169,3 +169,13 @@ def test_statistics_over_several_pieces_and_far_from_zero() -> None:
     exact = array.astype(np.float64)
     np.testing.assert_allclose(mean, exact.mean(), rtol=1e-7)
     np.testing.assert_allclose(std, exact.std(), rtol=1e-4)
+
+
+def test_bands_that_come_first_are_refused_with_how_to_move_them() -> None:
+    five = Preprocessing((32, 32), 5, dtype="float32")
+    image_CHW = np.random.default_rng(0).normal(size=(5, 64, 64)).astype(np.float32)
+    with pytest.raises(UserError, match=r"64 channels, 5 are asked for; .* np\.moveaxis\(image, -3, -1\)"):
+        five.apply(image_CHW)
+    assert five.apply(np.moveaxis(image_CHW, -3, -1)).shape == (5, 32, 32)
+    with pytest.raises(UserError, match="7 channels, 5 are asked for; only grey and RGB"):
+        five.apply(np.zeros((64, 64, 7), np.float32))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,13 @@ import pytest
 import torch
 
 import astroformer
+from astroformer import classifier
 from astroformer.classifier import load
 from astroformer.errors import UserError
 from astroformer.evaluation.mistakes import plot_mistakes
 from astroformer.images import sources
 from astroformer.images.bands import Bands
+from astroformer.images.given import as_images
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sources import open_source
 from astroformer.model_folder import ModelFolder
@@ -145,8 +149,9 @@ def test_a_source_that_says_nothing_of_its_bands_is_taken_and_that_is_said(
     source: Callable[..., str], trained: Trained, run: Run, tmp_path: Path
 ) -> None:
     unnamed = source("unnamed.npz", sky(24, 3, seed=1))
-    assert load(trained.model).predict(unnamed).readable_N.all()
     words = "these images do not say what their bands are; they are taken for g, r, i (nJy)"
+    with pytest.warns(UserWarning, match=re.escape(words)):
+        assert load(trained.model).predict(unnamed).readable_N.all()
     for command, asked in (("predict", [unnamed]), ("evaluate", [unnamed]), ("symmetry", ["--data", unnamed, *FEW])):
         out = str(tmp_path / ("p.csv" if command == "predict" else command))
         assert run(command, str(trained.model), *asked, "--out", out).err.splitlines().count(words) == 1
@@ -154,7 +159,46 @@ def test_a_source_that_says_nothing_of_its_bands_is_taken_and_that_is_said(
     held_out = astroformer.train(gri, Recipe(**WORDS), valid=unnamed, out=tmp_path / "run", quiet=True)
     assert any("of --valid" in said and "are taken for g, r, i" in said for said in record_of(held_out))
     without_units = source("without.npz", sky(24, 3, seed=1), Bands(("g", "r", "i")))
-    assert load(trained.model).predict(without_units).readable_N.all()
+    words = "these images do not state the unit of their values; it is taken for nJy"
+    with pytest.warns(UserWarning, match=words):
+        assert load(trained.model).predict(without_units).readable_N.all()
+    out = str(tmp_path / "without.csv")
+    assert run("predict", str(trained.model), without_units, "--out", out).err.splitlines().count(words) == 1
+
+
+def test_images_in_magnitudes_are_said_before_training(source: Callable[..., str], tmp_path: Path) -> None:
+    for unit in ("mag/arcsec2", "nJy"):
+        images = source("some.npz", sky(24, 2), Bands(("g", "r"), (unit, unit)))
+        shown = astroformer.show(images, Recipe(**WORDS), per_class=1, quiet=True)
+        said = any("the images are in mag/arcsec2: magnitudes" in each for each in shown.sentences)
+        assert said == (unit != "nJy")
+
+
+def test_python_warns_once_of_images_that_say_nothing_of_their_bands(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Live(Reporter):
+        def __init__(self, *, quiet: bool) -> None:
+            super().__init__(quiet=quiet)
+            self.live = True  # as in a terminal
+
+    model, array_NHWC = load(trained.model), sky(4, 3, seed=1).transpose(0, 2, 3, 1)
+    words = "these images do not say what their bands are; they are taken for g, r, i (nJy)"
+    for images in (array_NHWC, list(array_NHWC), array_NHWC[0]):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            for _ in range(2):  # the same line of a program
+                model.predict(images)
+        assert [(str(one.message), one.category, one.filename) for one in caught] == [(words, UserWarning, __file__)]
+    nameless = replace(model, preprocessing=replace(model.preprocessing, bands=None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nameless.predict(array_NHWC)
+        model.predict(replace(as_images(array_NHWC), bands=GRI))
+        monkeypatch.setattr(classifier, "Reporter", Live)
+        capsys.readouterr()
+        model.predict(array_NHWC)
+    assert capsys.readouterr().err.splitlines() == [words]
 
 
 def record_of(trained: Trained) -> list[str]:
@@ -323,20 +367,23 @@ def test_a_run_says_once_what_it_fills_and_lists_what_lacks_too_much(
 ) -> None:
     images = sky(24, 2)
     images[:6, 0, :8] = np.nan  # an eighth of both bands
+    images[0, 0, 4:8], images[1, 0, 8:12] = 0.0, np.nan  # one lacks less, another as much more
     images[10, 1, :20] = np.nan
     made = astroformer.train(source("some.npz", images, None, True), Recipe(**WORDS), out=tmp_path / "a", quiet=True)
     said = record_of(made)
     assert "pixels without a value: filled with the median of their band (--missing zero or refuse)" in said
     filled = [sentence for sentence in said if " lack " in sentence]
     assert filled == [
-        "6 of 23 images lack 12.5 % of their pixels on average: filled with the median of their band in the image"
+        "6 of 23 images lack 12.5 % of their pixels on average and 18.8 % at most: filled with the median of their "
+        "band in the image"
     ]
     left_out = (made.run / "left_out.csv").read_text(encoding="utf-8")
     assert "some.npz#10" in left_out
     assert "no value in 62% of the pixels" in left_out
     shown = astroformer.show(source("some.npz", images, None, True), Recipe(**WORDS), per_class=12, quiet=True)
     assert any(
-        "6 of the images shown lack 12.5 % of their pixels on average: filled" in each for each in shown.sentences
+        "6 of the images shown lack 12.5 % of their pixels on average and 18.8 % at most: filled" in each
+        for each in shown.sentences
     )
     again = astroformer.train(source("some.npz", images, None, True), Recipe(**WORDS), out=tmp_path / "b", quiet=True)
     assert record_of(again) == said  # also of images that were decoded before

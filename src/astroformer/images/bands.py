@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from astroformer.errors import UserError
 # Of broad filters in nm, roughly: the order counts.
 _WAVELENGTHS = {"u": 354, "g": 477, "r": 623, "i": 763, "z": 913, "y": 962, "U": 365, "B": 445, "V": 551, "R": 658}
 _WAVELENGTHS |= {"I": 806, "G": 477, "Z": 880, "Y": 1020, "J": 1220, "H": 1630, "K": 2190, "Ks": 2150, "NUV": 231}
-_WAVELENGTHS |= {"FUV": 153, "W1": 3400, "W2": 4600, "W3": 12000, "W4": 22000}
+_WAVELENGTHS |= {"FUV": 153, "W1": 3400, "W2": 4600, "W3": 12000, "W4": 22000, "VIS": 715}
 
 _SENTINEL_2 = ("B04", "B03", "B02")  # red, green and blue
 
@@ -101,7 +101,8 @@ class Bands:
             learned, images: how the sentence names both sides.
 
         Returns:
-            A sentence to say where the source says nothing and the images are taken for these bands.
+            A sentence to say where the source says nothing and the images are taken for these bands, or where one of
+            both sides alone states units.
 
         Raises:
             UserError: the names, their order or the units are others.
@@ -116,7 +117,24 @@ class Bands:
                 f"{learned} the bands {self}, and {images} have {found}. Give the same bands in the same order and "
                 f"units{option}, or train on images such as these."
             )
+        both = list(zip(self.names, self.units, found.units, strict=True))
+        if lacking := [(name, own) for name, own, other in both if own and not other]:
+            unit = " and ".join(dict.fromkeys(own for _, own in lacking))
+            return f"{images} do not state the unit of {_all_or(lacking, both)}; it is taken for {unit}"
+        if more := [(name, other) for name, own, other in both if other and not own]:
+            unit = " and ".join(dict.fromkeys(other for _, other in more))
+            return f"{images} have {unit} as the unit of {_all_or(more, both)}, and {learned} images that state none"
         return None
+
+    @property
+    def magnitudes(self) -> str | None:
+        """The first unit that is a magnitude, in which bright is a small number; None where none is.
+
+        Example:
+            >>> Bands(("g", "r"), ("nJy", "mag/arcsec2")).magnitudes
+            'mag/arcsec2'
+        """
+        return next((unit for unit in self.units if re.match(r"\w*mag(?![a-z])", unit, re.IGNORECASE)), None)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON keeps them; `from_dict` is the way back."""
@@ -126,6 +144,11 @@ class Bands:
     def from_dict(cls, words: Mapping[str, Any]) -> Bands:
         """Rebuild from `to_dict`."""
         return cls(tuple(words["names"]), tuple(words["units"]))
+
+
+def _all_or(some: Sequence[tuple[str, str]], both: Sequence[object]) -> str:
+    """Whose unit it is: of all bands, or of some of them."""
+    return "their values" if len(some) == len(both) else ", ".join(name for name, _ in some)
 
 
 def _wavelength(name: str) -> int | None:

@@ -37,6 +37,16 @@ _STOKES = dict(enumerate("IQUV", 1)) | {-i: name for i, name in enumerate(_CIRCU
 _SPECTRAL = ("FREQ", "ENER", "WAVN", "VRAD", "WAVE", "VOPT", "ZOPT", "AWAV", "VELO", "BETA")
 
 
+# Wheels of Hubble's cameras, each with a filter or a clear place. Webb has a second wheel, PUPIL, beside FILTER.
+_WHEELS = ("FILTER1", "FILTER2", "FILTNAM1", "FILTNAM2")
+_NO_FILTER = ("CLEAR", "OPEN", "NONE", "N/A")
+# Filters with facts behind their names: of DECam the number, centre and width, of Pan-STARRS a version.
+_LONG_NAMES = (
+    (re.compile(r"(\w+) DECam .*[0-9.]+ [0-9.]+"), "DECam-{}"),
+    (re.compile(r"([grizyw])\.0{5}"), "PS1-{}"),
+)
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What of a FITS file is asked for.
@@ -143,15 +153,16 @@ def _parts_by_content(hdus: Sequence[Hdu]) -> list[Hdu]:
         said = [hdu for hdu in hdus if hdu.number or len(hdus) == 1]
         held = [f"{hdu} {'is a table' if 'TABLE' in hdu.text('XTENSION') else 'has no rows of pixels'}" for hdu in said]
         raise Refused(f"it holds no image ({', '.join(held[:5])})")
-    parts = [hdu for hdu in images if not _is_beside(hdu)]
+    parts = [hdu for hdu in images if not _is_beside(hdu.name)]
     if not parts:
         raise Refused(f"it holds no image beside {_listed(images)}; if that is meant, say @hdu={images[0].number}")
-    return parts
+    # Parts without names may have a kind. Of a single part it tells what was observed, such as a sky.
+    return [hdu for hdu in parts if hdu.name or not _is_beside(hdu.text("IMAGETYP"))] or parts
 
 
-def _is_beside(hdu: Hdu) -> bool:
+def _is_beside(name: str) -> bool:
     """Whether an image is a mask, a weight, an error or the like by its name: MASK, VAR_POISSON, IVAR-R, g_psf."""
-    return any(word in _BESIDE for word in re.split(r"[^A-Z0-9]+", hdu.name.upper()))
+    return any(word in _BESIDE for word in re.split(r"[^A-Z0-9]+", name.upper()))
 
 
 def _parts_named(hdus: Sequence[Hdu], words: Sequence[str]) -> list[Hdu]:
@@ -241,8 +252,8 @@ def _names_of_parts(parts: Sequence[Hdu], primary: Hdu, asked: Sequence[str]) ->
     if len(parts) == 1:
         name = parts[0].name
         name = "" if name.upper() in _NO_NAME_OF_A_BAND else name
-        return [parts[0].text("FILTER", "BAND") or primary.text("FILTER", "BAND") or name or "0"]
-    filters = [hdu.text("FILTER", "BAND") for hdu in parts]
+        return [_filter_of(parts[0], primary) or name or "0"]
+    filters = [_filter_of(hdu) for hdu in parts]
     # Many programs write EXTNAME in capitals, and U is another filter than u.
     both = [(filter, hdu.name) for filter, hdu in zip(filters, parts, strict=True)]
     for names in ([filter if filter.upper() == name.upper() else name for filter, name in both], filters):
@@ -256,6 +267,21 @@ def _names_of_parts(parts: Sequence[Hdu], primary: Hdu, asked: Sequence[str]) ->
             f"{len(twice)} of its parts are called '{repeated[0]}'; if they are bands, say @hdu={numbers}, or name one"
         )
     return [str(hdu.number) for hdu in parts]
+
+
+def _filter_of(*hdus: Hdu) -> str:
+    """The filter that these headers of one image name, the first one first: F814W, or F444W+F470N for two of them in
+    the light; empty where they name none."""
+
+    def text(*keywords: str) -> str:
+        return next(filter(None, (hdu.text(*keywords) for hdu in hdus)), "")
+
+    named = text("FILTER", "BAND")
+    words = [word for word in ([named, text("PUPIL")] if named else map(text, _WHEELS)) if word]
+    kept = [word for word in words if not word.upper().startswith(_NO_FILTER)] or words
+    for pattern, short in _LONG_NAMES:
+        kept = [short.format(found[1]) if (found := pattern.fullmatch(word)) else word for word in kept]
+    return "+".join(kept)
 
 
 def _band_called(word: str, bands: Sequence[Band]) -> Band:

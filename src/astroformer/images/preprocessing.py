@@ -244,6 +244,11 @@ class Preprocessing:
             image = image[:, :, None]
         if image.ndim != 3 or 0 in image.shape:
             raise UserError(f"an image has shape {image.shape}; (height, width, channels), none of them 0, is needed.")
+        if image.shape[2] not in (1, 3, self.channels) and image.shape[0] == self.channels:
+            raise UserError(
+                f"an image has {image.shape[2]} channels, {self.channels} are asked for; its bands seem to lie along "
+                "its first axis, as FITS and torch have them: np.moveaxis(image, -3, -1) puts them last."
+            )
         return image, kind_of_pixels(image.dtype)
 
     def _resized(self, image: Array, kind: Pixels, white: float | None) -> Array:

@@ -48,10 +48,12 @@ class _Row(NamedTuple):
 
 
 class Filled(NamedTuple):
-    """How many images lacked values that were filled in, and which share of the values of these images."""
+    """How many images lacked values that were filled in, which share of the values of these images, and which of the
+    one that lacked most: 0 in entries of before, which do not know it."""
 
     images: int = 0
     share: float = 0.0
+    most: float = 0.0
 
 
 class _Entry(NamedTuple):
@@ -346,7 +348,7 @@ def _write_entry(
             "failures": failed,
             "preprocessing": preprocessing.to_dict(),
             "source": images.source,
-            "filled": Filled(len(filled), float(np.mean(filled)) if filled else 0.0),
+            "filled": Filled(len(filled), float(np.mean(filled)), max(filled)) if filled else Filled(),
         }
         with (part / "digests.npy").open("wb") as file:
             np.save(file, np.array(digests, np.uint64))

@@ -17,6 +17,7 @@ from astroformer.errors import UserError
 from astroformer.images import LabelledImages, Preprocessing
 from astroformer.images.contact_sheet import ContactSheet, Row, Tile, in_title, visible
 from astroformer.images.reading import Array
+from astroformer.images.store import Filled
 from astroformer.progress import Reporter, shown_by
 from astroformer.system import usable_cores
 from astroformer.training.measuring import preprocessing_of
@@ -127,7 +128,7 @@ def _shown(source: str | Path, given: Recipe, per_class: int, augmented: bool, r
     failed = [str(image) for image in seen.values() if not isinstance(image, _Seen)]
     sentences = [*describe_images(split, recipe), _as_they_are(stored), _as_seen(preprocessing)]
     if lacking := [image.lacking for image in stored.values() if image.lacking]:
-        words = filled_words(len(lacking), float(np.mean(lacking)), preprocessing)
+        words = filled_words(Filled(len(lacking), float(np.mean(lacking)), max(lacking)), preprocessing)
         sentences.append(f"{len(lacking):,} of the images shown {words}")
     sentences += [sentence for sentence in (preprocessing.described(), said) if sentence]
     sentences += [f"can't be read: {reason}" for reason in failed]

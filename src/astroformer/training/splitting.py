@@ -21,6 +21,7 @@ from astroformer.images import (
 from astroformer.images.copies import describe_copies, groups_with_copies
 from astroformer.images.names import ignored_kinds, same_name, shortened
 from astroformer.images.shared import shared_with
+from astroformer.images.store import Filled
 from astroformer.images.votes import describe_votes
 from astroformer.progress import Reporter
 from astroformer.training.objective import image_weights
@@ -100,6 +101,11 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
         classes = f"{classes}, each image by most of its votes, which are learned as shares"
     said = [f"{n:,} images to train on, {valid:,} to validate on; {classes}", *describe_votes(split.images)]
     said += dict.fromkeys(split.images.notes + split.valid_images.notes)
+    if split.images.bands is not None and (unit := split.images.bands.magnitudes) is not None:
+        said.append(
+            f"the images are in {unit}: magnitudes are small where it is bright, and have no value in an empty sky. "
+            "Scalings, and what is filled in, are made for fluxes; better give those: 10 ** (-0.4 * magnitude)"
+        )
     if split.images.groups is not None and split.valid_images is split.images:
         sizes = np.unique(split.images.groups, return_counts=True)[1]
         if together := int(sizes[sizes > 1].sum()):
@@ -254,15 +260,18 @@ def describe_filled(train: ImageStore, valid: ImageStore) -> list[str]:
     if not images:
         return []
     share = sum(store.filled.images * store.filled.share for store in stores) / images
+    filled = Filled(images, share, max(store.filled.most for store in stores))
     whole = sum(len(store.base) for store in stores)
-    return [f"{images:,} of {whole:,} images {filled_words(images, share, train.preprocessing)}"]
+    return [f"{images:,} of {whole:,} images {filled_words(filled, train.preprocessing)}"]
 
 
-def filled_words(images: int, share: float, preprocessing: Preprocessing) -> str:
-    """What so many images lack, this share of their pixels on average, and what it is filled with."""
-    percent = "less than 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
+def filled_words(filled: Filled, preprocessing: Preprocessing) -> str:
+    """What images lack, on average and at most, and what it is filled with."""
+    percent, most = ("less than 0.1 %" if x < 0.001 else f"{100 * x:.1f} %" for x in (filled.share, filled.most))
     with_what = {"median": "the median of their band in the image", "zero": "0"}[preprocessing.missing]
-    lack = f"lack {percent} of their pixels on average" if images > 1 else f"lacks {percent} of its pixels"
+    lack = f"lack {percent} of their pixels on average" if filled.images > 1 else f"lacks {percent} of its pixels"
+    if filled.most and most != percent:
+        lack += f" and {most} at most"
     return f"{lack}: filled with {with_what}"
 
 
