@@ -244,3 +244,13 @@ def test_the_content_of_every_file_counts(tmp_path: Path, made: Field) -> None:
     changed = made.image_HWC[:, :, 4:] + 1
     write_fits(tmp_path / "z.fits", changed, "extensions", made.header, ["z"])
     assert open_source(f"{catalog}@mosaic={mosaic}@size=16").fingerprint() != before
+
+
+def test_all_columns_of_a_catalog_of_positions_have_the_positions(tmp_path: Path, made: Field) -> None:
+    catalog, mosaic = write_mosaic(tmp_path, made)
+    source = f"{catalog}@mosaic={mosaic}@size=16"
+    images = open_source(source, labelled=False, columns="all")
+    assert list(images.columns) == ["ra", "dec", "label"]
+    assert list(open_source(source, columns="all").columns) == ["ra", "dec"]
+    named = open_source(source, labelled=False, columns=["ra"])
+    assert named.columns["ra"] == images.columns["ra"]
