@@ -255,7 +255,7 @@ def test_an_unknown_place_stands_alone(catalog: Path) -> None:
 def test_columns_that_only_look_like_positions_are_let_alone(catalog: Path) -> None:
     write(catalog, ["x9,1,0,0,12h30m,20.0,p1,1", "x10,0,1,0,1,20.0,p2,1"])
     assert opened(catalog, "@votes=smooth+spiral").positions_N2 is None
-    with pytest.raises(UserError, match="'12h30m' in row 1"):
+    with pytest.raises(UserError, match="has '1' in row 2, and angles such as"):
         opened(catalog, "@votes=smooth+spiral@ra=ra@dec=dec")
     with pytest.raises(UserError, match="needs right ascension and declination"):
         opened(catalog, "@votes=smooth+spiral@same-sky=60")

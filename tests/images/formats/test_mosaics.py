@@ -254,3 +254,17 @@ def test_all_columns_of_a_catalog_of_positions_have_the_positions(tmp_path: Path
     assert list(open_source(source, columns="all").columns) == ["ra", "dec"]
     named = open_source(source, labelled=False, columns=["ra"])
     assert named.columns["ra"] == images.columns["ra"]
+
+
+def test_a_mosaic_whose_distortion_has_no_inverse_in_the_corners(tmp_path: Path, made: Field) -> None:
+    """Positions in its middle are found; a file is not told apart from itself."""
+    header = dict(made.header) | {"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV"}
+    scale = abs(float(header.get("CD1_1") or header["CDELT1"]))
+    edge = scale * made.image_HWC.shape[0] / 2  # where the third order turns the map around
+    header |= {"PV1_1": 1.0, "PV2_1": 1.0, "PV1_7": -0.3 / edge**2, "PV2_7": -0.3 / edge**2}
+    header |= {"PV1_9": -0.3 / edge**2, "PV2_9": -0.3 / edge**2}
+    path = write_fits(tmp_path / "tpv.fits", made.image_HWC, "extensions", header)
+    middle = made.image_HWC.shape[0] / 2
+    catalog = write_catalog(tmp_path / "c.csv", ("x", "y"), [(middle, middle), (middle + 9, middle)])
+    images = open_source(f"{catalog}@mosaic={path}@size=16@x=x@y=y@first-pixel=0", labelled=False)
+    assert images.read(0).shape == (16, 16, 5)

@@ -72,7 +72,8 @@ def open_astro_table(path: Path, which: str | None) -> Table:
         else:
             names, columns = _read_fits(path, which)
     several = frozenset(name for name, column in zip(names, columns, strict=True) if _has_several(column))
-    return Table(path, names, lambda wanted: _values(path, kind, names, columns, wanted), several)
+    units = {n: str(column.unit) for n, column in zip(names, columns, strict=True) if getattr(column, "unit", None)}
+    return Table(path, names, lambda wanted: _values(path, kind, names, columns, wanted), several, units)
 
 
 def _read_fits(path: Path, which: str | None) -> tuple[list[str], list[Any]]:

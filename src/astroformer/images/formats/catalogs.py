@@ -21,6 +21,13 @@ from astroformer.images.formats.folders import read_files
 from astroformer.images.formats.format import Format
 from astroformer.images.formats.id_patterns import files_of_ids
 from astroformer.images.formats.mosaics import PIECE_OPTIONS, open_mosaic, open_stack, refuse_alone
+from astroformer.images.formats.positions import (
+    POSITION_OPTIONS,
+    Places,
+    columns_of_places,
+    places_in_mosaic,
+    positions_of,
+)
 from astroformer.images.formats.table import Role, Table
 from astroformer.images.formats.tables import TABLE_EXTENSIONS, is_table, open_table
 from astroformer.images.labelled import LabelledImages, Named
@@ -51,28 +58,6 @@ ID = Role(
     ("id", "objid", "object_id", "objectid", "source_id", "name", "iauname"),
     ("objname", "obj_name", "objectname", "object_name", "id_str", "galaxyid", "galaxy_id", "dr7objid", "galid"),
 )
-_SAY_BOTH = "@ra=COLUMN@dec=COLUMN"
-RA = Role(
-    "ra",
-    (
-        *("ra", "ra_deg", "radeg", "raj2000", "ra_j2000", "_raj2000", "ra_icrs", "ra_icrs_deg", "right_ascension"),
-        "alpha_j2000",
-    ),
-    ("_ra", "_ra_icrs", "alphawin_j2000", "target_ra", "ramean", "rastack", "ra_gal", "coord_ra", "raicrs"),
-    _SAY_BOTH,
-)
-DEC = Role(
-    "dec",
-    (
-        *("dec", "dec_deg", "decdeg", "dedeg", "dej2000", "decj2000", "dec_j2000", "_dej2000", "de_icrs", "dec_icrs"),
-        *("declination", "delta_j2000"),
-    ),
-    (
-        *("_de", "_dec", "_de_icrs", "deltawin_j2000", "target_dec", "decmean", "decstack", "dec_gal", "coord_dec"),
-        "deicrs",
-    ),
-    _SAY_BOTH,
-)
 _MOST_FRACTIONS = 20  # classes whose names are numbers with digits behind the point
 
 
@@ -88,7 +73,7 @@ def _open_with_columns(
     if _in_pieces(options):
         images = replace(_pieces(table, options), source=str(path))
     else:
-        images = replace(_files(table, options), source=str(path), positions_N2=positions_of(table, options))
+        images = _placed(replace(_files(table, options), source=str(path)), positions_of(table, options))
     images = _with_groups(images, table, options)
     images = replace(images, columns=_other_columns(table, labelled, options, wanted))
     notes = [*table.notes, *images.notes, *(_note_of_unclear(table) if wanted is None else [])]
@@ -138,7 +123,9 @@ def _in_pieces(options: Mapping[str, str]) -> bool:
 
 def _pieces(table: Table, options: Mapping[str, str]) -> LabelledImages:
     """Images that lie in one file: row i is plane i of a stack, or a cutout of a mosaic around the row's position."""
-    path, used = table.path, _columns_of_pieces(table, options)
+    path, column = table.path, _column_of_names(table, options)
+    if "mosaic" in options:
+        columns_of_places(table, options)  # what they lack is said first
     clear = [name for name in table.names if name not in table.unclear]
     if not clear:
         raise UserError(f"'{path}' has no column that can be read.")
@@ -146,25 +133,31 @@ def _pieces(table: Table, options: Mapping[str, str]) -> LabelledImages:
     if not n:
         raise UserError(f"'{path}' has no rows.")
     names = [f"{path.name}#{i}" for i in range(n)]
-    if "id" in used:
-        names = table.texts([used["id"]])[used["id"]]
-        refuse_gaps(str(path), used["id"], names)
-        refuse_repeated(str(path), used["id"], names)
+    if column is not None:
+        names = table.texts([column])[column]
+        refuse_gaps(str(path), column, names)
+        refuse_repeated(str(path), column, names)
     if "cube" in options:
         pieces = open_stack(options["cube"], options, names)
-        positions_N2 = positions_of(table, options)
-    else:
-        positions_N2 = _degrees(table, used["ra"], used["dec"])
-        pieces = open_mosaic(options, names, *positions_N2.T)
-    return LabelledImages("", names, None, (), **{**pieces._asdict(), "positions_N2": positions_N2})
+        return _placed(LabelledImages("", names, None, (), **pieces._asdict()), positions_of(table, options))
+    places = places_in_mosaic(table, options)
+    pieces = open_mosaic(options, names, places)
+    images = LabelledImages("", names, None, (), **pieces._asdict())
+    return replace(images, notes=[*places.notes, *images.notes])
 
 
-def _columns_of_pieces(table: Table, options: Mapping[str, str]) -> dict[str, str]:
-    """The columns that say which piece an image is. Without one of names, images have the rows' numbers."""
-    roles = [RA, DEC] if "mosaic" in options else []
+def _placed(images: LabelledImages, places: Places | None) -> LabelledImages:
+    """The images with the positions that a catalog gives them, if it does."""
+    if places is None:
+        return images
+    return replace(images, positions_N2=places.positions_N2, notes=[*images.notes, *places.notes])
+
+
+def _column_of_names(table: Table, options: Mapping[str, str]) -> str | None:
+    """The column that names pieces of a large file. Without one, images have the rows' numbers."""
     if "id" in options or table.called(ID._replace(rarer=())):
-        roles.append(ID)
-    return {role.name: table.column(role, options.get(role.name)) for role in roles}
+        return table.column(ID, options.get("id"))
+    return None
 
 
 def _column_of_files(table: Table, options: Mapping[str, str]) -> str:
@@ -292,41 +285,6 @@ def _same_sky(positions_N2: NDArray[np.float64], arcsec: float) -> NDArray[np.in
     return groups
 
 
-def positions_of(table: Table, options: Mapping[str, str]) -> NDArray[np.float64] | None:
-    """(N, 2) right ascension and declination in degrees; NaN where a row has none, None where the table has none.
-
-    Columns that `@ra=` and `@dec=` name must be positions. Others are taken where their names and all of their values
-    are those of positions: nobody asked for them, so nothing is wrong if they are not.
-
-    Raises:
-        UserError: columns that were named are no positions.
-    """
-    asked = [options.get("ra"), options.get("dec")]
-    if asked == [None, None]:
-        found = table.called(RA), table.called(DEC)
-        if [len(names) for names in found] != [1, 1]:
-            return None
-        try:
-            return _degrees(table, found[0][0], found[1][0])
-        except UserError:
-            return None
-    return _degrees(table, table.column(RA, asked[0]), table.column(DEC, asked[1]))
-
-
-def _degrees(table: Table, ra: str, dec: str) -> NDArray[np.float64]:
-    positions_N2 = np.stack([table.numbers(ra), table.numbers(dec)], axis=1)
-    for column, name, low, high in ((0, ra, -360.0, 360.0), (1, dec, -90.0, 90.0)):
-        values_N = positions_N2[:, column]
-        wrong_N = (values_N < low) | (values_N > high)
-        if wrong_N.any():
-            row = int(np.argmax(wrong_N))
-            raise UserError(
-                f"'{table.path}': the column '{name}' has {values_N[row]:g} in row {row + 1}; degrees from {low:g} to "
-                f"{high:g} are needed."
-            )
-    return positions_N2
-
-
 # Other columns ----------------------------------------------------------------------------------------------
 
 
@@ -341,7 +299,7 @@ def _other_columns(
     """
     if wanted is None:
         if _in_pieces(options):
-            used = [name for role, name in _columns_of_pieces(table, options).items() if role == ID.name]
+            used = [name for name in [_column_of_names(table, options)] if name is not None]
         else:
             used = [] if "id" in options else [_column_of_files(table, options)]
         if labelled:
@@ -364,7 +322,7 @@ CATALOG = Format(
     _open_catalog,
     options=(
         *("file", "id", "pattern", "root", "table", "label", "votes", "votes-as", "classes"),
-        *("weight", "group", "ra", "dec", "same-sky", *FITS_OPTIONS, *PIECE_OPTIONS),
+        *("weight", "group", "same-sky", *POSITION_OPTIONS, *FITS_OPTIONS, *PIECE_OPTIONS),
     ),
     with_columns=_open_with_columns,
 )
