@@ -16,6 +16,21 @@ from astroformer.errors import UserError, unknown_name
 _EXACT = 2**53  # from here on a float can't tell a whole number from its neighbour
 
 
+PACKED = (".gz", ".bz2", ".xz")
+"""How the name of a table that is packed may end."""
+
+
+def unpacked_name(path: Path) -> str:
+    """The name of a file in lower case, without what packing puts behind it.
+
+    Example:
+        >>> unpacked_name(Path("a/B.CSV.gz"))
+        'b.csv'
+    """
+    name = path.name.lower()
+    return next((name.removesuffix(end) for end in PACKED if name.endswith(end)), name)
+
+
 class Role(NamedTuple):
     """What a column of a catalog is for, and how such columns are called.
 
