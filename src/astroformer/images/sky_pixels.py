@@ -50,10 +50,23 @@ def common_wcs(images: Sequence[tuple[str, Hdu]]) -> Any:
                 continue
             what = "its pixels lie at other places in the sky"
         raise UserError(
-            f"'{path}', {hdu}: {what}, so they are no bands of one mosaic: nothing is resampled here. Bring them onto "
+            f"'{path}', {hdu}: {what}, so they are no bands of one image: nothing is resampled here. Bring them onto "
             "one grid first, for instance with the package reproject."
         )
     return wcs
+
+
+def why_other_sky(images: Sequence[tuple[str, Hdu]]) -> str | None:
+    """Why the pixels of images in files, which are equally many, lie at other places in the sky; None where they do not
+    or where an image does not say it. astropy is asked only where headers are not the same."""
+    says = [{key: hdu.get(key) for key in hdu.cards if _OF_WCS.match(key)} for _, hdu in images]
+    if any("CTYPE1" not in words for words in says) or all(words == says[0] for words in says):
+        return None
+    try:
+        common_wcs(images)
+    except UserError as error:
+        return str(error).rstrip(".")
+    return None
 
 
 def _step(wcs: Any) -> float:

@@ -17,6 +17,7 @@ from astroformer.errors import PartsNotClasses, UserError, unknown_name
 from astroformer.files import check_is_path, expanded, is_url
 from astroformer.images import remote
 from astroformer.images.formats import FORMATS
+from astroformer.images.formats.band_files import BandFilesReader
 from astroformer.images.formats.folders import FileReader
 from astroformer.images.formats.tables import is_table
 from astroformer.images.labelled import LabelledImages
@@ -79,7 +80,8 @@ def open_source(
       - `@unlabelled=skip` leaves images without a label out, `@unlabelled=-1,unknown` those with these labels too.
       - `@file=COLUMN`, `@label=COLUMN` name the columns of a catalog, `@root=FOLDER` says where its images lie, if that
         is not the catalog's folder. `@id=COLUMN@pattern=images/{id}.jpg` in place of `@file` says where the image of an
-        id lies; `*`, `?` and `[…]` in a pattern stand for what file names have beside it.
+        id lies; `*`, `?` and `[…]` in a pattern stand for what file names have beside it. FITS files of one band each
+        are `@pattern={id}.[gri].fits`, `@pattern={id}_g.fits,{id}_r.fits` or `@file=COLUMN+COLUMN+…`.
       - `@votes=COLUMN+COLUMN+…` in place of `@label`: what people voted, a column a class (see `votes.shares_of`);
         `@votes-as=counts` or `fractions` says how they are meant, `@classes=NAME+NAME+…` how the classes are called.
       - `@weight=COLUMN`: how much an image counts in the loss of training. `@group=COLUMN`: images with the same value
@@ -233,8 +235,8 @@ def _open_run_split(
         raise UserError(f"'{path}' is a split of '{origin.source}', which can't be opened: {error}") from None
     rows = read_split(path, whole)
     images = whole.subset(rows)
-    if isinstance(whole.reader, FileReader):  # whose paths others ask for
-        images = replace(images, reader=replace(whole.reader, paths=tuple(whole.reader.paths[i] for i in rows)))
+    if isinstance(whole.reader, FileReader | BandFilesReader):  # whose paths others ask for
+        images = replace(images, reader=whole.reader.part(rows))
     if labelled:
         return images
     return replace(images, labels=None, classes=(), votes_NK=None, weights_N=None)

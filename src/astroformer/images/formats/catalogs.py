@@ -17,9 +17,11 @@ from astroformer.errors import UserError, unknown_name
 from astroformer.files import expanded
 from astroformer.images.copies import groups_with_copies
 from astroformer.images.fits_bands import FITS_OPTIONS
+from astroformer.images.formats.band_files import Layered, read_band_files, told_apart
 from astroformer.images.formats.folders import read_files
 from astroformer.images.formats.format import Format
-from astroformer.images.formats.id_patterns import files_of_ids
+from astroformer.images.formats.id_patterns import ID as ID_HERE
+from astroformer.images.formats.id_patterns import files_of_ids, patterns_of_bands
 from astroformer.images.formats.mosaics import PIECE_OPTIONS, open_mosaic, open_stack, refuse_alone
 from astroformer.images.formats.positions import (
     POSITION_OPTIONS,
@@ -100,9 +102,19 @@ def _files(table: Table, options: Mapping[str, str]) -> LabelledImages:
     root = expanded(options["root"]) if "root" in options else path.parent
     if not root.is_dir():
         raise UserError(f"'{path}': its images are to lie in '{root}', and there is no such folder.")
-    column = _column_of_files(table, options)
+    columns = _columns_of_files(table, options)
+    if len(columns) > 1:
+        by_column = table.texts(columns)
+        several = list(zip(*(by_column[name] for name in columns), strict=True))
+        return _band_files(Layered(_names_of(several), several, told_apart(columns)), root, options, path)
+    (column,) = columns
     files = table.texts([column])[column]
     refuse_gaps(str(path), column, files)
+    if patterns := patterns_of_bands(files, options.get("pattern", ""), root):
+        by_band = [files_of_ids(files, pattern, root, str(path)) for pattern in patterns]
+        names = [options["pattern"].replace(ID_HERE, one) for one in files]
+        layered = Layered(names, list(zip(*by_band, strict=True)), told_apart(patterns))
+        return _band_files(layered, root, options, path)
     if "pattern" in options:
         files = files_of_ids(files, options["pattern"], root, str(path))
     refuse_duplicates(str(path), files)
@@ -114,6 +126,20 @@ def _files(table: Table, options: Mapping[str, str]) -> LabelledImages:
             f"to '{root}'. The first: '{files[0]}'. Say where they lie with '{path}@root=FOLDER'."
         )
     return LabelledImages("", files, None, (), **read_files(paths, options, path)._asdict())
+
+
+def _band_files(layered: Layered, root: Path, options: Mapping[str, str], path: Path) -> LabelledImages:
+    """Images of which each band is a file."""
+    refuse_duplicates(str(path), layered.names)
+    for of_band in zip(*layered.files, strict=True):
+        refuse_duplicates(str(path), filter(None, of_band))
+    read = read_band_files(layered, root, options, path)
+    return LabelledImages("", layered.names, None, (), **read._asdict())
+
+
+def _names_of(files: Sequence[Sequence[str]]) -> list[str]:
+    """How images are called whose bands are these files: as the first of them."""
+    return [next(filter(None, of_image), f"row {row}") for row, of_image in enumerate(files, start=1)]
 
 
 def _in_pieces(options: Mapping[str, str]) -> bool:
@@ -160,9 +186,16 @@ def _column_of_names(table: Table, options: Mapping[str, str]) -> str | None:
     return None
 
 
-def _column_of_files(table: Table, options: Mapping[str, str]) -> str:
+def _columns_of_files(table: Table, options: Mapping[str, str]) -> list[str]:
+    """The column of files or ids; of files of one band each several, in the order of the bands."""
     if "id" not in options and "pattern" not in options:
-        return table.column(FILE, options.get("file"))
+        asked = options.get("file", "")
+        if "+" in asked and asked not in table.names:
+            columns = [name.strip() for name in asked.split("+")]
+            if len(set(columns)) < len(columns):
+                raise UserError(f"'{table.path}': @file={asked} names a column twice; each band has one of its own.")
+            return [table.column(FILE, name) for name in columns]
+        return [table.column(FILE, options.get("file"))]
     path = table.path
     if "id" not in options or "pattern" not in options:
         raise UserError(
@@ -171,7 +204,7 @@ def _column_of_files(table: Table, options: Mapping[str, str]) -> str:
         )
     if "file" in options:
         raise UserError(f"'{path}': @file names a column of files, @id one of ids; give one of the two.")
-    return table.column(ID, options["id"])
+    return [table.column(ID, options["id"])]
 
 
 # What is known of them --------------------------------------------------------------------------------------
@@ -301,7 +334,7 @@ def _other_columns(
         if _in_pieces(options):
             used = [name for name in [_column_of_names(table, options)] if name is not None]
         else:
-            used = [] if "id" in options else [_column_of_files(table, options)]
+            used = [] if "id" in options else _columns_of_files(table, options)
         if labelled:
             used += [table.column(LABEL, options.get("label"))] if "votes" not in options else []
         wanted = [name for name in table.names if name not in used and name not in table.unclear]
