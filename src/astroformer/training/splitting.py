@@ -20,7 +20,7 @@ from astroformer.images import (
 )
 from astroformer.images.copies import describe_copies, groups_with_copies
 from astroformer.images.names import ignored_kinds, same_name, shortened
-from astroformer.images.shared import shared_with
+from astroformer.images.shared import sentences_on, shared_with
 from astroformer.images.votes import describe_votes
 from astroformer.progress import Reporter
 from astroformer.training.objective import image_weights
@@ -233,12 +233,7 @@ def check_shared(split: Split, task: Task) -> list[str]:
         images.subset(rows)
         for images, rows in ((split.images, split.train_rows), (split.valid_images, split.valid_rows))
     )
-    said = []
-    for shared in shared_with(valid, train):
-        which = f"the first: {valid.files[shared.rows[0]]} and {train.files[shared.example]}"
-        said.append(
-            f"{len(shared.rows):,} of {len(valid):,} images of '{task.valid}' {shared.how} training images ({which})"
-        )
+    said = sentences_on(shared_with(valid, train), valid, train, task.valid)
     if said and not task.allow_shared:
         raise UserError(
             f"{', and '.join(said)}, so they would say little of new images. Take them out of one of the two, or go on "
