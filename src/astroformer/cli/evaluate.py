@@ -105,7 +105,8 @@ class Evaluate:
             self._write(results.folder, measured)
         evaluation = measured.evaluation
         if self.source is None:
-            print(f"{len(measured.images):,} images of '{measured.images.source}' that the run has held out\n")
+            n = len(measured.images)
+            print(f"{n:,} image{'s' * (n != 1)} of '{measured.images.source}' that the run has held out\n")
         print(evaluation_text(evaluation, shutil.get_terminal_size().columns))
         if measured.seen:
             print(f"\n{seen_sentence(measured.seen, evaluation.n)}")

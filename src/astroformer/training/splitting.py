@@ -56,7 +56,17 @@ def split_images(task: Task, recipe: Recipe, reporter: Reporter) -> Split:
             raise UserError(f"folds ({recipe.folds}) hold images of the source out, --valid gives others; choose one.")
         valid = open_validation(task, images.classes, recipe, reporter)
         return Split(images, valid, np.arange(len(images)), np.arange(len(valid)))
-    return Split(images, images, *_rows(images, recipe, images.groups))
+    try:
+        return Split(images, images, *_rows(images, recipe, images.groups))
+    except UserError as error:
+        boxes = images.whereabouts.boxes
+        most = 0 if images.groups is None else int(np.unique(images.groups, return_counts=True)[1].max(initial=0))
+        if boxes is None or most < 2:
+            raise
+        raise UserError(
+            f"{error} Cutouts of {boxes.side:,} px overlap: {most:,} of {len(images):,} share pixels, directly or "
+            "through others, and no split parts them. A smaller @size= parts more."
+        ) from None
 
 
 def open_validation(task: Task, classes: tuple[str, ...], recipe: Recipe, reporter: Reporter) -> LabelledImages:
@@ -123,9 +133,10 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
     amounts = split.images.amounts().values()
     least, most = min(amounts), max(amounts)
     weighed = recipe.balanced_sampling or recipe.class_weights != "none"
+    what = "images" if split.images.votes_NK is None else "votes"
     if most >= _UNEVEN * least and not weighed:
         said.append(
-            f"the largest class has {most / least:.3g} times as many images as the smallest; with --class-weights auto "
+            f"the largest class has {most / least:.3g} times as many {what} as the smallest; with --class-weights auto "
             "each class counts alike"
         )
     return said

@@ -17,7 +17,10 @@ from astroformer.images.reading import UnreadableImage
 from astroformer.images.sky_groups import group_overlapping_boxes
 from astroformer.images.sources import open_source
 from astroformer.images.splits import holdout
+from astroformer.training.recipe import Recipe
+from astroformer.training.splitting import split_images
 from astroformer.training.task import Task
+from helpers.listening import Listening
 from helpers.survey import write_mosaic, write_stack
 from helpers.tiny_sets import same_from_threads_and_pickled
 from mock_survey import CLASSES, FILTERS, UNIT, Field, field, sky_of, survey, tan_header, write_catalog, write_fits
@@ -268,3 +271,12 @@ def test_a_mosaic_whose_distortion_has_no_inverse_in_the_corners(tmp_path: Path,
     catalog = write_catalog(tmp_path / "c.csv", ("x", "y"), [(middle, middle), (middle + 9, middle)])
     images = open_source(f"{catalog}@mosaic={path}@size=16@x=x@y=y@first-pixel=0", labelled=False)
     assert images.read(0).shape == (16, 16, 5)
+
+
+def test_cutouts_so_large_that_all_overlap_are_the_reason_that_is_said(tmp_path: Path, made: Field) -> None:
+    catalog, mosaic = write_mosaic(tmp_path, made)
+    task = Task(f"{catalog}@mosaic={mosaic}@size=150")
+    with pytest.raises(
+        UserError, match=r"too few images .* Cutouts of 150 px overlap: 24 of 24 share pixels.* A smaller @size="
+    ):
+        split_images(task, Recipe(), Listening())
