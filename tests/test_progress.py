@@ -94,7 +94,8 @@ def test_counts_are_one_line_when_done() -> None:
     shown, text = reporter(terminal=False)
     for done in (0, 500, 1000):
         shown.count("decoding", done, 1000)
-    assert text.getvalue() == "decoding: 1,000 images\n"
+    shown.count("predicting", 1, 1)
+    assert text.getvalue() == "decoding: 1,000 images\npredicting: 1 image\n"
 
 
 def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,9 +107,9 @@ class Reporter:
 
     def count(self, name: str, done: int, total: int) -> None:
         """Shows that `done` of `total` images of the activity `name` are done; a log has one line, at the end."""
-        self._bar(name, done / max(total, 1), f"{done:,} of {total:,} images")
+        self._bar(name, done / max(total, 1), f"{done:,} of {total:,} image{'s' * (total != 1)}")
         if not self.live and done == total:
-            self.say(f"{name}: {total:,} images")
+            self.say(f"{name}: {total:,} image{'s' * (total != 1)}")
 
     def transfer(self, name: str, done: int, total: int) -> None:
         """Shows that `done` of `total` bytes of the file `name` are here.

@@ -152,7 +152,15 @@ def test_an_image_that_cannot_be_read_is_an_empty_place_and_said(tmp_path: Path)
     (folder / "a" / "0.png").write_bytes(b"no image")
     shown = show(folder, Recipe(device="cpu"))
     assert [tile.image is None for tile in shown.sheet.rows[0].tiles] == [True, False, False, False]
-    assert sum("can't be read: " in sentence for sentence in shown.sentences) == 1
+    assert "1 of the 8 images looked at can't be read and is not shown" in shown.sentences
+    assert sum("cannot read the image" in sentence for sentence in shown.sentences) == 1
+    folder_of(tmp_path / "set", {"c": 8})
+    for image in (folder / "c").rglob("*.png"):
+        image.write_bytes(b"no image")
+    sentences = show(folder, Recipe(device="cpu")).sentences
+    assert "9 of the 16 images looked at can't be read and are not shown" in sentences
+    assert sum("cannot read the image" in sentence for sentence in sentences) == 5
+    assert "  and 4 more" in sentences
     shown.save(tmp_path / "sheet.png")
     for image in folder.rglob("*.png"):
         image.write_bytes(b"no image")

@@ -65,6 +65,30 @@ def test_votes_from_the_table_to_the_figures(run: Run, source: str) -> None:
     assert "other votes or another weight" in changed.err or "the label" in changed.err
 
 
+def test_classes_are_called_as_somebody_says_and_a_model_of_labels_is_judged_by_votes(run: Run, source: str) -> None:
+    named = f"{source}@classes=smooth+featured+star"
+    assert run("train", named, *TINY, "--out", "r").status == 0
+    for words in (["r"], ["r", "r/splits/valid.csv"], ["r", named]):
+        measured = run("evaluate", *words, "--out", f"e{len(words[-1])}")
+        assert measured.status == 0, measured.err
+        assert "votes:featured" in table(Path(f"e{len(words[-1])}/predictions.csv"))[0]
+    assert run("predict", "r", source, "--out", "p.csv").status == 0
+    assert "p:star" in table(Path("p.csv"))[0]
+    assert "smooth" in Path("r/splits/valid.csv").read_text()
+
+    rows = table(Path("zoo/solutions.csv"))
+    labels = [f"{row['GalaxyID']},{('smooth', 'featured', 'star')[i % 3]}" for i, row in enumerate(rows)]
+    Path("zoo/labels.csv").write_text("\n".join(["GalaxyID,label", *labels]) + "\n")
+    by_label = source.replace("solutions", "labels").partition("@votes")[0]
+    assert run("train", by_label, *TINY, "--out", "s").status == 0
+    refused = run("evaluate", "s", source).refusal()
+    assert "unknown class in the votes" in refused
+    assert "with @classes how the model calls them" in refused
+    measured = run("evaluate", "s", named, "--out", "f")
+    assert measured.status == 0, measured.err
+    assert "votes_cross_entropy" in Path("f/metrics.json").read_text()
+
+
 @pytest.mark.slow
 def test_a_split_is_trained_on_again(run: Run, galaxy_folder: Path) -> None:
     assert run("train", galaxy_folder, *TINY, "--out", "first").status == 0

@@ -18,7 +18,9 @@ from astroformer.training.prepare import prepare
 from astroformer.training.recipe import Recipe
 from astroformer.training.splitting import check_shared, split_images
 from astroformer.training.task import Task
+from helpers.command_line import TINY, Run, table
 from helpers.listening import Listening
+from helpers.tiny_sets import write_picture
 from mock_survey import CLASSES, Field, field, sky_of, tan_header, write_catalog, write_fits
 
 RNG = np.random.default_rng(12)
@@ -170,3 +172,41 @@ def test_a_cutout_of_a_mosaic_beside_pictures_of_the_same_sky(tmp_path: Path, mo
     images = open_source(f"{valid}", labelled=False), open_source(f"{train}@mosaic={mosaic}@size=16", labelled=False)
     [shared] = shared_with(*images)
     assert (shared.how, shared.rows.tolist(), shared.example) == ("lie within 3.93 arcsec of", [0], 0)
+
+
+def test_objects_at_the_same_place_are_the_same_though_nobody_says_so(tmp_path: Path) -> None:
+    """Cutouts of another size or survey have other pixels, and show the galaxies that were trained on."""
+    sources = []
+    for name, shift in (("train", 0.0), ("valid", 0.5 / 3600)):
+        rows = []
+        for i in range(8):
+            write_picture(tmp_path / name / f"{i}.png", i + 8 * (name == "valid"))
+            ra, dec = (0.0, 0.0) if i > 5 else (10.0 + i + (90 if name == "valid" and i > 1 else 0), 20.0 + shift)
+            rows.append((f"{i}.png", ra, dec, CLASSES[i % 2]))
+        sources.append(write_catalog(tmp_path / name / "c.csv", ("file", "ra", "dec", "label"), rows))
+    with pytest.raises(UserError, match=r"2 of 8 images of .* lie within 1 arcsec of training images .*--allow-shared"):
+        said_of(*sources)
+    assert len(said_of(*sources, allow_shared=True)) == 1
+
+
+def test_an_evaluation_says_which_cutouts_show_what_was_trained_on(
+    run: Run, tmp_path: Path, mosaic: Path, made: Field
+) -> None:
+    catalog = places(tmp_path / "t.csv", made.header, [20, 60, 100, 140] * 3, [20] * 4 + [60] * 4 + [100] * 4)
+    trained = run("train", f"{catalog}@mosaic={mosaic}@size=16", *TINY, "--out", "r")
+    assert trained.status == 0, trained.err
+    for model in ("r", "r/model"):
+        measured = run("evaluate", model, f"{catalog}@mosaic={mosaic}@size=18", "--out", f"e-{Path(model).name}")
+        assert measured.status == 0, measured.err
+        n = len(table(Path("r/splits/train.csv")))
+        assert f"{n} of 12 images of" in measured.err
+        assert "share pixels of the mosaic with training images" in measured.err
+        assert f"the model was trained on {n} of these 12 images" in measured.out
+        assert "without them:" in measured.out
+    held_out = run("evaluate", "r", "r/splits/valid.csv", "--out", "v")
+    assert held_out.status == 0, held_out.err
+    assert "share pixels" not in held_out.err
+    catalog.rename("moved.csv")
+    measured = run("evaluate", "r", f"moved.csv@mosaic={mosaic}@size=18", "--out", "m")
+    assert measured.status == 0, measured.err
+    assert "whether these images show what the model was trained on is not known" in measured.err

@@ -174,6 +174,9 @@ def test_votes_in_the_order_of_a_model(catalog: Path) -> None:
         ("@votes=smooth+spiral@label=plate", "give @votes or @label, not both"),
         ("@votes=smooth+spiral@votes-as=count", "unknown word of @votes-as 'count'. Did you mean 'counts'"),
         ("@label=plate@votes-as=counts", "name them with @votes="),
+        ("@label=plate@classes=a+b", "name them with @votes="),
+        ("@votes=smooth+spiral@classes=a+a", "should name 2 classes, each once, in the order of @votes"),
+        ("@votes=smooth+spiral@classes=a", "should name 2 classes"),
         ("@votes=smooth+spiral@weight=plate", "which is no number"),
         ("@votes=smooth+spiral@weight=wait", "unknown column"),
         ("@votes=smooth+spiral@group=nothing", "unknown column"),
@@ -252,7 +255,7 @@ def test_an_unknown_place_stands_alone(catalog: Path) -> None:
 def test_columns_that_only_look_like_positions_are_let_alone(catalog: Path) -> None:
     write(catalog, ["x9,1,0,0,12h30m,20.0,p1,1", "x10,0,1,0,1,20.0,p2,1"])
     assert opened(catalog, "@votes=smooth+spiral").positions_N2 is None
-    with pytest.raises(UserError, match="'12h30m' in row 1"):
+    with pytest.raises(UserError, match="has '1' in row 2, and angles such as"):
         opened(catalog, "@votes=smooth+spiral@ra=ra@dec=dec")
     with pytest.raises(UserError, match="needs right ascension and declination"):
         opened(catalog, "@votes=smooth+spiral@same-sky=60")

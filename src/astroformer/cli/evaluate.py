@@ -104,7 +104,8 @@ class Evaluate:
             self._write(results.folder, measured)
         evaluation = measured.evaluation
         if self.source is None:
-            print(f"{len(measured.images):,} images of '{measured.images.source}' that the run has held out\n")
+            n = len(measured.images)
+            print(f"{n:,} image{'s' * (n != 1)} of '{measured.images.source}' that the run has held out\n")
         print(evaluation_text(evaluation, shutil.get_terminal_size().columns))
         if measured.seen:
             print(f"\n{seen_sentence(measured.seen, evaluation.n)}")
@@ -116,6 +117,9 @@ class Evaluate:
         print(f"\nevaluation: {results.place}")
 
     def _measure(self, reporter: Reporter) -> _Measured:
+        import numpy as np
+
+        from astroformer.images.shared import shown_in_training
         from astroformer.metrics import score
 
         classifier = self.asking.load(self.model)
@@ -130,10 +134,14 @@ class Evaluate:
             strict=self.strict,
             progress=lambda done, total: reporter.count("evaluating", done, total),
         )
-        if predictions.seen_N is None:
+        shown_N, said = shown_in_training(self.model, images) if self.source is not None else (None, [])
+        for sentence in said:
+            tell_beside(sentence)
+        if predictions.seen_N is None and (shown_N is None or not shown_N.any()):
             return _Measured(classifier, images, predictions, evaluation, None, None)
         good_N = predictions.readable_N
-        seen_N, new = predictions.seen_N[good_N], None
+        known = [some_N[good_N] for some_N in (predictions.seen_N, shown_N) if some_N is not None]
+        seen_N, new = np.logical_or.reduce(known), None
         if seen_N.any() and not seen_N.all():
             assert images.labels is not None
             labels, probabilities_NK = images.labels[good_N], predictions.probabilities_NK[good_N]

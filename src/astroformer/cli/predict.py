@@ -135,7 +135,7 @@ class Predict:
             raise UserError(f"none of {done:,} images can be taken; column error of '{out}' says why. {tally.first}")
         if failed:
             tell_beside(f"{failed:,} of {done:,} images can't be taken; column error of '{out}' says why")
-        print(f"{done - failed:,} predictions\n{tally.called.text()}")
+        print(f"{done - failed:,} prediction{'s' * (done - failed != 1)}\n{tally.called.text()}")
         if judge is not None:
             self._tell_judged(judge, rows.done)
         if self.features is not None:

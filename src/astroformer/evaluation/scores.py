@@ -5,6 +5,7 @@ Shape letter: K classes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from astroformer.intervals import Interval
@@ -16,6 +17,8 @@ _FEW = 30  # classes whose table a person reads whole
 _WORST = 10  # classes that are shown of more
 _NAME = 36  # columns of the longest name
 _SHORTEST = 8  # columns that a name needs to be known by
+_WORTH = 4  # letters that names begin with alike, from which leaving them out helps
+_LONG = 22  # columns of a name in a sentence on two classes
 
 
 def evaluation_text(evaluation: Evaluation, width: int) -> str:
@@ -80,15 +83,33 @@ def confusions_text(evaluation: Evaluation, most: int) -> str:
     found = evaluation.confusions(most)
     if not found:
         return ""
+    common = _common_beginning([name for c in found for name in (c.label, c.prediction)])
     lines = [
-        f"  {_cut(c.label)} taken for {_cut(c.prediction)}: {c.times:,} of {c.n:,} ({percent(c.times / c.n)})"
+        f"  {_cut(c.label, common)} taken for {_cut(c.prediction, common)}: {c.times:,} of {c.n:,} "
+        f"({percent(c.times / c.n)})"
         for c in found
     ]
     return "\n".join(["most frequent confusions", *lines])
 
 
-def _cut(name: str) -> str:
-    return fitted(name, widest([name], 22))
+def _common_beginning(names: Sequence[str]) -> str:
+    """What long names begin with alike, up to the end of a word; empty where they are short.
+
+    Example:
+        >>> _common_beginning(["smooth-or-featured_featured", "smooth-or-featured_smooth"])
+        'smooth-or-featured_'
+    """
+    if max(map(len, names)) <= _LONG:
+        return ""
+    low, high = min(names), max(names)  # what these two begin with alike, all names between them do
+    n = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), 0)
+    found = re.match(r".*[^A-Za-z0-9]", low[:n])
+    return found[0] if found and len(found[0]) >= _WORTH else ""
+
+
+def _cut(name: str, common: str) -> str:
+    short = f"…{name[len(common) :]}" if common and len(name) > len(common) else name
+    return fitted(short, widest([short], _LONG))
 
 
 def confusion_text(evaluation: Evaluation, width: int | None = None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from astroformer.errors import UserError
 from astroformer.files import expanded, read_json, unfinished, write_json
 from astroformer.images import remote
+from astroformer.images.formats.band_files import BandFilesReader
 from astroformer.images.formats.folders import FileReader
 from astroformer.images.formats.mosaics import files_of_pieces
 from astroformer.images.hashes import hash_bytes
@@ -63,7 +64,8 @@ def made_of(
             if path.is_file():  # of a folder each image has a name; in a file they have numbers
                 status = path.stat()
                 state += [status.st_size, status.st_mtime_ns]
-    names = [f"{file} {_size_and_time(path)}" for file, path in zip(images.files, _paths(images), strict=True)]
+    states = (" ".join(map(_size_and_time, paths)) for paths in _paths(images))
+    names = [f"{file} {said}" for file, said in zip(images.files, states, strict=True)]
     files = "\0".join(names).encode("utf-8", "surrogatepass")
     return {
         "model": dict(ModelFolder.find(model).config().hashes),
@@ -73,9 +75,11 @@ def made_of(
     }
 
 
-def _paths(images: LabelledImages) -> Sequence[str]:
-    """The files of images: of several sources they are the names; of an array there is nothing at the names."""
-    return images.reader.paths if isinstance(images.reader, FileReader) else images.files
+def _paths(images: LabelledImages) -> Iterable[Sequence[str]]:
+    """The files of each image: of several sources they are the names; of an array there is nothing at the names."""
+    if isinstance(images.reader, BandFilesReader):
+        return images.reader.paths
+    return ((path,) for path in (images.reader.paths if isinstance(images.reader, FileReader) else images.files))
 
 
 def _size_and_time(path: str) -> str:

@@ -83,13 +83,13 @@ def encode_labels(
     return np.array([position[name] for name in called], np.int64), order
 
 
-def refuse_gaps(source: str, column: str, values: Sequence[str]) -> None:
-    """Raises `UserError` if a value of a column is empty."""
+def refuse_gaps(source: str, column: str, values: Sequence[str], how: str = "remove the rows") -> None:
+    """Raises `UserError` if a value of a column is empty; `how` says what to do beside filling them in."""
     rows = [str(i) for i, value in enumerate(values, start=1) if not value]
     if rows:
         raise UserError(
             f"'{source}': the column '{column}' is empty in {len(rows)} of {len(values)} rows (the first: "
-            f"{', '.join(rows[:5])}). Fill them in or remove the rows."
+            f"{', '.join(rows[:5])}). Fill them in or {how}."
         )
 
 

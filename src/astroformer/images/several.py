@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from astroformer.errors import UserError
 from astroformer.files import expanded, is_url
 from astroformer.images import remote
+from astroformer.images.formats.band_files import BandFilesReader
 from astroformer.images.formats.folders import FileReader
 from astroformer.images.labelled import LabelledImages, Reader, digests_of
 from astroformer.images.names import natural_key, printable, shortened
@@ -97,6 +98,8 @@ def _paths(images: LabelledImages) -> list[str]:
         return [named(printable(path)) for path in images.reader.paths]
     if is_url(path):
         return [f"{path.rstrip('/').rpartition('/')[0]}/{file}" for file in images.files]
+    if isinstance(images.reader, BandFilesReader):
+        return [remote.bring_kept(path, options).named(printable(name)) for name in images.reader.names]
     folder = expanded(path).parent if os.path.exists(expanded(path)) else Path()  # of an .npz; a set has names alone
     return [str(folder / file) for file in images.files]
 

@@ -5,17 +5,22 @@ Exact copies are another thing, which is known once images are decoded (`copies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from astroformer.errors import UserError
 from astroformer.images.labelled import LabelledImages, Whereabouts
+from astroformer.images.run_split import is_run_split
 from astroformer.images.sky_groups import Pairs, near_pairs, overlapping_pairs
+from astroformer.images.sources import open_source
 
 Numbers = NDArray[np.int64]
 
+_SAME_OBJECT = 1.0  # arcsec, up to which two positions are of one object where nobody says more
 _LARGEST = 80 * 3600.0  # arcsec; positions further apart are no neighbours
 
 
@@ -37,7 +42,8 @@ def shared_with(images: LabelledImages, others: LabelledImages) -> list[Shared]:
     """Which images show what others do, by each way in which that can be known; the surest one first.
 
     Where one source alone says up to which distance two images show the same sky, that holds for the other one too. For
-    cutouts of another mosaic, or beside other images, it is the distance at which they share pixels.
+    cutouts of another mosaic, or beside other images, it is the distance at which they share pixels. Where nobody says
+    anything, positions within 1 arcsec are of the same object.
 
     Example:
         >>> import tempfile
@@ -65,6 +71,42 @@ def shared_with(images: LabelledImages, others: LabelledImages) -> list[Shared]:
     return found
 
 
+def sentences_on(found: Sequence[Shared], images: LabelledImages, others: LabelledImages, source: object) -> list[str]:
+    """What to say of images of a source that show what training images, the others, do."""
+    return [
+        f"{len(shared.rows):,} of {len(images):,} images of '{source}' {shared.how} training images (the first: "
+        f"{images.files[shared.rows[0]]} and {others.files[shared.example]})"
+        for shared in found
+    ]
+
+
+def shown_in_training(model: Path, images: LabelledImages) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which images show what the training images of a model do, by their places, and what to say of them.
+
+    The training images are those of the run whose folder the model lies in. Where there is no such folder, or the
+    images have no places, none is known.
+
+    Args:
+        model: the folder of the model, or of its run.
+        images: N images.
+
+    Returns:
+        (N,) whether an image does, and the sentences.
+    """
+    shown_N = np.zeros(len(images), bool)
+    split = next((path for run in (model, model.parent) if is_run_split(path := run / "splits" / "train.csv")), None)
+    if split is None or (images.positions_N2 is None and images.whereabouts == Whereabouts()):
+        return shown_N, []
+    try:
+        trained = open_source(split, labelled=False)
+    except UserError as error:
+        return shown_N, [f"whether these images show what the model was trained on is not known: {error}"]
+    found = shared_with(images, trained)
+    for shared in found:
+        shown_N[shared.rows] = True
+    return shown_N, sentences_on(found, images, trained, images.source)
+
+
 def _pairs(images: LabelledImages, others: LabelledImages) -> Iterator[tuple[str, Numbers, Numbers]]:
     """Each way in which two images can show the same, and the numbers of both images of each pair that does."""
     a, b = images.whereabouts.boxes, others.whereabouts.boxes
@@ -75,9 +117,9 @@ def _pairs(images: LabelledImages, others: LabelledImages) -> Iterator[tuple[str
         side_N = np.repeat([a.side, b.side], [len(own), len(other)])
         yield "share pixels of the mosaic with", *_between(overlapping_pairs(corner_N2, side_N), own, other)
     links = [link for some in (images, others) if (link := _link(some.whereabouts, one_mosaic))]
-    if links:
-        (own, place_N2), (other, place_of_others_N2) = _places(images), _places(others)
-        arcsec = sum(links) / len(links)
+    (own, place_N2), (other, place_of_others_N2) = _places(images), _places(others)
+    if len(own) and len(other):
+        arcsec = sum(links) / len(links) if links else _SAME_OBJECT
         ra_N, dec_N = np.concatenate([place_N2, place_of_others_N2]).T
         yield f"lie within {arcsec:.4g} arcsec of", *_between(near_pairs(ra_N, dec_N, arcsec), own, other)
     named, of_others = images.whereabouts.named, others.whereabouts.named
@@ -99,7 +141,7 @@ def _places(images: LabelledImages) -> tuple[Numbers, NDArray[np.float64]]:
     """The images whose position in the sky is known, and these positions. A row outside its mosaic is no image."""
     if images.positions_N2 is None:
         return np.empty(0, np.int64), np.empty((0, 2))
-    known_N = np.isfinite(images.positions_N2).all(1)
+    known_N = np.isfinite(images.positions_N2).all(1) & images.positions_N2.any(1)  # 0, 0 stands for unknown
     if images.whereabouts.boxes is not None:
         known_N &= images.whereabouts.boxes.placed_N
     return np.flatnonzero(known_N), images.positions_N2[known_N]

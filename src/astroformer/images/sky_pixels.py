@@ -31,6 +31,7 @@ def common_wcs(images: Sequence[tuple[str, Hdu]]) -> Any:
     first, hdu_of_first = images[0]
     height, width = hdu_of_first.shape[-2:]
     wcs = _wcs_of(first, hdu_of_first)
+    step = _step(wcs)
     x = np.array([0, width - 1, 0, width - 1, (width - 1) / 2])
     y = np.array([0, 0, height - 1, height - 1, (height - 1) / 2])
     for path, hdu in {(path, hdu.number): (path, hdu) for path, hdu in images}.values():
@@ -39,18 +40,40 @@ def common_wcs(images: Sequence[tuple[str, Hdu]]) -> Any:
             what = f"it has {here} pixels, and '{first}' {there}"
         else:
             other = _wcs_of(path, hdu)
+            # By the sky of the same pixels, since distortions may have no inverse in the corners.
             with np.errstate(invalid="ignore"):
-                sky = wcs.all_pix2world(x, y, 0)
-                off = np.abs(np.array(other.all_world2pix(*sky, 0, quiet=True)) - (x, y))
+                (lon, lat), (other_lon, other_lat) = wcs.all_pix2world(x, y, 0), other.all_pix2world(x, y, 0)
+                across = np.cos(np.radians(lat)) * ((other_lon - lon + 180) % 360 - 180)
+                off = np.hypot(across, other_lat - lat) / step
             # Corners of a map of the whole sky lie nowhere.
-            if not (off[np.isfinite(off)] > _SAME_PIXEL).any() and np.isfinite(off[:, -1]).all():
+            if not (off[np.isfinite(off)] > _SAME_PIXEL).any() and np.isfinite(off[-1]):
                 continue
             what = "its pixels lie at other places in the sky"
         raise UserError(
-            f"'{path}', {hdu}: {what}, so they are no bands of one mosaic: nothing is resampled here. Bring them onto "
+            f"'{path}', {hdu}: {what}, so they are no bands of one image: nothing is resampled here. Bring them onto "
             "one grid first, for instance with the package reproject."
         )
     return wcs
+
+
+def why_other_sky(images: Sequence[tuple[str, Hdu]]) -> str | None:
+    """Why the pixels of images in files, which are equally many, lie at other places in the sky; None where they do not
+    or where an image does not say it. astropy is asked only where headers are not the same."""
+    says = [{key: hdu.get(key) for key in hdu.cards if _OF_WCS.match(key)} for _, hdu in images]
+    if any("CTYPE1" not in words for words in says) or all(words == says[0] for words in says):
+        return None
+    try:
+        common_wcs(images)
+    except UserError as error:
+        return str(error).rstrip(".")
+    return None
+
+
+def _step(wcs: Any) -> float:
+    """The smaller side of a pixel in degrees."""
+    from astropy.wcs.utils import proj_plane_pixel_scales
+
+    return float(min(proj_plane_pixel_scales(wcs)))
 
 
 def _wcs_of(path: str, hdu: Hdu) -> Any:
@@ -113,6 +136,29 @@ def pixels_at(
         found = np.hypot(across, again_lat - lat) < _LOST * max(proj_plane_pixel_scales(wcs))
     x_N[known], y_N[known] = np.where(found, x, np.nan), np.where(found, y, np.nan)
     return x_N, y_N
+
+
+def sky_at(
+    wcs: Any, x_N: NDArray[np.float64], y_N: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Right ascension and declination in degrees (ICRS) of columns and rows, from 0; NaN where there is no such place.
+
+    Raises:
+        UserError: the coordinates of the mosaic are of an unknown kind.
+    """
+    from astropy.coordinates import SkyCoord
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    ra_N, dec_N = np.full(len(x_N), np.nan), np.full(len(x_N), np.nan)
+    with np.errstate(invalid="ignore"):
+        lon_N, lat_N = wcs.all_pix2world(x_N, y_N, 0)
+    known = np.isfinite(lon_N) & np.isfinite(lat_N)
+    try:
+        sky = SkyCoord(lon_N[known], lat_N[known], unit="deg", frame=wcs_to_celestial_frame(wcs)).icrs
+    except ValueError as error:
+        raise UserError(f"the mosaic has coordinates that can't be used ({error}).") from None
+    ra_N[known], dec_N[known] = sky.ra.deg, sky.dec.deg
+    return ra_N, dec_N
 
 
 def side_of(text: str | None, wcs: Any) -> tuple[int, float, str]:

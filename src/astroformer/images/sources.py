@@ -17,16 +17,19 @@ from astroformer.errors import PartsNotClasses, UserError, unknown_name
 from astroformer.files import check_is_path, expanded, is_url
 from astroformer.images import remote
 from astroformer.images.formats import FORMATS
+from astroformer.images.formats.band_files import BandFilesReader
 from astroformer.images.formats.folders import FileReader
 from astroformer.images.formats.tables import is_table
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.names import class_name, ignored_sentence, shortened
+from astroformer.images.names import class_name, ignored_sentence
 from astroformer.images.run_split import is_run_split, origin_of
 from astroformer.images.sets import NAMED_SETS, hugging_face, mock_galaxies
 from astroformer.images.sets.download import Listener
 from astroformer.images.splits import read_split
+from astroformer.images.unlabelled import UNLABELLED, note_of_odd_classes, without_unlabelled
 
 _PER_CLASS = "per-class"
+_OF_ALL = (_PER_CLASS, UNLABELLED)  # options of every kind of source
 _SETS = (mock_galaxies.NAME, *NAMED_SETS, hugging_face.NAME)
 
 
@@ -62,8 +65,8 @@ def open_source(
       - an HDF5 file (`.h5`, `.hdf5`, `.he5`) or a Zarr (folder `.zarr`, or `.zarr.zip`) with the same arrays, read
         in their blocks. Class names, bands and units may be attributes.
       - a catalog, `.csv`, `.tsv`, `.parquet`, or, with the extra [astro], a FITS table, `.vot`, `.votable`, `.xml` or
-        `.ecsv`, with a column of files (`FILE_COLUMNS` of `formats.catalogs`), relative to the catalog's folder, and
-        one of labels (`LABEL_COLUMNS`).
+        `.ecsv`, with a column of files (`FILE` of `formats.catalogs`), relative to the catalog's folder, and
+        one of labels (`LABEL`).
       - `RUN/splits/train.csv` or `valid.csv` of a run folder: the images that the run trained on or held out.
       - one image file, with `labelled=False`.
       - the URL of one of these, `s3://bucket/survey.h5`, `https://example.org/cube.fits`: it is copied
@@ -74,11 +77,13 @@ def open_source(
     and may be followed by options, each `@word=value`:
       - `@per-class=a:b` keeps images a to b−1 of each class, in the source's order
         (`train.npz@per-class=0:50`).
+      - `@unlabelled=skip` leaves images without a label out, `@unlabelled=-1,unknown` those with these labels too.
       - `@file=COLUMN`, `@label=COLUMN` name the columns of a catalog, `@root=FOLDER` says where its images lie, if that
         is not the catalog's folder. `@id=COLUMN@pattern=images/{id}.jpg` in place of `@file` says where the image of an
-        id lies; `*`, `?` and `[…]` in a pattern stand for what file names have beside it.
+        id lies; `*`, `?` and `[…]` in a pattern stand for what file names have beside it. FITS files of one band each
+        are `@pattern={id}.[gri].fits`, `@pattern={id}_g.fits,{id}_r.fits` or `@file=COLUMN+COLUMN+…`.
       - `@votes=COLUMN+COLUMN+…` in place of `@label`: what people voted, a column a class (see `votes.shares_of`);
-        `@votes-as=counts` or `fractions` says how they are meant.
+        `@votes-as=counts` or `fractions` says how they are meant, `@classes=NAME+NAME+…` how the classes are called.
       - `@weight=COLUMN`: how much an image counts in the loss of training. `@group=COLUMN`: images with the same value
         are never parted by a split. `@ra=COLUMN`, `@dec=COLUMN`: positions in degrees, found by their names otherwise;
         `@same-sky=60` keeps images within 60 arcsec of each other, directly or through others, together in a split.
@@ -90,7 +95,7 @@ def open_source(
         declination in degrees (`@ra=COLUMN`, `@dec=COLUMN`), of 64 pixels or `@size=20arcsec` a side. Bands in several
         files are `@mosaic=g.fits,r.fits` or a pattern. `@id=COLUMN` names the images.
       - `@layout=NHWC` or `@layout=NCHW` says how the `images` of an `.npz`, HDF5 file or Zarr lie.
-      - `@images=NAME`, `@labels=NAME` name the arrays of an HDF5 file or Zarr; `@unwritten=fill` reads what was
+      - `@images=NAME`, `@labels=NAME` name the arrays of an `.npz`, HDF5 file or Zarr; `@unwritten=fill` reads what was
         never written as the value that stands for it.
       - `@config=`, `@split=`, `@image=COLUMN`, `@label=COLUMN`, `@revision=` say what of a set of Hugging Face.
 
@@ -114,7 +119,7 @@ def open_source(
     name = str(source)
     path_name, options = split_options(name)
     of_formats = (word for format in FORMATS for word in format.options)
-    known = list(dict.fromkeys([_PER_CLASS, *of_formats, *hugging_face.OPTIONS]))
+    known = list(dict.fromkeys([*_OF_ALL, *of_formats, *hugging_face.OPTIONS]))
     for word in options:
         if word not in known:
             raise unknown_name("source option", word, known)
@@ -135,10 +140,13 @@ def open_source(
             how = f"in its place name the part that is meant, such as '{error.part}'"
             raise UserError(f"{error.found}: {how}.") from None
     for word in options:
-        if word not in (_PER_CLASS, *taken):
+        if word not in (*_OF_ALL, *taken):
             raise UserError(f"'{name}': the option @{word} does not apply to this kind of source.")
     images = brought.name_in(replace(images, source=name))
     if labelled:
+        images = without_unlabelled(images, options)
+        if classes is None:
+            images = replace(images, notes=[*images.notes, *note_of_odd_classes(images)])
         images = _in_order(images, classes, only_known)
     elif classes is not None:
         images = replace(images, classes=tuple(classes))
@@ -179,16 +187,11 @@ def _open(
             if format is None:
                 nouns = [format.noun for format in FORMATS]
                 raise UserError(f"'{path}' is no source of images: {', '.join(nouns[:-1])} or {nouns[-1]} is.")
-            opened = format.open(path, labelled, options)
-            if columns and format.columns is not None:
+            if columns and format.with_columns is not None:
                 wanted = None if columns == "all" else columns
-                opened = replace(opened, columns=format.columns(path, labelled, options, wanted))
-                if wanted is None and format.unclear is not None and (names := format.unclear(path, options)):
-                    note = f"columns of '{path}' that are not carried over: {shortened(names)}"
-                    opened = replace(opened, notes=[*opened.notes, note])
-            else:
-                _refuse_columns(name, columns)
-            return opened, format.options
+                return format.with_columns(path, labelled, options, wanted), format.options
+            _refuse_columns(name, columns)
+            return format.open(path, labelled, options), format.options
         if "\0" not in name and os.path.lexists(path):  # where `exists` means the end of a link
             what = "no regular file, but a pipe or a device" if path.exists() else "a link to a place that is not there"
             raise UserError(f"'{path}' is {what}; name a folder, an .npz, a catalog or an image.")
@@ -232,8 +235,8 @@ def _open_run_split(
         raise UserError(f"'{path}' is a split of '{origin.source}', which can't be opened: {error}") from None
     rows = read_split(path, whole)
     images = whole.subset(rows)
-    if isinstance(whole.reader, FileReader):  # whose paths others ask for
-        images = replace(images, reader=replace(whole.reader, paths=tuple(whole.reader.paths[i] for i in rows)))
+    if isinstance(whole.reader, FileReader | BandFilesReader):  # whose paths others ask for
+        images = replace(images, reader=whole.reader.part(rows))
     if labelled:
         return images
     return replace(images, labels=None, classes=(), votes_NK=None, weights_N=None)
@@ -328,7 +331,10 @@ def _votes_in_order(
     for name in images.classes:
         if class_name(name) not in position:
             refusal = unknown_name(f"class in the votes of '{images.source}'", name, classes)
-            raise UserError(f"{refusal} Name the columns of the model's classes in @votes.")
+            raise UserError(
+                f"{refusal} Name the columns of the model's classes in @votes, and with @classes "
+                "how the model calls them where that differs."
+            )
     shares_NK = np.zeros((len(images), len(classes)))
     shares_NK[:, [position[class_name(name)] for name in images.classes]] = votes_NK
     return replace(images, votes_NK=shares_NK, labels=shares_NK.argmax(1), classes=classes)

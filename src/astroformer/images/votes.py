@@ -82,9 +82,11 @@ def _refuse(wrong_NK: NDArray[np.bool_], votes_NK: NDArray[np.float64], source: 
     if wrong_NK.any():
         row, column = (int(i) for i in np.argwhere(wrong_NK)[0])
         n = int(wrong_NK.any(1).sum())
+        unasked = int(np.isnan(votes_NK).all(1).sum())
+        advice = f"; @unlabelled=skip leaves the {unasked:,} out that have no vote at all" if unasked else ""
         raise UserError(
             f"'{source}': votes of {n:,} of {len(votes_NK):,} images are {what} (the first: row {row + 1}, vote "
-            f"{column + 1}, {votes_NK[row, column]:g}); they are numbers of 0 or more. Mend or remove the rows."
+            f"{column + 1}, {votes_NK[row, column]:g}); they are numbers of 0 or more. Mend or remove the rows{advice}."
         )
 
 
@@ -95,6 +97,7 @@ def voted(
     *,
     kind: str | None = None,
     advice: str = "",
+    skip: bool = False,
 ) -> LabelledImages:
     """Images with votes in place of labels: the label of each is the class with most votes, of equal ones the first.
 
@@ -105,6 +108,7 @@ def voted(
         images: N images.
         votes_NK, kind, advice: as for `shares_of`.
         classes: the K class names.
+        skip: leave images out of which all votes are NaN, since nobody was asked about them, in place of an error.
 
     Raises:
         UserError: as `shares_of`; or numbers do not go together.
@@ -122,6 +126,9 @@ def voted(
             f"'{source}': votes have shape {np.shape(votes_NK)}; ({len(images)}, {len(classes)}) is needed: images × "
             "classes."
         )
+    votes_NK = np.asarray(votes_NK).astype(np.float64)
+    if skip:
+        votes_NK = np.where(np.isnan(votes_NK).all(1, keepdims=True), 0.0, votes_NK)
     shares_NK, weights_N = shares_of(votes_NK, source, kind, advice)
     if images.weights_N is not None:
         weights_N = images.weights_N

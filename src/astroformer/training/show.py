@@ -29,6 +29,7 @@ from astroformer.training.task import Task
 PER_CLASS = 8
 _MOST_CLASSES = 200  # that a sheet has room for
 _NAMED_SIZES = 3
+_NAMED_FAILURES = 5  # images that can't be read, of which each is named with its reason
 _AT_ONCE = 64  # images that are augmented at once
 
 
@@ -131,7 +132,12 @@ def _shown(source: str | Path, given: Recipe, per_class: int, augmented: bool, r
         words = filled_words(Filled(len(lacking), float(np.mean(lacking)), max(lacking)), preprocessing)
         sentences.append(f"{len(lacking):,} of the images shown {words}")
     sentences += [sentence for sentence in (preprocessing.described(), said) if sentence]
-    sentences += [f"can't be read: {reason}" for reason in failed]
+    if failed:
+        of = f"{len(failed):,} of the {len(seen):,} images looked at"
+        sentences.append(f"{of} can't be read and {'are' if len(failed) > 1 else 'is'} not shown")
+        sentences += [f"  {reason}" for reason in failed[:_NAMED_FAILURES]]
+    if len(failed) > _NAMED_FAILURES:
+        sentences.append(f"  and {len(failed) - _NAMED_FAILURES:,} more")
     if len(chosen) < len(counts):
         sentences.append(f"the sheet shows {len(chosen)} of {len(counts):,} classes, spread evenly over them")
     title = in_title(f"{shortened(images.source, 60)}, {_as_seen(preprocessing)}", said)

@@ -20,7 +20,7 @@ from astroformer.images import (
 )
 from astroformer.images.copies import describe_copies, groups_with_copies
 from astroformer.images.names import ignored_kinds, same_name, shortened
-from astroformer.images.shared import shared_with
+from astroformer.images.shared import sentences_on, shared_with
 from astroformer.images.store import Filled
 from astroformer.images.votes import describe_votes
 from astroformer.progress import Reporter
@@ -57,7 +57,17 @@ def split_images(task: Task, recipe: Recipe, reporter: Reporter) -> Split:
             raise UserError(f"folds ({recipe.folds}) hold images of the source out, --valid gives others; choose one.")
         valid = open_validation(task, images.classes, recipe, reporter)
         return Split(images, valid, np.arange(len(images)), np.arange(len(valid)))
-    return Split(images, images, *_rows(images, recipe, images.groups))
+    try:
+        return Split(images, images, *_rows(images, recipe, images.groups))
+    except UserError as error:
+        boxes = images.whereabouts.boxes
+        most = 0 if images.groups is None else int(np.unique(images.groups, return_counts=True)[1].max(initial=0))
+        if boxes is None or most < 2:
+            raise
+        raise UserError(
+            f"{error} Cutouts of {boxes.side:,} px overlap: {most:,} of {len(images):,} share pixels, directly or "
+            "through others, and no split parts them. A smaller @size= parts more."
+        ) from None
 
 
 def open_validation(task: Task, classes: tuple[str, ...], recipe: Recipe, reporter: Reporter) -> LabelledImages:
@@ -129,9 +139,10 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
     amounts = split.images.amounts().values()
     least, most = min(amounts), max(amounts)
     weighed = recipe.balanced_sampling or recipe.class_weights != "none"
+    what = "images" if split.images.votes_NK is None else "votes"
     if most >= _UNEVEN * least and not weighed:
         said.append(
-            f"the largest class has {most / least:.3g} times as many images as the smallest; with --class-weights auto "
+            f"the largest class has {most / least:.3g} times as many {what} as the smallest; with --class-weights auto "
             "each class counts alike"
         )
     return said
@@ -239,12 +250,7 @@ def check_shared(split: Split, task: Task) -> list[str]:
         images.subset(rows)
         for images, rows in ((split.images, split.train_rows), (split.valid_images, split.valid_rows))
     )
-    said = []
-    for shared in shared_with(valid, train):
-        which = f"the first: {valid.files[shared.rows[0]]} and {train.files[shared.example]}"
-        said.append(
-            f"{len(shared.rows):,} of {len(valid):,} images of '{task.valid}' {shared.how} training images ({which})"
-        )
+    said = sentences_on(shared_with(valid, train), valid, train, task.valid)
     if said and not task.allow_shared:
         raise UserError(
             f"{', and '.join(said)}, so they would say little of new images. Take them out of one of the two, or go on "

@@ -142,3 +142,20 @@ def test_a_column_that_occurs_twice_is_not_guessed(folder: Path) -> None:
     assert open_source(folder / "twice.csv", columns="all").columns == {}
     with pytest.raises(UserError, match="the column 'z' occurs twice"):
         open_source(folder / "twice.csv", columns=["z"])
+
+
+def test_rarer_names_of_columns_count_where_no_usual_one_is_there(folder: Path) -> None:
+    path = folder / "c.csv"
+    path.write_text("png_loc,morph,ALPHAWIN_J2000,DELTAWIN_J2000\nclass2/x9.png,s,1,2\nclass2/x10.png,e,3,4\n")
+    images = open_source(path)
+    assert images.files == ["class2/x9.png", "class2/x10.png"]
+    assert images.classes == ("e", "s")
+    assert images.positions_N2 is not None
+    assert images.positions_N2.tolist() == [[1, 2], [3, 4]]
+    path.write_text(
+        "file,label,morphology,ra,dec,TARGET_RA,TARGET_DEC\nclass2/x9.png,s,x,1,2,9,9\nclass2/x10.png,e,x,3,4,9,9\n"
+    )
+    images = open_source(path)
+    assert images.classes == ("e", "s")
+    assert images.positions_N2 is not None
+    assert images.positions_N2.tolist() == [[1, 2], [3, 4]]

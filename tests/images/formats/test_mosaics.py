@@ -17,7 +17,10 @@ from astroformer.images.reading import UnreadableImage
 from astroformer.images.sky_groups import group_overlapping_boxes
 from astroformer.images.sources import open_source
 from astroformer.images.splits import holdout
+from astroformer.training.recipe import Recipe
+from astroformer.training.splitting import split_images
 from astroformer.training.task import Task
+from helpers.listening import Listening
 from helpers.survey import write_mosaic, write_stack
 from helpers.tiny_sets import same_from_threads_and_pickled
 from mock_survey import CLASSES, FILTERS, UNIT, Field, field, sky_of, survey, tan_header, write_catalog, write_fits
@@ -244,3 +247,36 @@ def test_the_content_of_every_file_counts(tmp_path: Path, made: Field) -> None:
     changed = made.image_HWC[:, :, 4:] + 1
     write_fits(tmp_path / "z.fits", changed, "extensions", made.header, ["z"])
     assert open_source(f"{catalog}@mosaic={mosaic}@size=16").fingerprint() != before
+
+
+def test_all_columns_of_a_catalog_of_positions_have_the_positions(tmp_path: Path, made: Field) -> None:
+    catalog, mosaic = write_mosaic(tmp_path, made)
+    source = f"{catalog}@mosaic={mosaic}@size=16"
+    images = open_source(source, labelled=False, columns="all")
+    assert list(images.columns) == ["ra", "dec", "label"]
+    assert list(open_source(source, columns="all").columns) == ["ra", "dec"]
+    named = open_source(source, labelled=False, columns=["ra"])
+    assert named.columns["ra"] == images.columns["ra"]
+
+
+def test_a_mosaic_whose_distortion_has_no_inverse_in_the_corners(tmp_path: Path, made: Field) -> None:
+    """Positions in its middle are found; a file is not told apart from itself."""
+    header = dict(made.header) | {"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV"}
+    scale = abs(float(header.get("CD1_1") or header["CDELT1"]))
+    edge = scale * made.image_HWC.shape[0] / 2  # where the third order turns the map around
+    header |= {"PV1_1": 1.0, "PV2_1": 1.0, "PV1_7": -0.3 / edge**2, "PV2_7": -0.3 / edge**2}
+    header |= {"PV1_9": -0.3 / edge**2, "PV2_9": -0.3 / edge**2}
+    path = write_fits(tmp_path / "tpv.fits", made.image_HWC, "extensions", header)
+    middle = made.image_HWC.shape[0] / 2
+    catalog = write_catalog(tmp_path / "c.csv", ("x", "y"), [(middle, middle), (middle + 9, middle)])
+    images = open_source(f"{catalog}@mosaic={path}@size=16@x=x@y=y@first-pixel=0", labelled=False)
+    assert images.read(0).shape == (16, 16, 5)
+
+
+def test_cutouts_so_large_that_all_overlap_are_the_reason_that_is_said(tmp_path: Path, made: Field) -> None:
+    catalog, mosaic = write_mosaic(tmp_path, made)
+    task = Task(f"{catalog}@mosaic={mosaic}@size=150")
+    with pytest.raises(
+        UserError, match=r"too few images .* Cutouts of 150 px overlap: 24 of 24 share pixels.* A smaller @size="
+    ):
+        split_images(task, Recipe(), Listening())

@@ -144,3 +144,28 @@ def test_damaged_npz_and_values(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match=r"n\.npz#0.*1 of its 2 values"):
         open_source(path).read(0)
     assert np.isnan(open_source(path).read(1)).sum() == 1  # a pixel without a value, for the preprocessing to judge
+
+
+def test_arrays_of_other_names(tmp_path: Path) -> None:
+    pixels = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)
+    np.savez(tmp_path / "x.npz", X=pixels, y=np.array([0, 1, 0, 1]), ra=np.zeros(4))
+    with pytest.raises(UserError, match=r"needs 'images'.*it has X, y, ra. If 'X' holds the images, say @images=X"):
+        open_source(tmp_path / "x.npz")
+    with pytest.raises(UserError, match=r"has no 'labels'; it has X, y, ra. If .*@labels=y or @labels=ra"):
+        open_source(f"{tmp_path}/x.npz@images=X")
+    with pytest.raises(UserError, match=r"unknown array in .* 'z'"):
+        open_source(f"{tmp_path}/x.npz@images=X@labels=z")
+    images = open_source(f"{tmp_path}/x.npz@images=X@labels=y")
+    assert images.labels is not None
+    assert images.labels.tolist() == [0, 1, 0, 1]
+    assert int(images.read(3)[0, 0, 0]) == 3
+    assert images.ignored == ["x.npz: ra (an array that is not read)"]
+
+
+def test_hdf5_suggests_which_array_may_be_the_labels(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "g.h5", "w") as file:
+        file["images"], file["ans"], file["redshift"] = np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1], np.zeros((4, 2))
+    with pytest.raises(UserError, match=r"has no 'labels'; it has .*ans.*say @labels=ans after the path"):
+        open_source(tmp_path / "g.h5")
+    assert open_source(f"{tmp_path}/g.h5@labels=ans").classes == ("0", "1")

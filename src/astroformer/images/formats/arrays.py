@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -20,11 +21,13 @@ from astroformer.images.hashes import hash_array, hash_bytes, hash_text
 from astroformer.images.labelled import LabelledImages, Reader
 from astroformer.images.names import class_name, encode_labels
 from astroformer.images.reading import MAX_BYTES, Array, UnreadableImage
+from astroformer.images.unlabelled import NO_LABEL, SKIP, UNLABELLED, standing_for_none
 from astroformer.images.votes import voted
 
 _KEPT_BYTES = 64_000_000  # of the blocks of an array that are kept, if two of them are no more
 _READ_BYTES = 1_000_000  # that are read at a time, if a block of the file is less
 _MOST_IMAGES = 100_000_000
+_MOST_NAMED = 4  # arrays that a sentence suggests
 LAYOUTS = ("NHWC", "NCHW")
 
 
@@ -201,6 +204,7 @@ class Beside:
         units: one for each band, or one for all of them.
         ignored: what of the file is not read, with why.
         votes: (N, K), numbers or shares of votes, which stand for labels where there are none.
+        possible: names of other arrays that could be the labels.
     """
 
     has: str
@@ -210,10 +214,16 @@ class Beside:
     units: Array | None = None
     ignored: tuple[str, ...] = ()
     votes: Array | None = None
+    possible: tuple[str, ...] = ()
+
+
+def could_be_labels(shapes: Mapping[str, tuple[int, ...]], n: int) -> tuple[str, ...]:
+    """The names of the arrays, of these shapes, that have one value for each of n images."""
+    return tuple(name for name, shape in shapes.items() if shape in ((n,), (n, 1)))[:_MOST_NAMED]
 
 
 def open_arrays(
-    path: Path, images: Images, named: str, beside: Beside, labelled: bool, layout: str | None
+    path: Path, images: Images, named: str, beside: Beside, labelled: bool, options: Mapping[str, str]
 ) -> LabelledImages:
     """The images of a file of arrays, with their labels if these are asked for.
 
@@ -223,19 +233,21 @@ def open_arrays(
         named: what a sentence calls the images: `'images'`.
         beside: what else the file holds.
         labelled: whether labels are needed.
-        layout: of the images, `NHWC` or `NCHW`, if somebody states it.
+        options: of the source: `layout` of the images, `NHWC` or `NCHW`, if somebody states it, and what labels mean.
 
     Raises:
         UserError: images, labels, classes or bands are not what they should be.
     """
     check_images(path, named, images.shape, images.dtype)
     bands, ignored = _bands(path, beside)
-    reader = ArrayReader(path.name, images, _is_channels_first(path, named, images.shape, layout, bands))
-    opened = with_labels(path, reader, images.shape[0], beside, labelled)
+    first = _is_channels_first(path, named, images.shape, options.get("layout"), bands)
+    opened = with_labels(path, ArrayReader(path.name, images, first), images.shape[0], beside, labelled, options)
     return replace(opened, bands=bands, ignored=opened.ignored + ignored)
 
 
-def with_labels(path: Path, reader: Reader, n: int, beside: Beside, labelled: bool) -> LabelledImages:
+def with_labels(
+    path: Path, reader: Reader, n: int, beside: Beside, labelled: bool, options: Mapping[str, str]
+) -> LabelledImages:
     """The n images of a reader, with the labels that lie beside them if these are asked for."""
     files = [f"{path.name}#{i}" for i in range(n)]
     ignored = [f"{path.name}: {what}" for what in beside.ignored]
@@ -243,10 +255,13 @@ def with_labels(path: Path, reader: Reader, n: int, beside: Beside, labelled: bo
         return LabelledImages("", files, None, (), reader, ignored)
     if beside.labels is None and beside.votes is not None:
         images = LabelledImages(str(path), files, None, (), reader, ignored)
-        return voted(images, beside.votes, _classes_of_votes(path, beside.votes, beside.classes))
+        classes = _classes_of_votes(path, beside.votes, beside.classes)
+        return voted(images, beside.votes, classes, skip=UNLABELLED in options)
     if beside.labels is None:
-        raise UserError(f"'{path}' has no 'labels'; {beside.has}.")
-    labels, classes = _labels(path, beside.labels, beside.classes, n)
+        which = " or ".join(f"@labels={name}" for name in beside.possible)
+        hint = f" If it holds the labels, say {which} after the path." if which else ""
+        raise UserError(f"'{path}' has no 'labels'; {beside.has}.{hint}")
+    labels, classes = _labels(path, beside.labels, beside.classes, n, standing_for_none(options))
     return LabelledImages("", files, labels, classes, reader, ignored)
 
 
@@ -330,9 +345,19 @@ def _classes_of_votes(path: Path, votes: Array, classes: Array | None) -> tuple[
     return names
 
 
-def _labels(path: Path, labels: Array, classes: Array | None, n: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _labels(
+    path: Path, labels: Array, classes: Array | None, n: int, for_none: frozenset[str] | None
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Labels and classes. If `for_none` is given, NaN becomes `NO_LABEL`, and numbers in it are classes too."""
     if labels.shape == (n, 1):
         labels = labels[:, 0]
+    if labels.shape == (n,) and labels.dtype.kind == "f" and (unknown_N := np.isnan(labels)).any():
+        if for_none is None:
+            raise UserError(
+                f"'{path}': {unknown_N.sum():,} of {n:,} labels are NaN; @{UNLABELLED}={SKIP} after the path leaves "
+                "these images out."
+            )
+        return _some_labels(path, labels, classes, ~unknown_N, for_none)
     whole = labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == np.floor(labels)).all()
     if labels.shape != (n,) or not (labels.dtype.kind in "iuUSb" or whole):
         raise UserError(
@@ -345,10 +370,27 @@ def _labels(path: Path, labels: Array, classes: Array | None, n: int) -> tuple[N
     if names is None:
         return encode_labels([str(int(v)) for v in labels], None, str(path))
     numbers = labels.astype(np.int64)
+    for word in sorted(filter(_is_whole, for_none or ())):
+        if not 0 <= int(word) < len(names) and (numbers == int(word)).any():
+            numbers[numbers == int(word)] = len(names)
+            names = (*names, word)
     if n and (numbers.min() < 0 or numbers.max() >= len(names)):
         bad = int(numbers[(numbers < 0) | (numbers >= len(names))][0])
         raise UserError(
             f"'{path}': the label {bad} has no class; 'classes' names {len(names)}, so labels are 0 to "
-            f"{len(names) - 1}."
+            f"{len(names) - 1}. If it stands for no label, @{UNLABELLED}={bad} after the path leaves its images out."
         )
     return numbers, names
+
+
+def _some_labels(
+    path: Path, labels: Array, classes: Array | None, known_N: NDArray[np.bool_], for_none: frozenset[str]
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Labels of which some are known."""
+    found = np.full(len(labels), NO_LABEL)
+    found[known_N], names = _labels(path, labels[known_N], classes, int(known_N.sum()), for_none)
+    return found, names
+
+
+def _is_whole(text: str) -> bool:
+    return re.fullmatch(r"[+-]?[0-9]{1,18}", text) is not None

@@ -17,9 +17,9 @@ from xml.parsers import expat
 import numpy as np
 
 from astroformer.errors import UserError, check_installed, unknown_name
-from astroformer.images.fits import unpacked
+from astroformer.images.fits import FITS_START, unpacked
 from astroformer.images.fits_headers import check_sums, next_header, read_headers
-from astroformer.images.formats.table import Table
+from astroformer.images.formats.table import Table, unpacked_name
 from astroformer.images.limits import Refused, why_never_read
 
 ASTRO_EXTENSIONS = frozenset({".ecsv", ".vot", ".votable", ".xml"})
@@ -46,6 +46,12 @@ def is_fits_table(path: Path) -> bool:
         return False
 
 
+def begins_as_fits(path: Path) -> bool:
+    """Whether a file begins as FITS does, as the catalogs of SExtractor may."""
+    with path.open("rb") as file:
+        return file.read(len(FITS_START)) == FITS_START
+
+
 def open_astro_table(path: Path, which: str | None) -> Table:
     """The columns of a table in FITS, VOTable or ECSV.
 
@@ -57,10 +63,10 @@ def open_astro_table(path: Path, which: str | None) -> Table:
         UserError: astropy is not there; the file is damaged or no such table; it has several, or none that is called
             so.
     """
-    suffix = path.suffix.lower()
+    suffix = Path(unpacked_name(path)).suffix
     kind = "an ECSV table" if suffix == ".ecsv" else "a VOTable" if suffix in ASTRO_EXTENSIONS else "a FITS table"
     check_installed("astropy", "astro", f"'{path}', {kind},")
-    with _damage_is_said(path, kind):
+    with damage_is_said(path, kind):
         if suffix in ASTRO_EXTENSIONS:
             _check_not_packed(path)
         if suffix == ".ecsv":
@@ -72,7 +78,13 @@ def open_astro_table(path: Path, which: str | None) -> Table:
         else:
             names, columns = _read_fits(path, which)
     several = frozenset(name for name, column in zip(names, columns, strict=True) if _has_several(column))
-    return Table(path, names, lambda wanted: _values(path, kind, names, columns, wanted), several)
+    units = units_of(names, columns)
+    return Table(path, names, lambda wanted: column_values(path, kind, names, columns, wanted), several, units)
+
+
+def units_of(names: Sequence[str], columns: Sequence[Any]) -> dict[str, str]:
+    """The units of the columns of a table of astropy that have some, by name."""
+    return {name: str(column.unit) for name, column in zip(names, columns, strict=True) if getattr(column, "unit", "")}
 
 
 def _read_fits(path: Path, which: str | None) -> tuple[list[str], list[Any]]:
@@ -191,9 +203,14 @@ def _has_several(column: Any) -> bool:
     return column.ndim > 1 or any(isinstance(value, np.ndarray | list | tuple | dict) for value in column)
 
 
-def _values(
+def column_values(
     path: Path, kind: str, names: Sequence[str], columns: Sequence[Any], wanted: Sequence[str]
 ) -> dict[str, list[Any]]:
+    """The values of columns of a table of astropy, as `Table.read` gives them.
+
+    Raises:
+        UserError: a column holds other values than names and numbers.
+    """
     found: dict[str, list[Any]] = {}
     for name in wanted:
         column = columns[names.index(name)]
@@ -201,7 +218,7 @@ def _values(
             raise UserError(
                 f"'{path}': the column '{name}' holds {type(column).__name__} values; names or numbers are needed."
             )
-        with _damage_is_said(path, kind):
+        with damage_is_said(path, kind):
             found[name] = [_decoded(value) for value in column.tolist()]
     return found
 
@@ -212,7 +229,7 @@ def _decoded(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _damage_is_said(path: Path, kind: str) -> Iterator[None]:
+def damage_is_said(path: Path, kind: str) -> Iterator[None]:
     """Whatever astropy raises on a damaged file becomes a sentence; it knows no family of errors for that."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

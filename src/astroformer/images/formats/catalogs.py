@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,20 @@ from astroformer.errors import UserError, unknown_name
 from astroformer.files import expanded
 from astroformer.images.copies import groups_with_copies
 from astroformer.images.fits_bands import FITS_OPTIONS
+from astroformer.images.formats.band_files import Layered, read_band_files, told_apart
 from astroformer.images.formats.folders import read_files
 from astroformer.images.formats.format import Format
-from astroformer.images.formats.id_patterns import files_of_ids
+from astroformer.images.formats.id_patterns import ID as ID_HERE
+from astroformer.images.formats.id_patterns import files_of_ids, patterns_of_bands
 from astroformer.images.formats.mosaics import PIECE_OPTIONS, open_mosaic, open_stack, refuse_alone
-from astroformer.images.formats.table import Table
+from astroformer.images.formats.positions import (
+    POSITION_OPTIONS,
+    Places,
+    columns_of_places,
+    places_in_mosaic,
+    positions_of,
+)
+from astroformer.images.formats.table import Role, Table
 from astroformer.images.formats.tables import TABLE_EXTENSIONS, is_table, open_table
 from astroformer.images.labelled import LabelledImages, Named
 from astroformer.images.names import (
@@ -32,39 +42,44 @@ from astroformer.images.names import (
     shortened,
 )
 from astroformer.images.sky_groups import friends_of_friends
+from astroformer.images.unlabelled import NO_LABEL, SKIP, UNLABELLED
 from astroformer.images.votes import COUNTS, KINDS, checked_weights, voted
 
-FILE_COLUMNS = (
+FILE = Role(
     "file",
-    "filename",
-    "file_name",
-    "filepath",
-    "file_path",
-    "file_loc",
-    "path",
-    "image",
-    "image_path",
+    ("file", "filename", "file_name", "filepath", "file_path", "file_loc", "path", "image", "image_path"),
+    ("png_loc", "jpg_loc", "fits_loc", "image_file", "imagefile", "img", "img_path", "cutout", "fits_file"),
 )
-LABEL_COLUMNS = ("label", "labels", "label_name", "class", "class_name", "target", "category")
-ID_COLUMNS = ("id", "objid", "object_id", "objectid", "source_id", "name", "iauname")
-RA_COLUMNS = (
-    *("ra", "ra_deg", "radeg", "raj2000", "ra_j2000", "_raj2000", "ra_icrs", "ra_icrs_deg", "right_ascension"),
-    "alpha_j2000",
+LABEL = Role(
+    "label",
+    ("label", "labels", "label_name", "class", "class_name", "target", "category"),
+    ("morphology", "morph", "morph_class", "morphological_type", "classification", "type", "gal_type", "galaxy_type"),
 )
-DEC_COLUMNS = (
-    *("dec", "dec_deg", "decdeg", "dedeg", "dej2000", "decj2000", "dec_j2000", "_dej2000", "de_icrs", "dec_icrs"),
-    *("declination", "delta_j2000"),
+ID = Role(
+    "id",
+    ("id", "objid", "object_id", "objectid", "source_id", "name", "iauname"),
+    ("objname", "obj_name", "objectname", "object_name", "id_str", "galaxyid", "galaxy_id", "dr7objid", "galid"),
 )
+_MOST_FRACTIONS = 20  # classes whose names are numbers with digits behind the point
 
 
 def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> LabelledImages:
+    return _open_with_columns(path, labelled, options, ())
+
+
+def _open_with_columns(
+    path: Path, labelled: bool, options: Mapping[str, str], wanted: Sequence[str] | None
+) -> LabelledImages:
     table = open_table(path, options.get("table"))
     refuse_alone(options, path)
     if _in_pieces(options):
         images = replace(_pieces(table, options), source=str(path))
     else:
-        images = replace(_files(table, options), source=str(path), positions_N2=positions_of(table, options))
+        images = _placed(replace(_files(table, options), source=str(path)), positions_of(table, options))
     images = _with_groups(images, table, options)
+    images = replace(images, columns=_other_columns(table, labelled, options, wanted))
+    notes = [*table.notes, *images.notes, *(_note_of_unclear(table) if wanted is None else [])]
+    images = replace(images, notes=notes)
     if not labelled:
         return images
     if "weight" in options:
@@ -72,13 +87,10 @@ def _open_catalog(path: Path, labelled: bool, options: Mapping[str, str]) -> Lab
         images = replace(images, weights_N=weights_N)
     if "votes" in options:
         return _with_votes(images, table, options)
-    if "votes-as" in options:
-        raise UserError(f"'{path}': @votes-as={options['votes-as']} says how votes are meant; name them with @votes=.")
-    label_column = table.column("label", LABEL_COLUMNS, options.get("label"))
-    names = table.texts([label_column])[label_column]
-    refuse_gaps(str(path), label_column, names)
-    labels, classes = encode_labels(names, None, str(path))
-    return replace(images, labels=labels, classes=classes)
+    for option in ("votes-as", "classes"):
+        if option in options:
+            raise UserError(f"'{path}': @{option}={options[option]} is about votes; name them with @votes=.")
+    return _with_labels(images, table, options)
 
 
 # Where the images lie ---------------------------------------------------------------------------------------
@@ -90,9 +102,19 @@ def _files(table: Table, options: Mapping[str, str]) -> LabelledImages:
     root = expanded(options["root"]) if "root" in options else path.parent
     if not root.is_dir():
         raise UserError(f"'{path}': its images are to lie in '{root}', and there is no such folder.")
-    column = _column_of_files(table, options)
+    columns = _columns_of_files(table, options)
+    if len(columns) > 1:
+        by_column = table.texts(columns)
+        several = list(zip(*(by_column[name] for name in columns), strict=True))
+        return _band_files(Layered(_names_of(several), several, told_apart(columns)), root, options, path)
+    (column,) = columns
     files = table.texts([column])[column]
     refuse_gaps(str(path), column, files)
+    if patterns := patterns_of_bands(files, options.get("pattern", ""), root):
+        by_band = [files_of_ids(files, pattern, root, str(path)) for pattern in patterns]
+        names = [options["pattern"].replace(ID_HERE, one) for one in files]
+        layered = Layered(names, list(zip(*by_band, strict=True)), told_apart(patterns))
+        return _band_files(layered, root, options, path)
     if "pattern" in options:
         files = files_of_ids(files, options["pattern"], root, str(path))
     refuse_duplicates(str(path), files)
@@ -106,6 +128,20 @@ def _files(table: Table, options: Mapping[str, str]) -> LabelledImages:
     return LabelledImages("", files, None, (), **read_files(paths, options, path)._asdict())
 
 
+def _band_files(layered: Layered, root: Path, options: Mapping[str, str], path: Path) -> LabelledImages:
+    """Images of which each band is a file."""
+    refuse_duplicates(str(path), layered.names)
+    for of_band in zip(*layered.files, strict=True):
+        refuse_duplicates(str(path), filter(None, of_band))
+    read = read_band_files(layered, root, options, path)
+    return LabelledImages("", layered.names, None, (), **read._asdict())
+
+
+def _names_of(files: Sequence[Sequence[str]]) -> list[str]:
+    """How images are called whose bands are these files: as the first of them."""
+    return [next(filter(None, of_image), f"row {row}") for row, of_image in enumerate(files, start=1)]
+
+
 def _in_pieces(options: Mapping[str, str]) -> bool:
     """Whether the images of a catalog lie in one large file."""
     return "cube" in options or "mosaic" in options
@@ -113,7 +149,9 @@ def _in_pieces(options: Mapping[str, str]) -> bool:
 
 def _pieces(table: Table, options: Mapping[str, str]) -> LabelledImages:
     """Images that lie in one file: row i is plane i of a stack, or a cutout of a mosaic around the row's position."""
-    path, used = table.path, _columns_of_pieces(table, options)
+    path, column = table.path, _column_of_names(table, options)
+    if "mosaic" in options:
+        columns_of_places(table, options)  # what they lack is said first
     clear = [name for name in table.names if name not in table.unclear]
     if not clear:
         raise UserError(f"'{path}' has no column that can be read.")
@@ -121,30 +159,43 @@ def _pieces(table: Table, options: Mapping[str, str]) -> LabelledImages:
     if not n:
         raise UserError(f"'{path}' has no rows.")
     names = [f"{path.name}#{i}" for i in range(n)]
-    if "id" in used:
-        names = table.texts([used["id"]])[used["id"]]
-        refuse_gaps(str(path), used["id"], names)
-        refuse_repeated(str(path), used["id"], names)
+    if column is not None:
+        names = table.texts([column])[column]
+        refuse_gaps(str(path), column, names)
+        refuse_repeated(str(path), column, names)
     if "cube" in options:
         pieces = open_stack(options["cube"], options, names)
-        positions_N2 = positions_of(table, options)
-    else:
-        positions_N2 = _degrees(table, used["ra"], used["dec"])
-        pieces = open_mosaic(options, names, *positions_N2.T)
-    return LabelledImages("", names, None, (), **{**pieces._asdict(), "positions_N2": positions_N2})
+        return _placed(LabelledImages("", names, None, (), **pieces._asdict()), positions_of(table, options))
+    places = places_in_mosaic(table, options)
+    pieces = open_mosaic(options, names, places)
+    images = LabelledImages("", names, None, (), **pieces._asdict())
+    return replace(images, notes=[*places.notes, *images.notes])
 
 
-def _columns_of_pieces(table: Table, options: Mapping[str, str]) -> dict[str, str]:
-    """The columns that say which piece an image is. Without one of names, images have the rows' numbers."""
-    roles: dict[str, tuple[str, ...]] = {"ra": RA_COLUMNS, "dec": DEC_COLUMNS} if "mosaic" in options else {}
-    if "id" in options or table.called(ID_COLUMNS):
-        roles["id"] = ID_COLUMNS
-    return {role: table.column(role, allowed, options.get(role)) for role, allowed in roles.items()}
+def _placed(images: LabelledImages, places: Places | None) -> LabelledImages:
+    """The images with the positions that a catalog gives them, if it does."""
+    if places is None:
+        return images
+    return replace(images, positions_N2=places.positions_N2, notes=[*images.notes, *places.notes])
 
 
-def _column_of_files(table: Table, options: Mapping[str, str]) -> str:
+def _column_of_names(table: Table, options: Mapping[str, str]) -> str | None:
+    """The column that names pieces of a large file. Without one, images have the rows' numbers."""
+    if "id" in options or table.called(ID._replace(rarer=())):
+        return table.column(ID, options.get("id"))
+    return None
+
+
+def _columns_of_files(table: Table, options: Mapping[str, str]) -> list[str]:
+    """The column of files or ids; of files of one band each several, in the order of the bands."""
     if "id" not in options and "pattern" not in options:
-        return table.column("file", FILE_COLUMNS, options.get("file"))
+        asked = options.get("file", "")
+        if "+" in asked and asked not in table.names:
+            columns = [name.strip() for name in asked.split("+")]
+            if len(set(columns)) < len(columns):
+                raise UserError(f"'{table.path}': @file={asked} names a column twice; each band has one of its own.")
+            return [table.column(FILE, name) for name in columns]
+        return [table.column(FILE, options.get("file"))]
     path = table.path
     if "id" not in options or "pattern" not in options:
         raise UserError(
@@ -153,10 +204,34 @@ def _column_of_files(table: Table, options: Mapping[str, str]) -> str:
         )
     if "file" in options:
         raise UserError(f"'{path}': @file names a column of files, @id one of ids; give one of the two.")
-    return table.column("id", (), options["id"])
+    return [table.column(ID, options["id"])]
 
 
 # What is known of them --------------------------------------------------------------------------------------
+
+
+def _with_labels(images: LabelledImages, table: Table, options: Mapping[str, str]) -> LabelledImages:
+    path, column = table.path, table.column(LABEL, options.get("label"))
+    names = table.texts([column])[column]
+    if UNLABELLED not in options:
+        how = f"leave the rows out: @{UNLABELLED}={SKIP} behind the source does that"
+        refuse_gaps(str(path), column, names, how)
+    labels = np.full(len(names), NO_LABEL)
+    known = [i for i, name in enumerate(names) if name]
+    labels[known], classes = encode_labels([names[i] for i in known], None, str(path))
+    _refuse_continuous(str(path), column, classes, np.bincount(labels[known], minlength=1))
+    return replace(images, labels=labels, classes=classes)
+
+
+def _refuse_continuous(source: str, column: str, classes: Sequence[str], counts: NDArray[np.int64]) -> None:
+    """Raises `UserError` where a column holds measured numbers: many with a fraction, and some of them only once."""
+    fractions = [name for name in classes if re.fullmatch(r"[+-]?[0-9]*\.[0-9]+([eE][+-]?[0-9]+)?", name)]
+    if len(classes) > _MOST_FRACTIONS and 2 * len(fractions) > len(classes) and counts.min() == 1:
+        raise UserError(
+            f"'{source}': the column '{column}' holds {len(classes):,} different numbers ({fractions[0]}, "
+            f"{fractions[1]}, ...), so it seems to be continuous, and a classifier needs classes. Save the class of "
+            "each row, such as its range, in a column of its own, and name that with @label=COLUMN."
+        )
 
 
 def _with_votes(images: LabelledImages, table: Table, options: Mapping[str, str]) -> LabelledImages:
@@ -176,7 +251,21 @@ def _with_votes(images: LabelledImages, table: Table, options: Mapping[str, str]
         f"If they are numbers of votes, or shares of all people of whom some were not asked, say @votes-as={COUNTS}: "
         "each row is divided by its sum, and the sum is the weight of the image."
     )
-    return voted(images, votes_NK, tuple(map(class_name, columns)), kind=kind, advice=advice)
+    classes = _classes_of_votes(path, columns, options)
+    return voted(images, votes_NK, classes, kind=kind, advice=advice, skip=UNLABELLED in options)
+
+
+def _classes_of_votes(path: Path, columns: Sequence[str], options: Mapping[str, str]) -> tuple[str, ...]:
+    """What the classes are called that people voted on: as `@classes=` says, else as the columns."""
+    if "classes" not in options:
+        return tuple(map(class_name, columns))
+    classes = tuple(map(class_name, options["classes"].split("+")))
+    if len(classes) != len(columns) or len(set(classes)) < len(classes) or "" in classes:
+        raise UserError(
+            f"'{path}': @classes={options['classes']} should name {len(columns)} classes, each once, in the order of "
+            f"@votes={options['votes']}."
+        )
+    return classes
 
 
 def _with_groups(images: LabelledImages, table: Table, options: Mapping[str, str]) -> LabelledImages:
@@ -229,70 +318,35 @@ def _same_sky(positions_N2: NDArray[np.float64], arcsec: float) -> NDArray[np.in
     return groups
 
 
-def positions_of(table: Table, options: Mapping[str, str]) -> NDArray[np.float64] | None:
-    """(N, 2) right ascension and declination in degrees; NaN where a row has none, None where the table has none.
-
-    Columns that `@ra=` and `@dec=` name must be positions. Others are taken where their names and all of their values
-    are those of positions: nobody asked for them, so nothing is wrong if they are not.
-
-    Raises:
-        UserError: columns that were named are no positions.
-    """
-    asked = [options.get("ra"), options.get("dec")]
-    if asked == [None, None]:
-        found = table.called(RA_COLUMNS), table.called(DEC_COLUMNS)
-        if [len(names) for names in found] != [1, 1]:
-            return None
-        try:
-            return _degrees(table, found[0][0], found[1][0])
-        except UserError:
-            return None
-    return _degrees(table, table.column("ra", RA_COLUMNS, asked[0]), table.column("dec", DEC_COLUMNS, asked[1]))
-
-
-def _degrees(table: Table, ra: str, dec: str) -> NDArray[np.float64]:
-    positions_N2 = np.stack([table.numbers(ra), table.numbers(dec)], axis=1)
-    for column, name, low, high in ((0, ra, -360.0, 360.0), (1, dec, -90.0, 90.0)):
-        values_N = positions_N2[:, column]
-        wrong_N = (values_N < low) | (values_N > high)
-        if wrong_N.any():
-            row = int(np.argmax(wrong_N))
-            raise UserError(
-                f"'{table.path}': the column '{name}' has {values_N[row]:g} in row {row + 1}; degrees from {low:g} to "
-                f"{high:g} are needed."
-            )
-    return positions_N2
-
-
 # Other columns ----------------------------------------------------------------------------------------------
 
 
 def _other_columns(
-    path: Path, labelled: bool, options: Mapping[str, str], wanted: Sequence[str] | None
+    table: Table, labelled: bool, options: Mapping[str, str], wanted: Sequence[str] | None
 ) -> dict[str, list[Any]]:
-    """The columns of these names, or all but those of the files and of the labels that are used, by name. Ids are kept.
+    """The columns of these names, or all but those of the files and of the labels that are used, by name. Ids that a
+    pattern takes and positions are kept.
 
     Of all, those are left out whose name occurs twice, since nobody could tell one from the other, and those that hold
     several values a row. Values of CSV are text, others have the types of the file; a missing one is None.
     """
-    table = open_table(path, options.get("table"))
     if wanted is None:
         if _in_pieces(options):
-            used = list(_columns_of_pieces(table, options).values())
+            used = [name for name in [_column_of_names(table, options)] if name is not None]
         else:
-            used = [] if "id" in options else [_column_of_files(table, options)]
+            used = [] if "id" in options else _columns_of_files(table, options)
         if labelled:
-            used += [table.column("label", LABEL_COLUMNS, options.get("label"))] if "votes" not in options else []
+            used += [table.column(LABEL, options.get("label"))] if "votes" not in options else []
         wanted = [name for name in table.names if name not in used and name not in table.unclear]
     return table.values(wanted)
 
 
-def _unclear_columns(path: Path, options: Mapping[str, str]) -> list[str]:
-    table = open_table(path, options.get("table"))
-    return [
+def _note_of_unclear(table: Table) -> list[str]:
+    names = [
         f"{name} ({'several values a row' if name in table.several else 'a name that occurs twice'})"
         for name in table.unclear
     ]
+    return [f"columns of '{table.path}' that are not carried over: {shortened(names)}"] if names else []
 
 
 CATALOG = Format(
@@ -300,9 +354,8 @@ CATALOG = Format(
     is_table,
     _open_catalog,
     options=(
-        *("file", "id", "pattern", "root", "table", "label", "votes", "votes-as"),
-        *("weight", "group", "ra", "dec", "same-sky", *FITS_OPTIONS, *PIECE_OPTIONS),
+        *("file", "id", "pattern", "root", "table", "label", "votes", "votes-as", "classes"),
+        *("weight", "group", "same-sky", *POSITION_OPTIONS, *FITS_OPTIONS, *PIECE_OPTIONS),
     ),
-    columns=_other_columns,
-    unclear=_unclear_columns,
+    with_columns=_open_with_columns,
 )

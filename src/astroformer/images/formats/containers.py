@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from astroformer.errors import UserError, unknown_name
-from astroformer.images.formats.arrays import Beside, Blocks, block_sizes, check_images, open_arrays
+from astroformer.images.formats.arrays import Beside, Blocks, block_sizes, check_images, could_be_labels, open_arrays
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.names import shortened
 from astroformer.images.reading import MAX_BYTES, Array
@@ -131,8 +131,13 @@ def open_container(container: Container, labelled: bool, options: Mapping[str, s
         words["units"],
         ignored=tuple(f"{key} (an array that is not read)" for key in beside if inside[key] not in known),
         votes=votes,
+        possible=could_be_labels(_but(container.arrays(), name), images.shape[0]) if labelled else (),
     )
-    return open_arrays(path, blocks, named, stored, labelled, options.get("layout"))
+    return open_arrays(path, blocks, named, stored, labelled, options)
+
+
+def _but(arrays: Mapping[str, tuple[int, ...]], name: str) -> dict[str, tuple[int, ...]]:
+    return {other: shape for other, shape in arrays.items() if other != name}
 
 
 def _images_in(container: Container) -> str:

@@ -50,6 +50,10 @@ class FileReader:
     def __call__(self, i: int) -> Array:
         return read_image(self.paths[i], wanted=self.wanted)
 
+    def part(self, rows: Sequence[int] | NDArray[np.int64]) -> FileReader:
+        """What reads the images at these positions."""
+        return replace(self, paths=tuple(self.paths[i] for i in rows))
+
     def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterable[bytes]:
         of_files = hash_files([self.paths[i] for i in indices], cache)
         if self.wanted is None:

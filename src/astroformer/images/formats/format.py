@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from astroformer.images.labelled import LabelledImages
 
@@ -22,15 +21,13 @@ class Format:
             in. Without `labelled`, labels are not read and `labels` is None. It raises `UserError` if the file is not
             what it should be, and may raise `OSError`.
         options: words that may follow the path as `@word=value`; `options` has those that the user gave.
-        columns: reads `(path, labelled, options, wanted)`: other columns of a table, by name, with a value an image.
+        with_columns: opens `(path, labelled, options, wanted)` and fills `columns` with other columns of a table.
             `wanted` names them, or is None for all beside that of the files and, if `labelled`, that of the labels.
             None for a format that has no columns.
-        unclear: says of `(path, options)` which columns can't be read, as `name (why)`; they are left out of all.
     """
 
     noun: str
     takes: Callable[[Path], bool]
     open: Callable[[Path, bool, Mapping[str, str]], LabelledImages]
     options: tuple[str, ...] = ()
-    columns: Callable[[Path, bool, Mapping[str, str], Sequence[str] | None], dict[str, list[Any]]] | None = None
-    unclear: Callable[[Path, Mapping[str, str]], list[str]] | None = None
+    with_columns: Callable[[Path, bool, Mapping[str, str], Sequence[str] | None], LabelledImages] | None = None

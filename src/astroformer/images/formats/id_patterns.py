@@ -5,11 +5,14 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from astroformer.errors import UserError
+from astroformer.images.fits import FITS_EXTENSIONS
 from astroformer.images.names import natural_key, shortened
+from astroformer.images.reading import extension_of
 
 ID = "{id}"  # stands in a pattern for an id; all other braces mean themselves
 
@@ -34,9 +37,7 @@ def files_of_ids(ids: Sequence[str], pattern: str, root: Path, source: str) -> l
         )
     if not glob.has_magic(pattern.replace(ID, "")):
         return [pattern.replace(ID, one) for one in ids]
-    expanded = os.path.expanduser(pattern)
-    wide = glob.glob(expanded.replace(ID, "*"), root_dir=root)
-    found = _found(sorted(wide, key=natural_key), set(ids), expanded)
+    expanded, found = _files_found(ids, pattern, root)
     if not found:
         raise UserError(
             f"'{source}': @pattern={pattern} stands for none of the files in '{root}'. The first that it should find: "
@@ -46,9 +47,38 @@ def files_of_ids(ids: Sequence[str], pattern: str, root: Path, source: str) -> l
         if len(found.get(one, ())) > 1:
             raise UserError(
                 f"'{source}': @pattern={pattern} stands for {len(found[one])} files of the id {one}: "
-                f"{shortened(found[one], 3)}. Make the pattern stand for one."
+                f"{shortened(found[one], 3)}. Make the pattern stand for one. Of FITS files of one band each, "
+                f"write the bands as [gri] or with commas: {ID}_g.fits,{ID}_r.fits."
             )
     return [found[one][0] if one in found else expanded.replace(ID, one) for one in ids]
+
+
+def patterns_of_bands(ids: Sequence[str], pattern: str, root: Path) -> list[str]:
+    """The pattern of each band where a pattern stands for several files of an id; empty where it does not.
+
+    That is so where patterns stand with commas between them, each with `{id}`; and where a pattern of FITS files has
+    letters in brackets, and some id has files of several letters.
+
+    Example:
+        >>> patterns_of_bands(["7"], "{id}_g.fits,{id}_r.fits", Path())
+        ['{id}_g.fits', '{id}_r.fits']
+    """
+    parts = [part.strip() for part in pattern.split(",")]
+    if len(parts) > 1 and all(ID in part for part in parts):
+        return parts
+    letters = re.fullmatch(r"([^\[\]]*)\[([A-Za-z0-9]{2,})\]([^\[\]]*)", pattern)
+    if letters is None or extension_of(pattern) not in FITS_EXTENSIONS:
+        return []
+    if all(len(files) == 1 for files in _files_found(ids, pattern, root)[1].values()):
+        return []
+    return [f"{letters[1]}{letter}{letters[3]}" for letter in letters[2]]
+
+
+def _files_found(ids: Sequence[str], pattern: str, root: Path) -> tuple[str, dict[str, list[str]]]:
+    """The pattern from the home folder on, and the files of each id."""
+    expanded = os.path.expanduser(pattern)
+    wide = glob.glob(expanded.replace(ID, "*"), root_dir=root)
+    return expanded, _found(sorted(wide, key=natural_key), set(ids), expanded)
 
 
 def _found(files: Sequence[str], ids: set[str], pattern: str) -> dict[str, list[str]]:

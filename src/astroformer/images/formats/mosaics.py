@@ -27,12 +27,13 @@ from astroformer.images.fits import FITS_START, astropy_fits, bytes_a_value, use
 from astroformer.images.fits_bands import Band, Chosen, Wanted, bands_called, choose, wanted_of
 from astroformer.images.fits_headers import Hdu, check_sums, read_headers
 from astroformer.images.fits_tiles import check_tiles
+from astroformer.images.formats.positions import Places
 from astroformer.images.hashes import hash_bytes, hash_files, hash_text, new_hash
 from astroformer.images.labelled import Boxes, Whereabouts
 from astroformer.images.limits import Array, Refused, UnreadableImage, check_size, one_at_a_time
 from astroformer.images.names import natural_key
 from astroformer.images.sky_groups import group_overlapping_boxes
-from astroformer.images.sky_pixels import centre_of, common_wcs, pixels_at, side_of
+from astroformer.images.sky_pixels import centre_of, common_wcs, pixels_at, side_of, sky_at
 
 PIECE_OPTIONS = ("cube", "mosaic", "size")
 """Options of a catalog whose images lie in one large file."""
@@ -172,9 +173,7 @@ def open_stack(name: str, options: Mapping[str, str], names: Sequence[str]) -> P
     return Pieces(PieceReader(tuple(names), layers), chosen.named(), True, [note])
 
 
-def open_mosaic(
-    options: Mapping[str, str], names: Sequence[str], ra_N: NDArray[np.float64], dec_N: NDArray[np.float64]
-) -> Pieces:
+def open_mosaic(options: Mapping[str, str], names: Sequence[str], places: Places) -> Pieces:
     """Square cutouts of a mosaic around positions in the sky.
 
     Cutouts that share pixels are of one group, so that no split parts them.
@@ -183,7 +182,7 @@ def open_mosaic(
         options: of the source: `mosaic` names files, or a pattern, of one band each or of all; `size` is a side in
             pixels, or with `arcsec` or `arcmin` behind it.
         names: of N cutouts.
-        ra_N, dec_N: (N,) right ascension and declination of the centres in degrees (ICRS); NaN where there is none.
+        places: where their centres are, in the sky or in pixels.
 
     Raises:
         UserError: a file is not there or damaged, or says nothing of positions; files have other pixels; a word is
@@ -195,18 +194,23 @@ def open_mosaic(
     side, arcsec, said = side_of(options.get("size"), wcs)
     _check(layers, side)
     height, width = layers[0].band.hdu.shape[-2:]
-    x_N, y_N = pixels_at(wcs, ra_N, dec_N)
+    if places.pixels_N2 is None:
+        (ra_N, dec_N), unit = places.positions_N2.T, "Right ascension and declination are needed in degrees"
+        x_N, y_N = pixels_at(wcs, ra_N, dec_N)
+    else:
+        (x_N, y_N), unit = places.pixels_N2.T, "Columns and rows of its pixels are needed"
+        ra_N, dec_N = sky_at(wcs, x_N, y_N)
     placed = np.isfinite(x_N) & np.isfinite(y_N)
     # As `astropy.nddata.overlap_slices` rounds, but that a centre on a pixel stays there whatever its last digits are.
     corner_N2 = np.stack([np.where(placed, np.round(at, 6), -1e9) for at in (y_N, x_N)], axis=1)
     corner_N2 = np.ceil(np.clip(corner_N2, -1e9, 1e9) - side / 2).astype(np.int64)
     inside = placed & (corner_N2 > -side).all(axis=1) & (corner_N2 < (height, width)).all(axis=1)
-    unplaced = {int(i): _why_outside(ra_N[i], dec_N[i], placed[i]) for i in np.flatnonzero(~inside)}
+    unplaced = {int(i): _why_outside(places, int(i), placed[i]) for i in np.flatnonzero(~inside)}
     of = f"mosaic '{paths[0]}'" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
     if not inside.any():
         raise UserError(
             f"none of the {len(names):,} positions lies in the {of}, {width} × {height} px around "
-            f"{centre_of(wcs, width, height)}. Right ascension and declination are needed in degrees."
+            f"{centre_of(wcs, width, height)}. {unit}."
         )
     groups = np.arange(len(names))
     groups[inside] = np.flatnonzero(inside)[group_overlapping_boxes(corner_N2[inside], side)]
@@ -303,10 +307,15 @@ def _check(layers: Sequence[Layer], side: int | None) -> None:
         raise UserError(f"'{layers[0].path}': {error}.") from None
 
 
-def _why_outside(ra: float, dec: float, has_pixel: bool) -> str:
-    if not (math.isfinite(ra) and math.isfinite(dec)):
-        return "the catalog gives it no position (right ascension or declination is empty or NaN)"
-    return f"its position, {ra:.6g} {dec:+.6g}, lies outside the mosaic" + ("" if has_pixel else " and its projection")
+def _why_outside(places: Places, i: int, has_pixel: bool) -> str:
+    across, along = (places.positions_N2 if places.pixels_N2 is None else places.pixels_N2)[i].tolist()
+    if not (math.isfinite(across) and math.isfinite(along)):
+        what = "right ascension or declination" if places.pixels_N2 is None else "its column or row"
+        return f"the catalog gives it no position ({what} is empty or NaN)"
+    if places.pixels_N2 is not None:
+        return f"its position, column {across:.6g} and row {along:.6g} (from 0), lies outside the mosaic"
+    projection = "" if has_pixel else " and its projection"
+    return f"its position, {across:.6g} {along:+.6g}, lies outside the mosaic{projection}"
 
 
 def _note_of_missing_sky(reader: PieceReader, inside: NDArray[np.int64]) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,9 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from astroformer.errors import UserError
+from astroformer.errors import UserError, unknown_name
 from astroformer.images.array_file import file_state
-from astroformer.images.formats.arrays import Beside, open_arrays, with_labels
+from astroformer.images.formats.arrays import Beside, could_be_labels, open_arrays, with_labels
 from astroformer.images.formats.format import Format
 from astroformer.images.hashes import hash_bytes, hash_text
 from astroformer.images.labelled import LabelledImages
@@ -25,6 +27,8 @@ from astroformer.images.reading import MAX_BYTES, Array, UnreadableImage, read_i
 _BLOCK = 1 << 20  # bytes read at once
 _MOST_HEADER = 10_000  # bytes of the header of an array; numpy reads no more without trust in the file
 _MOST_PACKED = 200  # times that images of gigabytes may be smaller when they are packed
+_READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_DAMAGE = (ValueError, EOFError, OSError, NotImplementedError, RuntimeError, zlib.error, BadZipFile)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's member: PK\3\4, and the lengths of two fields that follow it
 
 
@@ -94,21 +98,27 @@ class JpegReader:
 
 
 def _open_npz(path: Path, labelled: bool, options: Mapping[str, str]) -> LabelledImages:
-    layout = options.get("layout")
+    called = {key: options.get(key, key) for key in ("images", "labels")}
     arrays: dict[str, Any] = {}
     keys: list[str] = []
     try:
         with np.load(path, allow_pickle=False) as archive:
             keys = list(archive.files)
-            wanted = {"images", "jpeg", "offsets"} | (set() if "jpeg" in keys else {"bands", "units"})
-            wanted |= {"labels" if "labels" in keys else "votes", "classes"} if labelled else set()
+            for option in called:
+                if option in options and options[option] not in keys:
+                    raise unknown_name(f"array in '{path}'", options[option], keys)
+            wanted = {called["images"], "jpeg", "offsets"} | (set() if "jpeg" in keys else {"bands", "units"})
+            wanted |= {called["labels"] if called["labels"] in keys else "votes", "classes"} if labelled else set()
             for key in keys:
                 if key in wanted:
-                    _check_member(archive.zip, key)
-                    plain = _plain(path, archive.zip, key) if key in ("images", "jpeg") else None
+                    of_images = key in (called["images"], "jpeg")
+                    _check_member(archive.zip, key, of_images)
+                    plain = _plain(path, archive.zip, key) if of_images else None
                     arrays[key] = archive[key] if plain is None else plain
                     if isinstance(arrays[key], bytes):
                         raise BadZipFile(f"its member '{key}' is no array")
+    except UserError:
+        raise
     except ValueError as error:
         if "pickle" in str(error):
             raise UserError(
@@ -125,30 +135,48 @@ def _open_npz(path: Path, labelled: bool, options: Mapping[str, str]) -> Labelle
     except Exception as error:  # zlib.error among others: damaged bytes
         raise UserError(f"'{path}' is damaged ({error}).") from None
     has = f"it has {', '.join(keys) or 'nothing'}"
+    images = arrays.get(called["images"])
+    lacks_labels = labelled and called["labels"] not in arrays and "votes" not in arrays
     beside = Beside(
         has,
-        **{key: arrays.get(key) for key in ("labels", "classes", "bands", "units", "votes")},
+        arrays.get(called["labels"]),
+        **{key: arrays.get(key) for key in ("classes", "bands", "units", "votes")},
         ignored=tuple(f"{key} (an array that is not read)" for key in keys if key not in arrays),
+        possible=could_be_labels(_shapes(path), len(images)) if lacks_labels and images is not None else (),
     )
-    if "images" in arrays and "jpeg" in arrays:
-        raise UserError(f"'{path}' has both 'images' and 'jpeg'; keep one of them.")
-    if "images" in arrays:
-        return open_arrays(path, arrays["images"], "'images'", beside, labelled, layout)
+    if images is not None and "jpeg" in arrays:
+        raise UserError(f"'{path}' has both '{called['images']}' and 'jpeg'; keep one of them.")
+    if images is not None:
+        return open_arrays(path, images, f"'{called['images']}'", beside, labelled, options)
     if "jpeg" in arrays and "offsets" in arrays:
-        if layout is not None:
+        if "layout" in options:
             raise UserError(f"'{path}': @layout applies to an array of images, not to encoded ones.")
         reader = _jpeg_reader(path, arrays["jpeg"], arrays["offsets"])
-        return with_labels(path, reader, len(arrays["offsets"]) - 1, beside, labelled)
-    raise UserError(f"'{path}' needs 'images', or 'jpeg' and 'offsets'; {has}.")
+        return with_labels(path, reader, len(arrays["offsets"]) - 1, beside, labelled, options)
+    possible = [name for name, shape in _shapes(path).items() if len(shape) in (3, 4)]
+    hint = f" If '{possible[0]}' holds the images, say @images={possible[0]} after the path." if possible else ""
+    raise UserError(f"'{path}' needs 'images', or 'jpeg' and 'offsets'; {has}.{hint}")
 
 
-def _check_member(archive: ZipFile, key: str) -> None:
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays in an archive, of which only the beginnings are read; without those that say none."""
+    found = {}
+    with ZipFile(path) as archive:
+        for info in archive.infolist():
+            with contextlib.suppress(*_DAMAGE), archive.open(info) as member:
+                if np.lib.format.read_magic(member) == (1, 0):  # of which a header is short
+                    shape, _, _ = np.lib.format.read_array_header_1_0(member)
+                    found[info.filename.removesuffix(".npy")] = shape
+    return found
+
+
+def _check_member(archive: ZipFile, key: str, of_images: bool) -> None:
     """Raises `BadZipFile` where an array would take all memory, of which the few bytes of the file claim very many."""
     for info in archive.infolist():
         if info.filename not in (key, f"{key}.npy"):
             continue
         uniform = info.file_size > MAX_FILE and info.file_size > _MOST_PACKED * info.compress_size
-        if uniform or (key not in ("images", "jpeg") and info.file_size > MAX_BYTES):
+        if uniform or (not of_images and info.file_size > MAX_BYTES):
             raise BadZipFile(f"'{key}' would unpack to {info.file_size:,} bytes, from {info.compress_size:,}")
         with archive.open(info) as member:
             start = member.read(12)
@@ -176,10 +204,9 @@ def _plain(path: Path, archive: ZipFile, key: str) -> StoredArray | None:
         begin = info.header_offset + _LOCAL_HEADER.size + name + extra
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if signature != b"PK\3\4" or version not in read_header:
+        if signature != b"PK\3\4" or version not in _READ_HEADER:
             return None
-        shape, fortran_order, dtype = read_header[version](member)
+        shape, fortran_order, dtype = _READ_HEADER[version](member)
         if fortran_order or dtype.hasobject or not shape or 0 in shape:
             return None
         before = member.tell()
@@ -204,4 +231,4 @@ def _jpeg_reader(path: Path, data: Array | StoredArray, offsets: Array) -> JpegR
     return JpegReader(path.name, data, offsets.astype(np.int64))
 
 
-NPZ = Format("an .npz", lambda path: path.suffix.lower() == ".npz", _open_npz, options=("layout",))
+NPZ = Format("an .npz", lambda path: path.suffix.lower() == ".npz", _open_npz, options=("layout", "images", "labels"))

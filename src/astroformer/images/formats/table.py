@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,37 @@ from numpy.typing import NDArray
 from astroformer.errors import UserError, unknown_name
 
 _EXACT = 2**53  # from here on a float can't tell a whole number from its neighbour
+
+
+PACKED = (".gz", ".bz2", ".xz")
+"""How the name of a table that is packed may end."""
+
+
+def unpacked_name(path: Path) -> str:
+    """The name of a file in lower case, without what packing puts behind it.
+
+    Example:
+        >>> unpacked_name(Path("a/B.CSV.gz"))
+        'b.csv'
+    """
+    name = path.name.lower()
+    return next((name.removesuffix(end) for end in PACKED if name.endswith(end)), name)
+
+
+class Role(NamedTuple):
+    """What a column of a catalog is for, and how such columns are called.
+
+    Attributes:
+        name: of the role.
+        usual: names in lower case.
+        rarer: names that count where no column has a usual one.
+        say: the option that names the column; empty: `@name=COLUMN`.
+    """
+
+    name: str
+    usual: tuple[str, ...] = ()
+    rarer: tuple[str, ...] = ()
+    say: str = ""
 
 
 @dataclass(frozen=True)
@@ -26,6 +57,8 @@ class Table:
         read: the values of columns, by name. Of CSV they are text without outer spaces, else of the file's types; None
             stands for a missing one.
         several: columns that hold several values a row, which can't be read.
+        units: of the values, as the file writes them, of the columns for which it says them.
+        notes: sentences on how the file was read.
 
     Example:
         >>> import tempfile
@@ -33,7 +66,7 @@ class Table:
         >>> _ = path.write_text("file,class,ra\\na.png,disc,10.5\\nb.png,ring,\\n")
         >>> from astroformer.images.formats.tables import open_table
         >>> table = open_table(path)
-        >>> table.names, table.column("label", ("label", "class"))
+        >>> table.names, table.column(Role("label", ("label", "class")))
         (['file', 'class', 'ra'], 'class')
         >>> table.texts(["file", "class"])
         {'file': ['a.png', 'b.png'], 'class': ['disc', 'ring']}
@@ -45,9 +78,11 @@ class Table:
     names: list[str]
     read: Callable[[Sequence[str]], dict[str, list[Any]]]
     several: frozenset[str] = frozenset()
+    units: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
-    def column(self, role: str, allowed: Sequence[str], asked: str | None = None) -> str:
-        """The name of the column of a role: `asked`, or else the only one that is called as `allowed` says.
+    def column(self, role: Role, asked: str | None = None) -> str:
+        """The name of the column of a role: `asked`, or else the only one that is called as columns of this role are.
 
         Raises:
             UserError: there is no such column, or several.
@@ -55,23 +90,27 @@ class Table:
         if asked is not None:
             self.check(asked)
             return asked
-        found = self.called(allowed)
+        found = self.called(role)
         if len(found) == 1:
             return found[0]
         which = (
-            f"the columns {', '.join(found)} could all be the {role}" if found else f"no column is named for the {role}"
+            f"the columns {', '.join(found)} could all be the {role.name}"
+            if found
+            else f"no column is named for the {role.name}"
         )
         repeated = [name for name, n in Counter(found).items() if n > 1]
         if repeated:
             which = f"the column '{repeated[0]}' occurs twice"
+        say = role.say or f"@{role.name}=COLUMN"
         raise UserError(
-            f"'{self.path}': {which} (one of {', '.join(allowed)}). It has: {', '.join(self.names) or 'no columns'}. "
-            f"Say which with '{self.path}@{role}=COLUMN'."
+            f"'{self.path}': {which} (one of {', '.join((*role.usual, *role.rarer))}). It has: "
+            f"{', '.join(self.names) or 'no columns'}. Say which with '{self.path}{say}'."
         )
 
-    def called(self, allowed: Sequence[str]) -> list[str]:
-        """The columns whose names, in any case, are among the allowed ones."""
-        return [name for name in self.names if name.strip().lower() in allowed]
+    def called(self, role: Role) -> list[str]:
+        """The columns whose names, in any case, are among those of a role."""
+        usual, rarer = ([n for n in self.names if n.strip().lower() in names] for names in (role.usual, role.rarer))
+        return usual or rarer
 
     @property
     def unclear(self) -> list[str]:

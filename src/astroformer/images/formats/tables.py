@@ -1,24 +1,36 @@
-"""Tables in files: CSV, TSV and Parquet here, what astronomers keep them in by `astro_tables`."""
+"""Tables in files: Parquet here, text by `text_tables`, what else astronomers keep them in by `astro_tables`."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from astroformer.errors import UserError
-from astroformer.images.formats.astro_tables import ASTRO_EXTENSIONS, is_fits_table, open_astro_table
-from astroformer.images.formats.table import Table
+from astroformer.images.formats.astro_tables import (
+    ASTRO_EXTENSIONS,
+    begins_as_fits,
+    is_fits_table,
+    open_astro_table,
+)
+from astroformer.images.formats.table import Table, unpacked_name
+from astroformer.images.formats.text_tables import (
+    CSV_EXTENSIONS,
+    SPACED_EXTENSIONS,
+    may_be_spaced,
+    open_text_table,
+)
 
-TABLE_EXTENSIONS = frozenset({".csv", ".tsv", ".parquet"}) | ASTRO_EXTENSIONS
+TABLE_EXTENSIONS = frozenset({".parquet"}) | CSV_EXTENSIONS | ASTRO_EXTENSIONS | SPACED_EXTENSIONS
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a table: by its name, and one in FITS by what it holds too."""
-    return path.suffix.lower() in TABLE_EXTENSIONS or is_fits_table(path)
+    """Whether a file is a table: by its name, and one in FITS, or in text of some kind, by what it holds too."""
+    name = unpacked_name(path)
+    if name.endswith(tuple(SPACED_EXTENSIONS)):
+        return may_be_spaced(path)
+    return name.endswith(tuple(TABLE_EXTENSIONS)) or is_fits_table(path)
 
 
 def open_table(path: Path, which: str | None = None) -> Table:
@@ -31,49 +43,17 @@ def open_table(path: Path, which: str | None = None) -> Table:
     Raises:
         UserError: the file is damaged or no table; it has several, or none that is called so.
     """
-    suffix = path.suffix.lower()
-    if suffix in ASTRO_EXTENSIONS or suffix not in TABLE_EXTENSIONS:
+    name = unpacked_name(path)
+    spaced = name.endswith(tuple(SPACED_EXTENSIONS))
+    in_text = spaced or name.endswith(tuple(CSV_EXTENSIONS))
+    if not (in_text or name.endswith(".parquet")) or (spaced and begins_as_fits(path)):
         return open_astro_table(path, which)
     if which is not None:
         raise UserError(f"'{path}' is one table; leave @table={which} out.")
-    if suffix == ".parquet":
-        with _damage_of_parquet_is_said(path):
-            return Table(path, list(_parquet(path).schema_arrow.names), lambda names: _read_parquet(path, names))
-    return Table(path, next(iter(_csv_rows(path)), []), lambda names: _read_csv(path, names))
-
-
-# CSV and TSV ------------------------------------------------------------------------------------------------
-
-
-def _read_csv(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
-    rows = iter(_csv_rows(path))
-    header = next(rows)
-    columns: dict[str, list[Any]] = {name: [] for name in wanted}
-    places = [(columns[name], header.index(name)) for name in wanted]
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            raise UserError(f"'{path}': row {number} has {len(row)} values, the header {len(header)}. Mend the row.")
-        for values, place in places:
-            values.append(row[place].strip() or None)
-    return columns
-
-
-def _csv_rows(path: Path) -> Iterator[list[str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = (line for line in file if line.strip())
-            header = next(lines, "")
-            rows = itertools.chain([header], lines)
-            yield from (row for row in csv.reader(rows, delimiter=_delimiter(header), strict=True) if row)
-    except UnicodeDecodeError:
-        raise UserError(f"'{path}' is not UTF-8 text; save it as UTF-8.") from None
-    except csv.Error as error:
-        raise UserError(f"'{path}' is not read as a table: {error}.") from None
-
-
-def _delimiter(header: str) -> str:
-    """What parts the columns of a table: comma, semicolon or tab, whichever makes the most columns of its header."""
-    return max(",;\t", key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+    if in_text:
+        return open_text_table(path, spaced=spaced)
+    with _damage_of_parquet_is_said(path):
+        return Table(path, list(_parquet(path).schema_arrow.names), lambda names: _read_parquet(path, names))
 
 
 # Parquet ----------------------------------------------------------------------------------------------------
