@@ -63,11 +63,14 @@ def compressed(values: Any = PLANE) -> bytes:
     return encoded(fits.PrimaryHDU(), fits.CompImageHDU(values, header, name="SCI", compression_type="RICE_1"))
 
 
-def tiles_lost(data: bytes) -> bytes:
-    """Compressed data whose tiles are zeros, and so are the descriptors that lead to them."""
+def tiles_lost(data: bytes, descriptors: bool = False) -> bytes:
+    """Compressed data whose tiles are overwritten, or the descriptors that lead to them."""
     with fits.open(io.BytesIO(data), disable_image_compression=True) as opened:
-        begins = opened[1].fileinfo()["datLoc"]
-    return data[:begins] + b"\x7f" * (len(data) - begins)
+        begin = opened[1].fileinfo()["datLoc"]
+        heap = begin + opened[1]._theap
+    return (
+        data[:begin] + b"\x7f" * (heap - begin) + data[heap:] if descriptors else data[:heap] + bytes(len(data) - heap)
+    )
 
 
 TABLE = encoded(fits.PrimaryHDU(), fits.BinTableHDU.from_columns([fits.Column("x", "J", array=[1, 2])], name="CAT"))
@@ -101,6 +104,7 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
     "CHECKSUM": (lambda: replaced(good(checksum=True), "CRVAL1", "99.0"), "is not what its CHECKSUM says"),
     "not FITS itself": (lambda: good()[:29] + b"F" + good()[30:], "it does not conform to FITS .SIMPLE is not T"),
     "BZERO of words": (lambda: replaced(good(), "CD1_2", "'words'").replace(b"CD1_2   =", b"BZERO   ="), "BZERO = 'w"),
+    "descriptors": (lambda: tiles_lost(compressed(), descriptors=True), "compressed tile 0 lies beyond its data"),
     "words between": (lambda: good()[:2880] + b"x" * 2880 + good()[2880:], "behind HDU 0 something else than an ext"),
 }
 
