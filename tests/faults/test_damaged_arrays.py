@@ -149,6 +149,15 @@ def test_orders_that_are_not_the_files_own(tmp_path: Path) -> None:
             np.testing.assert_array_equal(opened.read(i), other[i])
 
 
+def test_a_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    for key in ("images", "labels"):
+        others = {name: value for name, value in five_bands(N).items() if name != key}
+        path = save_arrays(tmp_path / "a.npz", others)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(f"{key}.npy", b"\x93NUMPY\x02\x00" + (10**9).to_bytes(4, "little") + bytes(99))
+        refused(path, f"damaged .'{key}' has a header of 1,000,000,000 bytes")
+
+
 def test_python_objects_are_never_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=np.array([None] * 3, dtype=object), labels=[0, 1, 0])
     refused(tmp_path / "a.npz", "holds Python objects, which are never loaded")
@@ -373,6 +382,34 @@ def test_blocks_that_are_cut_or_of_another_kind(store: Path) -> None:
         file.unlink()
         os.mkfifo(file)
         refused(store, "is no regular file, and part of a Zarr")
+
+
+def test_a_block_of_blosc_that_is_cut_is_not_read_on_behind_its_end(tmp_path: Path) -> None:
+    path = save_arrays(tmp_path / "a.zarr", {"labels": np.arange(N) % 2})
+    images = five_bands(N)["images"]
+    codec = zarr.codecs.BloscCodec()
+    zarr.open_group(path, mode="a").create_array("images", data=images, chunks=(4, 12, 12, 5), compressors=[codec])
+    file = chunks(path)[1]
+    whole = file.read_bytes()
+    for content in (whole[:1000], whole[:-1], whole[:15], whole + b"x", whole[:4] + b"\xff" * 4 + whole[8:]):
+        file.write_bytes(content)
+        opened = open_source(f"{path}@layout=NHWC")
+        for i in range(4, 8):
+            with pytest.raises(UnreadableImage, match="is cut off, or unpacks to more"):
+                opened.read(i)
+        np.testing.assert_array_equal(opened.read(8), images[8])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+@pytest.mark.parametrize("place", ["zarr.json", "images/zarr.json", "labels/zarr.json"])
+def test_metadata_are_regular_files(tmp_path: Path, place: str) -> None:
+    path = save_arrays(tmp_path / "a.zarr", five_bands(N))
+    (path / place).unlink()
+    os.mkfifo(path / place)
+    refused(path, r"its file 'zarr\.json' is no regular file")
+    (path / place).unlink()
+    (path / place).symlink_to("/dev/zero")
+    refused(path, r"its file 'zarr\.json' is no regular file")
 
 
 @pytest.mark.parametrize("key", ["images", "labels", "classes", "bands"])

@@ -49,6 +49,12 @@ def replaced(data: bytes, keyword: str, value: str) -> bytes:
     return data[:at] + f"{keyword:8}= {value:>20}".ljust(80).encode() + data[at + 80 :]
 
 
+def added(data: bytes, keyword: str, value: str) -> bytes:
+    """The data with one more card in the last header."""
+    at = data.rindex(b"END".ljust(80))
+    return data[:at] + f"{keyword:8}= {value:>20}".ljust(80).encode() + b"END".ljust(80) + data[at + 160 :]
+
+
 def without_end(data: bytes) -> bytes:
     at = data.rindex(b"END     ")
     return data[:at] + b"ENX" + data[at + 3 :]
@@ -65,11 +71,34 @@ def compressed(values: Any = PLANE) -> bytes:
     return encoded(fits.PrimaryHDU(), fits.CompImageHDU(values, header, name="SCI", compression_type="RICE_1"))
 
 
-def tiles_lost(data: bytes) -> bytes:
-    """Compressed data whose tiles are zeros, and so are the descriptors that lead to them."""
+def tiles_lost(data: bytes, descriptors: bool = False) -> bytes:
+    """Compressed data whose tiles are overwritten, or the descriptors that lead to them."""
     with fits.open(io.BytesIO(data), disable_image_compression=True) as opened:
-        begins = opened[1].fileinfo()["datLoc"]
-    return data[:begins] + b"\x7f" * (len(data) - begins)
+        begin = opened[1].fileinfo()["datLoc"]
+        heap = begin + opened[1]._theap
+    return (
+        data[:begin] + b"\x7f" * (heap - begin) + data[heap:] if descriptors else data[:heap] + bytes(len(data) - heap)
+    )
+
+
+def packed_as(kind: str, change: Callable[[bytearray, int], object]) -> bytes:
+    """A compressed image of counts without checksums, changed from the first byte of its tiles on."""
+    counts = RNG.poisson(200, (40, 40)).astype(np.int16)
+    words = {"tile_shape": (20, 40)} if kind == "HCOMPRESS_1" else {}
+    data = bytearray(encoded(fits.PrimaryHDU(), fits.CompImageHDU(counts, compression_type=kind, name="SCI", **words)))
+    with fits.open(io.BytesIO(data), disable_image_compression=True) as opened:
+        change(data, opened[1].fileinfo()["datLoc"] + opened[1]._theap)
+    return bytes(data)
+
+
+def put(*words: int, at: int, size: int) -> Callable[[bytearray, int], object]:
+    """Writes whole numbers of so many bytes behind a place."""
+
+    def change(data: bytearray, place: int) -> None:
+        new = b"".join(word.to_bytes(size, "big") for word in words)
+        data[place + at : place + at + len(new)] = new
+
+    return change
 
 
 TABLE = encoded(fits.PrimaryHDU(), fits.BinTableHDU.from_columns([fits.Column("x", "J", array=[1, 2])], name="CAT"))
@@ -103,6 +132,35 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
     "CHECKSUM": (lambda: replaced(good(checksum=True), "CRVAL1", "99.0"), "is not what its CHECKSUM says"),
     "not FITS itself": (lambda: good()[:29] + b"F" + good()[30:], "it does not conform to FITS .SIMPLE is not T"),
     "BZERO of words": (lambda: replaced(good(), "CD1_2", "'words'").replace(b"CD1_2   =", b"BZERO   ="), "BZERO = 'w"),
+    "descriptors": (lambda: tiles_lost(compressed(), descriptors=True), "compressed tile 0 lies beyond its data"),
+    "BSCALE twice": (
+        lambda: added(added(good(), "BSCALE", "2.0"), "BSCALE", "3.0"),
+        "the header of HDU 1 says BSCALE twice, and differently",
+    ),
+    "NAXIS1 twice": (lambda: added(good(), "NAXIS1", "99"), "says NAXIS1 twice, and differently"),
+    "DATASUM of words": (lambda: replaced(good(checksum=True), "DATASUM", "'words'"), "says DATASUM = 'words'"),
+    "DATASUM, a number": (lambda: added(good(), "DATASUM", "12345"), "has other data than its DATASUM says"),
+    "CHECKSUM of the first part": (
+        lambda: good(checksum=True).replace(b"conforms to", b"complies to", 1),
+        "HDU 0 is not what its CHECKSUM says",
+    ),
+    "columns without end": (
+        lambda: TABLE.replace(b"TFIELDS =                    1", b"TFIELDS =            999999999"),
+        "TFIELDS",
+    ),
+    "an empty table": (
+        lambda: TABLE.replace(b"NAXIS1  =                    4", b"NAXIS1  =                    0"),
+        "a table of 0×2",
+    ),
+    "HCOMPRESS of another size": (
+        lambda: packed_as("HCOMPRESS_1", put(20, 41, at=2, size=4)),
+        "tile 0 is not of the size",
+    ),
+    "PLIO of another length": (lambda: packed_as("PLIO_1", put(32767, at=4, size=2)), "tile 0 is not of the size"),
+    "RICE of 8 bytes": (
+        lambda: replaced(packed_as("RICE_1", lambda data, at: 0), "ZVAL2", "8"),
+        "have 8 bytes before RICE",
+    ),
     "words between": (lambda: good()[:2880] + b"x" * 2880 + good()[2880:], "behind HDU 0 something else than an ext"),
 }
 
@@ -152,6 +210,29 @@ def test_a_damaged_stack(kind: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=why) as caught:
         open_source(f"{catalog}@cube={stack}", labelled=False).read(0)
     assert isinstance(caught.value, UnreadableImage) == (kind in PIXELS)
+
+
+def test_a_card_that_begins_as_the_end_does_is_not_the_end(tmp_path: Path) -> None:
+    data = replaced(good(), "CD1_2", "1").replace(b"CD1_2   =", b"END     =")
+    np.testing.assert_array_equal(read_image(data)[:, :, 0], PLANE)
+
+
+@pytest.mark.parametrize("keyword", ["ZIMAGE", "XTENSION", "NAXIS"])
+def test_a_part_that_is_unclear_is_no_traceback(tmp_path: Path, keyword: str) -> None:
+    root = write_folder(tmp_path / "set", survey(6, size=16), "compressed")
+    damaged = sorted(root.rglob("*.fz"))[-1]
+    data = damaged.read_bytes()
+    at = data.index(f"{keyword:8}=".encode(), 2880)
+    end = data.index(b"END".ljust(80), at)
+    damaged.write_bytes(
+        data[:end] + f"{keyword:8}= {'F':>20}".ljust(80).encode() + b"END".ljust(80) + data[end + 160 :]
+    )
+    images = open_source(root)
+    with pytest.raises(UnreadableImage, match=rf"says {keyword} twice, and differently"):
+        images.read(images.files.index(str(damaged.relative_to(root))))
+    damaged.rename(tmp_path / "alone.fits")
+    with pytest.raises(UserError, match=rf"says {keyword} twice, and differently"):
+        open_source(tmp_path / "alone.fits", labelled=False).read(0)
 
 
 # Stacks and their catalogs ----------------------------------------------------------------------------------
@@ -228,6 +309,14 @@ def test_a_mosaic_without_a_place_in_the_sky(tmp_path: Path, cards: dict[str, An
     mosaic = mosaic_with(tmp_path, **cards)
     catalog = write_catalog(tmp_path / "c.csv", ("ra", "dec"), [(10.0, 5.0)])
     with pytest.raises(UserError, match=why):
+        open_source(f"{catalog}@mosaic={mosaic}@size=8", labelled=False)
+
+
+def test_a_place_in_the_sky_that_is_said_twice(tmp_path: Path) -> None:
+    mosaic = mosaic_with(tmp_path)
+    mosaic.write_bytes(added(mosaic.read_bytes(), "CRVAL1", "10.0001"))
+    catalog = write_catalog(tmp_path / "c.csv", ("ra", "dec"), [(10.0, 5.0)])
+    with pytest.raises(UserError, match=r"its WCS can't be used .CRVAL1 is there twice, with different values"):
         open_source(f"{catalog}@mosaic={mosaic}@size=8", labelled=False)
 
 

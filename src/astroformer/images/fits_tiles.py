@@ -13,17 +13,17 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
-from astroformer.images.fits_headers import Hdu
+from astroformer.images.fits_headers import Hdu, Value
 from astroformer.images.limits import Refused
 
 _MOST_AS_DEFLATE_PACKS = 1032  # bytes that a byte in gzip may unpack to
 _ALLOWED = 1 << 30  # bytes of all tiles that are unpacked without a look at them first
 _AT_ONCE = 1 << 20
+_RAW = ("GZIP_COMPRESSED_DATA", "UNCOMPRESSED_DATA")  # columns of tiles that the algorithm did not make smaller
 _FORM = re.compile("([0-9]*)([A-Z]?)([A-Z]?)")
 _BITS = {
     "L": 8,
@@ -43,38 +43,45 @@ _BITS = {
 
 
 def check_tiles(stream: BinaryIO, hdu: Hdu) -> None:
-    """Raises `Refused` where a tile is not of the size that the header says."""
+    """Raises `Refused` where a tile lies beyond the data, or is not of the size that the header says."""
     kind = hdu.text("ZCMPTYPE")
-    tiles = list(_tiles(stream, hdu, "COMPRESSED_DATA")) if kind in ("HCOMPRESS_1", "PLIO_1") else []
-    for tile in tiles:
-        stream.seek(tile.at)
-        head = stream.read(min(tile.length, 10)).ljust(10, b"\0")
-        if kind == "HCOMPRESS_1":
-            sides = [n for n in _shape_of(hdu, tile.row) if n > 1]
-            whole = head == b"\xdd\x99" + b"".join(n.to_bytes(4, "big") for n in sides)
-        else:  # its third word, or the fourth and the fifth, say how many words it has
-            words = struct.unpack(">5h", head)
-            whole = (words[2] if words[2] > 0 else (words[4] << 15) + words[3]) <= tile.length // 2
-        if not whole:
-            raise Refused(f"damaged ({hdu}: compressed tile {tile.row} is not of the size that the header says)")
-    _check_gzip(stream, hdu, kind.startswith("GZIP"))
+    places = {column: _places(stream, hdu, column) for column in ("COMPRESSED_DATA", *_RAW)}
+    if kind.startswith("RICE") and _setting(hdu, "BYTEPIX", 4) not in (1, 2, 4):  # astropy would give what memory holds
+        raise Refused(f"damaged ({hdu} says that its pixels have {_setting(hdu, 'BYTEPIX', 4)} bytes before RICE)")
+    if kind in ("HCOMPRESS_1", "PLIO_1"):
+        for row, (at, length) in places["COMPRESSED_DATA"].items():
+            stream.seek(at)
+            head = stream.read(min(length, 10)).ljust(10, b"\0")
+            if kind == "HCOMPRESS_1":
+                sides = [n for n in _shape_of(hdu, row) if n > 1]
+                whole = head == b"\xdd\x99" + b"".join(n.to_bytes(4, "big") for n in sides)
+            else:  # its third word, or the fourth and the fifth, say how many words it has
+                words = struct.unpack(">5h", head)
+                whole = (words[2] if words[2] > 0 else (words[4] << 15) + words[3]) <= length // 2
+            if not whole:
+                raise Refused(f"damaged ({hdu}: compressed tile {row} is not of the size that the header says)")
+    in_gzip = [*places["GZIP_COMPRESSED_DATA"].items()]
+    in_gzip += places["COMPRESSED_DATA"].items() if kind.startswith("GZIP") else ()
+    if sum(length for _, (_, length) in in_gzip) * _MOST_AS_DEFLATE_PACKS > _ALLOWED:
+        for row, (at, length) in in_gzip:
+            stream.seek(at)
+            _check_gzip(stream.read(length), 8 * math.prod(_shape_of(hdu, row)), f"{hdu}: compressed tile {row}")
 
 
-def _check_gzip(stream: BinaryIO, hdu: Hdu, all_tiles: bool) -> None:
-    columns = ["GZIP_COMPRESSED_DATA"] + ["COMPRESSED_DATA"] * all_tiles
-    tiles = [tile for column in columns for tile in _tiles(stream, hdu, column)]
-    if sum(tile.length for tile in tiles) * _MOST_AS_DEFLATE_PACKS <= _ALLOWED:
-        return
-    for tile in tiles:
-        most = 8 * math.prod(_shape_of(hdu, tile.row))
-        stream.seek(tile.at)
-        unpacked = 0
-        with contextlib.suppress(EOFError, OSError, zlib.error):  # which is said where it is unpacked
-            packed = gzip.GzipFile(fileobj=io.BytesIO(stream.read(tile.length)))
-            while piece := packed.read(_AT_ONCE):
-                unpacked += len(piece)
-                if unpacked > most:
-                    raise Refused(f"damaged ({hdu}: a tile unpacks to more than the {most:,} bytes of its pixels)")
+def _setting(hdu: Hdu, name: str, default: Value) -> Value:
+    """A setting of the algorithm, which headers keep as pairs of a name and a value."""
+    numbers = [i for i in range(1, 1000) if f"ZNAME{i}" in hdu.cards and hdu.text(f"ZNAME{i}").upper() == name]
+    return hdu.get(f"ZVAL{numbers[0]}") if numbers else default
+
+
+def _check_gzip(data: bytes, most: int, named: str) -> None:
+    unpacked = 0
+    with contextlib.suppress(EOFError, OSError, zlib.error):  # which is said where it is unpacked
+        packed = gzip.GzipFile(fileobj=io.BytesIO(data))
+        while piece := packed.read(_AT_ONCE):
+            unpacked += len(piece)
+            if unpacked > most:
+                raise Refused(f"damaged ({named} unpacks to more than the {most:,} bytes of its pixels)")
 
 
 def _shape_of(hdu: Hdu, row: int) -> tuple[int, ...]:
@@ -87,16 +94,8 @@ def _shape_of(hdu: Hdu, row: int) -> tuple[int, ...]:
     return tuple(shape[::-1])
 
 
-class _Tile(NamedTuple):
-    """The row of a tile in its table, and where in the file it lies, in bytes."""
-
-    row: int
-    at: int
-    length: int
-
-
-def _tiles(stream: BinaryIO, hdu: Hdu, column: str) -> Iterator[_Tile]:
-    """The tiles that a column of the table has."""
+def _places(stream: BinaryIO, hdu: Hdu, column: str) -> dict[int, tuple[int, int]]:
+    """Where in the file the tiles of a column lie, and their lengths, in bytes, by their rows in the table."""
     width, rows = (int(hdu.number_of(f"NAXIS{i}", 0)) for i in (1, 2))
     before = 0
     for i in range(1, int(hdu.number_of("TFIELDS", 0)) + 1):
@@ -106,14 +105,18 @@ def _tiles(stream: BinaryIO, hdu: Hdu, column: str) -> Iterator[_Tile]:
             break
         before += -(-bits // 8)
     else:
-        return
+        return {}
     number = np.dtype(">i4" if letter == "P" else ">i8")
     if before + 2 * number.itemsize > width:
-        return
+        return {}
     stream.seek(hdu.data_at)
     table = np.frombuffer(stream.read(width * rows), np.uint8).reshape(rows, width)
-    pairs = table[:, before : before + 2 * number.itemsize].copy().view(number)
-    heap = hdu.data_at + int(hdu.number_of("THEAP", width * rows))
-    for row, (length, offset) in enumerate(pairs.tolist()):
-        if length > 0 and offset >= 0:
-            yield _Tile(row, heap + offset, min(length * _BITS[of] // 8, hdu.size))
+    heap = int(hdu.number_of("THEAP", width * rows))
+    found = {}
+    for row, (count, offset) in enumerate(table[:, before : before + 2 * number.itemsize].copy().view(number).tolist()):
+        length = -(-count * _BITS[of] // 8)
+        if count and not (0 <= offset <= offset + length <= hdu.size - heap):
+            raise Refused(f"damaged ({hdu}: compressed tile {row} lies beyond its data)")
+        if count:
+            found[row] = hdu.data_at + heap + offset, length
+    return found

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import gzip
 import sys
 from pathlib import Path
@@ -218,3 +219,128 @@ def test_ids_in_floats_are_not_exact(folder: Path) -> None:
     path = written(folder / "c.ecsv", table)
     with pytest.raises(UserError, match=r"whole numbers as floats, which are not exact above 2\^53"):
         open_source(path)
+
+
+def test_a_gzip_is_read_to_its_end(folder: Path) -> None:
+    written(folder / "c.fits", content())
+    packed = gzip.compress((folder / "c.fits").read_bytes())
+    for content_of_file in (packed + b"words", packed[:-8] + b"\0" * 8):
+        (folder / "c.fits.gz").write_bytes(content_of_file)
+        with pytest.raises(UserError, match=r"c\.fits\.gz': damaged gzip"):
+            open_source(folder / "c.fits.gz")
+
+
+@pytest.mark.parametrize(
+    ("at", "sentence"), [(-2880, "HDU 1 has other data than its DATASUM"), (0, "HDU 0 is not what its CHECKSUM says")]
+)
+def test_checksums_of_a_fits_table_hold(folder: Path, at: int, sentence: str) -> None:
+    hdus = fits.HDUList([fits.PrimaryHDU(), fits.table_to_hdu(content())])
+    hdus.writeto(folder / "c.fits", checksum=True)
+    assert len(open_source(folder / "c.fits")) == 3
+    data = bytearray((folder / "c.fits").read_bytes())
+    place = len(data) + at if at else data.index(b"conforms")
+    data[place] ^= 1
+    (folder / "c.fits").write_bytes(data)
+    with pytest.raises(UserError, match=sentence):
+        open_source(folder / "c.fits")
+
+
+def test_columns_of_lists_hold_several_values(folder: Path) -> None:
+    written(folder / "c.fits", content())
+    with fits.open(folder / "c.fits") as opened:
+        of_lists = fits.Column("v", "PE()", array=np.array([[1.0], [2.0, 3.0], []], object))
+        table = fits.BinTableHDU.from_columns(opened[1].columns + of_lists)
+    table.writeto(folder / "v.fits")
+    images = open_source(folder / "v.fits", columns="all")
+    assert "v" not in images.columns
+    assert any("v (several values a row)" in note for note in images.notes)
+
+
+@pytest.mark.parametrize("kind", ["vot", "ecsv"])
+def test_a_table_that_is_packed_is_not_unpacked(folder: Path, kind: str) -> None:
+    path = written(folder / f"c.{kind}", content())
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(UserError, match=rf"c\.{kind}' is packed; unpack it"):
+        open_source(path)
+
+
+def votable(folder: Path, rows: str, *fields: str, words: str = "") -> Path:
+    """A VOTable with a column of files and others."""
+    columns = "".join(f"<FIELD {field}/>" for field in ('name="file" datatype="char" arraysize="*"', *fields))
+    path = folder / "c.vot"
+    path.write_text(
+        f'<?xml version="1.0"?><VOTABLE version="1.4"><RESOURCE><TABLE {words}>{columns}<DATA>'
+        f"<TABLEDATA>{rows}</TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ('name="label" datatype="char" arraysize="2"', "abc", "too long for specified length of 2"),
+        ('name="label" datatype="unsignedByte"', "300", "'300' is out of range"),
+        ('name="label" datatype="double"', "12x", "Invalid literal for float '12x'"),
+    ],
+)
+def test_values_of_a_votable_that_would_be_read_as_others(folder: Path, field: str, value: str, sentence: str) -> None:
+    rows = f"<TR><TD>class10/a.png</TD><TD>{value}</TD></TR><TR><TD>class2/x9.png</TD><TD>1</TD></TR>"
+    with pytest.raises(UserError, match=rf"c\.vot' has values that would be read as others \(line 1: .*{sentence}"):
+        open_source(votable(folder, rows, field))
+
+
+def test_words_for_a_missing_number_in_a_votable(folder: Path) -> None:
+    rows = "".join(f"<TR><TD>class2/{n}.png</TD><TD>{v}</TD></TR>" for n, v in (("x9", "null"), ("x10", "1.5")))
+    path = votable(folder, rows, 'name="mag" datatype="float"')
+    values = open_source(path, labelled=False, columns=["mag"]).columns["mag"]
+    assert [None if value != value else value for value in values] == [None, 1.5]
+
+
+def test_rows_that_a_votable_claims_are_there(folder: Path) -> None:
+    row = "<TR><TD>class10/a.png</TD></TR>"
+    assert len(open_source(votable(folder, row, words='nrows="1"'), labelled=False)) == 1
+    for claimed, sentence in (("9", "nrows=9, but table contains 1 rows"), ("9" * 12, r"claims 9+ rows and has \d+")):
+        with pytest.raises(UserError, match=sentence):
+            open_source(votable(folder, row, words=f'nrows="{claimed}"'), labelled=False)
+
+
+@pytest.mark.parametrize("format", ["binary", "binary2"])
+def test_a_binary_votable_ends_where_a_row_does(folder: Path, format: str) -> None:
+    content().write(folder / "c.vot", format="votable", tabledata_format=format)
+    text = (folder / "c.vot").read_text()
+    begin, end = text.index('encoding="base64">') + 18, text.index("</STREAM>")
+    data = base64.b64decode(text[begin:end])
+    for other in (data[:-7], data + b"abc", data[3:]):
+        (folder / "c.vot").write_text(text[:begin] + base64.b64encode(other).decode() + text[end:])
+        with pytest.raises(UserError, match="end in the middle of a row"):
+            open_source(folder / "c.vot")
+    (folder / "c.vot").write_text(f"{text[:begin]}!{text[begin + 1 :]}")
+    with pytest.raises(UserError, match="no base64"):
+        open_source(folder / "c.vot")
+
+
+@pytest.mark.parametrize("way", ["by a DTD", "in UTF-16"])
+def test_rows_that_lie_elsewhere_are_never_fetched(folder: Path, way: str) -> None:
+    content().write(folder / "c.vot", format="votable", tabledata_format="binary")
+    text = (folder / "c.vot").read_text()
+    href = f"file://{folder}/rows"
+    (folder / "rows").write_bytes(b"\0" * 100)
+    if way == "by a DTD":
+        declared = f'<!DOCTYPE VOTABLE [<!ATTLIST STREAM href CDATA "{href}">]>'
+        text = text.replace("?>", f"?>{declared}", 1)
+    else:
+        text = text.replace("<STREAM ", f'<STREAM href="{href}" ')
+    utf16 = text.replace('encoding="utf-8"', 'encoding="utf-16"').encode("utf-16")
+    (folder / "c.vot").write_bytes(utf16 if way == "in UTF-16" else text.encode())
+    with pytest.raises(UserError, match=r"holds no rows: they lie elsewhere"):
+        open_source(folder / "c.vot")
+
+
+def test_entities_outside_a_votable_are_not_followed(folder: Path) -> None:
+    (folder / "secret").write_text("secret")
+    path = votable(folder, "<TR><TD>&e;</TD></TR>")
+    declared = f'<!DOCTYPE VOTABLE [<!ENTITY e SYSTEM "file://{folder}/secret">]>'
+    path.write_text(path.read_text().replace("?>", f"?>{declared}", 1))
+    with pytest.raises(UserError) as caught:
+        open_source(path, labelled=False)
+    assert "secret'" not in str(caught.value)

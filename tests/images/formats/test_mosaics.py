@@ -280,3 +280,32 @@ def test_cutouts_so_large_that_all_overlap_are_the_reason_that_is_said(tmp_path:
         UserError, match=r"too few images .* Cutouts of 150 px overlap: 24 of 24 share pixels.* A smaller @size="
     ):
         split_images(task, Recipe(), Listening())
+
+
+@pytest.mark.parametrize(
+    ("centre", "kind", "places"),
+    [
+        ((0.0, 0.0), "TAN", [(0.0, 0.0), (359.999, 0.0), (-0.001, 0.0), (0.001, 0.0), (360.0, 0.0), (-360.0, 0.0)]),
+        ((77.0, 90.0), "TAN", [(0.0, 90.0), (123.0, 90.0), (45.0, 89.999), (225.0, 89.999)]),
+        ((77.0, -90.0), "TAN", [(0.0, -90.0), (45.0, -89.999)]),
+        ((180.0, 0.0), "CAR", [(0.0, 0.0), (359.9, 0.0), (0.2, 0.2), (180.0, 90.0), (180.0, -90.0), (180.2, 0.3)]),
+    ],
+)
+def test_where_coordinates_wrap_cutouts_are_those_of_astropy(
+    tmp_path: Path, centre: tuple[float, float], kind: str, places: list[tuple[float, float]]
+) -> None:
+    from astropy.coordinates import SkyCoord
+    from astropy.nddata import Cutout2D
+    from astropy.wcs import WCS
+
+    scale, height, width = (1e-4, 60, 60) if kind == "TAN" else (1.0, 180, 360)
+    header = fits.Header({"CTYPE1": f"RA---{kind}", "CTYPE2": f"DEC--{kind}", "CDELT1": -scale, "CDELT2": scale})
+    header.update({"CRVAL1": centre[0], "CRVAL2": centre[1], "CRPIX1": width / 2 + 0.3, "CRPIX2": height / 2 + 0.2})
+    plane = np.random.default_rng(0).normal(size=(height, width)).astype(np.float32)
+    fits.PrimaryHDU(plane, header).writeto(tmp_path / "m.fits")
+    catalog = write_catalog(tmp_path / "c.csv", ("ra", "dec"), places)
+    images = open_source(f"{catalog}@mosaic={tmp_path}/m.fits@size=9", labelled=False)
+    for i, place in enumerate(places):
+        words = {"wcs": WCS(header), "mode": "partial", "fill_value": np.nan}
+        expected = Cutout2D(plane, SkyCoord(*place, unit="deg"), 9, **words).data
+        np.testing.assert_array_equal(images.read(i)[:, :, 0], expected, err_msg=str(place))

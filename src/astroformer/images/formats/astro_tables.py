@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
-from xml.parsers import expat
 
 import numpy as np
 
@@ -20,9 +19,11 @@ from astroformer.errors import UserError, check_installed, unknown_name
 from astroformer.images.fits import FITS_START, unpacked
 from astroformer.images.fits_headers import check_sums, next_header, read_headers
 from astroformer.images.formats.table import Table, unpacked_name
+from astroformer.images.formats.votables import check_votable, losses
 from astroformer.images.limits import Refused, why_never_read
 
 ASTRO_EXTENSIONS = frozenset({".ecsv", ".vot", ".votable", ".xml"})
+_MOST_WARNINGS = 10_000  # of one kind that are looked at
 _FITS_EXTENSIONS = (".fits", ".fit", ".fts")  # which are images most often
 
 
@@ -129,35 +130,12 @@ def _stream(path: Path, stack: contextlib.ExitStack) -> BinaryIO:
 def _read_votable(path: Path, which: str | None) -> tuple[list[str], list[Any]]:
     from astropy.io import votable
 
-    _check_xml(path)
-    found = dict(enumerate(votable.parse(path, verify="ignore").iter_tables(), start=1))
+    check_votable(path)
+    with votable.exceptions.conf.set_temp("max_warnings", _MOST_WARNINGS):
+        found = dict(enumerate(votable.parse(path, verify="warn").iter_tables(), start=1))
     called = {number: table.name or table.ID or "" for number, table in found.items()}
     table = found[_chosen(path, called, which)]
-    columns = list(table.to_table().itercols())
-    return [field.name or field.ID for field in table.fields], columns
-
-
-def _check_xml(path: Path) -> None:
-    """Raises `UserError` where a table says that its rows are to be fetched from elsewhere, since reading a file never
-    goes to the network; or where it claims more rows than its file has bytes, since room is made for all of them.
-
-    The parser sees what a search for words does not: other encodings, and values that a DTD gives.
-    """
-    size = path.stat().st_size
-
-    def begin(name: str, values: dict[str, str]) -> None:
-        name = name.rpartition(":")[2]
-        if name == "STREAM" and "href" in values:
-            raise UserError(
-                f"'{path}' holds no rows: they lie elsewhere (STREAM href). Save the table with its rows in it."
-            )
-        if name == "TABLE" and (rows := values.get("nrows", "").strip()).isdecimal() and int(rows[:20]) > size:
-            raise UserError(f"'{path}' claims {rows[:20]} rows and has {size:,} bytes: it is damaged.")
-
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = begin
-    with path.open("rb") as file:
-        parser.ParseFile(file)
+    return [field.name or field.ID for field in table.fields], list(table.to_table().itercols())
 
 
 def _check_not_packed(path: Path) -> None:
@@ -246,6 +224,8 @@ def damage_is_said(path: Path, kind: str) -> Iterator[None]:
         except Exception as error:
             why = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"'{path}' is not {kind} or is damaged ({why}).") from None
+    if lost := losses(caught):
+        raise UserError(f"'{path}' has values that would be read as others ({lost[0]}). Mend them.")
     for warning in caught:
         if "truncated" in str(warning.message):
             raise UserError(f"'{path}' is damaged ({' '.join(str(warning.message).split())}).")
