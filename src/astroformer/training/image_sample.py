@@ -125,8 +125,8 @@ def describe_repeated(images: LabelledImages) -> list[str]:
         if len(shares) > max(1, _OFTEN * len(chosen)):
             said.append(
                 f"in {len(shares):,} of {len(chosen):,} images that were looked at, {100 * np.mean(shares):.1f} % of "
-                f"the values on average are exactly {value:g}. If these are no measurements, write NaN in their place, so "
-                "that --missing fills them"
+                f"the values on average are exactly {value:g}. If these are no measurements, write NaN in their place, "
+                "so that --missing fills them"
             )
     return said
 
