@@ -166,6 +166,15 @@ def test_a_source_that_says_nothing_of_its_bands_is_taken_and_that_is_said(
     assert run("predict", str(trained.model), without_units, "--out", out).err.splitlines().count(words) == 1
 
 
+def test_values_that_stand_for_nothing_are_said_of_the_sky_alone(source: Callable[..., str]) -> None:
+    images = sky(24, 3)
+    images[:12, :, :8] = -9999
+    for bands in (GRI, None):
+        shown = astroformer.show(source("some.npz", images, bands), Recipe(**WORDS), per_class=1, quiet=True)
+        said = [each for each in shown.sentences if "25.0 % of the values on average are exactly -9999" in each]
+        assert len(said) == (bands is not None)
+
+
 def test_images_in_magnitudes_are_said_before_training(source: Callable[..., str], tmp_path: Path) -> None:
     for unit in ("mag/arcsec2", "nJy"):
         images = source("some.npz", sky(24, 2), Bands(("g", "r"), (unit, unit)))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from astroformer.training.image_sample import measure_crop, reduce_image
+from astroformer.images.labelled import LabelledImages
+from astroformer.training.image_sample import describe_repeated, measure_crop, reduce_image
 
 Array = np.ndarray[Any, Any]
 
@@ -63,3 +64,33 @@ def test_crop_is_that_of_the_source_however_few_images_show_it(noise_sd: float) 
 def test_crop_is_not_guessed_from_few_or_equal_images() -> None:
     assert crop_of(sources(7, 64, 0.08)) == 1.0
     assert crop_of([np.zeros((32, 32, 1), np.uint8)] * 20) == 1.0
+
+
+def described(images_NHWC: Array) -> list[str]:
+    names = [str(i) for i in range(len(images_NHWC))]
+    return describe_repeated(LabelledImages("some", names, None, (), lambda i: images_NHWC[i]))
+
+
+def test_values_that_many_pixels_share_are_said() -> None:
+    clean = np.random.default_rng(0).normal(size=(40, 20, 20, 2)).astype(np.float32)
+    clean[0, :3] = np.nan
+    assert described(clean) == []
+    one = clean.copy()
+    one[3, :5] = -9999  # of one image
+    few = clean.copy()
+    few[:, 0, :4, 0] = 0  # four pixels of 800 in every image
+    assert described(one) == described(few) == []
+    assert described(np.zeros((40, 8, 8, 3), np.uint8)) == []  # black is a colour
+    rows = clean.copy()
+    rows[10:20, :5] = -9999
+    words = "write NaN in their place, so that --missing fills them"
+    start = "in 10 of 40 images that were looked at, "
+    assert described(rows) == [
+        f"{start}25.0 % of the values on average are exactly -9999. If these are no measurements, {words}"
+    ]
+    band = clean.copy()
+    band[::4, :, :, 1] = 0  # a whole band of every fourth image
+    assert [said.partition(". If")[0] for said in described(band)] == [
+        f"{start}50.0 % of the values on average are exactly 0"
+    ]
+    assert [said.partition("exactly ")[2].partition(".")[0] for said in described(rows.clip(None, 1))] == ["-9999", "1"]

@@ -29,6 +29,9 @@ _LEAST_IMAGES = 8  # that a crop can be measured on
 # How many times as much as outside images have to differ in the middle half of each side. With less, nothing is special
 # about the middle, and images stay whole.
 _LEAST_CONTRAST = 1.1
+_LOOKED_AT = 64  # images in which repeated values are counted
+# A value stands out where more than this share of an image has it, in more than this share of the images.
+_REPEATED, _OFTEN = 0.01, 0.05
 
 
 class SeenImage(NamedTuple):
@@ -94,6 +97,38 @@ def common_channels(sample: Sequence[SeenImage]) -> int:
     if len(found) == 1:
         return found.pop()
     raise UserError(f"the images have different numbers of channels {sorted(found)}; set channels in the recipe.")
+
+
+def describe_repeated(images: LabelledImages) -> list[str]:
+    """What to say of images of floats in which many pixels have exactly the same value, 0, the smallest or the largest.
+
+    Noise makes every value another, so these may be no measurements: -9999 where there was no detector, 0 where no
+    exposure reached. Some images are looked at, evenly over the set; those that can't be read say nothing here.
+    """
+
+    def repeated(i: int) -> dict[float, float]:
+        try:
+            image = images.read(i)
+        except UserError:
+            return {}
+        if image.dtype.kind != "f" or np.isnan(image).all():
+            return {}
+        values = {0.0, float(np.nanmin(image)), float(np.nanmax(image))}
+        return {value: share for value in values if (share := float(np.mean(image == value))) > _REPEATED}
+
+    chosen = np.unique(np.linspace(0, len(images) - 1, _LOOKED_AT).astype(int)).tolist()
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        seen = list(pool.map(repeated, chosen))
+    said = []
+    for value in sorted({value for found in seen for value in found}):
+        shares = [found[value] for found in seen if value in found]
+        if len(shares) > max(1, _OFTEN * len(chosen)):
+            said.append(
+                f"in {len(shares):,} of {len(chosen):,} images that were looked at, {100 * np.mean(shares):.1f} % of "
+                f"the values on average are exactly {value:g}. If these are no measurements, write NaN in their place, "
+                "so that --missing fills them"
+            )
+    return said
 
 
 def measure_crop(reduced: list[NDArray[Any]]) -> float:

@@ -24,6 +24,7 @@ from astroformer.images.shared import sentences_on, shared_with
 from astroformer.images.store import Filled
 from astroformer.images.votes import describe_votes
 from astroformer.progress import Reporter
+from astroformer.training.image_sample import describe_repeated
 from astroformer.training.objective import image_weights
 from astroformer.training.recipe import Recipe
 from astroformer.training.run import RunFolder
@@ -116,6 +117,9 @@ def describe_images(split: Split, recipe: Recipe) -> list[str]:
             f"the images are in {unit}: magnitudes are small where it is bright, and have no value in an empty sky. "
             "Scalings, and what is filled in, are made for fluxes; better give those: 10 ** (-0.4 * magnitude)"
         )
+    # Of pictures nothing is to be said: black and white are colours.
+    if split.images.bands is not None or split.images.masks or recipe.scaling not in (None, "none"):
+        said += describe_repeated(split.images.subset(split.train_rows))
     if split.images.groups is not None and split.valid_images is split.images:
         sizes = np.unique(split.images.groups, return_counts=True)[1]
         if together := int(sizes[sizes > 1].sum()):
