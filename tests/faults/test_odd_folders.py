@@ -199,7 +199,7 @@ def test_a_quiet_training_says_what_it_leaves_out(tmp_path: Path, run: Run) -> N
         "1 picture has several labels",
     ):
         assert line in said
-    assert "1 files can't be read and are left out" in said
+    assert "1 file can't be read and is left out" in said
     assert "to validate on" not in said  # which is no fault
 
 

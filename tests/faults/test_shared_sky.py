@@ -206,6 +206,9 @@ def test_an_evaluation_says_which_cutouts_show_what_was_trained_on(
     held_out = run("evaluate", "r", "r/splits/valid.csv", "--out", "v")
     assert held_out.status == 0, held_out.err
     assert "share pixels" not in held_out.err
+    same = run("evaluate", "r", f"{catalog}@mosaic={mosaic}@size=16", "--out", "s")
+    assert "share pixels" not in same.err  # that they are the same pixels says more
+    assert f"the model was trained on {n} of these 12 images" in same.out
     catalog.rename("moved.csv")
     measured = run("evaluate", "r", f"moved.csv@mosaic={mosaic}@size=18", "--out", "m")
     assert measured.status == 0, measured.err

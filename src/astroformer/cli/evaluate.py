@@ -134,13 +134,15 @@ class Evaluate:
             strict=self.strict,
             progress=lambda done, total: reporter.count("evaluating", done, total),
         )
-        shown_N, said = shown_in_training(self.model, images) if self.source is not None else (None, [])
-        for sentence in said:
-            tell_beside(sentence)
-        if predictions.seen_N is None and (shown_N is None or not shown_N.any()):
+        nothing: tuple[Any, list[str]] = np.zeros(len(images), bool), []
+        shown_N, said = shown_in_training(self.model, images) if self.source is not None else nothing
+        good_N, same_N = predictions.readable_N, predictions.seen_N
+        if not shown_N.any() or same_N is None or (shown_N & good_N & ~same_N).any():  # else pixels say as much
+            for sentence in said:
+                tell_beside(sentence)
+        if same_N is None and not shown_N.any():
             return _Measured(classifier, images, predictions, evaluation, None, None)
-        good_N = predictions.readable_N
-        known = [some_N[good_N] for some_N in (predictions.seen_N, shown_N) if some_N is not None]
+        known = [some_N[good_N] for some_N in (same_N, shown_N) if some_N is not None]
         seen_N, new = np.logical_or.reduce(known), None
         if seen_N.any() and not seen_N.all():
             assert images.labels is not None

@@ -175,7 +175,8 @@ def prepare(
         for file, reason in failures[:_SHOWN_FAILURES]:
             reporter.say(f"left out: {file}: {reason}")
         if failures:
-            reporter.warn(f"{len(failures)} files can't be read and are left out; all in {run.left_out}")
+            left, are = (f"{len(failures):,} files", "are") if len(failures) > 1 else ("1 file", "is")
+            reporter.warn(f"{left} can't be read and {are} left out; all in {run.left_out}")
 
         # 6. What is measured on the decoded training images.
         if preprocessing.scaling is not None:

@@ -159,7 +159,7 @@ def test_arrays_of_other_names(tmp_path: Path) -> None:
     assert images.labels is not None
     assert images.labels.tolist() == [0, 1, 0, 1]
     assert int(images.read(3)[0, 0, 0]) == 3
-    assert images.ignored == ["x.npz: ra (an array that is not read)"]
+    assert images.positions_N2 is None  # of two columns there is one
 
 
 def test_hdf5_suggests_which_array_may_be_the_labels(tmp_path: Path) -> None:
@@ -169,3 +169,43 @@ def test_hdf5_suggests_which_array_may_be_the_labels(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no 'labels'; it has .*ans.*say @labels=ans after the path"):
         open_source(tmp_path / "g.h5")
     assert open_source(f"{tmp_path}/g.h5@labels=ans").classes == ("0", "1")
+
+
+@pytest.mark.parametrize("kind", ["npz", "h5"])
+def test_positions_beside_images_keep_the_same_sky_together(tmp_path: Path, kind: str) -> None:
+    arrays = {
+        "images": np.zeros((4, 8, 8), np.uint8),
+        "labels": np.array([0, 1, 0, 1]),
+        "ra": np.array([10.0, 50.0, 10.001, np.nan]),
+        "dec": np.array([5.0, 5.0, 5.0, np.nan]),
+    }
+    path = tmp_path / f"g.{kind}"
+
+    def write() -> None:
+        if kind == "npz":
+            np.savez(path, **arrays)  # type: ignore[arg-type]
+            return
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            file.update(arrays)
+
+    write()
+    images = open_source(path)
+    assert images.positions_N2 is not None
+    np.testing.assert_array_equal(images.positions_N2, np.stack([arrays["ra"], arrays["dec"]], axis=1))
+    assert images.groups is None
+    assert images.ignored == []
+    groups = open_source(f"{path}@same-sky=10").groups
+    assert groups is not None
+    assert groups.tolist() == [0, 1, 0, 3]
+    arrays["dec"][1] = 100
+    write()
+    assert open_source(path).positions_N2 is None
+    with pytest.raises(UserError, match=r"@same-sky needs right ascension and declination; save them, in degrees, as"):
+        open_source(f"{path}@same-sky=10")
+
+
+def test_positions_that_nobody_asks_for_may_be_anything(tmp_path: Path) -> None:
+    whole = {"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([0, 1])}
+    for ra in (np.array([{}, {}]), np.array(["10h", "11h"]), np.zeros((3, 3)), np.zeros(5)):
+        np.savez(tmp_path / "a.npz", **whole, ra=ra, dec=ra)  # type: ignore[arg-type]
+        assert open_source(tmp_path / "a.npz").positions_N2 is None

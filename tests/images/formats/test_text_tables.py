@@ -138,7 +138,7 @@ def test_columns_between_spaces(tmp_path: Path, header: str, ending: str) -> Non
     assert table.texts(["id", "label"]) == {"id": ["007", "8"], "label": ["disc", "S 0"]}  # ids stay as written
     assert table.numbers("ra").tolist() == [10.5, 187.5]
     assert "spaces between its columns" in table.notes[0]
-    assert "columns id, label, ra" in table.notes[0]
+    assert "columns id, ra, label" in table.notes[0]
 
 
 @pytest.mark.parametrize(

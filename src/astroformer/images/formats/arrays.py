@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from astroformer.errors import UserError, unknown_name
 from astroformer.images.bands import Bands
 from astroformer.images.floats import why_not_float32
+from astroformer.images.formats.positions import positions_in_arrays, with_same_sky
 from astroformer.images.hashes import hash_array, hash_bytes, hash_text
 from astroformer.images.labelled import LabelledImages, Reader
 from astroformer.images.names import class_name, encode_labels
@@ -205,6 +206,7 @@ class Beside:
         ignored: what of the file is not read, with why.
         votes: (N, K), numbers or shares of votes, which stand for labels where there are none.
         possible: names of other arrays that could be the labels.
+        places: arrays that may be positions, by name.
     """
 
     has: str
@@ -215,6 +217,7 @@ class Beside:
     ignored: tuple[str, ...] = ()
     votes: Array | None = None
     possible: tuple[str, ...] = ()
+    places: Mapping[str, Array] = field(default_factory=dict)
 
 
 def could_be_labels(shapes: Mapping[str, tuple[int, ...]], n: int) -> tuple[str, ...]:
@@ -245,16 +248,25 @@ def open_arrays(
     return replace(opened, bands=bands, ignored=opened.ignored + ignored)
 
 
+def placed(path: Path, images: LabelledImages, beside: Beside, options: Mapping[str, str]) -> LabelledImages:
+    """N images with the positions that lie beside them, and with the groups of those of the same sky on demand."""
+    positions_N2 = positions_in_arrays(beside.places, len(images))
+    images = images if positions_N2 is None else replace(images, positions_N2=positions_N2)
+    advice = "save them, in degrees, as 'ra' and 'dec' beside the images"
+    return with_same_sky(images, options, str(path), advice)
+
+
 def with_labels(
     path: Path, reader: Reader, n: int, beside: Beside, labelled: bool, options: Mapping[str, str]
 ) -> LabelledImages:
     """The n images of a reader, with the labels that lie beside them if these are asked for."""
     files = [f"{path.name}#{i}" for i in range(n)]
     ignored = [f"{path.name}: {what}" for what in beside.ignored]
+    images = placed(path, LabelledImages("", files, None, (), reader, ignored), beside, options)
     if not labelled:
-        return LabelledImages("", files, None, (), reader, ignored)
+        return images
     if beside.labels is None and beside.votes is not None:
-        images = LabelledImages(str(path), files, None, (), reader, ignored)
+        images = replace(images, source=str(path))
         classes = _classes_of_votes(path, beside.votes, beside.classes)
         return voted(images, beside.votes, classes, skip=UNLABELLED in options)
     if beside.labels is None:
@@ -262,7 +274,7 @@ def with_labels(
         hint = f" If it holds the labels, say {which} after the path." if which else ""
         raise UserError(f"'{path}' has no 'labels'; {beside.has}.{hint}")
     labels, classes = _labels(path, beside.labels, beside.classes, n, standing_for_none(options))
-    return LabelledImages("", files, labels, classes, reader, ignored)
+    return replace(images, labels=labels, classes=classes)
 
 
 def check_images(path: Path, named: str, shape: tuple[int, ...], dtype: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 
 from astroformer.errors import UserError, unknown_name
 from astroformer.files import expanded
-from astroformer.images.copies import groups_with_copies
 from astroformer.images.fits_bands import FITS_OPTIONS
 from astroformer.images.formats.band_files import Layered, read_band_files, told_apart
 from astroformer.images.formats.folders import read_files
@@ -26,9 +24,11 @@ from astroformer.images.formats.mosaics import PIECE_OPTIONS, open_mosaic, open_
 from astroformer.images.formats.positions import (
     POSITION_OPTIONS,
     Places,
+    both_groupings,
     columns_of_places,
     places_in_mosaic,
     positions_of,
+    with_same_sky,
 )
 from astroformer.images.formats.table import Role, Table
 from astroformer.images.formats.tables import TABLE_EXTENSIONS, is_table, open_table
@@ -41,7 +41,6 @@ from astroformer.images.names import (
     refuse_repeated,
     shortened,
 )
-from astroformer.images.sky_groups import friends_of_friends
 from astroformer.images.unlabelled import NO_LABEL, SKIP, UNLABELLED
 from astroformer.images.votes import COUNTS, KINDS, checked_weights, voted
 
@@ -277,45 +276,9 @@ def _with_groups(images: LabelledImages, table: Table, options: Mapping[str, str
         named = Named(options["group"], np.array(names, str))
         whereabouts = replace(whereabouts, named=named)
         numbers = np.unique(named.value_N, return_inverse=True)[1].astype(np.int64)
-        groups = numbers if groups is None else _both(groups, numbers)
-    if "same-sky" in options:
-        if images.positions_N2 is None:
-            raise UserError(
-                f"'{path}': @same-sky needs right ascension and declination; name their columns with @ra= and @dec=."
-            )
-        arcsec = _arcsec(options["same-sky"], str(path))
-        whereabouts = replace(whereabouts, same_sky=arcsec)
-        groups = _both(groups, _same_sky(images.positions_N2, arcsec))
-    return replace(images, groups=groups, whereabouts=whereabouts)
-
-
-def _both(groups: NDArray[np.int64] | None, others: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """(N,) the groups of images that are together in either of two groupings, directly or through others; None where
-    each stands alone."""
-    joined = groups_with_copies(others.astype(np.uint64), np.arange(len(others)), len(others), groups)
-    return groups if joined is None else joined
-
-
-def _arcsec(text: str, source: str) -> float:
-    """What `@same-sky=` says. Raises `UserError` where that is no distance."""
-    try:
-        arcsec = float(text)
-    except ValueError:
-        arcsec = math.nan
-    if not 0 < arcsec < 3600:
-        raise UserError(
-            f"'{source}': @same-sky={text} should be the largest distance in arcsec at which two images show the same "
-            "sky, such as the side of a cutout: more than 0 and less than 3600."
-        )
-    return arcsec
-
-
-def _same_sky(positions_N2: NDArray[np.float64], arcsec: float) -> NDArray[np.int64]:
-    """(N,) the lowest number of the images within so many arcsec of each other; one of unknown place stands alone."""
-    known = np.flatnonzero(np.isfinite(positions_N2).all(1))
-    groups = np.arange(len(positions_N2))
-    groups[known] = known[friends_of_friends(positions_N2[known, 0], positions_N2[known, 1], arcsec)]
-    return groups
+        groups = numbers if groups is None else both_groupings(groups, numbers)
+    images = replace(images, groups=groups, whereabouts=whereabouts)
+    return with_same_sky(images, options, str(path), "name their columns with @ra= and @dec=")
 
 
 # Other columns ----------------------------------------------------------------------------------------------

@@ -12,13 +12,14 @@ import numpy as np
 
 from astroformer.errors import UserError, unknown_name
 from astroformer.images.formats.arrays import Beside, Blocks, block_sizes, check_images, could_be_labels, open_arrays
+from astroformer.images.formats.positions import is_position
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.names import shortened
 from astroformer.images.reading import MAX_BYTES, Array
 
-OPTIONS = ("layout", "images", "labels", "unwritten")
-"""Words that may follow the path: how the images lie, which arrays are images and labels, and what is read where
-nothing was written."""
+OPTIONS = ("layout", "images", "labels", "unwritten", "same-sky")
+"""Words that may follow the path: how the images lie, which arrays are images and labels, what is read where nothing
+was written, and how far apart two images show the same sky."""
 
 
 class Written(NamedTuple):
@@ -122,7 +123,9 @@ def open_container(container: Container, labelled: bool, options: Mapping[str, s
         if any(one.reshape(-1).tolist() != said[0].reshape(-1).tolist() for one in said):
             raise UserError(f"'{path}' says in two places what the {key} are, and differently; keep one of them.")
         words[key] = said[0] if said else None
-    known = {name, label_name, votes_name, *(inside.get(key) for key in ("classes", "bands", "units"))}
+    places = _places(container, inside, images.shape[0], options)
+    known = {name, label_name, votes_name, *(inside[key] for key in places)}
+    known |= {inside.get(key) for key in ("classes", "bands", "units")}
     stored = Beside(
         f"it has {_list_of(container)}" if labelled and labels is None else "",
         labels,
@@ -131,9 +134,24 @@ def open_container(container: Container, labelled: bool, options: Mapping[str, s
         words["units"],
         ignored=tuple(f"{key} (an array that is not read)" for key in beside if inside[key] not in known),
         votes=votes,
+        places=places,
         possible=could_be_labels(_but(container.arrays(), name), images.shape[0]) if labelled else (),
     )
     return open_arrays(path, blocks, named, stored, labelled, options)
+
+
+def _places(container: Container, inside: Mapping[str, str], n: int, options: Mapping[str, str]) -> dict[str, Array]:
+    """The arrays that may be positions of n images, by name. Where nobody asked for them, nothing is wrong if one of
+    them can't be read."""
+    shapes, places = container.arrays(), {}
+    for key, name in inside.items():
+        if is_position(key) and shapes.get(name) in ((n,), (n, 1)):
+            try:
+                places[key] = _values(container, _find(container, name), f"'{name}'", "unwritten" in options)
+            except UserError:
+                if "same-sky" in options:
+                    raise
+    return places
 
 
 def _but(arrays: Mapping[str, tuple[int, ...]], name: str) -> dict[str, tuple[int, ...]]:

@@ -19,10 +19,13 @@ from astroformer.errors import UserError, unknown_name
 from astroformer.images.array_file import file_state
 from astroformer.images.formats.arrays import Beside, could_be_labels, open_arrays, with_labels
 from astroformer.images.formats.format import Format
+from astroformer.images.formats.positions import is_position
 from astroformer.images.hashes import hash_bytes, hash_text
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.limits import MAX_FILE
 from astroformer.images.reading import MAX_BYTES, Array, UnreadableImage, read_image
+
+OPTIONS = ("layout", "images", "labels", "same-sky")
 
 _BLOCK = 1 << 20  # bytes read at once
 _MOST_HEADER = 10_000  # bytes of the header of an array; numpy reads no more without trust in the file
@@ -101,6 +104,7 @@ def _open_npz(path: Path, labelled: bool, options: Mapping[str, str]) -> Labelle
     called = {key: options.get(key, key) for key in ("images", "labels")}
     arrays: dict[str, Any] = {}
     keys: list[str] = []
+    places: list[str] = []
     try:
         with np.load(path, allow_pickle=False) as archive:
             keys = list(archive.files)
@@ -108,6 +112,8 @@ def _open_npz(path: Path, labelled: bool, options: Mapping[str, str]) -> Labelle
                 if option in options and options[option] not in keys:
                     raise unknown_name(f"array in '{path}'", options[option], keys)
             wanted = {called["images"], "jpeg", "offsets"} | (set() if "jpeg" in keys else {"bands", "units"})
+            places = [key for key, shape in _shapes(path).items() if is_position(key) and len(shape) in (1, 2)]
+            wanted |= set(places)
             wanted |= {called["labels"] if called["labels"] in keys else "votes", "classes"} if labelled else set()
             for key in keys:
                 if key in wanted:
@@ -141,6 +147,7 @@ def _open_npz(path: Path, labelled: bool, options: Mapping[str, str]) -> Labelle
         has,
         arrays.get(called["labels"]),
         **{key: arrays.get(key) for key in ("classes", "bands", "units", "votes")},
+        places={key: arrays[key] for key in places},
         ignored=tuple(f"{key} (an array that is not read)" for key in keys if key not in arrays),
         possible=could_be_labels(_shapes(path), len(images)) if lacks_labels and images is not None else (),
     )
@@ -159,14 +166,16 @@ def _open_npz(path: Path, labelled: bool, options: Mapping[str, str]) -> Labelle
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays in an archive, of which only the beginnings are read; without those that say none."""
+    """The shapes of the arrays in an archive, of which only the beginnings are read; without those that say none
+    or hold Python objects."""
     found = {}
     with ZipFile(path) as archive:
         for info in archive.infolist():
             with contextlib.suppress(*_DAMAGE), archive.open(info) as member:
                 if np.lib.format.read_magic(member) == (1, 0):  # of which a header is short
-                    shape, _, _ = np.lib.format.read_array_header_1_0(member)
-                    found[info.filename.removesuffix(".npy")] = shape
+                    shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+                    if not dtype.hasobject:
+                        found[info.filename.removesuffix(".npy")] = shape
     return found
 
 
@@ -231,4 +240,4 @@ def _jpeg_reader(path: Path, data: Array | StoredArray, offsets: Array) -> JpegR
     return JpegReader(path.name, data, offsets.astype(np.int64))
 
 
-NPZ = Format("an .npz", lambda path: path.suffix.lower() == ".npz", _open_npz, options=("layout", "images", "labels"))
+NPZ = Format("an .npz", lambda path: path.suffix.lower() == ".npz", _open_npz, options=OPTIONS)

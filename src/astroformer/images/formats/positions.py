@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError, check_installed
+from astroformer.images.copies import groups_with_copies
 from astroformer.images.formats.table import Role, Table
+from astroformer.images.labelled import LabelledImages
+from astroformer.images.sky_groups import friends_of_friends
 
 _SAY_BOTH = "@ra=COLUMN@dec=COLUMN"
 RA = Role(
@@ -113,6 +118,25 @@ def positions_of(table: Table, options: Mapping[str, str]) -> Places | None:
     return _on_the_sky(table, table.column(RA, asked[0]), table.column(DEC, asked[1]))
 
 
+def is_position(name: str) -> bool:
+    """Whether an array is called as columns of positions are."""
+    return name.lower() in (*RA.usual, *DEC.usual)
+
+
+def positions_in_arrays(found: Mapping[str, NDArray[Any]], n: int) -> NDArray[np.float64] | None:
+    """(N, 2) right ascension and declination in degrees of n images, from the arrays that are called as columns of
+    positions are; None where there are none, or their values are no positions in degrees."""
+    pair = []
+    for role, most in ((RA, 360.0), (DEC, 90.0)):
+        called = [values for name, values in found.items() if name.lower() in role.usual]
+        if len(called) != 1 or called[0].dtype.kind not in "fiu" or called[0].reshape(-1).shape != (n,):
+            return None
+        pair.append(called[0].reshape(-1).astype(np.float64))
+        if (np.abs(pair[-1]) > most).any():
+            return None
+    return np.stack(pair, axis=1)
+
+
 def _first_pixel(table: Table, columns: Sequence[str], said: str | None) -> tuple[int, str]:
     """The number of the first pixel, and why it is taken for that where nobody says it."""
     if said in ("0", "1"):
@@ -197,3 +221,55 @@ def _from_sexagesimal(table: Table, name: str, *, hourly: bool) -> NDArray[np.fl
         raise UserError(f"'{table.path}': the column '{name}' has an angle that can't be read ({why}).") from None
     degrees_N[known] = angles.deg
     return degrees_N
+
+
+# Images of the same sky -------------------------------------------------------------------------------------
+
+
+def with_same_sky(images: LabelledImages, options: Mapping[str, str], source: str, advice: str) -> LabelledImages:
+    """The images with the groups of those that show the same sky, if `@same-sky=` asks for that.
+
+    Args:
+        images: with positions, if these are known.
+        options: of the source.
+        source, advice: where positions are from, and how they are given, for messages.
+
+    Raises:
+        UserError: positions are not known, or the distance is none.
+    """
+    if "same-sky" not in options:
+        return images
+    if images.positions_N2 is None:
+        raise UserError(f"'{source}': @same-sky needs right ascension and declination; {advice}.")
+    arcsec = _arcsec(options["same-sky"], source)
+    groups = both_groupings(images.groups, _same_sky(images.positions_N2, arcsec))
+    return replace(images, groups=groups, whereabouts=replace(images.whereabouts, same_sky=arcsec))
+
+
+def both_groupings(groups: NDArray[np.int64] | None, others: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """(N,) the groups of images that are together in either of two groupings, directly or through others; None where
+    each stands alone."""
+    joined = groups_with_copies(others.astype(np.uint64), np.arange(len(others)), len(others), groups)
+    return groups if joined is None else joined
+
+
+def _arcsec(text: str, source: str) -> float:
+    """What `@same-sky=` says. Raises `UserError` where that is no distance."""
+    try:
+        arcsec = float(text)
+    except ValueError:
+        arcsec = math.nan
+    if not 0 < arcsec < 3600:
+        raise UserError(
+            f"'{source}': @same-sky={text} should be the largest distance in arcsec at which two images show the same "
+            "sky, such as the side of a cutout: more than 0 and less than 3600."
+        )
+    return arcsec
+
+
+def _same_sky(positions_N2: NDArray[np.float64], arcsec: float) -> NDArray[np.int64]:
+    """(N,) the lowest number of the images within so many arcsec of each other; one of unknown place stands alone."""
+    known = np.flatnonzero(np.isfinite(positions_N2).all(1))
+    groups = np.arange(len(positions_N2))
+    groups[known] = known[friends_of_friends(positions_N2[known, 0], positions_N2[known, 1], arcsec)]
+    return groups

@@ -19,13 +19,13 @@ from astroformer.errors import UserError, check_installed
 from astroformer.images.formats.astro_tables import column_values, damage_is_said, units_of
 from astroformer.images.formats.table import PACKED, Table
 from astroformer.images.limits import MAX_BYTES
-from astroformer.images.names import shortened
 
 CSV_EXTENSIONS = frozenset({".csv", ".tsv"})
 SPACED_EXTENSIONS = frozenset({".dat", ".txt", ".cat", ".tbl", ".mrt"})
 """Extensions of text tables of many kinds, which their content tells apart."""
 
 _AT_ONCE = 1 << 22  # bytes
+_NAMED = 8  # columns that a sentence names
 _LOOKED_AT = 1 << 16  # bytes of a file that may be a table
 # Formats of astropy, and what a sentence calls them.
 _KINDS = {
@@ -199,7 +199,8 @@ def _by_astropy(path: Path, kind: str) -> Table:
         table = text_formats.read(lines, format=kind, guess=False, **words)
         columns = list(table.itercols())
     names = list(table.colnames)
-    note = f"'{path}' is read as {_KINDS[kind]}: columns {shortened(names, 8)}"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    note = f"'{path}' is read as {_KINDS[kind]}: columns {', '.join(names[:_NAMED])}{more}"
     return Table(
         path,
         names,
