@@ -26,6 +26,8 @@ SPACED_EXTENSIONS = frozenset({".dat", ".txt", ".cat", ".tbl", ".mrt"})
 """Extensions of text tables of many kinds, which their content tells apart."""
 
 _AT_ONCE = 1 << 22  # bytes
+_NOT_MUCH = 1 << 24  # bytes that a packed file may always unpack to
+_MOST_PACKED = 100  # times that text may be smaller when it is packed, if it is more
 _LOOKED_AT = 1 << 16  # bytes of a file that may be a table
 # Formats of astropy, and what a sentence calls them.
 _KINDS = {
@@ -217,12 +219,14 @@ def _bytes(path: Path, most: int | None = None) -> bytes:
     too much."""
     opener: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
     found = io.BytesIO()
+    # Lines of a letter take a hundred times their bytes as rows, and pack to a thousandth.
+    most_unpacked = min(MAX_BYTES, max(_NOT_MUCH, _MOST_PACKED * path.stat().st_size))
     try:
         with opener(path, "rb") as stream:
             while piece := stream.read(_AT_ONCE if most is None else most - found.tell()):
                 found.write(piece)
-                if opener is not open and found.tell() > MAX_BYTES:
-                    raise UserError(f"'{path}' unpacks to more than {MAX_BYTES:,} bytes; unpack it.")
+                if opener is not open and found.tell() > most_unpacked:
+                    raise UserError(f"'{path}' unpacks to more than {most_unpacked:,} bytes; unpack it.")
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk
             raise
