@@ -245,7 +245,8 @@ TABLES: dict[str, Make] = {
     ),
     "aliases in ECSV": lambda to: ecsv(to, "b", f"{_COLUMN}meta:\n  {_ALIASES}".replace("\na", "\n  a")),
     "a deep ECSV": lambda to: ecsv(to, "c", f"{_COLUMN}meta: {'[' * 200_000}"),
-    "a number in ECSV": lambda to: ecsv(to, "d", f"{_COLUMN}meta: {{x: {'9' * 3_000_000}}}"),
+    "a long ECSV": lambda to: ecsv(to, "e", f"{_COLUMN}meta: [{'x, ' * 10**6}]"),
+    "a number in ECSV": lambda to: ecsv(to, "d", f"{_COLUMN}meta: {{x: {'9' * 900_000}}}"),
 }
 
 

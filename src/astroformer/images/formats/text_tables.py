@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from astroformer.errors import UserError, check_installed
-from astroformer.images.formats.astro_tables import column_values, damage_is_said, units_of
+from astroformer.images.formats.astro_tables import check_ecsv, column_values, damage_is_said, units_of
 from astroformer.images.formats.table import PACKED, Table
 from astroformer.images.limits import MAX_BYTES
 from astroformer.images.names import shortened
@@ -195,6 +195,8 @@ def _by_astropy(path: Path, kind: str) -> Table:
         from astropy.io import ascii as text_formats
 
         lines = _lines(_text(path))
+        if kind == "ecsv":
+            check_ecsv(path, lines)
         words: dict[str, Any] = {} if kind in _TYPED else {"converters": {"*": [text_formats.convert_numpy(str)]}}
         if kind == "commented_header":
             words["header_start"] = len(list(itertools.takewhile(lambda line: line.startswith("#"), lines))) - 1
