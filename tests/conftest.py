@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.metrics import score
 from astroformer.model_folder import ModelRecord, ValidationScores
+from astroformer.native import kept
 from astroformer.network import create_network
 from helpers.command_line import Run, Said
 
@@ -23,12 +26,24 @@ torch.set_num_threads(1)  # tests run side by side, one process a core
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Decoded images of the tests stay out of the user's cache."""
+def own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Path]:
+    """Decoded images of the tests stay out of the user's cache.
+
+    Kernels that tests have built before are there, which takes half a minute: their names say what they were built of.
+    """
     with pytest.MonkeyPatch.context() as patch:
         cache = tmp_path_factory.mktemp("cache")
         patch.setenv("ASTROFORMER_CACHE", str(cache))
+        built = pytestconfig.rootpath / ".pytest_cache" / "native"
+        kept.make_private(cache / "native")
+        for file in built.glob("*.so"):
+            shutil.copy2(file, cache / "native")
         yield cache
+        kept.make_private(built)
+        for file in (cache / "native").glob("*.so"):
+            if not (built / file.name).exists():
+                shutil.copy2(file, part := built / f"{file.name}.{os.getpid()}")
+                part.replace(built / file.name)
 
 
 @pytest.fixture

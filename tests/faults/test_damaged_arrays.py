@@ -391,11 +391,11 @@ def test_a_block_of_blosc_that_is_cut_is_not_read_on_behind_its_end(tmp_path: Pa
     zarr.open_group(path, mode="a").create_array("images", data=images, chunks=(4, 12, 12, 5), compressors=[codec])
     file = chunks(path)[1]
     whole = file.read_bytes()
-    for content in (whole[:1000], whole[:-1], whole[:15], whole + b"x", whole[:4] + b"\xff" * 4 + whole[8:]):
+    for content in (whole[:1000], whole[:-1], whole[:15], whole[:4] + b"\xff" * 4 + whole[8:]):
         file.write_bytes(content)
         opened = open_source(f"{path}@layout=NHWC")
         for i in range(4, 8):
-            with pytest.raises(UnreadableImage, match="is cut off, or unpacks to more"):
+            with pytest.raises(UnreadableImage, match=r"is cut off|says that it unpacks to 4,294,967,295 bytes"):
                 opened.read(i)
         np.testing.assert_array_equal(opened.read(8), images[8])
 

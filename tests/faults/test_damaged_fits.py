@@ -385,7 +385,7 @@ def test_a_run_says_its_bands_and_leaves_damaged_files_out(tmp_path: Path, run: 
     root = write_folder(tmp_path / "set", survey(30, size=32), "cube")
     damaged = next(root.rglob("*.fits"))
     damaged.write_bytes(damaged.read_bytes()[:-3000])
-    said = run("train", root, "--out", "run", *TINY)
+    said = run("train", root, "--out", "run", *TINY, "--speed", "plain")
     assert said.status == 0, said.err
     assert "FITS: bands u, g, r, i, z (nanomaggy) of HDU 0 (a cube); not taken: HDU 1 'MASK'" in said.err
     left = table(tmp_path / "run" / "left_out.csv")

@@ -9,8 +9,10 @@ beside that of its libraries.
 from __future__ import annotations
 
 import bz2
+import gzip
 import io
 import json
+import lzma
 import resource
 import signal
 import struct
@@ -232,12 +234,19 @@ TABLES: dict[str, Make] = {
     "entities within entities": lambda to: votable(to, "e", rows="<TR><TD>&a10;</TD></TR>", before=_laughs()),
     "a VOTable in gzip": lambda to: _written(to / "f.vot", gzipped(b"<VOTABLE>", 20 * GB)),
     "ECSV in gzip": lambda to: _written(to / "g.ecsv", gzipped(b"# %ECSV 1.0\n", 20 * GB)),
+    "short lines, packed": lambda to: _written(
+        to / "s.csv.gz", b"".join([gzip.compress(b"file\n" + b"a\n" * 10**7)] * 20)
+    ),
+    "short lines of another kind": lambda to: _written(
+        to / "s.txt.xz", lzma.compress(b"file x\n" + b"a b\n" * 10**7, preset=0) * 20
+    ),
     "a shape in ECSV": lambda to: ecsv(
         to, "a", "datatype:\n- {name: file, datatype: string, subtype: 'float64[99999,99999]'}\n"
     ),
     "aliases in ECSV": lambda to: ecsv(to, "b", f"{_COLUMN}meta:\n  {_ALIASES}".replace("\na", "\n  a")),
     "a deep ECSV": lambda to: ecsv(to, "c", f"{_COLUMN}meta: {'[' * 200_000}"),
-    "a number in ECSV": lambda to: ecsv(to, "d", f"{_COLUMN}meta: {{x: {'9' * 3_000_000}}}"),
+    "a long ECSV": lambda to: ecsv(to, "e", f"{_COLUMN}meta: [{'x, ' * 10**6}]"),
+    "a number in ECSV": lambda to: ecsv(to, "d", f"{_COLUMN}meta: {{x: {'9' * 900_000}}}"),
 }
 
 

@@ -25,21 +25,7 @@ _ALLOWED = 1 << 30  # bytes of all tiles that are unpacked without a look at the
 _AT_ONCE = 1 << 20
 _RAW = ("GZIP_COMPRESSED_DATA", "UNCOMPRESSED_DATA")  # columns of tiles that the algorithm did not make smaller
 _FORM = re.compile("([0-9]*)([A-Z]?)([A-Z]?)")
-_BITS = {
-    "L": 8,
-    "X": 1,
-    "B": 8,
-    "A": 8,
-    "I": 16,
-    "J": 32,
-    "K": 64,
-    "E": 32,
-    "D": 64,
-    "C": 64,
-    "M": 128,
-    "P": 64,
-    "Q": 128,
-}
+_BITS = dict(zip("XLBAIJEKDCPMQ", (1, 8, 8, 8, 16, 32, 32, 64, 64, 64, 64, 128, 128), strict=True))  # of a TFORM
 
 
 def check_tiles(stream: BinaryIO, hdu: Hdu) -> None:

@@ -6,10 +6,11 @@ import contextlib
 import csv
 import gzip
 import io
+import itertools
 import os
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +25,7 @@ from astroformer.images.limits import Refused, why_never_read
 
 ASTRO_EXTENSIONS = frozenset({".ecsv", ".vot", ".votable", ".xml"})
 _MOST_WARNINGS = 10_000  # of one kind that are looked at
+_MOST_YAML = 1_000_000  # letters: ten seconds
 _FITS_EXTENSIONS = (".fits", ".fit", ".fts")  # which are images most often
 
 
@@ -149,6 +151,8 @@ def _check_not_packed(path: Path) -> None:
 def _read_ecsv(path: Path) -> tuple[list[str], list[Any]]:
     from astropy.table import Table as AstropyTable
 
+    with path.open(encoding="utf-8", newline="") as file:
+        check_ecsv(path, file)
     table = AstropyTable.read(path, format="ascii.ecsv")
     # Of columns of one name astropy renames all but the first. Which names there were stands in the file.
     with path.open(encoding="utf-8", newline="") as file:
@@ -157,6 +161,15 @@ def _read_ecsv(path: Path) -> tuple[list[str], list[Any]]:
     spaced, comma = (next(csv.reader([header], delimiter=mark), []) for mark in " ,")
     names = spaced if len(spaced) == len(table.colnames) else comma
     return names if len(names) == len(table.colnames) else list(table.colnames), list(table.itercols())
+
+
+def check_ecsv(path: Path, lines: Iterable[str]) -> None:
+    """Raises `UserError` where the description of an ECSV table is very long: it is YAML, which is read slowly."""
+    size = 0
+    for line in itertools.takewhile(lambda line: line.startswith("#"), lines):
+        size += len(line)
+        if size > _MOST_YAML:
+            raise UserError(f"'{path}' describes its columns in more than {_MOST_YAML:,} letters; it is damaged.")
 
 
 def _chosen(path: Path, called: Mapping[int, str], which: str | None) -> int:

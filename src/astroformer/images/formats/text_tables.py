@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from astroformer.errors import UserError, check_installed
-from astroformer.images.formats.astro_tables import column_values, damage_is_said, units_of
+from astroformer.images.formats.astro_tables import check_ecsv, column_values, damage_is_said, units_of
 from astroformer.images.formats.table import PACKED, Table
 from astroformer.images.limits import MAX_BYTES
 
@@ -26,6 +26,8 @@ SPACED_EXTENSIONS = frozenset({".dat", ".txt", ".cat", ".tbl", ".mrt"})
 
 _AT_ONCE = 1 << 22  # bytes
 _NAMED = 8  # columns that a sentence names
+_NOT_MUCH = 1 << 24  # bytes that a packed file may always unpack to
+_MOST_PACKED = 100  # times that text may be smaller when it is packed, if it is more
 _LOOKED_AT = 1 << 16  # bytes of a file that may be a table
 # Formats of astropy, and what a sentence calls them.
 _KINDS = {
@@ -193,6 +195,8 @@ def _by_astropy(path: Path, kind: str) -> Table:
         from astropy.io import ascii as text_formats
 
         lines = _lines(_text(path))
+        if kind == "ecsv":
+            check_ecsv(path, lines)
         words: dict[str, Any] = {} if kind in _TYPED else {"converters": {"*": [text_formats.convert_numpy(str)]}}
         if kind == "commented_header":
             words["header_start"] = len(list(itertools.takewhile(lambda line: line.startswith("#"), lines))) - 1
@@ -218,12 +222,14 @@ def _bytes(path: Path, most: int | None = None) -> bytes:
     too much."""
     opener: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
     found = io.BytesIO()
+    # Lines of a letter take a hundred times their bytes as rows, and pack to a thousandth.
+    most_unpacked = min(MAX_BYTES, max(_NOT_MUCH, _MOST_PACKED * path.stat().st_size))
     try:
         with opener(path, "rb") as stream:
             while piece := stream.read(_AT_ONCE if most is None else most - found.tell()):
                 found.write(piece)
-                if opener is not open and found.tell() > MAX_BYTES:
-                    raise UserError(f"'{path}' unpacks to more than {MAX_BYTES:,} bytes; unpack it.")
+                if opener is not open and found.tell() > most_unpacked:
+                    raise UserError(f"'{path}' unpacks to more than {most_unpacked:,} bytes; unpack it.")
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk
             raise

@@ -25,6 +25,7 @@ from astroformer.images.reading import MAX_BYTES, Array
 
 _MOST_METADATA = 10_000_000  # bytes of a file of metadata
 _LARGER = 1 << 16  # bytes by which a packed block may be larger than twice what it unpacks to
+_HEAD = 18  # bytes of a packed block that may say what it unpacks to
 _DEPTH = 8  # groups within groups that are looked into
 # Codecs of version 2 that turn bytes into bytes or numbers into numbers. Others load Python objects, which could run
 # code (pickle), or make what no image is.
@@ -47,6 +48,7 @@ class ZarrArray:
             array = root[self.name] if self.name else root
             # A block that is larger than what it is to give is none; it could unpack to any size.
             array.store.most = _LARGER + 2 * math.prod(array.shards or array.chunks) * array.dtype.itemsize
+            array.store.claimed, array.store.shards = _claimed_by(array), array.shards is not None
             return np.asarray(array[start:stop])
 
 
@@ -151,7 +153,7 @@ def _opened(path: Path) -> Iterator[Any]:
     """The group or the array at the top. Copies of metadata that a group may keep (consolidated) are not read."""
     import zarr
 
-    _check_before_unpacking()
+    _check_blosc()
     store = _store(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of types that are not part of the standard yet
@@ -170,7 +172,7 @@ def _store(path: Path) -> Any:
 
     Reading one of them raises `ValueError` where it is no regular file, or too large for memory.
     """
-    from zarr.abc.store import Store
+    from zarr.abc.store import RangeByteRequest, Store
     from zarr.storage import LocalStore, WrapperStore, ZipStore
 
     sizes = None
@@ -180,16 +182,21 @@ def _store(path: Path) -> Any:
 
     class Checked(WrapperStore[Any]):  # type: ignore[misc]
         most = 2 * MAX_BYTES  # of a file that is not metadata
+        claimed: Callable[[bytes], int] | None = None  # see `_claimed_by`
+        shards = False
 
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
             self.check(key, byte_range)
-            return await super().get(key, prototype, byte_range)
+            data = await super().get(key, prototype, byte_range)
+            in_part = isinstance(byte_range, RangeByteRequest) if self.shards else byte_range is None
+            if data is not None and self.claimed is not None and in_part and not _is_meta(key):
+                size = self.claimed(data.as_numpy_array()[:_HEAD].tobytes())
+                if size > 2 * MAX_BYTES:
+                    raise ValueError(f"a block of its file '{key}' says that it unpacks to {size:,} bytes")
+            return data
 
         async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
-            asked = list(key_ranges)
-            for key, byte_range in asked:
-                self.check(key, byte_range)
-            return await super().get_partial_values(prototype, asked)
+            return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
         _get_many = Store._get_many  # which asks `get`
 
@@ -216,45 +223,50 @@ def _size_of_file(path: Path) -> int:
 
 
 @functools.cache
-def _check_before_unpacking() -> None:
-    """Lets decoders first look at what a block says of its length.
+def _check_blosc() -> None:
+    """Lets the decoder of Blosc compare what a block says of its length with the bytes that are there.
 
-    That of Blosc would read on behind the end of a block that was cut, and give what lies there in memory for pixels;
-    all of them make room for as many bytes as a block claims.
+    It would read on behind the end of a block that was cut, and give what lies there in memory for pixels.
     """
     import numcodecs
 
-    for codec, unpacked in ((numcodecs.Blosc, _of_blosc), (numcodecs.Zstd, _of_zstd), (numcodecs.LZ4, _of_lz4)):
-        codec.decode = _checked(codec.decode, unpacked)
+    decode = numcodecs.Blosc.decode
 
-
-def _checked(decode: Callable[..., Any], unpacked: Callable[[bytes, int], int]) -> Callable[..., Any]:
     def checked(self: Any, buf: Any, out: Any = None) -> Any:
         view = memoryview(buf).cast("B")
-        if not 0 <= unpacked(bytes(view[:18]), len(view)) <= 2 * MAX_BYTES:
-            raise ValueError(f"a block of {len(view):,} bytes is cut off, or unpacks to more than an image may have")
+        if len(view) < 16 or int.from_bytes(view[12:16], "little") > len(view):
+            raise ValueError(f"a block of {len(view):,} bytes is cut off")
         return decode(self, buf, out)
 
-    return checked
+    numcodecs.Blosc.decode = checked
 
 
-def _of_blosc(head: bytes, length: int) -> int:
-    """Bytes that a block unpacks to; -1 if it is none of this length."""
-    return int.from_bytes(head[4:8], "little") if int.from_bytes(head[12:16], "little") == length else -1
+def _claimed_by_blosc(head: bytes) -> int:
+    """Bytes that a block says that it unpacks to."""
+    return int.from_bytes(head[4:8], "little")
 
 
-def _of_zstd(head: bytes, length: int) -> int:
-    """The same of Zstandard (RFC 8878, 3.1.1.1); 0 where a block does not say it."""
-    if len(head) < 18:
+def _claimed_by_zstd(head: bytes) -> int:
+    """The same (RFC 8878, 3.1.1.1); 0 where a block does not say it."""
+    if len(head) < _HEAD or not head.startswith(b"\x28\xb5\x2f\xfd"):
         return 0
     kind, one_segment, dictionary = head[4] >> 6, head[4] >> 5 & 1, (0, 1, 2, 4)[head[4] & 3]
-    size = (one_segment, 2, 4, 8)[kind]
     at = 6 - one_segment + dictionary
-    return int.from_bytes(head[at : at + size], "little")
+    return int.from_bytes(head[at : at + (one_segment, 2, 4, 8)[kind]], "little")
 
 
-def _of_lz4(head: bytes, length: int) -> int:
-    return int.from_bytes(head[:4], "little", signed=True)
+def _claimed_by_lz4(head: bytes) -> int:
+    return int.from_bytes(head[:4], "little")
+
+
+_CLAIMED = {"blosc": _claimed_by_blosc, "zstd": _claimed_by_zstd, "lz4": _claimed_by_lz4}
+
+
+def _claimed_by(array: Any) -> Callable[[bytes], int] | None:
+    """What says to how much a stored block of an array unpacks, from its first bytes; None where nothing does."""
+    names = [getattr(codec, "codec_id", None) or type(codec).__name__.removesuffix("Codec") for codec in _codecs(array)]
+    found = [_CLAIMED[name.lower()] for name in names if name.lower() in _CLAIMED]
+    return found[0] if len(found) == 1 else None
 
 
 def _codecs(array: Any) -> Iterator[Any]:
