@@ -1,4 +1,4 @@
-"""Damage at random, of six kinds: a case ends in a right answer or in one sentence, within bounds of time and memory.
+"""Damage at random, of ten kinds: a case ends in a right answer or in one sentence, within bounds of time and memory.
 
 The short form runs with all other tests. The long form, `pytest -m fuzz`, makes 1,000 cases of each kind and 200 kills;
 where ASTROFORMER_FUZZ_FIGURES names a file, its figures go there as JSON.
@@ -22,7 +22,7 @@ from helpers.fuzzing import KINDS, MEMORY, Figures, figures_apart, figures_here,
 from helpers.mutations import changed_bytes, changed_json, changed_text
 
 SHORT = {"images": 60, "model folders": 80, "run folders": 40, "recipes": 100, "catalogs": 60, "command lines": 30}
-SHORT |= {"FITS": 150, "mosaics": 60, "tables": 150, "arrays": 100}
+SHORT |= {"FITS": 150, "mosaics": 60, "tables": 150, "arrays": 60}
 LONG = 1000
 KILLS = 200
 WORDS = ["--epochs", "3", "--batch-size", "4", "--image-size", "32", "--crop", "1", "--device", "cpu", "--quiet"]

@@ -75,9 +75,9 @@ def test_packed_csv_is_a_catalog(folder: Path, kind: str, packing: str, pack: ob
 def test_a_packed_table_that_unpacks_to_very_much_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.csv.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
-        for _ in range(320):
+        for _ in range(40):
             file.write(bytes(1_000_000))
-    with pytest.raises(UserError, match="unpacks to more than 300,000,000 bytes; unpack it"):
+    with pytest.raises(UserError, match=r"unpacks to more than 1[0-9],[0-9]{3},[0-9]{3} bytes; unpack it"):
         open_table(path)
 
 
