@@ -213,3 +213,11 @@ def test_damaged_words_are_no_calibration() -> None:
     for words in ({"method": "magic"}, {"method": "none", "heat": 1}, {}):
         with pytest.raises((KeyError, ValueError)):
             Calibration.from_dict(words)
+
+
+def test_a_calibration_is_fitted_while_a_network_is_asked() -> None:
+    logits_NK, labels_N = answers(200)
+    targets_NK = np.eye(4)[labels_N]
+    outside = METHODS["vector"](logits_NK, targets_NK)
+    with torch.inference_mode():
+        assert METHODS["vector"](logits_NK, targets_NK) == outside

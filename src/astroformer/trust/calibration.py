@@ -249,6 +249,8 @@ def _temperature(logits_NK: Array, targets_NK: Array) -> Calibration:
     return Calibration("temperature", weights=_rounded([np.sqrt(low * high)]))
 
 
+@torch.inference_mode(False)  # it may be asked for while a network is asked
+@torch.enable_grad()
 def _vector(logits_NK: Array, targets_NK: Array) -> Calibration:
     """Weights and shifts of least cross-entropy, held near the temperature's as by one image a class.
 
@@ -271,8 +273,7 @@ def _vector(logits_NK: Array, targets_NK: Array) -> Calibration:
         value.backward()
         return value
 
-    with torch.enable_grad():
-        optimizer.step(loss)
+    optimizer.step(loss)
     weights, shifts = parameters.detach().tolist()
     return Calibration("vector", _rounded(weights), _rounded(shifts))
 
