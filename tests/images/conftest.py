@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,9 +26,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    """A server, and an empty cache for what it serves."""
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_cache: Path) -> Iterator[Server]:
+    """A server, and a cache for what it serves that has nothing but kernels."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    shutil.copytree(own_cache / "native", tmp_path / "cache" / "native")
     monkeypatch.setenv("ASTROFORMER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(FashionMnist, "installed", tmp_path / "none")
     with Server() as server:

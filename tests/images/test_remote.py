@@ -40,7 +40,8 @@ URL = "memory://bucket"
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> Path:
+    shutil.copytree(own_cache / "native", tmp_path / "cache" / "native")  # built kernels, which take half a minute
     monkeypatch.setenv("ASTROFORMER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "_PAUSE", 0.0)
