@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import faulthandler
 import io
 import json
 import os
@@ -463,8 +464,11 @@ class TooLong(BaseException):
     """A case took longer than it may."""
 
 
-def run_here(kind: Kind, first: int, count: int) -> Iterator[tuple[int, str, float]]:
-    """Runs cases and gives of each its number, what came of it and the seconds that it took."""
+def run_here(kind: Kind, first: int, count: int, *, apart: bool = False) -> Iterator[tuple[int, str, float]]:
+    """Runs cases and gives of each its number, what came of it and the seconds that it took.
+
+    A process of its own (`apart`) ends where a case does not.
+    """
 
     def too_long(number: int, frame: FrameType | None) -> None:
         raise TooLong
@@ -474,6 +478,8 @@ def run_here(kind: Kind, first: int, count: int) -> Iterator[tuple[int, str, flo
         for number in range(first, first + count):
             begin = time.monotonic()
             signal.alarm(SECONDS)
+            if apart:  # a library in C may never see the signal
+                faulthandler.dump_traceback_later(2 * SECONDS, exit=True)
             try:
                 outcome = kind.case(random.Random(f"{kind.name} {number}"))
             except TooLong:
@@ -530,7 +536,7 @@ def _apart(name: str, first: str, count: str, folder: str, results: str) -> None
     kind = KINDS[name](Path(folder))
     begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     with open(results, "w", encoding="utf-8") as stream:
-        for found in run_here(kind, int(first), int(count)):
+        for found in run_here(kind, int(first), int(count), apart=True):
             stream.write(json.dumps(found) + "\n")
             stream.flush()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - begin

@@ -65,6 +65,9 @@ class Container(ABC):
     def check(self, array: Any, named: str) -> None:
         """Raises a `UserError` where an array can't be read, or lies in another file."""
 
+    def check_texts(self) -> None:  # noqa: B027  # most files have nothing to look at
+        """Raises an error where texts can't be read without harm."""
+
     @abstractmethod
     def written(self, array: Any) -> Written:
         """How an array is stored."""
@@ -100,6 +103,7 @@ def open_container(container: Container, labelled: bool, options: Mapping[str, s
     sizes = block_sizes(path, named, images.shape, images.dtype, container.written(images).block)
     blocks = Blocks(path, container.reader(images), images.shape, images.dtype, sizes)
 
+    container.check_texts()
     folder = name.rpartition("/")[0]
     beside, attributes = container.group(folder)
     inside = {key: f"{folder}/{key}".strip("/") for key in beside}

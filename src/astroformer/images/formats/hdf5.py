@@ -16,11 +16,14 @@ from astroformer.images.array_file import file_state
 from astroformer.images.formats.arrays import said
 from astroformer.images.formats.containers import OPTIONS, Container, Written, as_text, open_container
 from astroformer.images.formats.format import Format
+from astroformer.images.formats.hdf5_heaps import check_heaps
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import Array
 
 HDF5_EXTENSIONS = frozenset({".h5", ".hdf5", ".he5"})
 _MOST = 1000  # names of a file that are looked at
+_LARGE = 1 << 26  # bytes of data that are not searched for texts
+_CHECKSUM = 4  # bytes, of which a packed block has more
 _LARGER = 1 << 16  # bytes by which a packed block may be larger than twice what it unpacks to
 _MOST_LINKS = 32  # that lead from one to the next
 
@@ -51,16 +54,22 @@ class DataSet:
 
 
 def _check_blocks(array: Any, start: int, stop: int) -> None:
-    """Raises `ValueError` where a packed block of these rows is far larger than what it is to give: it could unpack to
-    any size."""
+    """Raises `ValueError` where a block of these rows has no size that makes sense.
+
+    A packed one that is far larger than what it is to give could unpack to any size, and one of no bytes ends the
+    process.
+    """
     if array.chunks is None:
         return
-    most = _LARGER + 2 * math.prod(map(int, array.chunks)) * array.dtype.itemsize
+    whole = math.prod(map(int, array.chunks)) * array.id.get_type().get_size()
+    packed = array.id.get_create_plist().get_nfilters() > 0
+    least, most = (_CHECKSUM + 1, _LARGER + 2 * whole) if packed else (whole, whole)
     places = [range(start // array.chunks[0] * array.chunks[0], stop, array.chunks[0])]
     places += [range(0, n, of) for n, of in zip(array.shape[1:], array.chunks[1:], strict=True)]
     for place in itertools.product(*places):
-        if (size := array.id.get_chunk_info_by_coord(place).size) > most:
-            raise ValueError(f"a block of {size:,} bytes, where no more than {most:,} make sense")
+        block = array.id.get_chunk_info_by_coord(place)
+        if block.byte_offset is not None and not least <= block.size <= most:
+            raise ValueError(f"a block of {block.size:,} bytes, where {least:,} to {most:,} make sense")
 
 
 class _Hdf5(Container):
@@ -141,6 +150,23 @@ class _Hdf5(Container):
                     "GZIP=4 IN OUT), or set HDF5_PLUGIN_PATH to the folder with that filter."
                 )
 
+    def check_texts(self) -> None:
+        import h5py
+
+        large: list[tuple[int, int]] = []  # places of data, where no texts lie
+
+        def note(_: str, node: Any) -> None:
+            if not isinstance(node, h5py.Dataset) or node.id.get_storage_size() < _LARGE:
+                return
+            if (at := node.id.get_offset()) is not None:
+                large.append((at, at + node.id.get_storage_size()))
+            elif node.chunks is not None:
+                node.id.chunk_iter(lambda block: large.append((block.byte_offset, block.byte_offset + block.size)))
+
+        if self.path.stat().st_size > _LARGE:
+            self._file.visititems(note)
+        check_heaps(self.path, large)
+
     def written(self, array: Any) -> Written:
         block = array.chunks
         if block is None:
@@ -155,6 +181,8 @@ class _Hdf5(Container):
     def values(self, array: Any) -> Array:
         import h5py
 
+        if array.chunks is not None:
+            _check_blocks(array, 0, array.shape[0])
         if h5py.check_string_dtype(array.dtype) is None or array.dtype.kind == "S":
             return np.asarray(array[()])
         texts = array.asstr(errors="backslashreplace")[()]
