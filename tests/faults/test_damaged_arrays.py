@@ -287,6 +287,43 @@ def test_images_that_are_too_large_for_any_memory(tmp_path: Path) -> None:
     refused(hdf5(tmp_path / "a.h5", instead("images", large)), "an image of 'images' takes 400,000,000 bytes, more")
 
 
+@pytest.mark.parametrize(
+    ("behind", "value"),
+    [
+        (16 + 24 + 8, bytes(8)),  # the bytes of the second text
+        (16 + 8, b"\xff" * 8),
+        (16, bytes(16)),  # nothing, of which there are 0 bytes
+        (5, b"\xff\xff\xff\xff"),  # the length of all of them
+    ],
+)
+def test_a_heap_of_texts_that_never_ends(tmp_path: Path, behind: int, value: bytes) -> None:
+    path = save_arrays(tmp_path / "a.h5", five_bands(N))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"GCOL\1") + behind
+    data[at : at + len(value)] = value
+    path.write_bytes(data)
+    code = "import sys; from astroformer.images.sources import open_source; open_source(sys.argv[1])"
+    ran = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=50, check=False)
+    assert "damaged (texts in it lie beyond their heap, or it has no end)" in ran.stderr
+
+
+def test_a_packed_block_of_no_bytes_does_not_end_the_process(tmp_path: Path) -> None:
+    path = save_arrays(tmp_path / "a.h5", {"images": five_bands(N)["images"]}, chunk=4)
+    with h5py.File(path) as file:
+        sizes = [file["images"].id.get_chunk_info(i).size for i in range(6)]
+    data = path.read_bytes()
+    key = sizes[2].to_bytes(4, "little") + bytes(4)  # of the third block in the tree: its bytes, and no filter left out
+    assert data.count(key) == 1
+    path.write_bytes(data.replace(key, bytes(8)))
+    images = open_source(f"{path}@layout=NHWC", labelled=False)
+    for i in range(N):
+        if i // 4 == 2:
+            with pytest.raises(UnreadableImage, match="a block of 0 bytes, where 5 to"):
+                images.read(i)
+        else:
+            np.testing.assert_array_equal(images.read(i), five_bands(N)["images"][i])
+
+
 def test_what_was_never_written_may_be_said_to_be_empty(tmp_path: Path) -> None:
     def half(file: Any) -> None:
         file.create_dataset("images", (N, 9, 9, 5), "f4", chunks=(4, 9, 9, 5), fillvalue=7)
