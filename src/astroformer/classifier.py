@@ -119,7 +119,7 @@ class Classifier(Predictor, Summarized):
         """
         with Reporter(quiet=quiet) as reporter:
             opened = as_images(images, reporter if reporter.live else None)
-            self._tell_bands(opened, reporter)
+            self._tell_differences(opened, reporter)
             # In a log there is nothing: a program asks a model again and again, and its log is its own.
             if progress is None and reporter.live and len(opened) > batch_size:
                 progress = functools.partial(reporter.count, "predicting")
@@ -146,14 +146,14 @@ class Classifier(Predictor, Summarized):
             raise UserError(f"none of {len(predictions):,} images can be taken. The first: {predictions.errors[0]}")
         return predictions
 
-    def _tell_bands(self, images: LabelledImages, reporter: Reporter) -> None:
-        """Says that images do not name their bands: a line where somebody looks on, else a warning of Python."""
-        if (sentence := self.preprocessing.check_bands(images.bands)) is None:
-            return
-        if reporter.live:
-            reporter.say(sentence)
-        else:  # which Python shows once for each line that asks
-            warnings.warn(sentence, stacklevel=3)
+    def _tell_differences(self, images: LabelledImages, reporter: Reporter) -> None:
+        """Says what a source states otherwise than the training images did, or not at all: a line where somebody looks
+        on, else a warning of Python."""
+        for sentence in self.preprocessing.check_source(images):
+            if reporter.live:
+                reporter.say(sentence)
+            else:  # which Python shows once for each line that asks
+                warnings.warn(sentence, stacklevel=3)
 
     def features(
         self, images: Images, *, batch_size: int = 64, progress: Callable[[int, int], None] | None = None
@@ -216,7 +216,7 @@ class Classifier(Predictor, Summarized):
             if not isinstance(images, LabelledImages):
                 listener = reporter if reporter.live else None
                 images = open_source(images, classes=self.classes, listener=listener)
-                self._tell_bands(images, reporter)
+                self._tell_differences(images, reporter)
             if images.labels is None:
                 raise UserError(
                     f"'{images.source}' has no labels; evaluate needs a class folder or label for every image."
@@ -262,7 +262,7 @@ class Classifier(Predictor, Summarized):
         plain = self.network.network if isinstance(self.network, Answers) else self.network
         network = Answers(copy.deepcopy(plain), replace(answers_of(self.network), frame=True)).to(self.device)
         opened = as_images(images)
-        self.preprocessing.check_bands(opened.bands)
+        self.preprocessing.check_source(opened)
         some = np.unique(np.linspace(0, len(opened) - 1, min(len(opened), FRAME_IMAGES)).astype(int))
         stored_BCHW = np.stack([self.preprocessing.apply(opened.read(int(i)), self.white) for i in some])
         assert network.frame is not None

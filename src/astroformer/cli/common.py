@@ -207,12 +207,12 @@ def tell_ignored(images: LabelledImages | MeasuredImages) -> None:
         tell_beside(ignored_kinds(images.ignored))
 
 
-def tell_bands(classifier: Classifier, images: LabelledImages) -> None:
-    """Says beside the results where a model knows its bands and a source does not name those of its images.
+def tell_differences(classifier: Classifier, images: LabelledImages) -> None:
+    """Says beside the results what a source states otherwise than that of the training images did, or not at all.
 
-    Raises `UserError` where their bands are others.
+    Raises `UserError` where their bands or units are others.
     """
-    if (sentence := classifier.preprocessing.check_bands(images.bands)) is not None:
+    for sentence in classifier.preprocessing.check_source(images):
         tell_beside(sentence)
 
 

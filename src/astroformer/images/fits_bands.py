@@ -17,7 +17,9 @@ from typing import NamedTuple
 from astroformer.errors import UserError
 from astroformer.images.bands import Bands
 from astroformer.images.fits_headers import Hdu
+from astroformer.images.fits_sky import pixel_arcsec, zero_point
 from astroformer.images.limits import Refused
+from astroformer.images.stated import Stated
 
 FITS_OPTIONS = ("hdu", "bands")
 """Options of a source that has FITS files: which of their parts are bands, and which bands, in which order."""
@@ -74,12 +76,14 @@ class Band(NamedTuple):
         hdu: that holds it.
         place: along the axes before rows and columns; None stands for the number of the image in a stack.
         name, unit: as the file has them.
+        zero_point: the magnitude of the value 1, where the file says it.
     """
 
     hdu: Hdu
     place: tuple[int | None, ...]
     name: str
     unit: str
+    zero_point: float | None = None
 
 
 class Chosen(NamedTuple):
@@ -92,11 +96,23 @@ class Chosen(NamedTuple):
         """What they are called."""
         return Bands(tuple(band.name for band in self.bands), tuple(band.unit for band in self.bands))
 
+    def stated(self) -> Stated:
+        """What the file says of the sky and of the values."""
+        first = self.bands[0].hdu
+        return stated_by(self.bands, pixel_arcsec(first), min(first.shape[-2:]))
+
     def __str__(self) -> str:
         numbers = dict.fromkeys(band.hdu.number for band in self.bands)
         cube = " (a cube)" if len(self.bands) > len(numbers) else ""
         said = f"bands {self.named()} of HDU {', '.join(map(str, numbers))}{cube}"
         return said + (f"; not taken: {_listed(self.beside)}" if self.beside else "")
+
+
+def stated_by(bands: Sequence[Band], arcsec: float | None, side: int) -> Stated:
+    """What is stated of an image of these bands, with pixels of so many arcsec and a shorter side of so many pixels."""
+    points = tuple(None if band.zero_point is None else (band.zero_point,) * 2 for band in bands)
+    of_sky = {} if arcsec is None else {"side": (side * arcsec,) * 2, "pixel": (arcsec,) * 2}
+    return Stated(zero_points=points if any(points) else (), **of_sky)
 
 
 def wanted_of(options: Mapping[str, str]) -> Wanted:
@@ -138,6 +154,7 @@ def choose(hdus: Sequence[Hdu], wanted: Wanted, stacked: int | None = None) -> C
     else:
         named = zip(parts, leading, _names_of_parts(parts, hdus[0], wanted.hdus), strict=True)
         bands = [Band(hdu, axes.place, name, hdu.text("BUNIT")) for hdu, axes, name in named]
+    bands = [band._replace(zero_point=zero_point(band.hdu, hdus[0])) for band in bands]
     beside = tuple(hdu for hdu in hdus if hdu.is_image and hdu not in parts)
     return Chosen(tuple(bands_called(wanted.bands, bands)), beside)
 

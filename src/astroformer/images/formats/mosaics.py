@@ -24,7 +24,7 @@ from astroformer.errors import UserError
 from astroformer.files import expanded
 from astroformer.images.bands import Bands
 from astroformer.images.fits import FITS_START, astropy_fits, bytes_a_value, used, values_of
-from astroformer.images.fits_bands import Band, Chosen, Wanted, bands_called, choose, wanted_of
+from astroformer.images.fits_bands import Band, Chosen, Wanted, bands_called, choose, stated_by, wanted_of
 from astroformer.images.fits_headers import Hdu, check_sums, read_headers
 from astroformer.images.fits_tiles import check_tiles
 from astroformer.images.formats.positions import Places
@@ -34,6 +34,7 @@ from astroformer.images.limits import Array, Refused, UnreadableImage, check_siz
 from astroformer.images.names import natural_key
 from astroformer.images.sky_groups import group_overlapping_boxes
 from astroformer.images.sky_pixels import centre_of, common_wcs, pixels_at, side_of, sky_at
+from astroformer.images.stated import Stated
 
 PIECE_OPTIONS = ("cube", "mosaic", "size")
 """Options of a catalog whose images lie in one large file."""
@@ -152,6 +153,7 @@ class Pieces(NamedTuple):
     groups: NDArray[np.int64] | None = None
     positions_N2: NDArray[np.float64] | None = None
     whereabouts: Whereabouts = Whereabouts()
+    stated: Stated = Stated()
 
 
 def open_stack(name: str, options: Mapping[str, str], names: Sequence[str]) -> Pieces:
@@ -170,7 +172,7 @@ def open_stack(name: str, options: Mapping[str, str], names: Sequence[str]) -> P
     layers = tuple(Layer(path, band) for band in chosen.bands)
     _check(layers, None)
     note = f"'{path}': {len(names):,} images; {chosen}"
-    return Pieces(PieceReader(tuple(names), layers), chosen.named(), True, [note])
+    return Pieces(PieceReader(tuple(names), layers), chosen.named(), True, [note], stated=chosen.stated())
 
 
 def open_mosaic(options: Mapping[str, str], names: Sequence[str], places: Places) -> Pieces:
@@ -222,7 +224,8 @@ def open_mosaic(options: Mapping[str, str], names: Sequence[str], places: Places
     notes += _note_of_missing_sky(reader, np.flatnonzero(inside & ~over))
     parts = frozenset((os.path.realpath(path), band.hdu.number) for path, band in layers)
     whereabouts = Whereabouts(Boxes(parts, corner_N2, side, (side - 1) * arcsec, inside))
-    return Pieces(reader, bands, True, notes, groups, np.stack([ra_N, dec_N], axis=1), whereabouts)
+    stated = stated_by([layer.band for layer in layers], arcsec, side)
+    return Pieces(reader, bands, True, notes, groups, np.stack([ra_N, dec_N], axis=1), whereabouts, stated)
 
 
 def files_of(text: str) -> list[str]:
