@@ -452,3 +452,22 @@ def test_what_the_source_stated_is_kept_and_others_are_told_of(
     decisions = prepare(task, Recipe(**WORDS), out=tmp_path / "other", reporter=Reporter(quiet=True)).record.decisions
     [said_once] = [sentence for sentence in decisions if "arcsec of sky" in sentence]
     assert said_once.startswith(f"those of --valid '{second}' show 3.14 arcsec of sky along a side (0.262 a pixel)")
+
+
+def test_the_sky_of_each_image_is_subtracted_alike_in_training_and_in_prediction(
+    source: Callable[..., str], tmp_path: Path
+) -> None:
+    shifts = np.random.default_rng(3).uniform(0, 3000, 24)[:, None, None, None].astype(np.float32)
+    moved = source("moved.npz", sky(24, 3) + shifts, GRI)
+    said = astroformer.show(moved, Recipe(**WORDS)).sentences
+    assert sum("--scaling asinh-sky" in sentence for sentence in said) == 1
+    made = astroformer.train(moved, Recipe(**WORDS, scaling="asinh-sky"), out=tmp_path / "run", quiet=True)
+    model = load(made.model)
+    assert model.preprocessing.scaling is not None
+    assert model.preprocessing.scaling.kind == "asinh-sky"
+    record = reopen(made.run, Reporter(quiet=True), finished=True).record
+    assert not any("--scaling asinh-sky" in decision for decision in record.decisions)
+    new = sky(8, 3, seed=9)
+    here = model.predict(source("new.npz", new, GRI)).probabilities_NK
+    there = model.predict(source("new_moved.npz", new + 2000, GRI)).probabilities_NK
+    np.testing.assert_allclose(here, there, atol=1e-3)

@@ -28,7 +28,7 @@ from astroformer.images.floats import why_not_whole
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import Array, one_at_a_time
 from astroformer.images.resize import resize
-from astroformer.images.scaling import Scaling
+from astroformer.images.scaling import Scaling, levelled
 from astroformer.images.stated import Stated
 from astroformer.images.units import Pixels, Units, kind_of_pixels
 
@@ -139,7 +139,8 @@ class Preprocessing:
         with one_at_a_time(image.nbytes):
             image = self._resized(image, kind, white)
             if self.scaling is not None:
-                image = self.scaling.apply(_shares(image).transpose(2, 0, 1)).transpose(1, 2, 0)
+                image_CHW = levelled(self.scaling.kind, _shares(image).transpose(2, 0, 1))
+                image = self.scaling.apply(image_CHW).transpose(1, 2, 0)
             image_CHW = np.ascontiguousarray(self._framed(image).transpose(2, 0, 1))
         if self.scaling is not None and self.dtype == "uint8":
             return np.rint(255 * _finite(image_CHW).clip(0, 1)).astype(np.uint8)
@@ -151,10 +152,12 @@ class Preprocessing:
         return image_CHW.astype(np.float16) if kind != "float" and self.scaling is None else _as_float16(image_CHW)
 
     def unscaled(self, image: Array, white: float | None = None) -> Array:
-        """`apply` up to the scaling: `(channels, h, w)` float32 in the images' own units, without a frame of zeros."""
+        """`apply` up to the scaling: `(channels, h, w)` float32 in the images' own units, without a frame of zeros, and
+        without the sky of each where the scaling subtracts that."""
         image, kind = self._checked(image)
         with one_at_a_time(image.nbytes):
-            return _finite(np.ascontiguousarray(_shares(self._resized(image, kind, white)).transpose(2, 0, 1)))
+            image_CHW = np.ascontiguousarray(_shares(self._resized(image, kind, white)).transpose(2, 0, 1))
+            return _finite(image_CHW if self.scaling is None else levelled(self.scaling.kind, image_CHW))
 
     @property
     def rgb(self) -> bool:

@@ -4,7 +4,7 @@ values. Validation images enter nowhere here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from astroformer.errors import UserError
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.reading import Array
-from astroformer.images.scaling import measured_scaling
+from astroformer.images.scaling import levelled, measured_scaling
 from astroformer.images.stated import Stated
 from astroformer.images.units import Units, measured
 from astroformer.system import usable_cores
@@ -24,13 +24,19 @@ _MEASURED = 512  # images that are looked at, evenly over the set
 _AT_ONCE = 32  # of them in memory
 
 
-def preprocessing_of(recipe: Recipe, images: LabelledImages, initial: Preprocessing | None = None) -> Preprocessing:
+def preprocessing_of(
+    recipe: Recipe,
+    images: LabelledImages,
+    initial: Preprocessing | None = None,
+    say: Callable[[str], object] | None = None,
+) -> Preprocessing:
     """What decoding depends on; mean and deviation follow from the decoded store.
 
     Args:
         recipe: a decided one.
         images: those to train on, of which some are read where their values are scaled.
         initial: that of a model which the run starts from, whose scaling stays as it was measured.
+        say: is given a sentence where the images do not suit the scaling.
 
     Raises:
         UserError: none of the images that are read can be taken.
@@ -43,7 +49,7 @@ def preprocessing_of(recipe: Recipe, images: LabelledImages, initial: Preprocess
     ends: list[Array] = []
 
     def frames() -> Iterator[Array]:
-        for frame_CHW in _some_of(images, preprocessing):
+        for frame_CHW in (levelled(kind, frame_CHW) for frame_CHW in _some_of(images, preprocessing)):
             ends.append(np.array([frame_CHW.min(), frame_CHW.max()]))
             yield frame_CHW
 
@@ -52,7 +58,7 @@ def preprocessing_of(recipe: Recipe, images: LabelledImages, initial: Preprocess
         for _ in frames():  # for the range of their values
             pass
     else:
-        scaling = measured_scaling(kind, frames())
+        scaling = measured_scaling(kind, frames(), say)
     units = preprocessing.units
     if units is not None and units.pixels != "uint8":
         units = measured(units, ends)

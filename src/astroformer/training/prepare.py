@@ -153,7 +153,8 @@ def prepare(
 
         # 5. The decoded images, whose copies stay on one side of the split.
         with processes.main_process_first():
-            preprocessing = preprocessing_of(recipe, train_images, learned)
+            unsuited: list[str] = []
+            preprocessing = preprocessing_of(recipe, train_images, learned, unsuited.append)
             train, valid = decode(split, preprocessing, task, reporter)
             parted = without_parted_copies(split, train, valid, recipe)
             if parted is not None:
@@ -164,7 +165,7 @@ def prepare(
         if (scaled := preprocessing.described()) is not None:
             decisions.append(scaled)
             reporter.detail(scaled)
-        for sentence in describe_filled(train, valid):
+        for sentence in unsuited + describe_filled(train, valid):
             decisions.append(sentence)
             reporter.say(sentence)
         copies = check_copies(train, valid, task)
