@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,9 @@ from astroformer.images.fits_sky import pixel_arcsec, zero_point
 from astroformer.images.limits import Refused
 from astroformer.images.stated import Stated
 
-FITS_OPTIONS = ("hdu", "bands")
-"""Options of a source that has FITS files: which of their parts are bands, and which bands, in which order."""
+FITS_OPTIONS = ("hdu", "bands", "blank")
+"""Options of a source that has FITS files: which of their parts are bands, which bands, in which order, and which
+values stand for none."""
 
 # Words in the name of a part that is no band: masks, weights, errors, and what else pipelines put beside an image.
 _BESIDE = frozenset(
@@ -57,16 +59,18 @@ class Wanted:
         hdus: names or numbers of the parts that are bands, in their order; empty: what the file says.
         bands: names or numbers of the bands to take, in their order; empty: all.
         expected: the bands that have to come of it, since other images of the set have them.
+        blank: values that stand for none; an infinite one stands for both.
     """
 
     hdus: tuple[str, ...] = ()
     bands: tuple[str, ...] = ()
     expected: Bands | None = None
+    blank: tuple[float, ...] = ()
 
     def key(self) -> str:
         """A text that is the same for the same wishes, in every version."""
         expected = None if self.expected is None else self.expected.to_dict()
-        return json.dumps([self.hdus, self.bands, expected])
+        return json.dumps([self.hdus, self.bands, expected, *([self.blank] if self.blank else [])])
 
 
 class Band(NamedTuple):
@@ -125,7 +129,20 @@ def wanted_of(options: Mapping[str, str]) -> Wanted:
                 what = f"'{word}' twice" if word else "an empty name"
                 raise UserError(f"@{option}={options[option]} has {what}; write names or numbers, such as g,r or 0,2.")
         found[option] = words
-    return Wanted(found["hdu"], found["bands"])
+    return Wanted(found["hdu"], found["bands"], blank=tuple(map(_value_of_none, found["blank"])))
+
+
+def _value_of_none(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise UserError(
+            f"@blank has '{word}', which is no value that stands for none; write numbers, such as -9999, or inf. NaN "
+            "always does."
+        )
+    return value
 
 
 def check_expected(found: Bands, expected: Bands) -> None:

@@ -143,7 +143,9 @@ def read_band_files(layered: Layered, root: Path, options: Mapping[str, str], so
         tuple(str(root / os.path.expanduser(name)) for name in layered.names),
         tuple(tuple(files[k] for k in order) for files in paths),
         bands.names,
-        tuple(Wanted(wanted.hdus, expected=Bands((found[k].name,), (found[k].unit,))) for k in order),
+        tuple(
+            Wanted(wanted.hdus, expected=Bands((found[k].name,), (found[k].unit,)), blank=wanted.blank) for k in order
+        ),
     )
     lacking = [sum(not path or not os.path.exists(path) for path in files) for files in zip(*reader.paths, strict=True)]
     notes = [f"a FITS file for each band: {bands}, {'by their headers' if by_header else 'by the names of the files'}"]

@@ -91,7 +91,8 @@ def read_files(paths: Sequence[str], options: Mapping[str, str], source: str | P
     if not of_fits:
         for option in FITS_OPTIONS:
             if option in options:
-                raise UserError(f"'{source}' has no FITS files, of which @{option} chooses parts; leave it out.")
+                what = "missing values" if option == "blank" else "parts"
+                raise UserError(f"'{source}' has no FITS files, of which @{option} chooses {what}; leave it out.")
         return Files(FileReader(tuple(paths)), None, False, [])
     found, reasons = list[Chosen](), list[str]()
     for i in np.unique(np.linspace(0, len(of_fits) - 1, _LOOKED_AT).astype(int)):
