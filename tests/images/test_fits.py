@@ -104,6 +104,7 @@ def test_what_float32_can_not_hold_is_refused(values: np.ndarray, why: str) -> N
         (np.array([[-32768, 7], [3, 2]], np.int16), {"BLANK": 7}, "-32768", [[1, 1], [0, 0]]),
         (np.array([[-10, 7], [3, 2]], np.int16), {"BSCALE": 0.5, "BZERO": 1.0}, "-4", [[1, 0], [0, 0]]),
         (np.array([[1, 7], [3, 2]], np.int16), {}, "2.5", [[0, 0], [0, 0]]),
+        (np.array([[1, 7], [3, 2]], np.int16), {"BSCALE": 1e-300}, "1e300", [[0, 0], [0, 0]]),
     ],
 )
 def test_values_that_stand_for_none_are_missing(

@@ -182,6 +182,8 @@ def _with_value(raw: Array, scale: float, zero: float, values: Sequence[float]) 
         stored = (value - zero) / scale
         if math.isinf(value):
             found |= np.isinf(raw)
+        elif not math.isfinite(stored):  # so far beyond what is stored that none is
+            continue
         elif raw.dtype.kind == "f":
             with np.errstate(over="ignore"):
                 found |= raw == raw.dtype.type(stored)
