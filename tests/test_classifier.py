@@ -4,7 +4,9 @@ import copy
 import io
 import shutil
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from astroformer.classifier import Classifier
 from astroformer.cli.main import main
 from astroformer.errors import UserError
 from astroformer.images import open_source, read_image
+from astroformer.images.bands import Bands
+from astroformer.images.given import as_images
 from astroformer.intervals import Interval
 from astroformer.model_folder import ModelRecord, ValidationScores
 from astroformer.network import Astroformer, create_network
@@ -359,3 +363,22 @@ def test_a_terminal_shows_progress_where_there_are_several_batches(
     told: list[tuple[int, int]] = []
     assert shown(Terminal(), batch_size=16, progress=lambda *counts: told.append(counts)) == ""
     assert told == [(16, 30), (30, 30)]
+
+
+def test_whoever_hands_over_arrays_may_say_what_their_bands_are(classifier: Classifier) -> None:
+    known = copy.copy(classifier)
+    bands = Bands(("g", "r", "z"), ("nJy",) * 3)
+    known.preprocessing = replace(classifier.preprocessing, bands=bands)
+    images = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
+    plain = classifier.predict(images).probabilities_NK
+    with pytest.warns(UserWarning, match="do not state the unit of their values"):
+        known.predict(images, bands=["g", "r", "z"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(known.predict(images, bands=bands).probabilities_NK, plain)
+        assert known.features(images, bands=bands).shape[0] == 2
+    for other in (("z", "r", "g"), ("g", "r"), "grz"):
+        with pytest.raises(UserError, match="learned from the bands g, r, z"):
+            known.predict(images[..., ::-1], bands=other)
+    with pytest.raises(UserError, match="you have named the bands z, r, g, and those of 'images in memory' have g, r"):
+        known.predict(replace(as_images(images), bands=bands), bands=("z", "r", "g"))

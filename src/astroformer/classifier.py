@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from astroformer import native
 from astroformer.errors import UserError, unknown_name
+from astroformer.images.bands import Bands
 from astroformer.images.given import IN_MEMORY, Images, as_images
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sources import open_source
@@ -94,6 +95,7 @@ class Classifier(Predictor, Summarized):
         batch_size: int = 64,
         mark_seen: bool = False,
         features: bool = False,
+        bands: Sequence[str] | Bands | None = None,
         quiet: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Predictions:
@@ -110,16 +112,18 @@ class Classifier(Predictor, Summarized):
             mark_seen: say which images the network was trained on, if that is known; and answer the images that the
                 calibration was fitted on by what was fitted without them.
             features: add those of `Classifier.features`, which cost nothing more.
+            bands: the names of the images' bands in their order, such as ("g", "r", "z"), or `Bands` with their units,
+                of arrays and others that do not say it themselves. They must be those of the model.
             quiet: show no progress.
             progress: called with (images done, images in all), in place of the bar.
 
         Raises:
             UserError: these are no images, or none of those that are given in memory is one that the model can take.
-                Of files each has its reason in `errors`.
+                Of files each has its reason in `errors`. Or their bands are others than those of the model.
         """
         with Reporter(quiet=quiet) as reporter:
-            opened = as_images(images, reporter if reporter.live else None)
-            self._tell_bands(opened, reporter)
+            opened = as_images(images, reporter if reporter.live else None, bands)
+            self._tell_differences(opened, reporter)
             # In a log there is nothing: a program asks a model again and again, and its log is its own.
             if progress is None and reporter.live and len(opened) > batch_size:
                 progress = functools.partial(reporter.count, "predicting")
@@ -146,17 +150,22 @@ class Classifier(Predictor, Summarized):
             raise UserError(f"none of {len(predictions):,} images can be taken. The first: {predictions.errors[0]}")
         return predictions
 
-    def _tell_bands(self, images: LabelledImages, reporter: Reporter) -> None:
-        """Says that images do not name their bands: a line where somebody looks on, else a warning of Python."""
-        if (sentence := self.preprocessing.check_bands(images.bands)) is None:
-            return
-        if reporter.live:
-            reporter.say(sentence)
-        else:  # which Python shows once for each line that asks
-            warnings.warn(sentence, stacklevel=3)
+    def _tell_differences(self, images: LabelledImages, reporter: Reporter) -> None:
+        """Says what a source states otherwise than the training images did, or not at all: a line where somebody looks
+        on, else a warning of Python."""
+        for sentence in self.preprocessing.check_source(images):
+            if reporter.live:
+                reporter.say(sentence)
+            else:  # which Python shows once for each line that asks
+                warnings.warn(sentence, stacklevel=3)
 
     def features(
-        self, images: Images, *, batch_size: int = 64, progress: Callable[[int, int], None] | None = None
+        self,
+        images: Images,
+        *,
+        batch_size: int = 64,
+        bands: Sequence[str] | Bands | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Array:
         """What the network has made of each image before it names a class: an embedding, to search or to cluster.
 
@@ -165,7 +174,7 @@ class Classifier(Predictor, Summarized):
         views, the features are averaged over the same views; those of an ensemble's members stand side by side.
 
         Args:
-            images, batch_size, progress: as for `predict`.
+            images, batch_size, bands, progress: as for `predict`.
 
         Returns:
             (N, D) float32, a row an image in their order. The row of an image that can't be taken is NaN; `predict` has
@@ -183,7 +192,8 @@ class Classifier(Predictor, Summarized):
             >>> classifier.features(np.zeros((4, 32, 32, 3), np.uint8)).shape
             (4, 96)
         """
-        found = self.predict(images, batch_size=batch_size, features=True, progress=progress).features_ND
+        asked = self.predict(images, batch_size=batch_size, features=True, bands=bands, progress=progress)
+        found = asked.features_ND
         return np.empty((0, 0), np.float32) if found is None else found
 
     def evaluate(
@@ -216,7 +226,7 @@ class Classifier(Predictor, Summarized):
             if not isinstance(images, LabelledImages):
                 listener = reporter if reporter.live else None
                 images = open_source(images, classes=self.classes, listener=listener)
-                self._tell_bands(images, reporter)
+                self._tell_differences(images, reporter)
             if images.labels is None:
                 raise UserError(
                     f"'{images.source}' has no labels; evaluate needs a class folder or label for every image."
@@ -262,7 +272,7 @@ class Classifier(Predictor, Summarized):
         plain = self.network.network if isinstance(self.network, Answers) else self.network
         network = Answers(copy.deepcopy(plain), replace(answers_of(self.network), frame=True)).to(self.device)
         opened = as_images(images)
-        self.preprocessing.check_bands(opened.bands)
+        self.preprocessing.check_source(opened)
         some = np.unique(np.linspace(0, len(opened) - 1, min(len(opened), FRAME_IMAGES)).astype(int))
         stored_BCHW = np.stack([self.preprocessing.apply(opened.read(int(i)), self.white) for i in some])
         assert network.frame is not None

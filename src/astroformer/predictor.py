@@ -126,7 +126,7 @@ class Predictor:
         """
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; at least 1 image a forward pass is needed.")
-        self.preprocessing.check_bands(images.bands)
+        self.preprocessing.check_source(images)
         self.preprocessing.check_brightness(images.read, len(images), self.white)
         network, seen = self._asked(), self.seen if mark_seen else None
         featured = self._fast_network() if features else None

@@ -192,7 +192,7 @@ def test_help_of_train_explains_every_setting(run: Run) -> None:
         ("--minutes FLOAT", "length by the clock"),
         ("--network.layout STR", "vertical layout"),
         ("--augment.rotation FLOAT", "Rotate by up to"),
-        ("--scaling {none,linear,log,asinh,zscale,percentile}", "how values are stretched"),
+        ("--scaling {none,linear,log,asinh,asinh-sky,zscale,percentile}", "how values are stretched"),
         ("--missing {refuse,median,zero}", "pixels without a value (NaN)"),
         ("--storage {uint8,float16,float32}", "how decoded images are kept; float32 keeps all digits; not given:"),
     ):

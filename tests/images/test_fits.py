@@ -80,7 +80,10 @@ def test_scaled_and_blank_values() -> None:
     [
         (np.full((4, 4), 2**24 + 1, np.int32), "32-bit whole numbers go beyond ±16,777,216"),
         (np.full((4, 4), -(2**24) - 1, np.int64), "64-bit whole numbers go beyond"),
-        (np.array([[1.0, np.inf], [0, -np.inf]], np.float32), "2 of its values are infinite; write NaN"),
+        (
+            np.array([[1.0, np.inf], [0, -np.inf]], np.float32),
+            "2 of its values are infinite; write NaN .* or say @blank=inf",
+        ),
         (np.array([[1.0, 1e300]]), r"values up to 1e\+300, and float32 ends at"),
         (np.full((4, 4), np.nan, np.float32), "none of its pixels has a value"),
     ],
@@ -88,6 +91,45 @@ def test_scaled_and_blank_values() -> None:
 def test_what_float32_can_not_hold_is_refused(values: np.ndarray, why: str) -> None:
     with pytest.raises(UnreadableImage, match=why):
         read_image(encoded(fits.PrimaryHDU(values)))
+
+
+@pytest.mark.parametrize(
+    ("stored", "cards", "blank", "missing"),
+    [
+        (np.array([[-9999, 1.5], [np.inf, 2]], np.float32), {}, "-9999,inf", [[1, 0], [1, 0]]),
+        (np.array([[-9999, 1.5], [np.nan, 2]], np.float64), {}, "-9999", [[1, 0], [1, 0]]),
+        (np.array([[1e30, -np.inf], [3, 2]], np.float32), {}, "1e30,inf", [[1, 1], [0, 0]]),
+        (np.array([[0, 7], [3, 2]], np.uint8), {}, "0", [[1, 0], [0, 0]]),
+        (np.array([[65535, 7], [3, 2]], np.uint16), {}, "65535", [[1, 0], [0, 0]]),
+        (np.array([[-32768, 7], [3, 2]], np.int16), {"BLANK": 7}, "-32768", [[1, 1], [0, 0]]),
+        (np.array([[-10, 7], [3, 2]], np.int16), {"BSCALE": 0.5, "BZERO": 1.0}, "-4", [[1, 0], [0, 0]]),
+        (np.array([[1, 7], [3, 2]], np.int16), {}, "2.5", [[0, 0], [0, 0]]),
+        (np.array([[1, 7], [3, 2]], np.int16), {"BSCALE": 1e-300}, "1e300", [[0, 0], [0, 0]]),
+    ],
+)
+def test_values_that_stand_for_none_are_missing(
+    stored: np.ndarray, cards: dict[str, Any], blank: str, missing: list[list[int]]
+) -> None:
+    hdu = fits.PrimaryHDU(stored)
+    hdu.header.update(cards)
+    stream = io.BytesIO()
+    hdu.writeto(stream)
+    data = stream.getvalue()
+    wanted = wanted_of({"blank": blank})
+    image = read_image(data, wanted=wanted)[..., 0]
+    assert image.dtype == np.float32
+    np.testing.assert_array_equal(np.isnan(image), np.array(missing, bool) | np.isnan(stored.astype(float)))
+    plain = read_image(encoded(fits.PrimaryHDU(np.where(np.isfinite(stored), stored, 0))))[..., 0].astype(np.float32)
+    kept = ~np.isnan(image)
+    expected = plain * cards.get("BSCALE", 1) + cards.get("BZERO", 0)
+    np.testing.assert_array_equal(image[kept], expected[kept])
+    assert wanted.key() != Wanted().key()
+
+
+def test_only_numbers_stand_for_none() -> None:
+    for blank, why in (("x", "'x', which is no value"), ("nan", "'nan', which is no value"), ("1,1", "'1' twice")):
+        with pytest.raises(UserError, match=why):
+            wanted_of({"blank": blank})
 
 
 def test_missing_pixels_are_nan_and_the_others_stay() -> None:

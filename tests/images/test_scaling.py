@@ -10,7 +10,7 @@ import pytest
 
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.images.scaling import SCALINGS, Scaling, ScalingKind, measured_scaling, noise_of
+from astroformer.images.scaling import SCALINGS, Scaling, ScalingKind, levelled, measured_scaling, noise_of
 from astroformer.images.units import Units
 
 SKY, NOISE = np.array([100.0, 5.0]), np.array([10.0, 0.4])  # of two bands
@@ -232,3 +232,32 @@ def kept_of_a_faint_source(kind: ScalingKind, dtype: Any) -> float:
 )
 def test_what_storage_loses_of_a_faint_source(kind: ScalingKind, dtype: str, left: tuple[float, float]) -> None:
     assert left[0] <= kept_of_a_faint_source(kind, dtype) <= left[1]
+
+
+def test_asinh_sky_subtracts_the_sky_of_each_image() -> None:
+    shifts_N2 = np.random.default_rng(1).uniform(-500, 500, (len(FIELDS), 2))
+    shifted = FIELDS + shifts_N2[:, :, None, None]
+    scaling = measured_scaling("asinh-sky", [levelled("asinh-sky", image) for image in shifted])
+    np.testing.assert_allclose(scaling.low, 0, atol=0.3 * NOISE.max())
+    np.testing.assert_allclose(scaling.softening, NOISE, rtol=0.1)
+    made = Preprocessing((48, 48), 2, dtype="float32", units=Units("float"), scaling=scaling)
+    assert Preprocessing.from_dict(made.to_dict()) == made
+    for image, moved in zip(FIELDS[:5], shifted, strict=False):
+        image_HWC, moved_HWC = (np.moveaxis(one, 0, -1).astype(np.float32) for one in (image, moved))
+        np.testing.assert_allclose(made.apply(moved_HWC), made.apply(image_HWC), atol=1e-3)
+        np.testing.assert_allclose(made.unscaled(moved_HWC), made.unscaled(image_HWC), atol=1e-2)
+        np.testing.assert_array_equal(levelled("asinh", image), image)
+
+
+def test_skies_that_differ_by_many_times_the_noise_are_said() -> None:
+    said: list[str] = []
+    shifts_N = np.random.default_rng(2).uniform(-500, 500, len(FIELDS))
+    measured_scaling("asinh", FIELDS, said.append)
+    measured_scaling("asinh", FIELDS + shifts_N[:, None, None, None] / 100, said.append)
+    measured_scaling("linear", FIELDS + shifts_N[:, None, None, None], said.append)
+    assert said == []
+    plain = measured_scaling("asinh", FIELDS + shifts_N[:, None, None, None], said.append)
+    assert plain == measured_scaling("asinh", FIELDS + shifts_N[:, None, None, None])
+    [sentence] = said
+    assert "times the noise of a pixel, so one scale for all hides what is faint" in sentence
+    assert sentence.endswith("if that is the sky, subtract that of each image with --scaling asinh-sky")

@@ -16,6 +16,7 @@ import torch
 import astroformer
 from astroformer import classifier
 from astroformer.classifier import load
+from astroformer.cli.main import main
 from astroformer.errors import UserError
 from astroformer.evaluation.mistakes import plot_mistakes
 from astroformer.images import sources
@@ -27,12 +28,15 @@ from astroformer.model_folder import ModelFolder
 from astroformer.predictions import Predictions
 from astroformer.progress import Reporter
 from astroformer.training.measuring import preprocessing_of
-from astroformer.training.prepare import reopen
+from astroformer.training.prepare import prepare, reopen
 from astroformer.training.recipe import Recipe
 from astroformer.training.rules import decide
 from astroformer.training.single import Trained
+from astroformer.training.task import Task
 from helpers.command_line import Run
+from helpers.survey import write_mosaic
 from helpers.tiny_sets import save_npz
+from mock_survey import field
 
 NAMES = ("u", "g", "r", "i", "z")
 GRI = Bands(("g", "r", "i"), ("nJy",) * 3)
@@ -427,3 +431,43 @@ def test_masked_arrays_are_images_with_pixels_that_have_no_value(source: Callabl
     expected = made.classifier.predict(holes).probabilities_NK
     np.testing.assert_array_equal(made.classifier.predict(masked).probabilities_NK, expected)
     np.testing.assert_allclose(made.classifier.predict(masked[3]).probabilities_NK[0], expected[3], atol=1e-6)
+
+
+def test_what_the_source_stated_is_kept_and_others_are_told_of(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("astropy")
+    catalog, mosaic = write_mosaic(tmp_path, field(24, side=240, size=24))
+    first, second = (f"{catalog}@mosaic={mosaic}@size={side}@id=id" for side in (24, 12))
+    made = astroformer.train(first, Recipe(**WORDS), out=tmp_path / "run", quiet=True)
+    assert made.classifier.preprocessing.stated is not None
+    config = ModelFolder(made.model).config()
+    assert config.input.stated == made.classifier.preprocessing.stated == open_source(first).stated
+    capfd.readouterr()
+    for source, said in ((first, 0), (second, 1), (mosaic, 1)):
+        assert main(["predict", str(made.model), source, "--out", str(tmp_path / "p.csv"), "--overwrite"]) == 0
+        text = capfd.readouterr().err
+        assert text.count("arcsec of sky along a side") == said, text
+    task = Task(first, valid=second, allow_shared=True)
+    decisions = prepare(task, Recipe(**WORDS), out=tmp_path / "other", reporter=Reporter(quiet=True)).record.decisions
+    [said_once] = [sentence for sentence in decisions if "arcsec of sky" in sentence]
+    assert said_once.startswith(f"those of --valid '{second}' show 3.14 arcsec of sky along a side (0.262 a pixel)")
+
+
+def test_the_sky_of_each_image_is_subtracted_alike_in_training_and_in_prediction(
+    source: Callable[..., str], tmp_path: Path
+) -> None:
+    shifts = np.random.default_rng(3).uniform(0, 3000, 24)[:, None, None, None].astype(np.float32)
+    moved = source("moved.npz", sky(24, 3) + shifts, GRI)
+    said = astroformer.show(moved, Recipe(**WORDS)).sentences
+    assert sum("--scaling asinh-sky" in sentence for sentence in said) == 1
+    made = astroformer.train(moved, Recipe(**WORDS, scaling="asinh-sky"), out=tmp_path / "run", quiet=True)
+    model = load(made.model)
+    assert model.preprocessing.scaling is not None
+    assert model.preprocessing.scaling.kind == "asinh-sky"
+    record = reopen(made.run, Reporter(quiet=True), finished=True).record
+    assert not any("--scaling asinh-sky" in decision for decision in record.decisions)
+    new = sky(8, 3, seed=9)
+    here = model.predict(source("new.npz", new, GRI)).probabilities_NK
+    there = model.predict(source("new_moved.npz", new + 2000, GRI)).probabilities_NK
+    np.testing.assert_allclose(here, there, atol=1e-3)

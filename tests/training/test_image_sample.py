@@ -83,7 +83,7 @@ def test_values_that_many_pixels_share_are_said() -> None:
     assert described(np.zeros((40, 8, 8, 3), np.uint8)) == []  # black is a colour
     rows = clean.copy()
     rows[10:20, :5] = -9999
-    words = "write NaN in their place, so that --missing fills them"
+    words = "write NaN in their place, or say @blank=-9999.0 of FITS files, so that --missing fills them"
     start = "in 10 of 40 images that were looked at, "
     assert described(rows) == [
         f"{start}25.0 % of the values on average are exactly -9999. If these are no measurements, {words}"
@@ -93,4 +93,7 @@ def test_values_that_many_pixels_share_are_said() -> None:
     assert [said.partition(". If")[0] for said in described(band)] == [
         f"{start}50.0 % of the values on average are exactly 0"
     ]
-    assert [said.partition("exactly ")[2].partition(".")[0] for said in described(rows.clip(None, 1))] == ["-9999", "1"]
+    assert [said.partition("exactly ")[2].partition(". If")[0] for said in described(rows.clip(None, 1))] == [
+        "-9999",
+        "1",
+    ]

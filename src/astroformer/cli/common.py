@@ -35,7 +35,8 @@ SOURCE_OPTIONS = (
     "a catalog may be followed by @file=COLUMN, or @id=COLUMN@pattern=images/{id}.jpg, and @label=COLUMN, or "
     "@votes=COLUMN+COLUMN+... (what people voted, a column a class; shares, or @votes-as=counts; also @weight, @group, "
     "@same-sky, @ra, @dec, @table), and by @cube=STACK.fits or "
-    "@mosaic=FIELD.fits@size=64 (cutouts around ra and dec); FITS files by @hdu=SCI and @bands=g,r,i; any labelled "
+    "@mosaic=FIELD.fits@size=64 (cutouts around ra and dec); FITS files by @hdu=SCI, @bands=g,r,i and @blank=-9999 "
+    "(values that stand for none); any labelled "
     "source by @per-class=0:50 (the first 50 images of each class); files and folders elsewhere are named by their URL "
     "(https://, s3://, gs://, ...) and copied once"
 )
@@ -207,12 +208,12 @@ def tell_ignored(images: LabelledImages | MeasuredImages) -> None:
         tell_beside(ignored_kinds(images.ignored))
 
 
-def tell_bands(classifier: Classifier, images: LabelledImages) -> None:
-    """Says beside the results where a model knows its bands and a source does not name those of its images.
+def tell_differences(classifier: Classifier, images: LabelledImages) -> None:
+    """Says beside the results what a source states otherwise than that of the training images did, or not at all.
 
-    Raises `UserError` where their bands are others.
+    Raises `UserError` where their bands or units are others.
     """
-    if (sentence := classifier.preprocessing.check_bands(images.bands)) is not None:
+    for sentence in classifier.preprocessing.check_source(images):
         tell_beside(sentence)
 
 

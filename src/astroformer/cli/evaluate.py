@@ -21,8 +21,8 @@ from astroformer.cli.common import (
     first_imports,
     labelled_images,
     refuse_missing,
-    tell_bands,
     tell_beside,
+    tell_differences,
     tell_ignored,
 )
 from astroformer.cli.options import NESTED, PLACE
@@ -127,7 +127,7 @@ class Evaluate:
             self.source, self.root, self.model, classifier.classes, only_known=self.only_known, reporter=reporter
         )
         tell_ignored(images)
-        tell_bands(classifier, images)
+        tell_differences(classifier, images)
         evaluation, predictions = classifier.evaluate(
             images,
             batch_size=self.asking.computing.batch_size,

@@ -21,8 +21,8 @@ from astroformer.cli.common import (
     first_imports,
     lasting_root,
     refuse_missing,
-    tell_bands,
     tell_beside,
+    tell_differences,
     tell_ignored,
     with_root,
 )
@@ -119,7 +119,7 @@ class Predict:
             classifier = self.asking.load(self.model)
             images = open_sources(sources, columns=self._wanted(), listener=reporter)
             tell_ignored(images)
-            tell_bands(classifier, images)
+            tell_differences(classifier, images)
             judge = self._judge(classifier)
             rows = self._begin(out, classifier, judge, named, images)
             tally = _Tally(Called(classifier.classes), rows.done, rows.failed, rows.first_reason)

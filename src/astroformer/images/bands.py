@@ -94,7 +94,7 @@ class Bands:
     ) -> str | None:
         """Whether a model that learned from these bands can take images of those that a source has.
 
-        Units count where both sides say what they are.
+        Units are an error where both sides say what they are, and they differ.
 
         Args:
             found: of the images; None where their source says nothing of them.

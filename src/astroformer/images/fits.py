@@ -63,7 +63,8 @@ def decode_fits(data: bytes, wanted: Wanted | None = None) -> Array:
             check_expected(chosen.named(), wanted.expected)
         height, width = chosen.bands[0].hdu.shape[-2:]
         parts = {band.hdu.number: band.hdu for band in chosen.bands}
-        size = check_size(width, height, len(chosen.bands), max(map(bytes_a_value, parts.values())))
+        most = max(bytes_a_value(hdu, wanted.blank) for hdu in parts.values())
+        size = check_size(width, height, len(chosen.bands), most)
         stack.enter_context(one_at_a_time(size))
         for hdu in used(chosen, hdus):
             check_sums(stream, hdu)
@@ -73,7 +74,7 @@ def decode_fits(data: bytes, wanted: Wanted | None = None) -> Array:
                 check_tiles(stream, hdu)
         raw = {number: raw_pixels(data, hdu) for number, hdu in parts.items() if not hdu.compressed}
         raw |= decompressed(io.BytesIO(data), [hdu for hdu in parts.values() if hdu.compressed])
-        planes = [values_of(raw[band.hdu.number][band.place], band.hdu) for band in chosen.bands]
+        planes = [values_of(raw[band.hdu.number][band.place], band.hdu, wanted.blank) for band in chosen.bands]
         image = np.stack(planes, axis=-1)
     if image.dtype.kind == "f" and np.isnan(image).all():
         raise Refused("none of its pixels has a value (all are NaN or BLANK)")
@@ -131,8 +132,13 @@ def unpacked(data: bytes, stack: contextlib.ExitStack, advice: str = "cut it int
 # Pixels -----------------------------------------------------------------------------------------------------
 
 
-def values_of(raw: Array, hdu: Hdu) -> Array:
+def values_of(raw: Array, hdu: Hdu, none: Sequence[float] = ()) -> Array:
     """Stored pixels as what they stand for: uint8, uint16, or float32 with NaN where a pixel has no value.
+
+    Args:
+        raw: as they are stored.
+        hdu: that holds them.
+        none: values that stand for none, see `Wanted.blank`; with any all is float32.
 
     Raises:
         Refused: float32 can't hold a value, or a value is infinite.
@@ -140,10 +146,12 @@ def values_of(raw: Array, hdu: Hdu) -> Array:
     scale, zero = hdu.number_of("BSCALE", 1.0), hdu.number_of("BZERO", 0.0)
     if scale == 0:
         raise Refused(f"damaged ({hdu} says BSCALE = 0)")
+    missing = _with_value(raw, scale, zero, none) if none else None
     if raw.dtype.kind == "f":
-        return _as_float32(raw, scale, zero, None)
+        return _as_float32(raw, scale, zero, missing)
     blank = hdu.get("BLANK")
-    missing = raw == blank if isinstance(blank, int) and np.can_cast(np.min_scalar_type(blank), np.int64) else None
+    if isinstance(blank, int) and np.can_cast(np.min_scalar_type(blank), np.int64):
+        missing = raw == blank if missing is None else missing | (raw == blank)
     bits = 8 * raw.dtype.itemsize
     whole = raw.astype(raw.dtype.newbyteorder("="))
     if scale == 1 and bits > 8 and zero == 2 ** (bits - 1):  # how FITS writes unsigned numbers
@@ -167,11 +175,28 @@ def values_of(raw: Array, hdu: Hdu) -> Array:
     return floats
 
 
-def bytes_a_value(hdu: Hdu) -> int:
+def _with_value(raw: Array, scale: float, zero: float, values: Sequence[float]) -> Array:
+    """Which stored pixels stand for one of these values."""
+    found = np.zeros(raw.shape, np.bool_)
+    for value in values:
+        stored = (value - zero) / scale
+        if math.isinf(value):
+            found |= np.isinf(raw)
+        elif not math.isfinite(stored):  # so far beyond what is stored that none is
+            continue
+        elif raw.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                found |= raw == raw.dtype.type(stored)
+        elif math.isclose(stored, round(stored), rel_tol=0, abs_tol=1e-6):
+            found |= raw == round(stored)
+    return found
+
+
+def bytes_a_value(hdu: Hdu, none: Sequence[float] = ()) -> int:
     """Bytes that a pixel takes as it is stored or as `values_of` gives it, whichever is more."""
     size = hdu.stored.itemsize
     scale, zero = hdu.number_of("BSCALE", 1.0), hdu.number_of("BZERO", 0.0)
-    stays = (size, scale, zero) in ((1, 1, 0), (2, 1, 2**15)) and "BLANK" not in hdu.cards
+    stays = (size, scale, zero) in ((1, 1, 0), (2, 1, 2**15)) and "BLANK" not in hdu.cards and not none
     return size if stays else max(size, 4)
 
 
@@ -194,7 +219,7 @@ def _as_float32(raw: Array, scale: float, zero: float, missing: Array | None) ->
             largest = max(largest, float(np.max(np.abs(wide), where=np.isfinite(wide), initial=0)))
         part[np.isnan(part)] = np.nan  # there are many of them, and the same image is the same bits
     if infinite:
-        raise Refused(f"{infinite} of its values are infinite; write NaN where a pixel has no value")
+        raise Refused(f"{infinite} of its values are infinite; write NaN where a pixel has no value, or say @blank=inf")
     if largest:
         raise Refused(f"it has values up to {largest:.4g}, and float32 ends at 3.4e+38; scale the images")
     return floats

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,13 @@ from typing import NamedTuple
 from astroformer.errors import UserError
 from astroformer.images.bands import Bands
 from astroformer.images.fits_headers import Hdu
+from astroformer.images.fits_sky import pixel_arcsec, zero_point
 from astroformer.images.limits import Refused
+from astroformer.images.stated import Stated
 
-FITS_OPTIONS = ("hdu", "bands")
-"""Options of a source that has FITS files: which of their parts are bands, and which bands, in which order."""
+FITS_OPTIONS = ("hdu", "bands", "blank")
+"""Options of a source that has FITS files: which of their parts are bands, which bands, in which order, and which
+values stand for none."""
 
 # Words in the name of a part that is no band: masks, weights, errors, and what else pipelines put beside an image.
 _BESIDE = frozenset(
@@ -55,16 +59,18 @@ class Wanted:
         hdus: names or numbers of the parts that are bands, in their order; empty: what the file says.
         bands: names or numbers of the bands to take, in their order; empty: all.
         expected: the bands that have to come of it, since other images of the set have them.
+        blank: values that stand for none; an infinite one stands for both.
     """
 
     hdus: tuple[str, ...] = ()
     bands: tuple[str, ...] = ()
     expected: Bands | None = None
+    blank: tuple[float, ...] = ()
 
     def key(self) -> str:
         """A text that is the same for the same wishes, in every version."""
         expected = None if self.expected is None else self.expected.to_dict()
-        return json.dumps([self.hdus, self.bands, expected])
+        return json.dumps([self.hdus, self.bands, expected, *([self.blank] if self.blank else [])])
 
 
 class Band(NamedTuple):
@@ -74,12 +80,14 @@ class Band(NamedTuple):
         hdu: that holds it.
         place: along the axes before rows and columns; None stands for the number of the image in a stack.
         name, unit: as the file has them.
+        zero_point: the magnitude of the value 1, where the file says it.
     """
 
     hdu: Hdu
     place: tuple[int | None, ...]
     name: str
     unit: str
+    zero_point: float | None = None
 
 
 class Chosen(NamedTuple):
@@ -92,11 +100,23 @@ class Chosen(NamedTuple):
         """What they are called."""
         return Bands(tuple(band.name for band in self.bands), tuple(band.unit for band in self.bands))
 
+    def stated(self) -> Stated:
+        """What the file says of the sky and of the values."""
+        first = self.bands[0].hdu
+        return stated_by(self.bands, pixel_arcsec(first), min(first.shape[-2:]))
+
     def __str__(self) -> str:
         numbers = dict.fromkeys(band.hdu.number for band in self.bands)
         cube = " (a cube)" if len(self.bands) > len(numbers) else ""
         said = f"bands {self.named()} of HDU {', '.join(map(str, numbers))}{cube}"
         return said + (f"; not taken: {_listed(self.beside)}" if self.beside else "")
+
+
+def stated_by(bands: Sequence[Band], arcsec: float | None, side: int) -> Stated:
+    """What is stated of an image of these bands, with pixels of so many arcsec and a shorter side of so many pixels."""
+    points = tuple(None if band.zero_point is None else (band.zero_point,) * 2 for band in bands)
+    of_sky = {} if arcsec is None else {"side": (side * arcsec,) * 2, "pixel": (arcsec,) * 2}
+    return Stated(zero_points=points if any(points) else (), **of_sky)
 
 
 def wanted_of(options: Mapping[str, str]) -> Wanted:
@@ -109,7 +129,20 @@ def wanted_of(options: Mapping[str, str]) -> Wanted:
                 what = f"'{word}' twice" if word else "an empty name"
                 raise UserError(f"@{option}={options[option]} has {what}; write names or numbers, such as g,r or 0,2.")
         found[option] = words
-    return Wanted(found["hdu"], found["bands"])
+    return Wanted(found["hdu"], found["bands"], blank=tuple(map(_value_of_none, found["blank"])))
+
+
+def _value_of_none(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise UserError(
+            f"@blank has '{word}', which is no value that stands for none; write numbers, such as -9999, or inf. NaN "
+            "always does."
+        )
+    return value
 
 
 def check_expected(found: Bands, expected: Bands) -> None:
@@ -138,6 +171,7 @@ def choose(hdus: Sequence[Hdu], wanted: Wanted, stacked: int | None = None) -> C
     else:
         named = zip(parts, leading, _names_of_parts(parts, hdus[0], wanted.hdus), strict=True)
         bands = [Band(hdu, axes.place, name, hdu.text("BUNIT")) for hdu, axes, name in named]
+    bands = [band._replace(zero_point=zero_point(band.hdu, hdus[0])) for band in bands]
     beside = tuple(hdu for hdu in hdus if hdu.is_image and hdu not in parts)
     return Chosen(tuple(bands_called(wanted.bands, bands)), beside)
 

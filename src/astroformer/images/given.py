@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from astroformer.errors import UserError
 from astroformer.files import is_url, without_secrets
+from astroformer.images.bands import Bands
 from astroformer.images.floats import why_not_float32
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import Array, UnreadableImage, array_of, read_image
@@ -31,7 +33,9 @@ IN_MEMORY = "images in memory"
 """The source of images that were not named by a path."""
 
 
-def as_images(images: Images, listener: Listener | None = None) -> LabelledImages:
+def as_images(
+    images: Images, listener: Listener | None = None, bands: Sequence[str] | Bands | None = None
+) -> LabelledImages:
     """Images without labels, from whatever a program has.
 
     Args:
@@ -39,15 +43,25 @@ def as_images(images: Images, listener: Listener | None = None) -> LabelledImage
             several: an array (H, W), (H, W, C) or (N, H, W, C), a tensor (H, W), (C, H, W) or (N, C, H, W), an image of
             Pillow, the bytes of an image file, or an iterable of these and of paths of image files.
         listener: what is told of a download.
+        bands: the names of their bands, in their order, or these with their units, where they do not say it themselves.
 
     Raises:
-        UserError: it is nothing of the kind.
+        UserError: it is nothing of the kind, or it says that it has other bands.
 
     Example:
         >>> import numpy as np
         >>> as_images([np.zeros((8, 8), np.uint8), Image.new("RGB", (4, 4))]).files
         ['0', '1']
     """
+    if bands is not None:
+        opened = as_images(images, listener)
+        if isinstance(bands, str):
+            bands = (bands,)
+        named = bands if isinstance(bands, Bands) else Bands(tuple(bands))
+        if opened.bands is None:
+            return replace(opened, bands=named)
+        named.check(opened.bands, "you have named", f"those of '{opened.source}'")
+        return opened
     if isinstance(images, LabelledImages):
         return images
     if isinstance(images, str | Path):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from astroformer.images.bands import Bands
 from astroformer.images.hashes import hash_array, hash_text, new_hash
 from astroformer.images.reading import Array, UnreadableImage
+from astroformer.images.stated import Stated
 
 Reader = Callable[[int], Array]
 """Decodes image i to `(H, W, C)`, as `read_image` does. It raises `UnreadableImage` if it can't."""
@@ -136,6 +137,7 @@ class LabelledImages:
         positions_N2: (N, 2) float64, right ascension and declination in degrees, NaN where an image has none; None
             where they are not known.
         whereabouts: what tells that images of another source show the same.
+        stated: what the source states of the sky that its images show, and of their values.
         notes: sentences that whoever uses the images should read: which bands were chosen, what is missing.
     """
 
@@ -154,6 +156,7 @@ class LabelledImages:
     weights_N: NDArray[np.float64] | None = None
     positions_N2: NDArray[np.float64] | None = None
     whereabouts: Whereabouts = field(default_factory=Whereabouts)
+    stated: Stated = field(default_factory=Stated)
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:

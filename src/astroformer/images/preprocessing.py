@@ -25,9 +25,11 @@ from torch import Tensor
 from astroformer.errors import UserError, unknown_name
 from astroformer.images.bands import Bands
 from astroformer.images.floats import why_not_whole
+from astroformer.images.labelled import LabelledImages
 from astroformer.images.reading import Array, one_at_a_time
 from astroformer.images.resize import resize
-from astroformer.images.scaling import Scaling
+from astroformer.images.scaling import Scaling, levelled
+from astroformer.images.stated import Stated
 from astroformer.images.units import Pixels, Units, kind_of_pixels
 
 _FITS = ("crop", "pad", "stretch")
@@ -59,6 +61,8 @@ class Preprocessing:
             with the median of their band in the kept frame, which is mostly the sky, and `zero` with 0.
         scaling: how values are stretched, as it was measured on the training images; None: not at all.
         bands: of the images that a network learns from, where their source says what they are.
+        stated: what their source states of the sky that they show, and of their values. It shapes no pixel: images that
+            state something else are told of.
     """
 
     image_size: tuple[int, int]
@@ -72,6 +76,7 @@ class Preprocessing:
     missing: Missing = "refuse"
     scaling: Scaling | None = None
     bands: Bands | None = None
+    stated: Stated | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         def fail(word: str, value: object, allowed: str) -> UserError:
@@ -134,7 +139,8 @@ class Preprocessing:
         with one_at_a_time(image.nbytes):
             image = self._resized(image, kind, white)
             if self.scaling is not None:
-                image = self.scaling.apply(_shares(image).transpose(2, 0, 1)).transpose(1, 2, 0)
+                image_CHW = levelled(self.scaling.kind, _shares(image).transpose(2, 0, 1))
+                image = self.scaling.apply(image_CHW).transpose(1, 2, 0)
             image_CHW = np.ascontiguousarray(self._framed(image).transpose(2, 0, 1))
         if self.scaling is not None and self.dtype == "uint8":
             return np.rint(255 * _finite(image_CHW).clip(0, 1)).astype(np.uint8)
@@ -146,10 +152,12 @@ class Preprocessing:
         return image_CHW.astype(np.float16) if kind != "float" and self.scaling is None else _as_float16(image_CHW)
 
     def unscaled(self, image: Array, white: float | None = None) -> Array:
-        """`apply` up to the scaling: `(channels, h, w)` float32 in the images' own units, without a frame of zeros."""
+        """`apply` up to the scaling: `(channels, h, w)` float32 in the images' own units, without a frame of zeros, and
+        without the sky of each where the scaling subtracts that."""
         image, kind = self._checked(image)
         with one_at_a_time(image.nbytes):
-            return _finite(np.ascontiguousarray(_shares(self._resized(image, kind, white)).transpose(2, 0, 1)))
+            image_CHW = np.ascontiguousarray(_shares(self._resized(image, kind, white)).transpose(2, 0, 1))
+            return _finite(image_CHW if self.scaling is None else levelled(self.scaling.kind, image_CHW))
 
     @property
     def rgb(self) -> bool:
@@ -177,9 +185,21 @@ class Preprocessing:
                 some.append((self.apply if self.scaling is None else self.unscaled)(read(int(i)), white))
         self.units.check_brightness(some, padded=self.fit == "pad" and self.scaling is None)
 
-    def check_bands(self, found: Bands | None) -> str | None:
-        """As `Bands.check`, where a model knows its bands."""
-        return None if self.bands is None else self.bands.check(found)
+    def check_source(
+        self, images: LabelledImages, learned: str = "the model learned from", those: str = "these images"
+    ) -> list[str]:
+        """Sentences to say of images whose source states something else than the training images did, or nothing.
+
+        Args:
+            images: that a model is to be asked about.
+            learned, those: how a sentence names both sides.
+
+        Raises:
+            UserError: they have other bands, or other units.
+        """
+        of_bands = None if self.bands is None else self.bands.check(images.bands, learned, those)
+        others = [] if self.stated is None else self.stated.differences(images.stated, learned, those)
+        return others if of_bands is None else [of_bands, *others]
 
     def normalize(self, x_BCHW: Tensor) -> Tensor:
         """What the network sees: `(x / 255 if x is uint8 - mean) / std` per channel, float32, of the same shape."""
@@ -322,7 +342,7 @@ class Preprocessing:
         return framed
 
 
-_PARTS: dict[str, Any] = {"units": Units, "scaling": Scaling, "bands": Bands}
+_PARTS: dict[str, Any] = {"units": Units, "scaling": Scaling, "bands": Bands, "stated": Stated}
 """Of what class each part of the settings is that has settings of its own."""
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from astroformer.errors import UserError, check_installed, unknown_name
 
-ScalingKind = Literal["linear", "log", "asinh", "zscale", "percentile"]
+ScalingKind = Literal["linear", "log", "asinh", "asinh-sky", "zscale", "percentile"]
 SCALINGS: tuple[ScalingKind, ...] = get_args(ScalingKind)
 _LOG = 1000.0  # of log: log(1 + 1000 t) / log(1001), as SAOImage DS9 has it
 _PERCENTS = (0.25, 99.75)  # of percentile
 _BRIGHT = 0.99  # asinh: share of the images whose largest value is at or below 1
 _SAMPLED = 64  # rows and columns of an image whose pixels are pooled for quantiles
+_VARYING = 10  # times the noise by which the skies of images may differ before that is said
 _LEAST_NOISE = 1e-4  # asinh: smallest softening as a share of the range, for bands that have no noise
 _CLIPPED = 5  # times that pixels far from the sky are left out
 _SIGMA = 1.4826  # standard deviation over the median of the absolute values, of normal numbers
@@ -38,7 +39,7 @@ class Scaling:
     f is t itself for linear, zscale and percentile; log(1 + 1000 t) / log(1001) for log; and for asinh it is
     asinh(t / a) / asinh(1 / a), with a = softening / (high − low). So asinh is linear within the noise and logarithmic
     far above it (Lupton, Gunn and Szalay, astro-ph/9903081). Below `low` log goes on as the same curve turned about 0.
-    Nothing is clipped.
+    Nothing is clipped. asinh-sky is asinh of an image whose own sky is subtracted before, by `levelled`.
 
     Attributes:
         kind: how it stretches.
@@ -61,7 +62,7 @@ class Scaling:
     def __post_init__(self) -> None:
         if self.kind not in SCALINGS:
             raise unknown_name("scaling", self.kind, SCALINGS)
-        needed = ("low", "high", "softening") if self.kind == "asinh" else ("low", "high")
+        needed = ("low", "high", "softening") if self._is_asinh else ("low", "high")
         for name in ("low", "high", "softening"):
             values = tuple(float(value) for value in getattr(self, name))
             if len(values) != (len(self.low) if name in needed else 0) or not all(map(math.isfinite, values)):
@@ -77,7 +78,7 @@ class Scaling:
         low_C11, span_C11, a_C11 = self._constants()
         with np.errstate(over="ignore"):  # an infinite value is refused when it is stored
             t_CHW: NDArray[Any] = (x_CHW.astype(np.float32) - low_C11) / span_C11
-            if self.kind == "asinh":
+            if self._is_asinh:
                 t_CHW = np.arcsinh(t_CHW / a_C11) / np.arcsinh(1 / a_C11)
             elif self.kind == "log":
                 t_CHW = np.copysign(np.log1p(_LOG * np.abs(t_CHW)), t_CHW) / np.float32(math.log1p(_LOG))
@@ -87,11 +88,15 @@ class Scaling:
         """What `apply` made `y_CHW` of, (C, H, W) float32 in the images' units."""
         low_C11, span_C11, a_C11 = self._constants()
         t_CHW: NDArray[Any] = y_CHW.astype(np.float32)
-        if self.kind == "asinh":
+        if self._is_asinh:
             t_CHW = a_C11 * np.sinh(t_CHW * np.arcsinh(1 / a_C11))
         elif self.kind == "log":
             t_CHW = np.copysign(np.expm1(np.abs(t_CHW) * np.float32(math.log1p(_LOG))), t_CHW) / np.float32(_LOG)
         return np.asarray(low_C11 + t_CHW * span_C11, np.float32)
+
+    @property
+    def _is_asinh(self) -> bool:
+        return self.kind in ("asinh", "asinh-sky")
 
     def _constants(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """(C, 1, 1) each: low, the span to high, and asinh's a."""
@@ -127,20 +132,32 @@ class Scaling:
         return cls(words["kind"], *(tuple(words.get(name, ())) for name in known[1:]))
 
 
-def measured_scaling(kind: ScalingKind, images: Iterable[NDArray[Any]]) -> Scaling:
+def levelled(kind: str, x_CHW: NDArray[Any]) -> NDArray[Any]:
+    """(C, H, W) an image as a scaling of this kind takes it: without its own sky for asinh-sky, else as it is."""
+    if kind != "asinh-sky":
+        return x_CHW
+    sky_C = sky_of(x_CHW, noise_of(x_CHW))
+    return np.asarray(x_CHW - sky_C[:, None, None].astype(x_CHW.dtype))
+
+
+def measured_scaling(
+    kind: ScalingKind, images: Iterable[NDArray[Any]], say: Callable[[str], object] | None = None
+) -> Scaling:
     """The scaling of this kind for images, band by band.
 
     - linear and log: from the smallest value of all images to the largest one;
     - percentile: from the 0.25th to the 99.75th percentile of all pixels;
     - zscale: between the limits that IRAF's algorithm finds among all pixels (`astropy.visualization.ZScaleInterval`);
-    - asinh: from the sky to the largest value of all images but the brightest hundredth of them, softened by the noise;
-      sky and noise are the medians over the images of `sky_of` and `noise_of`.
+    - asinh and asinh-sky: from the sky to the largest value of all images but the brightest hundredth of them, softened
+      by the noise; sky and noise are the medians over the images of `sky_of` and `noise_of`.
 
     Of a large image a grid of pixels counts for percentile and zscale. A band of one value keeps it, at 0.
 
     Args:
         kind: of the scaling.
-        images: (C, H, W) each, in linear units, without NaN; at least one. They are taken one by one.
+        images: (C, H, W) each, in linear units, without NaN, `levelled`; at least one. They are taken one by one.
+        say: is given a sentence where the skies of the images differ so much that one scale for all hides what is in
+            them.
 
     Raises:
         UserError: zscale is asked for, and astropy is not installed.
@@ -155,7 +172,7 @@ def measured_scaling(kind: ScalingKind, images: Iterable[NDArray[Any]]) -> Scali
     ends, middles, noises, pixels = [], [], [], []
     for x_CHW in images:
         ends.append((x_CHW.min((1, 2)), x_CHW.max((1, 2))))
-        if kind == "asinh":
+        if kind in ("asinh", "asinh-sky"):
             noises.append(noise_of(x_CHW))
             middles.append(sky_of(x_CHW, noises[-1]))
         elif kind in ("zscale", "percentile"):
@@ -163,7 +180,7 @@ def measured_scaling(kind: ScalingKind, images: Iterable[NDArray[Any]]) -> Scali
             pixels.append(x_CHW[:, ::rows, ::columns].reshape(len(x_CHW), -1))
     smallest_MC, largest_MC = (np.array(end, np.float64) for end in zip(*ends, strict=True))
     low_C, high_C = smallest_MC.min(0), largest_MC.max(0)
-    if kind == "asinh":
+    if kind in ("asinh", "asinh-sky"):
         low_C, high_C = np.median(middles, axis=0), np.quantile(largest_MC, _BRIGHT, axis=0)
     elif kind == "percentile":
         low_C, high_C = np.percentile(np.concatenate(pixels, axis=1), _PERCENTS, axis=1)
@@ -173,9 +190,25 @@ def measured_scaling(kind: ScalingKind, images: Iterable[NDArray[Any]]) -> Scali
     least_C = 1e-6 * np.maximum(np.abs(low_C), np.abs(high_C))
     high_C = np.where(high_C - low_C > least_C, high_C, low_C + np.where(low_C == 0, 1.0, np.abs(low_C)))
     softening: tuple[float, ...] = ()
-    if kind == "asinh":
+    if kind in ("asinh", "asinh-sky"):
         softening = tuple(np.maximum(np.median(noises, axis=0), _LEAST_NOISE * (high_C - low_C)).tolist())
+        if say is not None and (sentence := _why_levelled(np.array(middles), np.array(softening))) is not None:
+            say(sentence)
     return Scaling(kind, tuple(low_C.tolist()), tuple(high_C.tolist()), softening)
+
+
+def _why_levelled(sky_MC: NDArray[np.float64], noise_C: NDArray[np.float64]) -> str | None:
+    """A sentence where the skies of images differ by many times the noise; None where they do not."""
+    low_C, high_C = np.quantile(sky_MC, [0.16, 0.84], axis=0)
+    c = int(np.argmax((high_C - low_C) / 2 / noise_C))
+    half = (high_C[c] - low_C[c]) / 2
+    if half <= _VARYING * noise_C[c]:
+        return None
+    return (
+        f"the darker parts of the images differ from image to image, in most by ± {half:.3g} around "
+        f"{np.median(sky_MC[:, c]):.4g}, which is {half / noise_C[c]:,.0f} times the noise of a pixel, so one scale "
+        "for all hides what is faint: if that is the sky, subtract that of each image with --scaling asinh-sky"
+    )
 
 
 def noise_of(x_CHW: NDArray[Any]) -> NDArray[np.float64]:

@@ -23,6 +23,7 @@ from astroformer.images.names import natural_key, printable, shortened
 from astroformer.images.reading import Array
 from astroformer.images.sets.download import Listener
 from astroformer.images.sources import open_source, split_options
+from astroformer.images.stated import Stated
 
 
 def matching(sources: Iterable[str]) -> list[str]:
@@ -109,7 +110,8 @@ def _joined(parts: Sequence[LabelledImages]) -> LabelledImages:
     columns: dict[str, list[Any]] = {
         name: [value for part in parts for value in part.columns.get(name, [None] * len(part))] for name in names
     }
-    first = parts[0]
+    first, notes = parts[0], [note for part in parts for note in part.notes]
+    stated = Stated.of_each(part.stated for part in parts)
     for part in parts:
         if (part.bands is None) != (first.bands is None):
             raise UserError(
@@ -117,7 +119,8 @@ def _joined(parts: Sequence[LabelledImages]) -> LabelledImages:
                 "does not; ask about each on its own."
             )
         if first.bands is not None:
-            first.bands.check(part.bands, f"'{first.source}' has", f"those of '{part.source}'")
+            said = first.bands.check(part.bands, f"'{first.source}' has", f"those of '{part.source}'")
+            notes += [] if said is None else [said]
     return LabelledImages(
         source=shortened([part.source for part in parts], 3),
         files=[file for part in parts for file in part.files],
@@ -129,7 +132,8 @@ def _joined(parts: Sequence[LabelledImages]) -> LabelledImages:
         bands=first.bands,
         masks=any(part.masks for part in parts),
         positions_N2=_joined_positions(parts),
-        notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
+        stated=stated,
+        notes=list(dict.fromkeys(notes + stated.notes())),
     )
 
 

@@ -89,7 +89,8 @@ def open_source(
         `@same-sky=60` keeps images within 60 arcsec of each other, directly or through others, together in a split.
       - `@table=NAME`: which table of a FITS or VOTable file with several.
       - `@hdu=SCI`, `@hdu=1,2` name the parts of FITS files that are bands, where those that a file's names and keywords
-        suggest are not meant; `@bands=g,r,i` or `@bands=0,2` choose bands and their order.
+        suggest are not meant; `@bands=g,r,i` or `@bands=0,2` choose bands and their order; `@blank=-9999,inf` names
+        values of FITS files that stand for none, which makes them missing.
       - `@cube=stack.fits` behind a catalog: row i is image i of a stack in one FITS file.
       - `@mosaic=field.fits@size=64` behind a catalog: a row is a cutout of a mosaic around its right ascension and
         declination in degrees (`@ra=COLUMN`, `@dec=COLUMN`), of 64 pixels or `@size=20arcsec` a side. Bands in several

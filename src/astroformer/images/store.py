@@ -181,8 +181,8 @@ class ImageStore:
         """Open the entry for these images and settings, or decode them into a new one.
 
         Args:
-            preprocessing: `mean`, `std` and the brightness that is measured afterwards do not shape the array and do
-                not enter the key.
+            preprocessing: `mean`, `std`, the brightness that is measured afterwards and what the source states do not
+                shape the array and do not enter the key.
             cache: folder of all entries; made if it is not there.
             workers: threads that decode, by default one a core (Pillow decodes outside Python's lock).
             strict: an image that cannot be read is an error, not a failure to list.
@@ -195,7 +195,7 @@ class ImageStore:
             raise UserError(f"'{images.source}' has no images.")
         cache = expanded(cache)
         units = None if preprocessing.units is None else replace(preprocessing.units, brightest=None, darkest=None)
-        decoding = replace(preprocessing, mean=(), std=(), units=units)
+        decoding = replace(preprocessing, mean=(), std=(), units=units, stated=None)
         settings = {k: v for k, v in decoding.to_dict().items() if k not in ("mean", "std")}
         key_text = json.dumps([_FORMAT, images.fingerprint(cache), settings], sort_keys=True)
         key = hash_text(key_text).hex()

@@ -126,7 +126,7 @@ def describe_repeated(images: LabelledImages) -> list[str]:
             said.append(
                 f"in {len(shares):,} of {len(chosen):,} images that were looked at, {100 * np.mean(shares):.1f} % of "
                 f"the values on average are exactly {value:g}. If these are no measurements, write NaN in their place, "
-                "so that --missing fills them"
+                f"or say @blank={np.float32(value)!s} of FITS files, so that --missing fills them"
             )
     return said
 

@@ -101,14 +101,14 @@ def prepare(
         initial = Classifier.load(task.init_from, say=reporter.say)
         recipe = _inherited(recipe, initial)
     learned = None if initial is None else initial.preprocessing
-    warnings = [] if learned is None else [learned.check_bands(train_images.bands)]
+    warnings = [] if learned is None else learned.check_source(train_images)
     recipe, decisions = decide(recipe, train_images)
     class_weights(recipe.class_weights, train_images.labels, train_images.classes)
     image_weights(train_images.weights_N)
-    preprocessing = unmeasured(recipe, train_images.bands, learned)
-    if task.valid is not None and preprocessing.bands is not None:
+    preprocessing = unmeasured(recipe, train_images, learned)
+    if task.valid is not None:
         words = ("the run learns from", f"those of --valid '{task.valid}'")
-        warnings.append(preprocessing.bands.check(split.valid_images.bands, *words))
+        warnings += preprocessing.check_source(split.valid_images, *words)
 
     # 3. The network as it starts, and in how many parts of a batch it fits the memory.
     network, frame = _starting_network(recipe, preprocessing, split.images.classes, initial)
@@ -146,14 +146,15 @@ def prepare(
             reporter.say(_taken_over(task, recipe, initial, split.images.classes))
         for sentence in decisions:
             reporter.detail(sentence)
-        for sentence in filter(None, warnings):
+        for sentence in warnings:
             reporter.say(sentence)
             decisions.append(sentence)
         lasting, task = task.lasting(), task.with_usable_cache(reporter.warn)
 
         # 5. The decoded images, whose copies stay on one side of the split.
         with processes.main_process_first():
-            preprocessing = preprocessing_of(recipe, train_images, learned)
+            unsuited: list[str] = []
+            preprocessing = preprocessing_of(recipe, train_images, learned, unsuited.append)
             train, valid = decode(split, preprocessing, task, reporter)
             parted = without_parted_copies(split, train, valid, recipe)
             if parted is not None:
@@ -164,7 +165,7 @@ def prepare(
         if (scaled := preprocessing.described()) is not None:
             decisions.append(scaled)
             reporter.detail(scaled)
-        for sentence in describe_filled(train, valid):
+        for sentence in unsuited + describe_filled(train, valid):
             decisions.append(sentence)
             reporter.say(sentence)
         copies = check_copies(train, valid, task)

@@ -162,10 +162,10 @@ class Recipe(BaseModel):
             word="not given",
         ),
     )
-    scaling: Literal["none", "linear", "log", "asinh", "zscale", "percentile"] | None = Field(
+    scaling: Literal["none", "linear", "log", "asinh", "asinh-sky", "zscale", "percentile"] | None = Field(
         None,
         description=help_of(
-            "how values are stretched between limits of training images; asinh is linear in noise, then logarithmic",
+            "how values are stretched; asinh is linear in noise, then logarithmic; asinh-sky subtracts each sky before",
             "scaling",
             word="not given",
         ),

@@ -112,7 +112,8 @@ def _shown(source: str | Path, given: Recipe, per_class: int, augmented: bool, r
     recipe, decisions = decide(given, images.subset(split.train_rows))
     for sentence in decisions:
         reporter.detail(sentence)
-    preprocessing = preprocessing_of(recipe, images.subset(split.train_rows))
+    unsuited: list[str] = []
+    preprocessing = preprocessing_of(recipe, images.subset(split.train_rows), say=unsuited.append)
     chosen = _chosen(images, per_class)
     seen = _read([i for rows in chosen.values() for i in rows], images, preprocessing, reporter)
     stored = {i: image for i, image in seen.items() if isinstance(image, _Seen)}
@@ -131,7 +132,7 @@ def _shown(source: str | Path, given: Recipe, per_class: int, augmented: bool, r
     if lacking := [image.lacking for image in stored.values() if image.lacking]:
         words = filled_words(Filled(len(lacking), float(np.mean(lacking)), max(lacking)), preprocessing)
         sentences.append(f"{len(lacking):,} of the images shown {words}")
-    sentences += [sentence for sentence in (preprocessing.described(), said) if sentence]
+    sentences += [sentence for sentence in (preprocessing.described(), *unsuited, said) if sentence]
     if failed:
         of = f"{len(failed):,} of the {len(seen):,} images looked at"
         sentences.append(f"{of} can't be read and {'are' if len(failed) > 1 else 'is'} not shown")

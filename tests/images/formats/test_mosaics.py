@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,23 @@ def test_galactic_coordinates_are_turned(tmp_path: Path, made: Field) -> None:
     images = open_source(f"{catalog}@mosaic={mosaic}@size=16", labelled=False)
     top, left = int(made.y[0] - 7.5), int(made.x[0] - 7.5)
     np.testing.assert_array_equal(images.read(0), made.image_HWC[top : top + 16, left : left + 16])
+
+
+def test_values_that_stand_for_none_are_missing_in_every_kind_of_fits_source(tmp_path: Path, made: Field) -> None:
+    image_HWC = made.image_HWC.copy()
+    image_HWC[:100, :, 0] = -9999
+    catalog, mosaic = write_mosaic(tmp_path, replace(made, image_HWC=image_HWC))
+    plain, blanked = (
+        open_source(f"{catalog}@mosaic={mosaic}@size=16{blank}@id=id", labelled=False) for blank in ("", "@blank=-9999")
+    )
+    assert plain.fingerprint() != blanked.fingerprint()
+    for i in range(len(plain)):
+        expected = plain.read(i)
+        np.testing.assert_array_equal(blanked.read(i), np.where(expected == -9999, np.nan, expected))
+    same_from_threads_and_pickled(blanked)
+    whole = open_source(f"{mosaic}@blank=-9999", labelled=False).read(0)
+    assert np.isnan(whole[:100, :, 0]).all()
+    assert not (whole == -9999).any()
 
 
 def test_overlapping_cutouts_stay_on_one_side(tmp_path: Path, made: Field) -> None:

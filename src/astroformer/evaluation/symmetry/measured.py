@@ -256,7 +256,7 @@ def read_images(
             f"{len(chosen):,} images of {outer[0]} × {outer[1]} px need more than the {memory / 2**30:.0f} GiB of "
             "memory that this machine has; measure on fewer (--images) or smaller ones."
         )
-    unnamed = plain.check_bands(chosen.bands)
+    said = plain.check_source(chosen)
     plain.check_brightness(chosen.read, len(chosen))
     rows, read, left_out, digests = [], [], [], []
     for i, file in enumerate(chosen.files):
@@ -280,5 +280,5 @@ def read_images(
         left_out,
         None if network.seen is None else np.isin(np.array(digests, np.uint64), network.seen),
         source.ignored,
-        source.notes if unnamed is None else [*source.notes, unnamed],
+        [*source.notes, *said],
     )

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from astroformer.errors import UserError
 from astroformer.images.bands import Bands
 from astroformer.images.fits import astropy_fits, bands_of_file
-from astroformer.images.fits_bands import Band, Wanted, bands_called, wanted_of
+from astroformer.images.fits_bands import Band, Wanted, bands_called, stated_by, wanted_of
+from astroformer.images.fits_sky import pixel_arcsec
 from astroformer.images.hashes import hash_bytes, hash_files, hash_text
 from astroformer.images.limits import Array, Refused, UnreadableImage
 from astroformer.images.reading import read_image
 from astroformer.images.sky_pixels import why_other_sky
+from astroformer.images.stated import Stated
 
 _LOOKED_AT = 9  # files of each band whose headers say what it is
 
@@ -103,6 +105,7 @@ class BandFiles(NamedTuple):
     bands: Bands
     masks: bool
     notes: list[str]
+    stated: Stated = Stated()
 
 
 def read_band_files(layered: Layered, root: Path, options: Mapping[str, str], source: str | Path) -> BandFiles:
@@ -122,10 +125,11 @@ def read_band_files(layered: Layered, root: Path, options: Mapping[str, str], so
     """
     wanted = wanted_of(options)
     paths = [tuple(str(root / os.path.expanduser(file)) if file else "" for file in files) for files in layered.files]
-    found = [
-        _band_in([files[k] for files in paths], name, Wanted(wanted.hdus), source)
+    of_files = [
+        _bands_in([files[k] for files in paths], name, Wanted(wanted.hdus), source)
         for k, name in enumerate(layered.bands)
     ]
+    found = [_most(bands) for bands in of_files]
     if any(band.hdu.compressed for band in found):
         astropy_fits()
     by_header = len({band.name for band in found}) == len(found)
@@ -139,7 +143,9 @@ def read_band_files(layered: Layered, root: Path, options: Mapping[str, str], so
         tuple(str(root / os.path.expanduser(name)) for name in layered.names),
         tuple(tuple(files[k] for k in order) for files in paths),
         bands.names,
-        tuple(Wanted(wanted.hdus, expected=Bands((found[k].name,), (found[k].unit,))) for k in order),
+        tuple(
+            Wanted(wanted.hdus, expected=Bands((found[k].name,), (found[k].unit,)), blank=wanted.blank) for k in order
+        ),
     )
     lacking = [sum(not path or not os.path.exists(path) for path in files) for files in zip(*reader.paths, strict=True)]
     notes = [f"a FITS file for each band: {bands}, {'by their headers' if by_header else 'by the names of the files'}"]
@@ -147,11 +153,22 @@ def read_band_files(layered: Layered, root: Path, options: Mapping[str, str], so
         listed = ", ".join(f"{name} {n:,}" for name, n in zip(bands.names, lacking, strict=True) if n)
         whole = sum(all(path and os.path.exists(path) for path in files) for files in reader.paths)
         notes.append(f"{len(paths) - whole:,} of {len(paths):,} images lack a band ({listed}) and can't be read")
-    return BandFiles(reader, bands, True, notes)
+    stated = Stated.of_bands([Stated.of_each(map(_stated, of_files[k])) for k in order])
+    return BandFiles(reader, bands, True, notes + stated.notes(), stated)
 
 
-def _band_in(paths: Sequence[str], name: str, wanted: Wanted, source: str | Path) -> Band:
-    """The band that most of some files have."""
+def _most(bands: Sequence[Band]) -> Band:
+    """One of the bands that most of these are."""
+    most, _ = Counter((band.name, band.unit) for band in bands).most_common(1)[0]
+    return next(band for band in bands if (band.name, band.unit) == most)
+
+
+def _stated(band: Band) -> Stated:
+    return stated_by([band], pixel_arcsec(band.hdu), min(band.hdu.shape[-2:]))
+
+
+def _bands_in(paths: Sequence[str], name: str, wanted: Wanted, source: str | Path) -> list[Band]:
+    """The bands that some of these files have."""
     there = [path for path in paths if path and os.path.exists(path)]
     if not there:
         first = next(filter(None, paths), None)
@@ -172,8 +189,7 @@ def _band_in(paths: Sequence[str], name: str, wanted: Wanted, source: str | Path
         found.append(chosen.bands[0])
     if not found:
         raise UserError(f"'{source}': the band '{name}' can't be read. {reasons[0]}.")
-    most, _ = Counter((band.name, band.unit) for band in found).most_common(1)[0]
-    return next(band for band in found if (band.name, band.unit) == most)
+    return found
 
 
 def told_apart(names: Sequence[str]) -> tuple[str, ...]:

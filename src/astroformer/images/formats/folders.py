@@ -30,6 +30,7 @@ from astroformer.images.reading import (
     read_image,
     start_of,
 )
+from astroformer.images.stated import Stated
 
 _SPLIT_NAMES = frozenset(
     {"train", "training", "valid", "val", "validation", "dev", "test", "testing", "unlabelled", "unlabeled"}
@@ -69,6 +70,7 @@ class Files(NamedTuple):
     bands: Bands | None
     masks: bool
     notes: list[str]
+    stated: Stated = Stated()
 
 
 def read_files(paths: Sequence[str], options: Mapping[str, str], source: str | Path) -> Files:
@@ -89,7 +91,8 @@ def read_files(paths: Sequence[str], options: Mapping[str, str], source: str | P
     if not of_fits:
         for option in FITS_OPTIONS:
             if option in options:
-                raise UserError(f"'{source}' has no FITS files, of which @{option} chooses parts; leave it out.")
+                what = "missing values" if option == "blank" else "parts"
+                raise UserError(f"'{source}' has no FITS files, of which @{option} chooses {what}; leave it out.")
         return Files(FileReader(tuple(paths)), None, False, [])
     found, reasons = list[Chosen](), list[str]()
     for i in np.unique(np.linspace(0, len(of_fits) - 1, _LOOKED_AT).astype(int)):
@@ -106,7 +109,21 @@ def read_files(paths: Sequence[str], options: Mapping[str, str], source: str | P
     bands, _ = Counter(chosen.named() for chosen in found).most_common(1)[0]
     first = next(chosen for chosen in found if chosen.named() == bands)
     reader = FileReader(tuple(paths), replace(wanted, expected=bands))
-    return Files(reader, bands if len(of_fits) == len(paths) else None, True, [f"FITS: {first}"])
+    stated = Stated.of_each(chosen.stated() for chosen in found)
+    notes = [f"FITS: {first}", *_note_of_units(found), *stated.notes()]
+    return Files(reader, bands if len(of_fits) == len(paths) else None, True, notes, stated)
+
+
+def _note_of_units(found: Sequence[Chosen]) -> list[str]:
+    """That some files state a unit and others none, which are read as the same. Those of another one are refused."""
+    units = Counter(unit for chosen in found for unit in chosen.named().units)
+    named = [unit for unit in units if unit]
+    if not named or not units[""]:
+        return []
+    return [
+        f"of {len(found)} files that were looked at, some do not say the unit of their values (BUNIT), and others say "
+        f"{', '.join(named)}; their numbers are taken alike"
+    ]
 
 
 @dataclass

@@ -24,7 +24,7 @@ from astroformer.errors import UserError
 from astroformer.files import expanded
 from astroformer.images.bands import Bands
 from astroformer.images.fits import FITS_START, astropy_fits, bytes_a_value, used, values_of
-from astroformer.images.fits_bands import Band, Chosen, Wanted, bands_called, choose, wanted_of
+from astroformer.images.fits_bands import Band, Chosen, Wanted, bands_called, choose, stated_by, wanted_of
 from astroformer.images.fits_headers import Hdu, check_sums, read_headers
 from astroformer.images.fits_tiles import check_tiles
 from astroformer.images.formats.positions import Places
@@ -34,6 +34,7 @@ from astroformer.images.limits import Array, Refused, UnreadableImage, check_siz
 from astroformer.images.names import natural_key
 from astroformer.images.sky_groups import group_overlapping_boxes
 from astroformer.images.sky_pixels import centre_of, common_wcs, pixels_at, side_of, sky_at
+from astroformer.images.stated import Stated
 
 PIECE_OPTIONS = ("cube", "mosaic", "size")
 """Options of a catalog whose images lie in one large file."""
@@ -42,10 +43,11 @@ _LOOKED_AT = 32  # cutouts whose pixels are looked at for missing ones before th
 
 
 class Layer(NamedTuple):
-    """One band in a file."""
+    """One band in a file, and the values that stand for none."""
 
     path: str
     band: Band
+    blank: tuple[float, ...] = ()
 
 
 class PieceReader:
@@ -99,7 +101,8 @@ class PieceReader:
         of_file = dict(zip(paths, hash_files(paths, cache), strict=True))
         whole = new_hash()
         for layer in self.layers:
-            whole.update(of_file[layer.path] + hash_text(f"{layer.band.hdu.number} {layer.band.place}"))
+            blank = f" {layer.blank}" if layer.blank else ""
+            whole.update(of_file[layer.path] + hash_text(f"{layer.band.hdu.number} {layer.band.place}{blank}"))
         of_files = whole.digest()
         for i in map(int, indices):
             place = self.unplaced.get(i) or (i if self.corner_N2 is None else (*self.corner_N2[i].tolist(), self.side))
@@ -107,7 +110,7 @@ class PieceReader:
 
     def _whole(self, i: int) -> Array:
         everything = slice(None)
-        planes = [values_of(self._stored(layer, i, everything, everything), layer.band.hdu) for layer in self.layers]
+        planes = [self._values(layer, i, everything, everything) for layer in self.layers]
         return np.stack(planes, axis=-1)
 
     def _square(self, i: int, top: int, left: int) -> Array:
@@ -117,8 +120,11 @@ class PieceReader:
         image = np.full((side, side, len(self.layers)), np.nan, np.float32)
         inner = image[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
         for c, layer in enumerate(self.layers):
-            inner[:, :, c] = values_of(self._stored(layer, i, rows, columns), layer.band.hdu)
+            inner[:, :, c] = self._values(layer, i, rows, columns)
         return image
+
+    def _values(self, layer: Layer, i: int, rows: slice, columns: slice) -> Array:
+        return values_of(self._stored(layer, i, rows, columns), layer.band.hdu, layer.blank)
 
     def _stored(self, layer: Layer, i: int, rows: slice, columns: slice) -> Array:
         """Pixels of a layer as they are stored."""
@@ -152,6 +158,7 @@ class Pieces(NamedTuple):
     groups: NDArray[np.int64] | None = None
     positions_N2: NDArray[np.float64] | None = None
     whereabouts: Whereabouts = Whereabouts()
+    stated: Stated = Stated()
 
 
 def open_stack(name: str, options: Mapping[str, str], names: Sequence[str]) -> Pieces:
@@ -166,11 +173,12 @@ def open_stack(name: str, options: Mapping[str, str], names: Sequence[str]) -> P
         UserError: the file is not there, is damaged, or is no stack of so many images.
     """
     path = str(expanded(name))
-    chosen = _chosen(path, wanted_of(options), stacked=len(names))
-    layers = tuple(Layer(path, band) for band in chosen.bands)
+    wanted = wanted_of(options)
+    chosen = _chosen(path, wanted, stacked=len(names))
+    layers = tuple(Layer(path, band, wanted.blank) for band in chosen.bands)
     _check(layers, None)
     note = f"'{path}': {len(names):,} images; {chosen}"
-    return Pieces(PieceReader(tuple(names), layers), chosen.named(), True, [note])
+    return Pieces(PieceReader(tuple(names), layers), chosen.named(), True, [note], stated=chosen.stated())
 
 
 def open_mosaic(options: Mapping[str, str], names: Sequence[str], places: Places) -> Pieces:
@@ -190,7 +198,7 @@ def open_mosaic(options: Mapping[str, str], names: Sequence[str], places: Places
     """
     paths = files_of(options["mosaic"])
     layers, bands, beside = _layers(paths, wanted_of(options))
-    wcs = common_wcs([(path, band.hdu) for path, band in layers])
+    wcs = common_wcs([(layer.path, layer.band.hdu) for layer in layers])
     side, arcsec, said = side_of(options.get("size"), wcs)
     _check(layers, side)
     height, width = layers[0].band.hdu.shape[-2:]
@@ -220,9 +228,10 @@ def open_mosaic(options: Mapping[str, str], names: Sequence[str], places: Places
     if over.any():
         notes.append(f"{int(over.sum()):,} of {len(names):,} cutouts reach over the edge; beyond it pixels are missing")
     notes += _note_of_missing_sky(reader, np.flatnonzero(inside & ~over))
-    parts = frozenset((os.path.realpath(path), band.hdu.number) for path, band in layers)
+    parts = frozenset((os.path.realpath(layer.path), layer.band.hdu.number) for layer in layers)
     whereabouts = Whereabouts(Boxes(parts, corner_N2, side, (side - 1) * arcsec, inside))
-    return Pieces(reader, bands, True, notes, groups, np.stack([ra_N, dec_N], axis=1), whereabouts)
+    stated = stated_by([layer.band for layer in layers], arcsec, side)
+    return Pieces(reader, bands, True, notes, groups, np.stack([ra_N, dec_N], axis=1), whereabouts, stated)
 
 
 def files_of(text: str) -> list[str]:
@@ -282,11 +291,12 @@ def _chosen(path: str, wanted: Wanted, stacked: int | None = None) -> Chosen:
 def _layers(paths: Sequence[str], wanted: Wanted) -> tuple[tuple[Layer, ...], Bands, str]:
     """The bands of all files, what they are called, and what is not taken."""
     of_files = [_chosen(path, Wanted(wanted.hdus)) for path in paths]
-    layers = [Layer(path, band) for path, chosen in zip(paths, of_files, strict=True) for band in chosen.bands]
+    each = zip(paths, of_files, strict=True)
+    layers = [Layer(path, band, wanted.blank) for path, chosen in each for band in chosen.bands]
     names = [layer.band.name for layer in layers]
     if len(set(names)) < len(names) and all(len(chosen.bands) == 1 for chosen in of_files):
         # Their headers do not tell them apart, so their names have to.
-        layers = [Layer(path, band._replace(name=Path(path).name.split(".")[0])) for path, band in layers]
+        layers = [one._replace(band=one.band._replace(name=Path(one.path).name.split(".")[0])) for one in layers]
     try:
         bands_of_layers = [layer.band for layer in layers]
         chosen = [layers[bands_of_layers.index(band)] for band in bands_called(wanted.bands, bands_of_layers)]
@@ -301,7 +311,7 @@ def _check(layers: Sequence[Layer], side: int | None) -> None:
     """Raises `UserError` where a piece is larger than any image may be."""
     height, width = layers[0].band.hdu.shape[-2:] if side is None else (side, side)
     try:
-        size = max(bytes_a_value(layer.band.hdu) for layer in layers)
+        size = max(bytes_a_value(layer.band.hdu, layer.blank) for layer in layers)
         check_size(width, height, len(layers), size)
     except Refused as error:
         raise UserError(f"'{layers[0].path}': {error}.") from None
