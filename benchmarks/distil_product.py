@@ -12,7 +12,6 @@ clock of each process, with all that it does beside training. Settings were chos
 
 from __future__ import annotations
 
-import argparse
 import csv
 import subprocess
 import tempfile
@@ -24,6 +23,7 @@ import numpy as np
 import astroformer
 from astroformer.images import open_source
 from astroformer.system import usable_cores
+from common.command import checked, data_or_table
 from common.grid import SETS, Cell, Job, mean_of
 from common.low_data_run import scores_of, source_of
 from common.machine import code_version, processor
@@ -102,13 +102,9 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, nargs="?", help="folder with cifar10")
+    parser = data_or_table(__doc__, "folder with cifar10")
     parser.add_argument("--minutes", type=float, default=15.0, help="of the two commands together")
-    parser.add_argument("--table", action="store_true", help="only print the table of the rows that are there")
-    arguments = parser.parse_args()
-    if (arguments.data is None) != arguments.table:
-        parser.error("give the folder of the data, to train, or --table, to see what is there.")
+    arguments = checked(parser)
     place = processor("auto")
     done = {(row["split"], row["minutes"], row["processor"]) for row in read_rows(OUT)}
     for split in [] if arguments.table else range(3):

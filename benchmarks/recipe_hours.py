@@ -13,7 +13,6 @@ that it took. One row a run, in `results/recipe_hours.jsonl`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import subprocess
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from astroformer.system import usable_cores
+from common.command import checked, data_or_table
 from common.machine import code_version, processor
 from common.rows import RESULTS, Row, append_row, read_rows
 
@@ -91,16 +91,12 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?", help="folder with cifar10 and tiny-imagenet")
+    parser = data_or_table(__doc__, "folder with cifar10 and tiny-imagenet")
     parser.add_argument("--minutes", type=float, help="length by the clock, for a machine without other work")
     parser.add_argument("--share", type=float, default=1.0, help="of an hour's epochs")
     parser.add_argument("--only", choices=list(HOURS))
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--table", action="store_true", help="only print the table of the rows that are there")
-    arguments = parser.parse_args()
-    if (arguments.data is None) != arguments.table:
-        parser.error("give the folder of the data, to train, or --table, to see what is there.")
+    arguments = checked(parser)
     for seed in [] if arguments.table else range(arguments.seeds):
         for name in [arguments.only] if arguments.only else HOURS:
             if not any(row["cell"] == name and row["seed"] == seed for row in read_rows(OUT)):

@@ -28,7 +28,6 @@ the entropy of the shares. Accuracy is against the class of the folder, which no
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import os
@@ -43,6 +42,7 @@ from PIL import Image
 
 from astroformer.images import open_source
 from astroformer.images.sets.mock_galaxies import mock_galaxies
+from common.command import checked, data_or_table
 from common.machine import code_version, processor
 from common.rows import RESULTS, Row, append_row, read_rows
 
@@ -217,14 +217,10 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?", help="folder with galaxy-zoo2")
+    parser = data_or_table(__doc__, "folder with galaxy-zoo2")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--together", type=int, default=1, help="runs side by side, of one thread each")
-    parser.add_argument("--table", action="store_true", help="only print the table of the rows that are there")
-    arguments = parser.parse_args()
-    if (arguments.data is None) != arguments.table:
-        parser.error("give the folder of the data, to train, or --table, to see what is there.")
+    arguments = checked(parser)
     done = {(row["cell"], row["arm"], row["seed"]) for row in read_rows(OUT)}
     arms = (VOTES, MAJORITY, SMOOTHED)
     jobs = [(name, arm, seed) for seed in range(arguments.seeds) for name in SETS for arm in arms]

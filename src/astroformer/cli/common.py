@@ -40,6 +40,14 @@ SOURCE_OPTIONS = (
     "source by @per-class=0:50 (the first 50 images of each class); files and folders elsewhere are named by their URL "
     "(https://, s3://, gs://, ...) and copied once"
 )
+LabelledSource = Annotated[
+    str | None,
+    PLACE,
+    Doc(
+        "labelled images: class folders, .npz, catalog, or a set by name: mock-galaxies, cifar10:test; "
+        f"{SOURCE_OPTIONS}; without it, the images that the model's run has held out"
+    ),
+]
 OnlyKnown = Annotated[bool, Doc("leave images of classes out that the model does not know, in place of an error")]
 
 
@@ -163,16 +171,16 @@ def lasting_root(root: str) -> str:
 
 
 def labelled_images(
+    classifier: Classifier,
+    model: Path,
     source: str | None,
     root: str | None,
-    model: Path,
-    classes: tuple[str, ...],
     *,
     only_known: bool,
     reporter: Reporter,
 ) -> LabelledImages:
     """The images of a source, with all columns of a catalog; without a source those that were held out of the run that
-    made the model.
+    made the model. What a person should know of them is said.
 
     Raises:
         UserError: there are none, or they have other classes than the model.
@@ -181,15 +189,20 @@ def labelled_images(
 
     if source is not None:
         [opened] = with_root([source], root)
-        return open_source(opened, classes=classes, only_known=only_known, columns="all", listener=reporter)
-    from astroformer.training.train import held_out_images
+        images = open_source(
+            opened, classes=classifier.classes, only_known=only_known, columns="all", listener=reporter
+        )
+    else:
+        from astroformer.training.train import held_out_images
 
-    if root is not None:
-        raise UserError(f"--root {root} says where the images of a catalog lie; name the catalog as SOURCE.")
-    held_out = held_out_images(model, reporter=reporter)
-    if held_out.classes != classes:
-        raise UserError(f"the run of '{model}' has other classes than this model; name a SOURCE.")
-    return held_out
+        if root is not None:
+            raise UserError(f"--root {root} says where the images of a catalog lie; name the catalog as SOURCE.")
+        images = held_out_images(model, reporter=reporter)
+        if images.classes != classifier.classes:
+            raise UserError(f"the run of '{model}' has other classes than this model; name a SOURCE.")
+    tell_ignored(images)
+    tell_differences(classifier, images)
+    return images
 
 
 def tell_beside(sentence: str) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from typing_extensions import Doc
 
 from astroformer.cli.common import (
-    SOURCE_OPTIONS,
     Asking,
+    LabelledSource,
     Model,
     OnlyKnown,
     Overwrite,
@@ -22,10 +22,8 @@ from astroformer.cli.common import (
     labelled_images,
     refuse_missing,
     tell_beside,
-    tell_differences,
-    tell_ignored,
 )
-from astroformer.cli.options import NESTED, PLACE
+from astroformer.cli.options import NESTED
 
 if TYPE_CHECKING:
     from astroformer.classifier import Classifier
@@ -69,14 +67,7 @@ class Evaluate:
     """Measure a trained MODEL on labelled images: metrics with 95 % intervals, each class, and what is confused."""
 
     model: Model
-    source: Annotated[
-        str | None,
-        PLACE,
-        Doc(
-            "labelled images: class folders, .npz, catalog, or a set by name: mock-galaxies, cifar10:test; "
-            f"{SOURCE_OPTIONS}; without it, the images that the model's run has held out"
-        ),
-    ] = None
+    source: LabelledSource = None
     out: Annotated[
         Path | None,
         Doc("folder for metrics, confusion matrix, predictions and pictures; default evaluation-1, -2, ..."),
@@ -124,10 +115,8 @@ class Evaluate:
 
         classifier = self.asking.load(self.model)
         images = labelled_images(
-            self.source, self.root, self.model, classifier.classes, only_known=self.only_known, reporter=reporter
+            classifier, self.model, self.source, self.root, only_known=self.only_known, reporter=reporter
         )
-        tell_ignored(images)
-        tell_differences(classifier, images)
         evaluation, predictions = classifier.evaluate(
             images,
             batch_size=self.asking.computing.batch_size,

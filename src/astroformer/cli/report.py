@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from typing_extensions import Doc
 
 from astroformer.cli.common import (
-    SOURCE_OPTIONS,
     Asking,
+    LabelledSource,
     Model,
     OnlyKnown,
     Overwrite,
@@ -22,10 +22,8 @@ from astroformer.cli.common import (
     labelled_images,
     refuse_missing,
     tell_beside,
-    tell_differences,
-    tell_ignored,
 )
-from astroformer.cli.options import NESTED, PLACE
+from astroformer.cli.options import NESTED
 from astroformer.errors import check_installed
 
 
@@ -34,14 +32,7 @@ class Report:
     """Write how far to trust a MODEL, by labelled images: one HTML file, and the facts as JSON and CSV."""
 
     model: Model
-    source: Annotated[
-        str | None,
-        PLACE,
-        Doc(
-            "labelled images: class folders, .npz, catalog, or a set by name: mock-galaxies, cifar10:test; "
-            f"{SOURCE_OPTIONS}; without it, the images that the model's run has held out"
-        ),
-    ] = None
+    source: LabelledSource = None
     out: Annotated[
         Path | None,
         Doc("folder for the page, report.json and tables; default report-1, -2, ..."),
@@ -71,10 +62,8 @@ class Report:
         with Reporter(quiet=self.showing.quiet) as reporter:
             classifier = self.asking.load(self.model)
             images = labelled_images(
-                self.source, self.root, self.model, classifier.classes, only_known=self.only_known, reporter=reporter
+                classifier, self.model, self.source, self.root, only_known=self.only_known, reporter=reporter
             )
-            tell_ignored(images)
-            tell_differences(classifier, images)
             made = report(
                 classifier,
                 images,

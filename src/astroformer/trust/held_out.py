@@ -83,12 +83,17 @@ class HeldOut:
             found[method] = fit_calibration(self.logs_NK, self.targets_NK, self.fold_N, method).folds
         return Fitted(calibration, found[method])
 
+    @functools.cached_property
+    def _in_order(self) -> tuple[Array, Array]:
+        """(N,) the digests, rising, and the fold of each."""
+        order = np.argsort(self.digests_N, kind="stable")
+        return self.digests_N[order], self.fold_N[order]
+
     def folds_by_digest(self, digests_M: Array) -> Array:
         """(M,) the fold of images that are known by their digests, −1 for all others."""
-        order = np.argsort(self.digests_N, kind="stable")
-        place_M = np.searchsorted(self.digests_N[order], digests_M).clip(max=len(self) - 1)
-        found_M = order[place_M]
-        return np.where(self.digests_N[found_M] == digests_M, self.fold_N[found_M], -1)
+        digests_N, fold_N = self._in_order
+        place_M = np.searchsorted(digests_N, digests_M).clip(max=len(self) - 1)
+        return np.where(digests_N[place_M] == digests_M, fold_N[place_M], -1)
 
     # -- keeping -----------------------------------------------------------------------------------------------------
 
