@@ -358,7 +358,8 @@ class Classifier(Predictor, Summarized):
                 image and its mirror image, or over turned and mirrored views, each at the cost of one); None: as the
                 model says. The metrics and the calibration of a model are those of the symmetry that it was saved with:
                 with another one they are not known; `evaluate` measures the metrics.
-            calibration: "auto", probabilities as the held-out images of the training say, or "none", the network's own.
+            calibration: "auto", probabilities as the held-out images of the training say, or "none", the network's own,
+                whose metrics are not known.
             white: the value that is white in the images that will be asked about, where their pixels are of another
                 type than those that the model learned from: 65535 for uint16 that uses all bits, 4095 for 12 bits.
             fast: ask the network by its fast path, a private copy of the weights with norms folded and passes fused,
@@ -389,6 +390,8 @@ class Classifier(Predictor, Summarized):
             raise unknown_name("calibration", calibration, CALIBRATIONS)
         caveats = [model.caveat(config), native.caveat() if device == "cpu" else None]
         other = symmetry is not None and symmetry != config.answers.symmetry
+        if calibration == "none" and config.trust.calibration.method != "none":
+            config = replace(config, record=config.record.without_metrics())
         if symmetry is not None and other:
             answers, record = replace(config.answers, symmetry=symmetry), config.record.without_metrics()
             if config.trust.calibration.method != "none" and calibration == "auto":

@@ -129,6 +129,7 @@ class Predictor:
         self.preprocessing.check_source(images)
         self.preprocessing.check_brightness(images.read, len(images), self.white)
         network, seen = self._asked(), self.seen if mark_seen else None
+        known_again = mark_seen and (seen is not None or self.trust.held_out is not None)
         featured = self._fast_network() if features else None
         total = len(images)
         on_cpu = self.device.type == "cpu"
@@ -148,7 +149,7 @@ class Predictor:
                 try:
                     image = images.read(start + k)
                     rows[k] = self.preprocessing.apply(image, self.white)
-                    if mark_seen:
+                    if known_again:
                         digests[k] = pixel_digest(image)
                 except UserError as error:  # unreadable, or of a type or channels that the network can't take
                     errors[k] = str(error)
@@ -160,7 +161,7 @@ class Predictor:
                     features_ND[list(rows)] = features_BD.float().cpu().numpy()
                 else:
                     logits_BK = network(x_BCHW)
-                known_B = digests[list(rows)] if mark_seen else None
+                known_B = digests[list(rows)] if known_again else None
                 probabilities_NK[list(rows)] = self.trust.probabilities(_float64(logits_BK), known_B)
             seen_N = None if seen is None else np.isin(digests, seen)
             return Predictions(images.files[start:stop], self.classes, probabilities_NK, errors, seen_N, features_ND)

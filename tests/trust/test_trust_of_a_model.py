@@ -67,6 +67,13 @@ def test_an_image_that_calibrated_is_answered_without_it(hot: Path) -> None:
     np.testing.assert_array_equal(changed_N, ~marked.seen_N)  # all that were not trained on are held out
 
 
+def test_the_network_s_own_probabilities_have_no_scores_of_others(hot: Path) -> None:
+    raw = astroformer.load(hot, calibration="none")
+    assert astroformer.load(hot).info.metrics is not None
+    assert raw.info.metrics is None
+    assert str(raw.trust) == "the network's own, not calibrated"
+
+
 def test_what_another_symmetry_answers_is_not_calibrated(hot: Path) -> None:
     said: list[str] = []
     model = astroformer.load(hot, symmetry="shift+mirror", say=said.append)

@@ -48,7 +48,7 @@ class Trust:
 
     def raw(self) -> Trust:
         """The same without a calibration: the network's own probabilities."""
-        return replace(self, calibration=Calibration())
+        return replace(self, calibration=Calibration(), images=0)
 
     def probabilities(self, logits_NK: Array, digests_N: Array | None = None) -> Array:
         """(N, K) float64 probabilities.
