@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from astroformer.allocator import keep_freed_memory
-from astroformer.fast_inference import fast_pass
+from astroformer.fast_pass import fast_pass
 from astroformer.network import create_answers
 from astroformer.system import matrix_rates
 from astroformer.training.steps.fused import fuse

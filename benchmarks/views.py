@@ -21,7 +21,7 @@ import torch
 import astroformer
 from astroformer.allocator import keep_freed_memory
 from astroformer.cache import default_cache
-from astroformer.fast_inference import fast_pass
+from astroformer.fast_pass import fast_pass
 from astroformer.images import ImageStore, open_source
 from astroformer.metrics import score
 from astroformer.network import Answers, AnswersConfig

@@ -10,7 +10,8 @@ import torch
 
 from astroformer import fast_inference
 from astroformer.errors import UserError
-from astroformer.fast_inference import FastInference, fast_pass
+from astroformer.fast_inference import FastInference
+from astroformer.fast_pass import fast_pass
 from helpers.circular import made_circular
 from helpers.lively import lively
 

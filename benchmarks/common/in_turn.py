@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from astroformer.allocator import keep_freed_memory
-from astroformer.fast_inference import fast_pass
+from astroformer.fast_pass import fast_pass
 from astroformer.network import VARIANTS, Astroformer, Tie
 from astroformer.training.steps.fused import fuse, why_not_fused
 from astroformer.training.steps.optimizer import create_optimizer

@@ -12,7 +12,7 @@
 
 In bfloat16 the matrix products and the wide maps are in that type, all else is float32.
 
-Legend: B images, V views, C channels or classes, D features, H and W rows and columns, M channels of wide maps, I and
+Legend: B images, C channels or classes, D features, H and W rows and columns, M channels of wide maps, I and
 O of narrow ones.
 """
 
@@ -20,23 +20,20 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from astroformer.native import Kernels, library
-from astroformer.network.answers import Answers, moved_to_frame
 from astroformer.network.astroformer import Astroformer, check_images
 from astroformer.network.attention import ConvBlockAttention, RelativeAttention, SqueezeExcitation
 from astroformer.network.blocks import EXPANSION, HybridBlock, MBConv, Shortcut, Stem, TransformerBlock
-from astroformer.network.ensemble import Ensemble, log_mean_probabilities
 from astroformer.network.framing import centred
 from astroformer.network.phases import anchored
 from astroformer.network.torus import wrapped
-from astroformer.network.views import answer_views
 
 _LANES = 16  # channels that a kernel works on at once
 _HEAD_CHANNELS = 4  # the attention kernel takes heads whose width is a multiple of this
@@ -44,69 +41,18 @@ _MOST_TOKENS = 256  # for our attention kernel: up to here one head's scores sta
 _MAP_VALUES = 4 << 20  # in the widest map of a stage, for the images that are computed together
 
 
-class FastPass(Protocol):
-    """Images (B, in_chans, H, W) to logits (B, num_classes); `width` is the D of its features."""
+class Traced(NamedTuple):
+    """What a network makes of B images on its way to their classes.
 
-    width: int
-
-    def __call__(self, x_BCHW: Tensor, /) -> Tensor: ...
-
-    def with_features(self, x_BCHW: Tensor, /) -> tuple[Tensor, Tensor]:
-        """The logits (B, num_classes), and the features (B, D) that the last linear layer makes them of.
-
-        Where logits are averaged over views, so are the features. An ensemble has those of its members side by side.
-        """
-        ...
-
-
-def fast_pass(network: Astroformer | Answers | Ensemble, dtype: torch.dtype = torch.float32) -> FastPass:
-    """What is asked in place of a network for the same logits: `FastInference`, inside of `Answers` and `Ensemble`.
-
-    Args:
-        network: what it answers with is copied as it is now.
-        dtype: of the matrix products, torch.float32 or torch.bfloat16.
+    Attributes:
+        logits: (B, num_classes).
+        features: (B, D), what the last linear layer makes the logits of.
+        means: (B, sum of the widths), the map of each stage, S0 to S4, averaged over its places, side by side.
     """
-    if isinstance(network, Astroformer):
-        return FastInference(network, dtype)
-    if isinstance(network, Answers):
-        return _FastAnswers(network, dtype)
-    return _FastEnsemble([fast_pass(member, dtype) for member in network.networks])
 
-
-class _FastEnsemble:
-    """`Ensemble`, by the fast paths of its members."""
-
-    def __init__(self, members: Sequence[FastPass]) -> None:
-        self._members, self.width = members, sum(member.width for member in members)
-
-    def __call__(self, x_BCHW: Tensor) -> Tensor:
-        return self.with_features(x_BCHW)[0]
-
-    def with_features(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        answers = [member.with_features(x_BCHW) for member in self._members]
-        return log_mean_probabilities([logits_BC for logits_BC, _ in answers]), torch.cat([f for _, f in answers], 1)
-
-
-class _FastAnswers:
-    """`Answers` in eval mode, by the fast path of its network."""
-
-    def __init__(self, asked: Answers, dtype: torch.dtype) -> None:
-        self._network, self._answers = FastInference(asked.network, dtype), asked.answers
-        self._config, self._frame = asked.config, copy.deepcopy(asked.frame)
-        self.width = self._network.width
-
-    def __call__(self, x_BCHW: Tensor) -> Tensor:
-        return self.with_features(x_BCHW)[0]
-
-    @torch.inference_mode()
-    def with_features(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        check_images(x_BCHW, self._config)
-        self._answers.check_size(x_BCHW.shape[2], x_BCHW.shape[3])
-        # One view after the other: a batch of all of them would take as many times the memory.
-        views = answer_views(x_BCHW, self._answers.symmetry, self._answers.views)
-        answers = [self._network.with_features(moved_to_frame(view_BCHW, self._frame)) for view_BCHW in views]
-        logits_VBC, features_VBD = (torch.stack(of_views) for of_views in zip(*answers, strict=True))
-        return logits_VBC.mean(0), features_VBD.mean(0)
+    logits: Tensor
+    features: Tensor
+    means: Tensor
 
 
 class FastInference:
@@ -138,10 +84,10 @@ class FastInference:
         ]
 
     def __call__(self, x_BCHW: Tensor) -> Tensor:
-        return self.with_features(x_BCHW)[0]
+        return self.traced(x_BCHW).logits
 
     @torch.inference_mode()
-    def with_features(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def traced(self, x_BCHW: Tensor) -> Traced:
         check_images(x_BCHW, self._config)
         maps = self._config.map_sizes((x_BCHW.shape[2], x_BCHW.shape[3]))
         on_cpu = x_BCHW.device.type == "cpu"
@@ -157,6 +103,7 @@ class FastInference:
             x_BCHW, _ = centred(x_BCHW)
         rows, columns = maps[0]
         x_BHWC = torch.cat([self._stem(some) for some in pieces(x_BCHW, rows * columns * self._config.stem_width)])
+        means = [x_BHWC.mean((1, 2))]
         for blocks, (rows, columns), wide in zip(self._stages, maps, self._wide, strict=False):
             done = []
             for some in pieces(x_BHWC, rows * columns * wide):
@@ -164,8 +111,9 @@ class FastInference:
                     some = block(some)
                 done.append(some)
             x_BHWC = torch.cat(done)
+            means.append(x_BHWC.mean((1, 2)))
         features_BD = self._head(x_BHWC.permute(0, 3, 1, 2), pre_logits=True)
-        return self._head.classifier(features_BD), features_BD
+        return Traced(self._head.classifier(features_BD), features_BD, torch.cat([m.float() for m in means], 1))
 
 
 class _Operations:

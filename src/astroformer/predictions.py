@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 _CLASSES = 10  # that are counted at first sight
-ADDED_COLUMNS: dict[str, type] = {"prediction_set": str, "abstain": bool}
-"""Columns that a table of predictions has behind `error` where they are asked for, with the types of their values."""
+NOVELTY = "novelty"
+ADDED_COLUMNS: dict[str, type] = {NOVELTY: float, "prediction_set": str, "abstain": bool}
+"""Columns that a table of predictions has behind `error`, with the types of their values: `novelty` where the model
+knows its training images, the others where they are asked for."""
 
 
 def prediction_columns(classes: Sequence[str], added: Iterable[str] = ()) -> list[str]:
     """The columns of a table of predictions: `file`, `prediction`, `confidence`, `p:<class>` for each, `error`, and
-    those of `ADDED_COLUMNS` that are asked for."""
+    those of `ADDED_COLUMNS` that there are."""
     return ["file", "prediction", "confidence", *(f"p:{name}" for name in classes), "error", *added]
 
 
@@ -42,6 +44,10 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None or value != value else str(value)
+
+
+def _added_text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else as_text(value)
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,7 +61,7 @@ class Predictions(Summarized):
         errors: why an image could not be read, "" where it was.
         seen_N: (N,) whether the model was trained on an image of the same pixels; None where nobody asked.
         features_ND: (N, D) float32, see `Classifier.features`; None where nobody asked.
-        added: those of `ADDED_COLUMNS` that were asked for: N values each, None where an image could not be read.
+        added: those of `ADDED_COLUMNS` that there are: N values each, None where an image could not be read.
 
     Example:
         >>> import numpy as np
@@ -93,6 +99,12 @@ class Predictions(Summarized):
         """The probability of the most probable class of each image."""
         return self.probabilities_NK.max(1)
 
+    @property
+    def novelty_N(self) -> Array | None:
+        """How unlike the training images each image is, see `Novelty`: above 1, more than 99 of 100 of those are. NaN
+        where an image could not be read; None where the model does not know its training images."""
+        return np.array(self.added[NOVELTY], np.float64) if NOVELTY in self.added else None
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -106,6 +118,8 @@ class Predictions(Summarized):
         reasons = [error for error in self.errors if error]
         if reasons:
             lines["can't be taken"] = f"{len(reasons):,}   (the first: {reasons[0]})"
+        if self.novelty_N is not None and (self.novelty_N > 1).any():
+            lines["unlike the training images"] = f"{int((self.novelty_N > 1).sum()):,}   (novelty above 1)"
         if self.seen_N is not None and self.seen_N.any():
             lines["trained on"] = f"{int(self.seen_N.sum()):,}"
         title = f"Predictions: {n:,} image{'s' * (n != 1)}, {len(self.classes)} classes"
@@ -118,7 +132,7 @@ class Predictions(Summarized):
         rows = zip(self.files, self.names, self.confidence_N, self.probabilities_NK, self.errors, strict=True)
         for i, (file, name, confidence, p_K, error) in enumerate(rows):
             numbers = ("" if np.isnan(value) else f"{value:.8g}" for value in (confidence, *p_K))
-            yield [file, name, *numbers, error, *(as_text(values[i]) for values in self.added.values())]
+            yield [file, name, *numbers, error, *(_added_text(values[i]) for values in self.added.values())]
 
     def to_arrow(self) -> pa.Table:
         """A table of pyarrow with the columns of `prediction_columns`, a row an image; null where there is nothing.
@@ -138,7 +152,7 @@ class Predictions(Summarized):
             *(pa.array(np.ascontiguousarray(column), pa.float64(), from_pandas=True) for column in numbers),
             pa.array([error or None for error in self.errors], pa.string()),
         ]
-        types = {str: pa.string(), bool: pa.bool_()}
+        types = {str: pa.string(), bool: pa.bool_(), float: pa.float64()}
         columns += [pa.array(values, types[ADDED_COLUMNS[name]]) for name, values in self.added.items()]
         return pa.table(columns, prediction_columns(self.classes, self.added))
 

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from astroformer.allocator import keep_freed_memory
 from astroformer.errors import UserError, unknown_name
-from astroformer.fast_inference import FastPass, fast_pass
+from astroformer.fast_inference import Traced
+from astroformer.fast_pass import FastPass, fast_pass
 from astroformer.images.copies import Digests, pixel_digest
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.model_folder import KeptNetwork, ModelRecord
-from astroformer.predictions import Predictions
+from astroformer.predictions import NOVELTY, Predictions
 from astroformer.system import PRECISIONS, pick_precision, usable_cores
 from astroformer.threads import in_threads, pieces
 from astroformer.trust.trust import Trust
@@ -73,6 +74,19 @@ class Predictor:
         """Moves the network to `device` ("cpu", "cuda", …) and returns this classifier."""
         self.network.to(device)
         return self
+
+    @property
+    def added(self) -> list[str]:
+        """The columns that predictions bring of themselves, see `Predictions.added`."""
+        return [NOVELTY] if self.trust.novelty is not None and self._by_fast_path else []
+
+    def traces(self, stored_BCHW: Array | Tensor) -> Array:
+        """(B, L) what the network makes of such a batch on its way, which `Novelty` compares.
+
+        Raises:
+            UserError: the network is none of ours.
+        """
+        return _traces(self._fast_network().traced(self._normalized(stored_BCHW)))
 
     @torch.inference_mode()
     def logits(self, stored_BCHW: Array | Tensor) -> Array:
@@ -130,7 +144,8 @@ class Predictor:
         self.preprocessing.check_brightness(images.read, len(images), self.white)
         network, seen = self._asked(), self.seen if mark_seen else None
         known_again = mark_seen and (seen is not None or self.trust.held_out is not None)
-        featured = self._fast_network() if features else None
+        novelty = self.trust.novelty if self.added else None
+        traced = self._fast_network() if features or novelty is not None else None
         total = len(images)
         on_cpu = self.device.type == "cpu"
         # Side by side, decoding and network fill all cores whichever of the two takes longer, and no thread waits for
@@ -153,18 +168,26 @@ class Predictor:
                         digests[k] = pixel_digest(image)
                 except UserError as error:  # unreadable, or of a type or channels that the network can't take
                     errors[k] = str(error)
-            features_ND = None if featured is None else np.full((stop - start, featured.width), np.nan, np.float32)
+            features_ND = np.full((stop - start, traced.width), np.nan, np.float32) if features and traced else None
+            scores: list[float | None] = [None] * (stop - start)
             if rows:
                 x_BCHW = self._normalized(np.stack(list(rows.values())))
-                if featured is not None and features_ND is not None:
-                    logits_BK, features_BD = featured.with_features(x_BCHW)
-                    features_ND[list(rows)] = features_BD.float().cpu().numpy()
-                else:
+                if traced is None:
                     logits_BK = network(x_BCHW)
+                else:
+                    trace = traced.traced(x_BCHW)
+                    logits_BK = trace.logits
+                    if features_ND is not None:
+                        features_ND[list(rows)] = trace.features.float().cpu().numpy()
+                    if novelty is not None:
+                        for k, score in zip(rows, novelty.scores(_traces(trace)).tolist(), strict=True):
+                            scores[k] = score
                 known_B = digests[list(rows)] if known_again else None
                 probabilities_NK[list(rows)] = self.trust.probabilities(_float64(logits_BK), known_B)
             seen_N = None if seen is None else np.isin(digests, seen)
-            return Predictions(images.files[start:stop], self.classes, probabilities_NK, errors, seen_N, features_ND)
+            added = {} if novelty is None else {NOVELTY: scores}
+            files = images.files[start:stop]
+            return Predictions(files, self.classes, probabilities_NK, errors, seen_N, features_ND, added)
 
         parts: list[Predictions] = []
         for (_, stop), part in zip(bounds, in_threads(task, bounds, workers), strict=True):
@@ -177,3 +200,7 @@ class Predictor:
 def _float64(logits_BK: Tensor) -> Array:
     # It keeps p(class) of confident predictions from rounding to 0 and 1.
     return logits_BK.double().cpu().numpy()
+
+
+def _traces(traced: Traced) -> Array:
+    return torch.cat([traced.means, traced.features.float()], 1).cpu().numpy()

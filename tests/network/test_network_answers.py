@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from astroformer.errors import UserError
-from astroformer.fast_inference import fast_pass
+from astroformer.fast_pass import fast_pass
 from astroformer.network import VARIANTS, Answers, AnswersConfig, Astroformer, create_answers
 from astroformer.network.answers import answers_of
 from astroformer.network.config import joined_words, split_words

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from astroformer.errors import UserError
-from astroformer.fast_inference import fast_pass
+from astroformer.fast_pass import fast_pass
 from astroformer.network import Answers, Astroformer, Ensemble, create_answers
 from astroformer.network.ensemble import log_mean_probabilities
 

@@ -82,7 +82,7 @@ class Evaluate:
     def run(self, given: set[str]) -> None:
         refuse_missing(self.source, model=self.model)
         with first_imports():
-            from astroformer.evaluation.scores import evaluation_text, metrics_text, seen_sentence
+            from astroformer.evaluation.scores import evaluation_text, metrics_text, novelty_sentence, seen_sentence
             from astroformer.outputs import output_folder
             from astroformer.progress import Reporter
 
@@ -102,6 +102,8 @@ class Evaluate:
             print(f"\n{seen_sentence(measured.seen, evaluation.n)}")
         if measured.new is not None:
             print(f"without them:\n{metrics_text(measured.new)}")
+        if (novel := novelty_sentence(measured.predictions.novelty_N)) is not None:
+            print(f"\n{novel}")
         if measured.left_out:
             n, table = len(measured.images), results.place / "predictions.csv"
             tell_beside(f"{measured.left_out:,} of {n:,} images can't be taken and are left out; '{table}' says why")
@@ -155,7 +157,8 @@ class Evaluate:
         write_by_class(classes_file, evaluation)
         assert images.labels is not None
         beside, carried = judged(predictions, images.labels, images.votes_NK), images.columns
-        with PredictionWriter(predictions_file, predictions.classes, beside=beside, carried=carried) as writer:
+        words: Any = {"added": list(predictions.added), "beside": beside, "carried": carried}
+        with PredictionWriter(predictions_file, predictions.classes, **words) as writer:
             writer.write(predictions)
         with replacing(confusion_file) as part:
             part.write_text(confusion_text(evaluation) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,8 +110,10 @@ class Predict:
         named = matching(sources)
         refuse_missing(*named, model=self.model)
         with first_imports():
+            import numpy as np
+
             from astroformer.evaluation import unfinished
-            from astroformer.evaluation.scores import Called
+            from astroformer.evaluation.scores import Called, novelty_sentence
             from astroformer.progress import Reporter
 
         with contextlib.ExitStack() as stack:
@@ -122,7 +125,7 @@ class Predict:
             tell_differences(classifier, images)
             judge = self._judge(classifier)
             rows = self._begin(out, classifier, judge, named, images)
-            tally = _Tally(Called(classifier.classes), rows.done, rows.failed, rows.first_reason)
+            tally = _Tally(Called(classifier.classes), rows.done, rows.failed, rows.first_reason, [*rows.novelty])
             tally.called.add(rows.called)
             try:
                 self._predict(out, classifier, judge, images, tally, reporter)
@@ -136,6 +139,8 @@ class Predict:
         if failed:
             tell_beside(f"{failed:,} of {done:,} images can't be taken; column error of '{out}' says why")
         print(f"{done - failed:,} prediction{'s' * (done - failed != 1)}\n{tally.called.text()}")
+        if (novel := novelty_sentence(np.array(tally.novelty))) is not None:
+            print(textwrap.fill(novel, 80))
         if judge is not None:
             self._tell_judged(judge, rows.done)
         if self.features is not None:
@@ -200,7 +205,7 @@ class Predict:
         from astroformer.evaluation import unfinished
         from astroformer.evaluation.tables import FeatureWriter, PredictionWriter
 
-        added = [] if judge is None else judge.added
+        added = [*classifier.added, *([] if judge is None else judge.added)]
         columns = PredictionWriter(out, classifier.classes, added=added, carried=images.columns).columns
         if self.features is not None:
             FeatureWriter(self.features)
@@ -220,7 +225,7 @@ class Predict:
         if not self.resume:
             unfinished.start(out, made, overwrite=self.overwrite)
             return unfinished.UnfinishedRows()
-        rows = unfinished.rows_to_keep(out, made, images.files, batch_size=asking.computing.batch_size)
+        rows = unfinished.rows_to_keep(out, made, images.files, batch_size=asking.computing.batch_size, added=added)
         tell_beside(f"{rows.done:,} of {len(images):,} rows are there already")
         return rows
 
@@ -243,7 +248,7 @@ class Predict:
                 PredictionWriter(
                     out,
                     classifier.classes,
-                    added=[] if judge is None else judge.added,
+                    added=[*classifier.added, *([] if judge is None else judge.added)],
                     carried=images.columns,
                     done=first,
                 )
@@ -311,15 +316,18 @@ def _refused(reason: str) -> UserError:
 
 @dataclass
 class _Tally:
-    """What is predicted by now: how many rows, how many of images that could not be taken, and why the first not."""
+    """What is predicted by now: how many rows, how many of images that could not be taken, why the first not, and how
+    novel the others are."""
 
     called: Called
     done: int
     failed: int
     first: str
+    novelty: list[float]
 
     def add(self, part: Predictions) -> None:
         self.done += len(part)
         self.failed += int((~part.readable_N).sum())
         self.first = self.first or next((error for error in part.errors if error), "")
         self.called.add((name, c) for name, c in zip(part.names, part.confidence_N.tolist(), strict=True) if name)
+        self.novelty += [] if part.novelty_N is None else part.novelty_N[part.readable_N].tolist()

@@ -137,7 +137,7 @@ class Judge:
             abstained_M = abstained(p_MK, [None if cut is None else cut.cut for cut in self._cuts])
             self._kept += np.bincount(p_MK.argmax(1)[~abstained_M], minlength=len(self._classes))
             values["abstain"] = abstained_M.tolist()
-        added = {}
+        added = dict(part.added)
         for name, column in values.items():
             rows = iter(column)
             added[name] = [next(rows) if readable else None for readable in readable_M]

@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from astroformer.intervals import Interval
 from astroformer.metrics import ClassScores, Evaluation
 from astroformer.summaries import metric_name, metric_text, percent
@@ -18,6 +21,7 @@ _WORST = 10  # classes that are shown of more
 _NAME = 36  # columns of the longest name
 _SHORTEST = 8  # columns that a name needs to be known by
 _WORTH = 4  # letters that names begin with alike, from which leaving them out helps
+_USUAL_NOVEL = 0.03  # share; of few training images the 99 % are known no better
 _LONG = 22  # columns of a name in a sentence on two classes
 
 
@@ -180,6 +184,21 @@ class Called:
 def _share(share: float | None) -> str:
     """A share, or a dash where there is nothing to be one of."""
     return "–" if share is None else percent(share)
+
+
+def novelty_sentence(novelty_N: NDArray[np.float64] | None) -> str | None:
+    """How many images are unlike the training images; None where none is, or it is not known.
+
+    Args:
+        novelty_N: see `Predictions.novelty_N`.
+    """
+    if novelty_N is None or not (novel := int((novelty_N > 1).sum())):
+        return None
+    n = int(np.isfinite(novelty_N).sum())
+    sentence = f"{novel:,} of {n:,} images {'are' if novel > 1 else 'is'} unlike the training images (novelty above 1)"
+    if novel <= _USUAL_NOVEL * n:
+        return sentence
+    return f"{sentence}, where 1 % is usual; look at them before you trust their classes"
 
 
 def seen_sentence(seen: int, n: int) -> str:

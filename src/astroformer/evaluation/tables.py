@@ -108,6 +108,7 @@ class PredictionWriter:
         return self
 
     def write(self, part: Predictions) -> None:
+        assert list(part.added) == list(self._empty.added), "the columns of the table are others"
         beside = [values[self._row : self._row + len(part)] for values in self._beside]
         self._row += len(part)
         if self._parquet:

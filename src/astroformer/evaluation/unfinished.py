@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from astroformer.images.hashes import hash_bytes
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sources import split_options
 from astroformer.model_folder import ModelFolder
+from astroformer.predictions import NOVELTY
 
 _ROUNDED = 1e-6  # more than what the sum of probabilities loses if 8 digits of each are written
 
@@ -36,12 +38,14 @@ class UnfinishedRows:
         failed: how many of them tell of an image that could not be taken.
         first_reason: why the first of those could not.
         called: the prediction and the confidence of each of the others.
+        novelty: theirs, where the table has it.
     """
 
     done: int = 0
     failed: int = 0
     first_reason: str = ""
     called: Sequence[tuple[str, float]] = ()
+    novelty: Sequence[float] = ()
 
 
 def made_of(
@@ -118,7 +122,9 @@ def start(path: Path, made: dict[str, Any], *, overwrite: bool) -> None:
     write_json(record_of(path), made)
 
 
-def rows_to_keep(path: Path, made: dict[str, Any], files: Sequence[str], *, batch_size: int) -> UnfinishedRows:
+def rows_to_keep(
+    path: Path, made: dict[str, Any], files: Sequence[str], *, batch_size: int, added: Sequence[str]
+) -> UnfinishedRows:
     """Looks at the unfinished rows of `path`, and cuts off what is behind the last whole batch.
 
     Args:
@@ -126,6 +132,7 @@ def rows_to_keep(path: Path, made: dict[str, Any], files: Sequence[str], *, batc
         made: what the new rows are made of.
         files: the first column of each row.
         batch_size: rows are continued where a batch begins, so that they are those of an uninterrupted prediction.
+        added: the columns that predictions bring behind `error`.
 
     Raises:
         UserError: there are none, or they are of another model, other images, other columns or other options.
@@ -143,7 +150,8 @@ def rows_to_keep(path: Path, made: dict[str, Any], files: Sequence[str], *, batc
                 "begun, or start anew with --overwrite."
             )
     error = made["columns"].index("error")
-    ends, failed, first, called = [0], [0], "", list[tuple[str, float]]()
+    ends, failed, first, called, novelty = [0], [0], "", list[tuple[str, float]](), list[float]()
+    novel = error + 1 + list(added).index(NOVELTY) if NOVELTY in added else None
     for number, (row, end) in enumerate(_whole_rows(part)):
         if number == 0:
             right = row == made["columns"]
@@ -151,7 +159,7 @@ def rows_to_keep(path: Path, made: dict[str, Any], files: Sequence[str], *, batc
             right = number <= len(files) and len(row) == len(made["columns"]) and row[0] == files[number - 1]
         if not right:
             raise UserError(f"'{part}' can't be continued: its row {number} is not what it should be. Start anew.")
-        if number and (wrong := _contradiction(row, made["columns"], error)) is not None:
+        if number and (wrong := _contradiction(row, made["columns"], error, novel)) is not None:
             raise UserError(
                 f"'{part}' can't be continued: in its row {number} {wrong}, so it was changed or damaged. Start anew "
                 "with --overwrite."
@@ -162,21 +170,24 @@ def rows_to_keep(path: Path, made: dict[str, Any], files: Sequence[str], *, batc
         first = first or reason
         if number and not reason:
             called.append((row[1], float(row[2])))
+            if novel is not None:
+                novelty.append(float(row[novel]))
     done = max(0, len(ends) - 2)
     done -= done % max(1, batch_size) if done < len(files) else 0
     if len(ends) < 2:
         raise UserError(f"'{part}' holds no whole row; start anew with --overwrite.")
     os.truncate(part, ends[done + 1])
     lost = failed[done + 1]
-    return UnfinishedRows(done, lost, first if lost else "", called[: done - lost])
+    return UnfinishedRows(done, lost, first if lost else "", called[: done - lost], novelty[: done - lost])
 
 
-def _contradiction(row: list[str], columns: Sequence[str], error: int) -> str | None:
+def _contradiction(row: list[str], columns: Sequence[str], error: int, novel: int | None) -> str | None:
     """What can't be in a row of predictions; None where it agrees with itself.
 
     Args:
         row: the texts of `columns`.
         error: number of the column of the reason why there is no prediction.
+        novel: that of the novelty, if there is one.
     """
     name, confidence, *probabilities = row[1:error]
     if row[error]:
@@ -193,6 +204,8 @@ def _contradiction(row: list[str], columns: Sequence[str], error: int) -> str | 
     # Probabilities that differ may be written alike, so one of several names may be right.
     if f"p:{name}" not in {c for c, p in zip(columns[3:error], probabilities, strict=True) if p in highest}:
         return f"the prediction '{name[:50]}' is not the class of the highest probability"
+    if novel is not None and not re.fullmatch(r"\d+(\.\d+)?(e[+-]\d+)?", row[novel]):
+        return f"the novelty '{row[novel][:50]}' is no number from 0 on"
     return None
 
 

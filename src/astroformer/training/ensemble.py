@@ -136,7 +136,7 @@ def _finish(study: Study, members: TrainedStudy, reporter: Reporter) -> TrainedE
     classifier = Classifier.ensemble(models)
     setup = reopen(run / names[0], reporter, finished=True)
     recipe = setup.recipe
-    classifier.trust = trust_of(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts))
+    classifier.trust = trust_of(classifier, setup.valid, setup.train, predict_batch(recipe.batch, recipe.parts))
     probabilities_NK = classifier.trust.of_held_out()
     validation = score(setup.valid.labels, probabilities_NK, classifier.classes, votes_NK=setup.valid.votes_NK)
     length = (

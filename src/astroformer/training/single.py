@@ -278,7 +278,7 @@ def _finish(setup: Setup, fit: Fit, reporter: Reporter) -> Trained:
     frame = None if setup.frame is None else setup.frame.cpu()
     network = Answers.around(fit.network.cpu(), final_answers(recipe, frame), frame)
     classifier = Classifier(network, setup.preprocessing, classes, seen=np.unique(setup.train.digests))
-    classifier.trust = trust_of(classifier, setup.valid, predict_batch(recipe.batch, recipe.parts))
+    classifier.trust = trust_of(classifier, setup.valid, setup.train, predict_batch(recipe.batch, recipe.parts))
     probabilities_NK = classifier.trust.of_held_out()
     validation = score(setup.valid.labels, probabilities_NK, classes, votes_NK=setup.valid.votes_NK)
     if task.valid is not None:

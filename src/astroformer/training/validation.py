@@ -15,6 +15,7 @@ from astroformer.classifier import Classifier
 from astroformer.images.store import ImageStore
 from astroformer.metrics import balanced_accuracy, nll_N, votes_cross_entropy_N
 from astroformer.trust.held_out import HeldOut
+from astroformer.trust.novelty import Novelty, chosen
 from astroformer.trust.trust import Trust
 
 PREDICT_BATCH = 128  # images of a forward pass, where the memory allows it
@@ -40,10 +41,15 @@ def store_logits(classifier: Classifier, store: ImageStore, batch_size: int = PR
     return np.concatenate(parts)
 
 
-def trust_of(classifier: Classifier, store: ImageStore, batch_size: int) -> Trust:
-    """What the validation images tell of a classifier's answers."""
-    logits_NK = store_logits(classifier, store, batch_size)
-    return Trust.fitted_on(HeldOut.of(logits_NK, store.labels, store.digests, store.votes_NK))
+def trust_of(classifier: Classifier, valid: ImageStore, train: ImageStore, batch_size: int) -> Trust:
+    """What the validation images tell of a classifier's answers, and the training images of what is new to it."""
+    logits_NK = store_logits(classifier, valid, batch_size)
+    held_out = HeldOut.of(logits_NK, valid.labels, valid.digests, valid.votes_NK)
+    rows_N = chosen(train.labels)
+    parts = [
+        classifier.traces(train.take(some)) for some in np.split(rows_N, range(batch_size, len(rows_N), batch_size))
+    ]
+    return Trust.fitted_on(held_out, Novelty.fit(np.concatenate(parts)))
 
 
 def scores(classifier: Classifier, store: ImageStore, batch_size: int) -> dict[str, float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from astroformer.errors import UserError
 from astroformer.trust.calibration import Calibration
 from astroformer.trust.held_out import HeldOut
+from astroformer.trust.novelty import Novelty
 
 Array = NDArray[Any]
 CALIBRATIONS = ("auto", "none")  # how a model is asked
@@ -26,6 +27,7 @@ class Trust:
         calibration: from logits to probabilities; by default softmax, as nothing is known.
         images: how many held-out images it was chosen by, 0 where there were none.
         held_out: these images; None where only config.json was read.
+        novelty: how unlike the training images an image is; None where it is not known, or only config.json was read.
 
     Example:
         >>> Trust().calibration.method
@@ -35,11 +37,12 @@ class Trust:
     calibration: Calibration = field(default_factory=Calibration)
     images: int = 0
     held_out: HeldOut | None = field(default=None, compare=False)
+    novelty: Novelty | None = field(default=None, compare=False)
 
     @classmethod
-    def fitted_on(cls, held_out: HeldOut) -> Trust:
-        """What images that a model was not trained on tell of it."""
-        return cls(held_out.fitted.calibration, len(held_out), held_out)
+    def fitted_on(cls, held_out: HeldOut, novelty: Novelty | None = None) -> Trust:
+        """What images that a model was not trained on tell of it, and the images that it was trained on."""
+        return cls(held_out.fitted.calibration, len(held_out), held_out, novelty)
 
     def of_held_out(self) -> Array:
         """(N, K) probabilities of the held-out images, each by what was fitted without it."""
@@ -79,7 +82,8 @@ class Trust:
 
     def tensors(self) -> dict[str, Tensor]:
         """What `extra.safetensors` keeps of it."""
-        return {} if self.held_out is None else self.held_out.tensors()
+        known = (self.held_out, self.novelty)
+        return {name: tensor for part in known if part is not None for name, tensor in part.tensors().items()}
 
     @classmethod
     def from_dict(cls, words: Mapping[str, Any]) -> Trust:
@@ -97,4 +101,4 @@ class Trust:
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Trust:
         """The same with what `extra.safetensors` holds."""
-        return replace(self, held_out=HeldOut.from_tensors(tensors))
+        return replace(self, held_out=HeldOut.from_tensors(tensors), novelty=Novelty.from_tensors(tensors))

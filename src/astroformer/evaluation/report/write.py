@@ -339,5 +339,6 @@ def _write_images(path: Path, asked: _Asked, seen: Seen) -> None:
         beside["trained_on"] = [bool(one) for one in predictions.seen_N]
     beside["brightness"] = [None if np.isnan(one) else round(one, 6) for one in seen.brightness]
     beside["half_light_radius"] = [None if np.isnan(one) else round(one, 3) for one in seen.radius]
-    with PredictionWriter(path, predictions.classes, beside=beside, carried=images.columns) as writer:
+    added = list(predictions.added)
+    with PredictionWriter(path, predictions.classes, added=added, beside=beside, carried=images.columns) as writer:
         writer.write(predictions)
