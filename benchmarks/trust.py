@@ -19,18 +19,24 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from astroformer.cache import default_cache
 from astroformer.classifier import Classifier
-from astroformer.images import open_source
+from astroformer.images import ImageStore, LabelledImages, open_source
 from astroformer.training.recipe import make_recipe
+from astroformer.training.validation import store_logits, trust_of
 from common.command import checked, data_or_table
+from common.machine import code_version, processor
 from common.peers import PEERS, PLAIN
+from common.rows import RESULTS, Row, append_row, read_rows
 from common.training import trained
+from common.trust_scores import auroc, by_ours, by_scikit_learn, calibrated, coverage, energy, least_sure, raw
 from common.unlike import others, unlike_images
 
 OURS, PEER = "astroformer", "ResNet-18"
@@ -74,7 +80,10 @@ SPLITS = {
         "mirabest/train.npz", "mirabest/train.npz@per-class=230:312", ((0, 150, 170, 220), (70, 220, 0, 50)), "sky"
     ),
 }
+OUT = RESULTS / "trust.jsonl"
 MINUTES = 4.0
+FEW = 100  # calibration images, beside all that there are
+MOST_TESTED = 2000  # images of a test set, drawn once
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ def train_peer(job: Job, data: Path, work: Path, minutes: float) -> None:
     made = trained(job.model, make_recipe(words), learned, held_out)
     classifier = made.classifier
     answers: dict[str, np.ndarray] = {}
-    for name, images in (("calibration", held_out), ("test", tested)):
+    for name, images in (("calibration", held_out), ("test", some_of(tested))):
         rows = [images.read(i) for i in range(len(images))]
         answers[name] = logits_of(classifier, rows)
         answers[f"{name} labels"] = images.labels
@@ -121,6 +130,11 @@ def train_peer(job: Job, data: Path, work: Path, minutes: float) -> None:
     place.mkdir(parents=True)
     np.savez(place / "part.npz", **answers)
     (place / "part.npz").rename(place / "answers.npz")
+
+
+def some_of(images: LabelledImages) -> LabelledImages:
+    """At most `MOST_TESTED` of them, the same for every run."""
+    return images.subset(np.sort(np.random.default_rng(0).permutation(len(images))[:MOST_TESTED]))
 
 
 def logits_of(classifier: Classifier, images: list[np.ndarray]) -> np.ndarray:
@@ -137,17 +151,136 @@ def is_done(job: Job, work: Path) -> bool:
     return (place / "answers.npz").exists() or (place / "model" / "config.json").exists()
 
 
+def answers_of_ours(job: Job, data: Path, work: Path) -> dict[str, np.ndarray]:
+    """The same answers of our model, and the novelty of the images."""
+    train, valid, test = SPLITS[job.data].sources(data, job.seed)
+    classifier = Classifier.load(job.place(work))
+    learned = open_source(train)
+    held_out, tested = (open_source(source, classes=learned.classes) for source in (valid, test))
+    stores = [ImageStore.build(some, classifier.preprocessing, cache=default_cache()) for some in (held_out, learned)]
+    classifier.trust = trust_of(classifier, *stores, batch_size=64)
+    answers = {"calibration": store_logits(classifier, stores[0]), "calibration labels": stores[0].labels}
+    some = some_of(tested)
+    images = {"test": [some.read(i) for i in range(len(some))]}
+    channels = classifier.preprocessing.channels
+    images |= {kind: unlike_images(kind, tested, data, channels) for kind in others(job.data)}
+    for name, arrays in images.items():
+        answers[name] = logits_of(classifier, arrays)
+        answers[f"{name} novelty"] = classifier.predict(arrays, quiet=True).novelty_N
+    answers["test labels"] = some.labels
+    return answers
+
+
+def rows_of(job: Job, data: Path, work: Path, minutes: float) -> Iterator[Row]:
+    """A row for each number of calibration images."""
+    ours = job.model == OURS
+    answers = answers_of_ours(job, data, work) if ours else dict(np.load(job.place(work) / "answers.npz"))
+    logits_NK, labels_N = answers["calibration"], answers["calibration labels"]
+    test_MK, labels_M = answers["test"], answers["test labels"]
+    novelty = {}
+    for kind in others(job.data):
+        scores = {"least sure": least_sure, "energy": energy}
+        novelty[kind] = {name: auroc(score(test_MK), score(answers[kind])) for name, score in scores.items()}
+        if ours:
+            usual_N, other_N = answers["test novelty"], answers[f"{kind} novelty"]
+            novelty[kind] |= {"novelty": auroc(usual_N, other_N), "beyond": round(float((other_N > 1).mean()), 4)}
+    if ours:
+        novelty["test"] = {"beyond": round(float((answers["test novelty"] > 1).mean()), 4)}
+    pooled = np.concatenate([logits_NK, test_MK]), np.concatenate([labels_N, labels_M])
+    for n in (None, FEW) if len(labels_N) > FEW else (None,):
+        whole = n is None
+        yield {
+            "data": job.data,
+            "model": job.model,
+            "seed": job.seed,
+            "minutes": minutes,
+            "calibration_images": len(labels_N) if whole else FEW,
+            "test_images": len(labels_M),
+            "raw": raw(test_MK, labels_M),
+            "calibrated": calibrated(by_ours if ours else by_scikit_learn, logits_NK, labels_N, test_MK, labels_M, n),
+            "coverage": coverage(*pooled, len(labels_N)) if ours and whole else None,
+            "novelty": novelty if whole else None,
+            "processor": processor("cpu"),
+            "code": code_version(),
+        }
+
+
+def table(rows: list[Row]) -> str:
+    """Calibration, sets and novelty as tables of Markdown, each the mean over the seeds."""
+    return "\n\n".join((calibration_table(rows), coverage_table(rows), novelty_table(rows)))
+
+
+def calibration_table(rows: list[Row]) -> str:
+    named = ["test images", "network", "calibration images", "ECE before, %", "after, %", "by chance, %"]
+    lines = heads(*named, "NLL before", "after", "n")
+    for data in SPLITS:
+        for model in (OURS, PEER):
+            for n in sorted({r["calibration_images"] for r in rows if r["data"] == data}, reverse=True):
+                of = [r for r in rows if (r["data"], r["model"], r["calibration_images"]) == (data, model, n)]
+                if of:
+                    ece = [spread([100 * r[when]["ece"] for r in of], 1) for when in ("raw", "calibrated")]
+                    nll = [spread([r[when]["nll"] for r in of], 3) for when in ("raw", "calibrated")]
+                    chance = f"{np.mean([100 * r['calibrated']['ece_by_chance'] for r in of]):.1f}"
+                    cells = [f"{of[0]['test_images']:,} of {data}", model, str(n), *ece, chance, *nll, str(len(of))]
+                    lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def coverage_table(rows: list[Row]) -> str:
+    lines = heads("images", "sets", "coverage, %", "classes in a set", "least and most of a class, %", "n")
+    for data in SPLITS:
+        of = [r["coverage"] for r in rows if r["data"] == data and r["coverage"]]
+        for name in of[0] if of else ():
+            held, sizes = ([each[name][what] for each in of] for what in ("coverage", "size"))
+            classes = 100 * np.mean([each[name]["by_class"] for each in of], 0)
+            cells = [data, name, spread([100 * h for h in held], 2), spread(sizes, 2)]
+            lines.append(f"| {' | '.join(cells)} | {classes.min():.1f} to {classes.max():.1f} | {len(of)} |")
+    return "\n".join(lines)
+
+
+def novelty_table(rows: list[Row]) -> str:
+    named = ["trained on", "asked about", "AUROC of novelty", "beyond 1, %", "of the confidence", "of the energy"]
+    lines = heads(*named, f"{PEER}, of the confidence", "n")
+    for data in SPLITS:
+        ours = [r["novelty"] for r in rows if (r["data"], r["model"]) == (data, OURS) and r["novelty"]]
+        peer = [r["novelty"] for r in rows if (r["data"], r["model"]) == (data, PEER) and r["novelty"]]
+        if not ours:
+            continue
+        for kind in others(data):
+            cells = [spread([each[kind]["novelty"] for each in ours], 3)]
+            cells.append(f"{100 * np.mean([each[kind]['beyond'] for each in ours]):.0f}")
+            cells += [spread([each[kind][name] for each in ours], 3) for name in ("least sure", "energy")]
+            cells.append(spread([each[kind]["least sure"] for each in peer], 3) if peer else "")
+            lines.append(f"| {data} | {kind} | {' | '.join(cells)} | {len(ours)} |")
+        beyond = f"{100 * np.mean([each['test']['beyond'] for each in ours]):.1f}"
+        lines.append(f"| {data} | its own test images | | {beyond} | | | | {len(ours)} |")
+    return "\n".join(lines)
+
+
+def heads(*names: str) -> list[str]:
+    """The first two lines of a table."""
+    return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Mean ± standard deviation."""
+    more = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{more}"
+
+
 def run_all(arguments: Namespace) -> None:
     torch.set_num_threads(1)
     for seed in range(arguments.seeds):
         for data in SPLITS:
             for model in arguments.models:
                 job = Job(data, model, seed)
-                if is_done(job, arguments.work):
-                    continue
                 print(f"{data}, {model}, seed {seed}", file=sys.stderr, flush=True)
-                train = train_ours if model == OURS else train_peer
-                train(job, arguments.data, arguments.work, arguments.minutes)
+                if not is_done(job, arguments.work):
+                    train = train_ours if model == OURS else train_peer
+                    train(job, arguments.data, arguments.work, arguments.minutes)
+                if (data, model, seed) not in {(r["data"], r["model"], r["seed"]) for r in read_rows(OUT)}:
+                    for row in rows_of(job, arguments.data, arguments.work, arguments.minutes):
+                        append_row(OUT, row)
 
 
 def main() -> None:
@@ -159,6 +292,7 @@ def main() -> None:
     arguments = checked(parser)
     if not arguments.table:
         run_all(arguments)
+    print(table(read_rows(OUT)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from common.grid import SETS
 
 Array = NDArray[np.uint8]
 SPOILED = ("noise", "blank", "inverted", "doubled")
-IMAGES = 500  # of each kind
+IMAGES = 300  # of each kind
 
 
 def others(data: str) -> tuple[str, ...]:
