@@ -241,10 +241,13 @@ def _leading_axes(hdu: Hdu, stacked: int | None) -> _Leading:
     if len(long) > 1:
         raise Refused(f"{hdu} has the axes {_by(hdu.shape)}; rows, columns and one more for bands are read")
     rows, columns = hdu.shape[-2:]
-    if long and stacked is None and columns <= 4 and min(before[long[0]], rows) >= 16:
+    planes = before[long[0]] if long else 1
+    # Rows and columns of a square come as planes and rows, however many bands there are.
+    if min(planes, rows) >= 16 and (columns <= 4 or (planes == rows and 2 * columns <= rows)):
+        images, to = ("image", 0) if stacked is None else ("images", 1)
         raise Refused(
-            f"{hdu} has {before[long[0]]} planes of {rows}×{columns} pixels, so the bands seem to lie along its first "
-            "axis; save it with bands first in numpy: np.moveaxis(image, -1, 0)"
+            f"{hdu} has {planes} planes of {rows}×{columns} pixels, so the bands seem to lie along its first axis; "
+            f"save it with bands before rows and columns: np.moveaxis({images}, -1, {to})"
         )
     return _Leading(tuple(index), long[0] if long else None)
 
