@@ -115,8 +115,10 @@ class Chosen(NamedTuple):
 def stated_by(bands: Sequence[Band], arcsec: float | None, side: int) -> Stated:
     """What is stated of an image of these bands, with pixels of so many arcsec and a shorter side of so many pixels."""
     points = tuple(None if band.zero_point is None else (band.zero_point,) * 2 for band in bands)
-    of_sky = {} if arcsec is None else {"side": (side * arcsec,) * 2, "pixel": (arcsec,) * 2}
-    return Stated(zero_points=points if any(points) else (), **of_sky)
+    known = points if any(points) else ()
+    if arcsec is None:
+        return Stated(zero_points=known)
+    return Stated((side * arcsec, side * arcsec), (arcsec, arcsec), known)
 
 
 def wanted_of(options: Mapping[str, str]) -> Wanted:

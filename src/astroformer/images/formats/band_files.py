@@ -154,6 +154,7 @@ def read_band_files(layered: Layered, root: Path, options: Mapping[str, str], so
         whole = sum(all(path and os.path.exists(path) for path in files) for files in reader.paths)
         notes.append(f"{len(paths) - whole:,} of {len(paths):,} images lack a band ({listed}) and can't be read")
     stated = Stated.of_bands([Stated.of_each(map(_stated, of_files[k])) for k in order])
+    stated = stated.reading_as_missing(wanted.blank)
     return BandFiles(reader, bands, True, notes + stated.notes(), stated)
 
 

@@ -109,7 +109,7 @@ def read_files(paths: Sequence[str], options: Mapping[str, str], source: str | P
     bands, _ = Counter(chosen.named() for chosen in found).most_common(1)[0]
     first = next(chosen for chosen in found if chosen.named() == bands)
     reader = FileReader(tuple(paths), replace(wanted, expected=bands))
-    stated = Stated.of_each(chosen.stated() for chosen in found)
+    stated = Stated.of_each(chosen.stated() for chosen in found).reading_as_missing(wanted.blank)
     notes = [f"FITS: {first}", *_note_of_units(found), *stated.notes()]
     return Files(reader, bands if len(of_fits) == len(paths) else None, True, notes, stated)
 

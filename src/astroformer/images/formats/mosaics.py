@@ -178,7 +178,8 @@ def open_stack(name: str, options: Mapping[str, str], names: Sequence[str]) -> P
     layers = tuple(Layer(path, band, wanted.blank) for band in chosen.bands)
     _check(layers, None)
     note = f"'{path}': {len(names):,} images; {chosen}"
-    return Pieces(PieceReader(tuple(names), layers), chosen.named(), True, [note], stated=chosen.stated())
+    stated = chosen.stated().reading_as_missing(wanted.blank)
+    return Pieces(PieceReader(tuple(names), layers), chosen.named(), True, [note], stated=stated)
 
 
 def open_mosaic(options: Mapping[str, str], names: Sequence[str], places: Places) -> Pieces:
@@ -197,7 +198,8 @@ def open_mosaic(options: Mapping[str, str], names: Sequence[str], places: Places
             wrong; or no position lies in the mosaic.
     """
     paths = files_of(options["mosaic"])
-    layers, bands, beside = _layers(paths, wanted_of(options))
+    wanted = wanted_of(options)
+    layers, bands, beside = _layers(paths, wanted)
     wcs = common_wcs([(layer.path, layer.band.hdu) for layer in layers])
     side, arcsec, said = side_of(options.get("size"), wcs)
     _check(layers, side)
@@ -230,7 +232,7 @@ def open_mosaic(options: Mapping[str, str], names: Sequence[str], places: Places
     notes += _note_of_missing_sky(reader, np.flatnonzero(inside & ~over))
     parts = frozenset((os.path.realpath(layer.path), layer.band.hdu.number) for layer in layers)
     whereabouts = Whereabouts(Boxes(parts, corner_N2, side, (side - 1) * arcsec, inside))
-    stated = stated_by([layer.band for layer in layers], arcsec, side)
+    stated = stated_by([layer.band for layer in layers], arcsec, side).reading_as_missing(wanted.blank)
     return Pieces(reader, bands, True, notes, groups, np.stack([ra_N, dec_N], axis=1), whereabouts, stated)
 
 
