@@ -235,6 +235,13 @@ def test_an_image_of_jwst_has_sci_among_many(tmp_path: Path) -> None:
     assert (read_image(data, wanted=Wanted(hdus=("4",))) == 4).all()
 
 
+@pytest.mark.parametrize("name", ["AREA", "bmask_cutouts", "SEG", "unc", "OBJMASK", "g_cov"])
+def test_what_pipelines_put_beside_an_image_is_no_band(name: str, tmp_path: Path) -> None:
+    parts = [fits.ImageHDU(np.ones((8, 8), np.float32), name=each) for each in ("SCI", name)]
+    said = chosen(tmp_path, encoded(fits.PrimaryHDU(), *parts))
+    assert said == f"bands 0 of HDU 1; not taken: HDU 2 '{name.upper()}'"
+
+
 @pytest.mark.parametrize(
     ("cards", "name"),
     [

@@ -28,11 +28,11 @@ values stand for none."""
 
 # Words in the name of a part that is no band: masks, weights, errors, and what else pipelines put beside an image.
 _BESIDE = frozenset(
-    {"MASK", "BADPIX", "BPM", "DQ", "FLAG", "FLAGS", "MASKBITS", "BITMASK", "QUALITY", "WHT", "WEIGHT", "WEIGHTS"}
+    {"BADPIX", "BPM", "DQ", "FLAG", "FLAGS", "MASKBITS", "QUALITY", "WHT", "WEIGHT", "WEIGHTS"}
     | {"IVAR", "INVVAR", "VAR", "VARIANCE", "ERR", "ERROR", "UNCERT", "UNCERTAINTY", "SIGMA", "STD", "STDDEV", "RMS"}
     | {"NOISE", "CON", "CONTEXT", "CTX", "PSF", "BEAM", "EXP", "EXPTIME", "EXPOSURE", "NEXP", "NIMAGES", "COVERAGE"}
     | {"BKG", "BACKGROUND", "SKY", "CHI", "CHI2", "MODEL", "RESIDUAL", "SEGMENTATION", "SEGM", "SEGMAP", "MAXVAL"}
-    | {"CONFIDENCE", "SAMP", "TIME"}
+    | {"CONFIDENCE", "CONF", "SAMP", "TIME", "SEG", "UNC", "COV", "IVM", "STDEV", "RESID", "NOBS", "AREA"}
 )
 _NO_NAME_OF_A_BAND = frozenset({"", "SCI", "IMAGE", "PRIMARY", "COMPRESSED_IMAGE", "DATA", "SCIENCE", "FLUX"})
 # Names of polarisations by their number (FITS standard 4.0, table 28), and axes along which planes differ in colour.
@@ -197,8 +197,8 @@ def _parts_by_content(hdus: Sequence[Hdu]) -> list[Hdu]:
 
 
 def _is_beside(name: str) -> bool:
-    """Whether an image is a mask, a weight, an error or the like by its name: MASK, VAR_POISSON, IVAR-R, g_psf."""
-    return any(word in _BESIDE for word in re.split(r"[^A-Z0-9]+", name.upper()))
+    """Whether an image is a mask, a weight, an error or the like by its name: BMASK, VAR_POISSON, IVAR-R, g_psf."""
+    return any(word in _BESIDE or word.endswith("MASK") for word in re.split(r"[^A-Z0-9]+", name.upper()))
 
 
 def _parts_named(hdus: Sequence[Hdu], words: Sequence[str]) -> list[Hdu]:
