@@ -77,7 +77,7 @@ def decode_fits(data: bytes, wanted: Wanted | None = None) -> Array:
         planes = [values_of(raw[band.hdu.number][band.place], band.hdu, wanted.blank) for band in chosen.bands]
         image = np.stack(planes, axis=-1)
     if image.dtype.kind == "f" and np.isnan(image).all():
-        raise Refused("none of its pixels has a value (all are NaN or BLANK)")
+        raise Refused("none of its pixels has a value (all are NaN or stand for none)")
     return image
 
 

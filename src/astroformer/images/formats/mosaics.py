@@ -137,7 +137,7 @@ class PieceReader:
             why = " ".join(str(error).split()) or type(error).__name__
             raise UnreadableImage(self.names[i], f"damaged ({why})") from None
         if image.dtype.kind == "f" and np.isnan(image).all():
-            raise UnreadableImage(self.names[i], "none of its pixels has a value (all are NaN or BLANK)")
+            raise UnreadableImage(self.names[i], "none of its pixels has a value (all are NaN or stand for none)")
         return image
 
     def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterator[bytes]:
@@ -383,7 +383,7 @@ def _note_of_missing_sky(reader: PieceReader, inside: NDArray[np.int64]) -> list
             missing += 1
     if not missing:
         return []
-    return [f"of {len(some)} cutouts that were looked at, {missing} lack pixels inside the mosaic (NaN or BLANK there)"]
+    return [f"of {len(some)} cutouts that were looked at, {missing} lack pixels inside the mosaic (no value there)"]
 
 
 def refuse_alone(options: Mapping[str, str], source: object) -> None:
