@@ -184,6 +184,14 @@ def test_a_model_of_cutouts_is_told_that_the_whole_field_is_none(tmp_path: Path)
     catalog, mosaic = write_mosaic(tmp_path, made)
     small, large = (open_source(f"{catalog}@mosaic={mosaic}@size={side}", labelled=False) for side in (16, 32))
     whole = open_source(mosaic, labelled=False)
+    flat = {**tan_header(10.0, 20.0, 40), "CD2_2": 4 * PIXEL / 3600, "FILTER": "r"}
+    fits.PrimaryHDU(np.ones((40, 40), np.float32), fits.Header(list(flat.items()))).writeto(tmp_path / "flat.fits")
+    places = write_catalog(tmp_path / "places.csv", ("ra", "dec"), [(10.0, 20.0)])
+    as_cutout, as_file = (
+        open_source(name, labelled=False).stated
+        for name in (f"{places}@mosaic={tmp_path}/flat.fits@size=40", tmp_path / "flat.fits")
+    )
+    assert as_cutout == as_file
     assert small.stated.side == pytest.approx((16 * PIXEL,) * 2)
     assert "things look smaller" in small.stated.differences(large.stated)[0]
     assert "things look smaller" in small.stated.differences(whole.stated)[0]

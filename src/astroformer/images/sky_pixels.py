@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,22 @@ def _wcs_of(path: str, hdu: Hdu) -> Any:
     raise UserError(f"'{path}', {hdu}: {why}.")
 
 
+@contextlib.contextmanager
+def _frame_of(wcs: Any) -> Iterator[Any]:
+    """The frame of astropy in which the coordinates of a mosaic are. Raises `UserError` where it, or what is done with
+    it within, is none of the sky of stars: of the Sun, of Mars."""
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    try:
+        yield wcs_to_celestial_frame(wcs)
+    except Exception as error:  # which are of many kinds
+        why = " ".join(str(error).split()).rstrip(".")
+        raise UserError(
+            "the mosaic has coordinates that can't be turned into right ascension and declination, "
+            f"{' and '.join(wcs.wcs.ctype)} ({why}). Cut the images out of it, and give them as files."
+        ) from None
+
+
 # The axes of a WCS may be declination and right ascension, in this order, which astropy keeps.
 
 
@@ -127,7 +144,7 @@ def pixels_at(
         UserError: a declination is beyond ±90°, or the coordinates of the mosaic are of an unknown kind.
     """
     from astropy.coordinates import SkyCoord
-    from astropy.wcs.utils import proj_plane_pixel_scales, wcs_to_celestial_frame
+    from astropy.wcs.utils import proj_plane_pixel_scales
 
     known = np.isfinite(ra_N) & np.isfinite(dec_N)
     for what, values, most in (("right ascension", ra_N, 360), ("declination", dec_N, 90)):
@@ -139,10 +156,8 @@ def pixels_at(
     x_N, y_N = np.full(len(ra_N), np.nan), np.full(len(ra_N), np.nan)
     if not known.any():
         return x_N, y_N
-    try:
-        sky = SkyCoord(ra_N[known], dec_N[known], unit="deg", frame="icrs").transform_to(wcs_to_celestial_frame(wcs))
-    except ValueError as error:
-        raise UserError(f"the mosaic has coordinates that can't be used ({error}).") from None
+    with _frame_of(wcs) as frame:
+        sky = SkyCoord(ra_N[known], dec_N[known], unit="deg", frame="icrs").transform_to(frame)
     lon, lat = sky.spherical.lon.deg, sky.spherical.lat.deg
     with np.errstate(invalid="ignore"):
         x, y = _to_pixels(wcs, lon, lat)
@@ -163,16 +178,13 @@ def sky_at(
         UserError: the coordinates of the mosaic are of an unknown kind.
     """
     from astropy.coordinates import SkyCoord
-    from astropy.wcs.utils import wcs_to_celestial_frame
 
     ra_N, dec_N = np.full(len(x_N), np.nan), np.full(len(x_N), np.nan)
     with np.errstate(invalid="ignore"):
         lon_N, lat_N = _to_world(wcs, x_N, y_N)
     known = np.isfinite(lon_N) & np.isfinite(lat_N)
-    try:
-        sky = SkyCoord(lon_N[known], lat_N[known], unit="deg", frame=wcs_to_celestial_frame(wcs)).icrs
-    except ValueError as error:
-        raise UserError(f"the mosaic has coordinates that can't be used ({error}).") from None
+    with _frame_of(wcs) as frame:
+        sky = SkyCoord(lon_N[known], lat_N[known], unit="deg", frame=frame).icrs
     ra_N[known], dec_N[known] = sky.ra.deg, sky.dec.deg
     return ra_N, dec_N
 

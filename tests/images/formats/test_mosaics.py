@@ -194,6 +194,16 @@ def test_axes_of_the_sky_may_come_in_either_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(in_pixels.read(0), by_sky.read(0))
 
 
+@pytest.mark.parametrize("kind", ["HPLN-TAN HPLT-TAN", "MALN-CAR MALT-CAR"])
+@pytest.mark.parametrize("words", ["", "@x=x@y=y@first-pixel=0"])
+def test_the_sun_and_mars_are_no_part_of_the_sky(tmp_path: Path, kind: str, words: str) -> None:
+    header = {**tan_header(0.0, 0.0, 40), **dict(zip(("CTYPE1", "CTYPE2"), kind.split(), strict=True))}
+    mosaic = write_fits(tmp_path / "m.fits", np.zeros((40, 40, 1), np.float32), header=header, names=("r",))
+    catalog = write_catalog(tmp_path / "c.csv", ("ra", "dec", "x", "y"), [(0, 0, 9, 9)])
+    with pytest.raises(UserError, match=r"can't be turned into right ascension and declination, (HPLN|MALN).* and "):
+        open_source(f"{catalog}@mosaic={mosaic}@size=5{words}", labelled=False)
+
+
 def test_a_map_of_position_and_frequency_is_no_mosaic(tmp_path: Path) -> None:
     header = {**tan_header(30.0, 31.0, 40), "NAXIS": 3, "CTYPE2": "FREQ", "CUNIT2": "Hz", "CTYPE3": "DEC--TAN"}
     header |= {"CRVAL2": 1e9, "CRVAL3": 31.0, "CRPIX3": 1.0, "CDELT1": 1e-4, "CDELT2": 1e6, "CDELT3": 1e-4}

@@ -27,6 +27,7 @@ from astroformer.images.bands import Bands
 from astroformer.images.fits import FITS_START, astropy_fits, bytes_a_value, used, values_of
 from astroformer.images.fits_bands import Band, Chosen, Wanted, bands_called, choose, stated_by, wanted_of
 from astroformer.images.fits_headers import Hdu, check_sums, read_headers
+from astroformer.images.fits_sky import pixel_arcsec
 from astroformer.images.fits_tiles import check_tiles
 from astroformer.images.formats.positions import Places
 from astroformer.images.hashes import hash_bytes, hash_files, hash_text, new_hash
@@ -274,7 +275,8 @@ def open_mosaic(options: Mapping[str, str], names: Sequence[str], places: Places
     notes += _note_of_missing_sky(reader, np.flatnonzero(inside & ~over))
     parts = frozenset((os.path.realpath(layer.path), layer.band.hdu.number) for layer in layers)
     whereabouts = Whereabouts(Boxes(parts, corner_N2, side, (side - 1) * arcsec, inside))
-    stated = stated_by([layer.band for layer in layers], arcsec, side).reading_as_missing(wanted.blank)
+    pixel = pixel_arcsec(layers[0].band.hdu) or arcsec  # as of a file of such a cutout
+    stated = stated_by([layer.band for layer in layers], pixel, side).reading_as_missing(wanted.blank)
     return Pieces(reader, bands, True, notes, groups, np.stack([ra_N, dec_N], axis=1), whereabouts, stated)
 
 
