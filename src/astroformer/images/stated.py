@@ -98,7 +98,7 @@ class Stated:
         if words := ",".join(word for word in self.blank if word not in found.blank):
             said.append(
                 f"{learned} images of which @blank={words} reads values as missing, and {images} are read without it: "
-                "say it behind FITS files, and write NaN for these values in others"
+                "say it behind the name of FITS files, and write NaN for these values in others"
             )
         return said
 
