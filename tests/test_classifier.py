@@ -373,6 +373,8 @@ def test_whoever_hands_over_arrays_may_say_what_their_bands_are(classifier: Clas
     plain = classifier.predict(images).probabilities_NK
     with pytest.warns(UserWarning, match="do not state the unit of their values"):
         known.predict(images, bands=["g", "r", "z"])
+    with pytest.warns(UserWarning, match="do not state the unit of their values"):
+        known.predict(images, bands="g, r,z")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(known.predict(images, bands=bands).probabilities_NK, plain)

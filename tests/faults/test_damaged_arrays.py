@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from astroformer.errors import UserError
+from astroformer.images.formats import hdf5_heaps
 from astroformer.images.reading import UnreadableImage
 from astroformer.images.sources import open_source
 from helpers.array_files import five_bands, save_arrays
@@ -305,6 +306,18 @@ def test_a_heap_of_texts_that_never_ends(tmp_path: Path, behind: int, value: byt
     code = "import sys; from astroformer.images.sources import open_source; open_source(sys.argv[1])"
     ran = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=50, check=False)
     assert "damaged (texts in it lie beyond their heap, or it has no end)" in ran.stderr
+
+
+def test_a_heap_that_claims_much_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.h5"
+    free = 8192 - 16
+    path.write_bytes(
+        b"GCOL\1\0\0\0" + (8192).to_bytes(8, "little") + bytes(8) + free.to_bytes(8, "little") + bytes(free)
+    )
+    hdf5_heaps.check_heaps(path, [])
+    monkeypatch.setattr(hdf5_heaps, "MAX_BYTES", 8191)
+    with pytest.raises(ValueError, match="texts in it lie beyond their heap"):
+        hdf5_heaps.check_heaps(path, [])
 
 
 def test_a_packed_block_of_no_bytes_does_not_end_the_process(tmp_path: Path) -> None:

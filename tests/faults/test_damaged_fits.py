@@ -367,11 +367,15 @@ def test_positions_that_are_none(tmp_path: Path) -> None:
 def test_a_mosaic_that_is_gone_or_shorter_by_now(tmp_path: Path) -> None:
     mosaic = mosaic_with(tmp_path)
     catalog = write_catalog(tmp_path / "c.csv", ("ra", "dec"), [(10.0, 5.0)])
-    for change in (lambda: os.truncate(mosaic, 2880), mosaic.unlink):
+    for change, why in (
+        (lambda: os.truncate(mosaic, 2880), "its file has changed since it was opened"),
+        (lambda: mosaic.write_bytes(b" " * 2880 + mosaic.read_bytes()), "its file has changed since it was opened"),
+        (mosaic.unlink, "damaged"),
+    ):
         images = open_source(f"{catalog}@mosaic={mosaic_with(tmp_path)}@size=8", labelled=False)
-        images.reader._opened.clear()  # type: ignore[attr-defined]  # as in another process
+        images.read(0)
         change()
-        with pytest.raises(UnreadableImage, match="damaged"):
+        with pytest.raises(UnreadableImage, match=why):
             images.read(0)
 
 

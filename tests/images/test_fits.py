@@ -235,6 +235,13 @@ def test_an_image_of_jwst_has_sci_among_many(tmp_path: Path) -> None:
     assert (read_image(data, wanted=Wanted(hdus=("4",))) == 4).all()
 
 
+@pytest.mark.parametrize("name", ["AREA", "bmask_cutouts", "SEG", "unc", "OBJMASK", "g_cov"])
+def test_what_pipelines_put_beside_an_image_is_no_band(name: str, tmp_path: Path) -> None:
+    parts = [fits.ImageHDU(np.ones((8, 8), np.float32), name=each) for each in ("SCI", name)]
+    said = chosen(tmp_path, encoded(fits.PrimaryHDU(), *parts))
+    assert said == f"bands 0 of HDU 1; not taken: HDU 2 '{name.upper()}'"
+
+
 @pytest.mark.parametrize(
     ("cards", "name"),
     [
@@ -335,6 +342,7 @@ def test_bands_without_names_have_numbers(tmp_path: Path) -> None:
         (("MASK",), ((6, 6),), Wanted(), "no image beside HDU 1 'MASK'; if that is meant, say @hdu=1"),
         (("A",), ((2, 3, 6, 6),), Wanted(), "axes 2×3×6×6; rows, columns and one more"),
         (("A",), ((20, 20, 3),), Wanted(), "20 planes of 20×3 pixels, so the bands seem to lie along its first axis"),
+        (("A",), ((32, 32, 13),), Wanted(), "32 planes of 32×13 pixels, so the bands seem to lie along its first axis"),
         (("A",), ((6, 6),), Wanted(hdus=("B",)), "has no part 'B' .it has HDU 0, HDU 1 'A'"),
         (("A", "A"), ((6, 6), (6, 6)), Wanted(hdus=("A",)), "it has 2 parts 'A'"),
         (("A",), ((6, 6),), Wanted(hdus=("0",)), "HDU 0 is no image"),

@@ -10,7 +10,7 @@ import pytest
 
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.images.scaling import SCALINGS, Scaling, ScalingKind, levelled, measured_scaling, noise_of
+from astroformer.images.scaling import SCALINGS, Scaling, ScalingKind, levelled, measured_scaling, noise_of, sky_of
 from astroformer.images.units import Units
 
 SKY, NOISE = np.array([100.0, 5.0]), np.array([10.0, 0.4])  # of two bands
@@ -247,6 +247,13 @@ def test_asinh_sky_subtracts_the_sky_of_each_image() -> None:
         np.testing.assert_allclose(made.apply(moved_HWC), made.apply(image_HWC), atol=1e-3)
         np.testing.assert_allclose(made.unscaled(moved_HWC), made.unscaled(image_HWC), atol=1e-2)
         np.testing.assert_array_equal(levelled("asinh", image), image)
+
+
+def test_the_sky_of_an_image_of_two_halves_is_that_of_the_dark_one() -> None:
+    image = np.random.default_rng(0).normal(0, 1, (1, 64, 64))
+    image[:, :, 32:] += 1000
+    assert abs(sky_of(image, noise_of(image))[0]) < 1
+    assert np.isfinite(levelled("asinh-sky", image)).all()
 
 
 def test_skies_that_differ_by_many_times_the_noise_are_said() -> None:

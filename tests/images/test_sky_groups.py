@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from astroformer.errors import UserError
-from astroformer.images.sky_groups import friends_of_friends
+from astroformer.images.sky_groups import friends_of_friends, group_overlapping_boxes
 
 RNG = np.random.default_rng(3)
 
@@ -80,3 +82,16 @@ def test_the_same_place_the_link_itself_and_a_chain() -> None:
 def test_what_is_no_place(ra: float, dec: float, link: float, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         friends_of_friends(np.array([ra]), np.array([dec]), link)
+
+
+def test_a_crowd_takes_time_and_no_memory() -> None:
+    """Of n places that all show the same sky there are n² / 2 pairs, which are never in memory together."""
+    n = 4000
+    tracemalloc.start()
+    groups = friends_of_friends(RNG.uniform(0, 1e-6, n), RNG.uniform(0, 1e-6, n), 5.0)
+    boxes = group_overlapping_boxes(RNG.integers(0, 9, (n, 2)), 10)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not groups.any()
+    assert not boxes.any()
+    assert peak < 400e6  # to find n² / 2 pairs at once takes 640e6

@@ -163,11 +163,35 @@ def test_files_of_one_band_each_state_it_band_by_band(tmp_path: Path) -> None:
     assert images.stated.zero_points == ((22.5, 22.5), (24.0, 24.0))
 
 
+def test_values_that_stood_for_none_in_training_are_told_of_where_they_do_not(tmp_path: Path) -> None:
+    for k in range(2):
+        write(tmp_path / f"a/{k}.fits")
+    learned, plain = (open_source(f"{tmp_path}/a{word}", labelled=False).stated for word in ("@blank=-99.0,-0,inf", ""))
+    assert learned.blank == ("-99", "0", "inf")
+    assert Stated.from_dict(json.loads(json.dumps(learned.to_dict(), allow_nan=False))) == learned
+    assert learned.differences(learned) == plain.differences(learned) == []
+    [sentence] = learned.differences(plain)
+    assert "of which @blank=-99,0,inf reads values as missing, and these images are read without it" in sentence
+    both = open_sources([f"{tmp_path}/a/0.fits@blank=0,7", f"{tmp_path}/a/1.fits@blank=7"])
+    assert both.stated.blank == ("7",)
+    made = field(2, side=64, size=16)
+    catalog, mosaic = write_mosaic(tmp_path, made)
+    assert open_source(f"{catalog}@mosaic={mosaic}@size=16@blank=0", labelled=False).stated.blank == ("0",)
+
+
 def test_a_model_of_cutouts_is_told_that_the_whole_field_is_none(tmp_path: Path) -> None:
     made = field(8, side=160, size=16)
     catalog, mosaic = write_mosaic(tmp_path, made)
     small, large = (open_source(f"{catalog}@mosaic={mosaic}@size={side}", labelled=False) for side in (16, 32))
     whole = open_source(mosaic, labelled=False)
+    flat = {**tan_header(10.0, 20.0, 40), "CD2_2": 4 * PIXEL / 3600, "FILTER": "r"}
+    fits.PrimaryHDU(np.ones((40, 40), np.float32), fits.Header(list(flat.items()))).writeto(tmp_path / "flat.fits")
+    places = write_catalog(tmp_path / "places.csv", ("ra", "dec"), [(10.0, 20.0)])
+    as_cutout, as_file = (
+        open_source(name, labelled=False).stated
+        for name in (f"{places}@mosaic={tmp_path}/flat.fits@size=40", tmp_path / "flat.fits")
+    )
+    assert as_cutout == as_file
     assert small.stated.side == pytest.approx((16 * PIXEL,) * 2)
     assert "things look smaller" in small.stated.differences(large.stated)[0]
     assert "things look smaller" in small.stated.differences(whole.stated)[0]

@@ -81,6 +81,8 @@ def test_values_that_many_pixels_share_are_said() -> None:
     few[:, 0, :4, 0] = 0  # four pixels of 800 in every image
     assert described(one) == described(few) == []
     assert described(np.zeros((40, 8, 8, 3), np.uint8)) == []  # black is a colour
+    photons = np.random.default_rng(1).poisson(2.0, clean.shape).astype(np.float32)
+    assert described(photons) == described((photons - 2) / 7) == []  # 0 is one of many values that repeat
     rows = clean.copy()
     rows[10:20, :5] = -9999
     words = "write NaN in their place, or say @blank=-9999.0 of FITS files, so that --missing fills them"

@@ -80,7 +80,7 @@ class Bands:
         if "B8A" in self.names and set(_SENTINEL_2) <= set(self.names):  # whose numbers go by wavelength, too
             red, green, blue = map(self.names.index, _SENTINEL_2)
             return red, green, blue
-        lengths = [_wavelength(name) for name in self.names]
+        lengths = [wavelength(name) for name in self.names]
         numbers = [re.search(r"[0-9]+", name) for name in self.names]
         order: list[int] | None = None
         if all(lengths):
@@ -151,6 +151,6 @@ def _all_or(some: Sequence[tuple[str, str]], both: Sequence[object]) -> str:
     return "their values" if len(some) == len(both) else ", ".join(name for name, _ in some)
 
 
-def _wavelength(name: str) -> int | None:
-    """Of a broad filter by its name, also behind that of a survey: `g`, `sdss_g`, `HSC-G`."""
+def wavelength(name: str) -> int | None:
+    """In nm, roughly, of a broad filter by its name, also behind that of a survey: `g`, `sdss_g`, `HSC-G`."""
     return _WAVELENGTHS.get(re.split(r"[^A-Za-z0-9]+", name)[-1])

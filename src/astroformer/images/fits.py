@@ -77,7 +77,7 @@ def decode_fits(data: bytes, wanted: Wanted | None = None) -> Array:
         planes = [values_of(raw[band.hdu.number][band.place], band.hdu, wanted.blank) for band in chosen.bands]
         image = np.stack(planes, axis=-1)
     if image.dtype.kind == "f" and np.isnan(image).all():
-        raise Refused("none of its pixels has a value (all are NaN or BLANK)")
+        raise Refused("none of its pixels has a value (all are NaN or stand for none)")
     return image
 
 
@@ -219,7 +219,8 @@ def _as_float32(raw: Array, scale: float, zero: float, missing: Array | None) ->
             largest = max(largest, float(np.max(np.abs(wide), where=np.isfinite(wide), initial=0)))
         part[np.isnan(part)] = np.nan  # there are many of them, and the same image is the same bits
     if infinite:
-        raise Refused(f"{infinite} of its values are infinite; write NaN where a pixel has no value, or say @blank=inf")
+        are = "value is" if infinite == 1 else "values are"
+        raise Refused(f"{infinite} of its {are} infinite; write NaN where a pixel has no value, or say @blank=inf")
     if largest:
         raise Refused(f"it has values up to {largest:.4g}, and float32 ends at 3.4e+38; scale the images")
     return floats

@@ -28,11 +28,11 @@ values stand for none."""
 
 # Words in the name of a part that is no band: masks, weights, errors, and what else pipelines put beside an image.
 _BESIDE = frozenset(
-    {"MASK", "BADPIX", "BPM", "DQ", "FLAG", "FLAGS", "MASKBITS", "BITMASK", "QUALITY", "WHT", "WEIGHT", "WEIGHTS"}
+    {"BADPIX", "BPM", "DQ", "FLAG", "FLAGS", "MASKBITS", "QUALITY", "WHT", "WEIGHT", "WEIGHTS"}
     | {"IVAR", "INVVAR", "VAR", "VARIANCE", "ERR", "ERROR", "UNCERT", "UNCERTAINTY", "SIGMA", "STD", "STDDEV", "RMS"}
     | {"NOISE", "CON", "CONTEXT", "CTX", "PSF", "BEAM", "EXP", "EXPTIME", "EXPOSURE", "NEXP", "NIMAGES", "COVERAGE"}
     | {"BKG", "BACKGROUND", "SKY", "CHI", "CHI2", "MODEL", "RESIDUAL", "SEGMENTATION", "SEGM", "SEGMAP", "MAXVAL"}
-    | {"CONFIDENCE", "SAMP", "TIME"}
+    | {"CONFIDENCE", "CONF", "SAMP", "TIME", "SEG", "UNC", "COV", "IVM", "STDEV", "RESID", "NOBS", "AREA"}
 )
 _NO_NAME_OF_A_BAND = frozenset({"", "SCI", "IMAGE", "PRIMARY", "COMPRESSED_IMAGE", "DATA", "SCIENCE", "FLUX"})
 # Names of polarisations by their number (FITS standard 4.0, table 28), and axes along which planes differ in colour.
@@ -115,8 +115,10 @@ class Chosen(NamedTuple):
 def stated_by(bands: Sequence[Band], arcsec: float | None, side: int) -> Stated:
     """What is stated of an image of these bands, with pixels of so many arcsec and a shorter side of so many pixels."""
     points = tuple(None if band.zero_point is None else (band.zero_point,) * 2 for band in bands)
-    of_sky = {} if arcsec is None else {"side": (side * arcsec,) * 2, "pixel": (arcsec,) * 2}
-    return Stated(zero_points=points if any(points) else (), **of_sky)
+    known = points if any(points) else ()
+    if arcsec is None:
+        return Stated(zero_points=known)
+    return Stated((side * arcsec, side * arcsec), (arcsec, arcsec), known)
 
 
 def wanted_of(options: Mapping[str, str]) -> Wanted:
@@ -195,8 +197,8 @@ def _parts_by_content(hdus: Sequence[Hdu]) -> list[Hdu]:
 
 
 def _is_beside(name: str) -> bool:
-    """Whether an image is a mask, a weight, an error or the like by its name: MASK, VAR_POISSON, IVAR-R, g_psf."""
-    return any(word in _BESIDE for word in re.split(r"[^A-Z0-9]+", name.upper()))
+    """Whether an image is a mask, a weight, an error or the like by its name: BMASK, VAR_POISSON, IVAR-R, g_psf."""
+    return any(word in _BESIDE or word.endswith("MASK") for word in re.split(r"[^A-Z0-9]+", name.upper()))
 
 
 def _parts_named(hdus: Sequence[Hdu], words: Sequence[str]) -> list[Hdu]:
@@ -241,10 +243,13 @@ def _leading_axes(hdu: Hdu, stacked: int | None) -> _Leading:
     if len(long) > 1:
         raise Refused(f"{hdu} has the axes {_by(hdu.shape)}; rows, columns and one more for bands are read")
     rows, columns = hdu.shape[-2:]
-    if long and stacked is None and columns <= 4 and min(before[long[0]], rows) >= 16:
+    planes = before[long[0]] if long else 1
+    # Rows and columns of a square come as planes and rows, however many bands there are.
+    if min(planes, rows) >= 16 and (columns <= 4 or (planes == rows and 2 * columns <= rows)):
+        images, to = ("image", 0) if stacked is None else ("images", 1)
         raise Refused(
-            f"{hdu} has {before[long[0]]} planes of {rows}×{columns} pixels, so the bands seem to lie along its first "
-            "axis; save it with bands first in numpy: np.moveaxis(image, -1, 0)"
+            f"{hdu} has {planes} planes of {rows}×{columns} pixels, so the bands seem to lie along its first axis; "
+            f"save it with bands before rows and columns: np.moveaxis({images}, -1, {to})"
         )
     return _Leading(tuple(index), long[0] if long else None)
 

@@ -43,7 +43,8 @@ def as_images(
             several: an array (H, W), (H, W, C) or (N, H, W, C), a tensor (H, W), (C, H, W) or (N, C, H, W), an image of
             Pillow, the bytes of an image file, or an iterable of these and of paths of image files.
         listener: what is told of a download.
-        bands: the names of their bands, in their order, or these with their units, where they do not say it themselves.
+        bands: the names of their bands, in their order or in one text with commas between them, or `Bands` with their
+            units, where they do not say it themselves.
 
     Raises:
         UserError: it is nothing of the kind, or it says that it has other bands.
@@ -56,7 +57,7 @@ def as_images(
     if bands is not None:
         opened = as_images(images, listener)
         if isinstance(bands, str):
-            bands = (bands,)
+            bands = [name.strip() for name in bands.split(",")]
         named = bands if isinstance(bands, Bands) else Bands(tuple(bands))
         if opened.bands is None:
             return replace(opened, bands=named)

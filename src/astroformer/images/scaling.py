@@ -231,12 +231,16 @@ def noise_of(x_CHW: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def sky_of(x_CHW: NDArray[Any], noise_C: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(C,) the median of the pixels that lie within three times the noise of it: the level of the sky."""
+    """(C,) the median of the pixels that lie within three times the noise of it: the level of the sky.
+
+    It begins at the median of all or, between a bright half and a dark one where no pixel lies, at the dark one.
+    """
     sky_C = np.zeros(len(x_CHW))
     for c, (x_HW, noise) in enumerate(zip(x_CHW.astype(np.float64), noise_C, strict=True)):
         sky_C[c] = np.median(x_HW)
-        for _ in range(_CLIPPED):
-            sky_C[c] = np.median(x_HW[np.abs(x_HW - sky_C[c]) <= 3 * noise], axis=None) if noise else sky_C[c]
+        for _ in range(_CLIPPED if noise else 0):
+            near = x_HW[np.abs(x_HW - sky_C[c]) <= 3 * noise]
+            sky_C[c] = np.median(near) if len(near) else np.quantile(x_HW, 0.5, method="lower")
     return sky_C
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from astroformer.errors import UserError
 from astroformer.images.labelled import LabelledImages, Whereabouts
 from astroformer.images.run_split import is_run_split
-from astroformer.images.sky_groups import Pairs, near_pairs, overlapping_pairs
+from astroformer.images.sky_groups import Pairs, known_places, near_pairs, overlapping_pairs
 from astroformer.images.sources import open_source
 
 Numbers = NDArray[np.int64]
@@ -141,7 +141,7 @@ def _places(images: LabelledImages) -> tuple[Numbers, NDArray[np.float64]]:
     """The images whose position in the sky is known, and these positions. A row outside its mosaic is no image."""
     if images.positions_N2 is None:
         return np.empty(0, np.int64), np.empty((0, 2))
-    known_N = np.isfinite(images.positions_N2).all(1) & images.positions_N2.any(1)  # 0, 0 stands for unknown
+    known_N = known_places(images.positions_N2)
     if images.whereabouts.boxes is not None:
         known_N &= images.whereabouts.boxes.placed_N
     return np.flatnonzero(known_N), images.positions_N2[known_N]

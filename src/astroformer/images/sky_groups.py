@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Iterable, Iterator
+from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,19 @@ from numpy.typing import NDArray
 from astroformer.errors import UserError
 
 _SMALLEST_CELL = 2e-6  # of the unit sphere, 0.4 arcsec: cell numbers stay within 64 bits
+_AT_ONCE = 1 << 21  # pairs in memory; of many places in one cell there are many more
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def known_places(positions_N2: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N,) whether these are places: two numbers, and not 0 and 0, which tables have where nobody knows them.
+
+    Example:
+        >>> import numpy as np
+        >>> known_places(np.array([[0.0, 10.0], [0.0, 0.0], [5.0, np.nan]])).tolist()
+        [True, False, False]
+    """
+    return np.asarray(np.isfinite(positions_N2).all(1) & positions_N2.any(1))
 
 
 def friends_of_friends(
@@ -27,7 +40,7 @@ def friends_of_friends(
     Raises:
         UserError: a coordinate or a link is out of range.
     """
-    return _lowest_connected(len(ra_N), *near_pairs(ra_N, dec_N, link))
+    return _lowest_connected(len(ra_N), _near_pairs(ra_N, dec_N, link))
 
 
 def near_pairs(ra_N: NDArray[np.floating], dec_N: NDArray[np.floating], link: float | NDArray[np.floating]) -> Pairs:
@@ -44,6 +57,12 @@ def near_pairs(ra_N: NDArray[np.floating], dec_N: NDArray[np.floating], link: fl
     Raises:
         UserError: a coordinate or a link is out of range.
     """
+    return _joined(_near_pairs(ra_N, dec_N, link))
+
+
+def _near_pairs(
+    ra_N: NDArray[np.floating], dec_N: NDArray[np.floating], link: float | NDArray[np.floating]
+) -> Iterator[Pairs]:
     ra, dec = np.asarray(ra_N, np.float64), np.asarray(dec_N, np.float64)
     link_N = np.broadcast_to(np.asarray(link, np.float64), ra.shape)
     for name, values, good in (
@@ -55,13 +74,13 @@ def near_pairs(ra_N: NDArray[np.floating], dec_N: NDArray[np.floating], link: fl
             i = int(np.argmin(good))
             raise UserError(f"the {name} of place {i} is {values[i]}; degrees are needed, of links arcsec.")
     if not len(ra):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+        return
     ra, dec = np.radians(ra), np.radians(dec)
     xyz_N3 = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
-    first, second = _pairs_within_a_cell(xyz_N3, max(float(_chord_of(link_N.max())), _SMALLEST_CELL))
-    apart = np.linalg.norm(xyz_N3[first] - xyz_N3[second], axis=1)
-    linked = apart <= _chord_of((link_N[first] + link_N[second]) / 2)
-    return first[linked], second[linked]
+    for first, second in _pairs_within_a_cell(xyz_N3, max(float(_chord_of(link_N.max())), _SMALLEST_CELL)):
+        apart = np.linalg.norm(xyz_N3[first] - xyz_N3[second], axis=1)
+        linked = apart <= _chord_of((link_N[first] + link_N[second]) / 2)
+        yield first[linked], second[linked]
 
 
 def group_overlapping_cutouts(
@@ -99,7 +118,7 @@ def group_overlapping_boxes(corner_N2: NDArray[np.integer], side: int) -> NDArra
         >>> group_overlapping_boxes(np.array([[0, 0], [9, 9], [19, 9]]), 10).tolist()
         [0, 0, 2]
     """
-    return _lowest_connected(len(corner_N2), *overlapping_pairs(corner_N2, np.full(len(corner_N2), side)))
+    return _lowest_connected(len(corner_N2), _overlapping_pairs(corner_N2, np.full(len(corner_N2), side)))
 
 
 def overlapping_pairs(corner_N2: NDArray[np.integer], side_N: NDArray[np.integer]) -> Pairs:
@@ -115,15 +134,26 @@ def overlapping_pairs(corner_N2: NDArray[np.integer], side_N: NDArray[np.integer
         >>> sorted(zip(first.tolist(), second.tolist()))
         [(0, 1)]
     """
+    return _joined(_overlapping_pairs(corner_N2, side_N))
+
+
+def _overlapping_pairs(corner_N2: NDArray[np.integer], side_N: NDArray[np.integer]) -> Iterator[Pairs]:
     if not len(corner_N2):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+        return
     largest = int(side_N.max())
     scale = float(np.abs(corner_N2).max()) + largest  # the grid of cells below is made for numbers from -1 to 1
     flat_N3 = np.column_stack([corner_N2 / scale, np.zeros(len(corner_N2))])
-    first, second = _pairs_within_a_cell(flat_N3, max(largest / scale, _SMALLEST_CELL))
-    ahead = corner_N2[second] - corner_N2[first]
-    linked = ((ahead < side_N[first, None]) & (-ahead < side_N[second, None])).all(axis=1)
-    return first[linked], second[linked]
+    for first, second in _pairs_within_a_cell(flat_N3, max(largest / scale, _SMALLEST_CELL)):
+        ahead = corner_N2[second] - corner_N2[first]
+        linked = ((ahead < side_N[first, None]) & (-ahead < side_N[second, None])).all(axis=1)
+        yield first[linked], second[linked]
+
+
+def _joined(pairs: Iterable[Pairs]) -> Pairs:
+    """All pairs, one after the other."""
+    none = np.empty(0, np.int64)
+    first, second = zip((none, none), *pairs, strict=True)
+    return np.concatenate(first), np.concatenate(second)
 
 
 def _chord_of(arcsec: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
@@ -131,30 +161,42 @@ def _chord_of(arcsec: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
     return np.asarray(2 * np.sin(np.radians(arcsec / 3600) / 2) * (1 + 1e-9))
 
 
-def _pairs_within_a_cell(xyz_N3: NDArray[np.float64], cell: float) -> Pairs:
-    """Indices of each pair of places that lie in the same or in touching cells, once."""
+def _pairs_within_a_cell(xyz_N3: NDArray[np.float64], cell: float) -> Iterator[Pairs]:
+    """Indices of each pair of places that lie in the same or in touching cells, once; some of them at a time."""
     side = np.int64(2 / cell) + 4
     place_N3 = np.floor((xyz_N3 + 1) / cell).astype(np.int64) + 1
     number = (place_N3[:, 0] * side + place_N3[:, 1]) * side + place_N3[:, 2]
     order = np.argsort(number, kind="stable")
     cells, begin, count = np.unique(number[order], return_index=True, return_counts=True)
-    pairs = []
     for dx, dy, dz in product((-1, 0, 1), repeat=3):
         step = (dx * side + dy) * side + dz
         if step < 0:
             continue  # these pairs are found from the other cell
         at = np.minimum(np.searchsorted(cells, number + step), len(cells) - 1)
         size = np.where(cells[at] == number + step, count[at], 0)
-        first = np.repeat(np.arange(len(number)), size)
-        within = np.arange(len(first)) - np.repeat(np.cumsum(size) - size, size)
-        second = order[np.repeat(begin[at], size) + within]
-        once = first < second if step == 0 else np.ones(len(first), bool)
-        pairs.append((first[once], second[once]))
-    return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
+        cuts = np.searchsorted(np.cumsum(size), np.arange(0, size.sum(), _AT_ONCE), side="right")
+        for start, stop in pairwise([*np.unique(cuts), len(number)]):
+            some = size[start:stop]
+            first = np.repeat(np.arange(start, stop), some)
+            within = np.arange(len(first)) - np.repeat(np.cumsum(some) - some, some)
+            second = order[np.repeat(begin[at[start:stop]], some) + within]
+            once = first < second if step == 0 else np.ones(len(first), bool)
+            yield first[once], second[once]
 
 
-def _lowest_connected(n: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+def _lowest_connected(n: int, pairs: Iterable[Pairs]) -> NDArray[np.int64]:
     """For each of n points the lowest index that it is connected with, directly or through others."""
+    lowest = np.arange(n)
+    for first, second in pairs:
+        first, second = lowest[first], lowest[second]
+        apart = first != second
+        if apart.any():
+            lowest = _connected(n, first[apart], second[apart])[lowest]
+    return lowest
+
+
+def _connected(n: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same by some of the pairs."""
     lowest = np.arange(n)
     while True:
         before = lowest.copy()

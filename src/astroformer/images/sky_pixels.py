@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def common_wcs(images: Sequence[tuple[str, Hdu]]) -> Any:
             other = _wcs_of(path, hdu)
             # By the sky of the same pixels, since distortions may have no inverse in the corners.
             with np.errstate(invalid="ignore"):
-                (lon, lat), (other_lon, other_lat) = wcs.all_pix2world(x, y, 0), other.all_pix2world(x, y, 0)
+                (lon, lat), (other_lon, other_lat) = _to_world(wcs, x, y), _to_world(other, x, y)
                 across = np.cos(np.radians(lat)) * ((other_lon - lon + 180) % 360 - 180)
                 off = np.hypot(across, other_lat - lat) / step
             # Corners of a map of the whole sky lie nowhere.
@@ -93,13 +94,45 @@ def _wcs_of(path: str, hdu: Hdu) -> Any:
             if wcs.has_celestial:
                 flat = wcs.celestial
                 x, y = (np.array([(n - 1) / 2]) for n in hdu.shape[-1:-3:-1])
-                there = flat.all_world2pix(*flat.all_pix2world(x, y, 0), 0, quiet=True)
-                if np.isfinite(there).all():
+                there = _to_pixels(flat, *_to_world(flat, x, y))
+                if {wcs.wcs.lng, wcs.wcs.lat} != {0, 1}:
+                    why = "the sky of its WCS does not lie along rows and columns"
+                elif np.isfinite(there).all():
                     return flat
-                why = "its WCS has no inverse at the middle of the mosaic"
+                else:
+                    why = "its WCS has no inverse at the middle of the mosaic"
     except Exception as error:  # what is wrong with a WCS raises errors of many kinds
         why = f"its WCS can't be used ({' '.join(str(error).split())[:200] or type(error).__name__})"
     raise UserError(f"'{path}', {hdu}: {why}.")
+
+
+@contextlib.contextmanager
+def _frame_of(wcs: Any) -> Iterator[Any]:
+    """The frame of astropy in which the coordinates of a mosaic are. Raises `UserError` where it, or what is done with
+    it within, is none of the sky of stars: of the Sun, of Mars."""
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    try:
+        yield wcs_to_celestial_frame(wcs)
+    except Exception as error:  # which are of many kinds
+        why = " ".join(str(error).split()).rstrip(".")
+        raise UserError(
+            "the mosaic has coordinates that can't be turned into right ascension and declination, "
+            f"{' and '.join(wcs.wcs.ctype)} ({why}). Cut the images out of it, and give them as files."
+        ) from None
+
+
+# The axes of a WCS may be declination and right ascension, in this order, which astropy keeps.
+
+
+def _to_world(wcs: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Longitude and latitude in degrees of columns and rows, from 0."""
+    return tuple(wcs.all_pix2world(x, y, 0)[:: -1 if wcs.wcs.lng else 1])
+
+
+def _to_pixels(wcs: Any, lon: NDArray[np.float64], lat: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Columns and rows, from 0, of longitude and latitude in degrees; some number where there is no inverse."""
+    return tuple(wcs.all_world2pix(*((lat, lon) if wcs.wcs.lng else (lon, lat)), 0, quiet=True))
 
 
 def pixels_at(
@@ -111,7 +144,7 @@ def pixels_at(
         UserError: a declination is beyond ±90°, or the coordinates of the mosaic are of an unknown kind.
     """
     from astropy.coordinates import SkyCoord
-    from astropy.wcs.utils import proj_plane_pixel_scales, wcs_to_celestial_frame
+    from astropy.wcs.utils import proj_plane_pixel_scales
 
     known = np.isfinite(ra_N) & np.isfinite(dec_N)
     for what, values, most in (("right ascension", ra_N, 360), ("declination", dec_N, 90)):
@@ -123,15 +156,13 @@ def pixels_at(
     x_N, y_N = np.full(len(ra_N), np.nan), np.full(len(ra_N), np.nan)
     if not known.any():
         return x_N, y_N
-    try:
-        sky = SkyCoord(ra_N[known], dec_N[known], unit="deg", frame="icrs").transform_to(wcs_to_celestial_frame(wcs))
-    except ValueError as error:
-        raise UserError(f"the mosaic has coordinates that can't be used ({error}).") from None
+    with _frame_of(wcs) as frame:
+        sky = SkyCoord(ra_N[known], dec_N[known], unit="deg", frame="icrs").transform_to(frame)
     lon, lat = sky.spherical.lon.deg, sky.spherical.lat.deg
     with np.errstate(invalid="ignore"):
-        x, y = wcs.all_world2pix(lon, lat, 0, quiet=True)
+        x, y = _to_pixels(wcs, lon, lat)
         # A projection may give a pixel to the other side of the sky, and distortions far outside have no inverse.
-        again_lon, again_lat = wcs.all_pix2world(x, y, 0)
+        again_lon, again_lat = _to_world(wcs, x, y)
         across = np.cos(np.radians(lat)) * ((again_lon - lon + 180) % 360 - 180)
         found = np.hypot(across, again_lat - lat) < _LOST * max(proj_plane_pixel_scales(wcs))
     x_N[known], y_N[known] = np.where(found, x, np.nan), np.where(found, y, np.nan)
@@ -147,16 +178,13 @@ def sky_at(
         UserError: the coordinates of the mosaic are of an unknown kind.
     """
     from astropy.coordinates import SkyCoord
-    from astropy.wcs.utils import wcs_to_celestial_frame
 
     ra_N, dec_N = np.full(len(x_N), np.nan), np.full(len(x_N), np.nan)
     with np.errstate(invalid="ignore"):
-        lon_N, lat_N = wcs.all_pix2world(x_N, y_N, 0)
+        lon_N, lat_N = _to_world(wcs, x_N, y_N)
     known = np.isfinite(lon_N) & np.isfinite(lat_N)
-    try:
-        sky = SkyCoord(lon_N[known], lat_N[known], unit="deg", frame=wcs_to_celestial_frame(wcs)).icrs
-    except ValueError as error:
-        raise UserError(f"the mosaic has coordinates that can't be used ({error}).") from None
+    with _frame_of(wcs) as frame:
+        sky = SkyCoord(lon_N[known], lat_N[known], unit="deg", frame=frame).icrs
     ra_N[known], dec_N[known] = sky.ra.deg, sky.dec.deg
     return ra_N, dec_N
 

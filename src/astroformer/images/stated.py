@@ -1,12 +1,14 @@
-"""What a source states of its images beside their bands: how large they are on the sky, and their zero points.
+"""What a source states of its images beside their bands: how large they are on the sky, their zero points, and which
+values stand for none.
 
-A network sees neither. One that learned from cutouts of 20 arcsec takes a galaxy in one of 40 arcsec for a galaxy of
+A network sees none of it. One that learned from cutouts of 20 arcsec takes a galaxy in one of 40 arcsec for a galaxy of
 half the size, and values of another zero point for other fluxes, so a model keeps what its training images stated.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +25,13 @@ _MAGNITUDES = 0.05  # by which zero points may differ before that is said
 
 @dataclass(frozen=True)
 class Stated:
-    """What the headers of some images state; None, or no zero points, where they state nothing.
+    """What is stated of some images, by their headers or by whoever named them; None, or nothing, where nobody does.
 
     Attributes:
         side: arcsec of sky along the shorter side of an image.
         pixel: arcsec of sky along a pixel.
         zero_points: the magnitude of the value 1, one a band.
+        blank: values that stand for none (`@blank=`), as `reading_as_missing` writes them.
 
     Example:
         >>> learned, found = Stated(zero_points=((22.5, 22.5),)), Stated(zero_points=((23.9, 23.9),))
@@ -40,6 +43,17 @@ class Stated:
     side: Range | None = None
     pixel: Range | None = None
     zero_points: tuple[Range | None, ...] = ()
+    blank: tuple[str, ...] = ()
+
+    def reading_as_missing(self, values: Iterable[float]) -> Stated:
+        """The same of images of which these values are read as missing ones; an infinite one stands for both.
+
+        Example:
+            >>> Stated().reading_as_missing([-9999, float("-inf"), -0.0]).blank
+            ('-9999', '0', 'inf')
+        """
+        words = {str(abs(value) if math.isinf(value) else float(value) + 0.0).removesuffix(".0") for value in values}
+        return dataclasses.replace(self, blank=tuple(sorted(words)))
 
     @classmethod
     def of_each(cls, several: Iterable[Stated]) -> Stated:
@@ -49,7 +63,8 @@ class Stated:
         bands = max((len(one.zero_points) for one in found), default=0)
         points = zip(*(one.zero_points for one in found if len(one.zero_points) == bands), strict=True)
         together = tuple(_around(each) for each in points)
-        return cls(_around(one.side for one in found), _around(one.pixel for one in found), together)
+        blank = tuple(word for word in found[0].blank if all(word in one.blank for one in found)) if found else ()
+        return cls(_around(one.side for one in found), _around(one.pixel for one in found), together, blank)
 
     @classmethod
     def of_bands(cls, each: Sequence[Stated]) -> Stated:
@@ -61,7 +76,8 @@ class Stated:
     def differences(
         self, found: Stated, learned: str = "the model learned from", images: str = "these images"
     ) -> list[str]:
-        """Sentences where images are not stated to be as large on the sky, and of the same zero point, as these.
+        """Sentences where images are not stated to be as large on the sky as these, of the same zero point, and without
+        the same values.
 
         Args:
             found: what is stated of the images.
@@ -79,6 +95,11 @@ class Stated:
             )
         if (point := self._zero_point(found, learned, images)) is not None:
             said.append(point)
+        if words := ",".join(word for word in self.blank if word not in found.blank):
+            said.append(
+                f"{learned} images of which @blank={words} reads values as missing, and {images} are read without it: "
+                "say it behind the name of FITS files, and write NaN for these values in others"
+            )
         return said
 
     def _size(self, unit: str = "arcsec") -> str:
@@ -125,7 +146,8 @@ class Stated:
             if word not in known:
                 raise unknown_name("word of what is stated", word, known)
         side, pixel = (_range(words.get(name)) for name in ("side", "pixel"))
-        return cls(side, pixel, tuple(map(_range, words.get("zero_points", ()))))
+        points, blank = words.get("zero_points", ()), words.get("blank", ())
+        return cls(side, pixel, tuple(map(_range, points)), tuple(map(str, blank)))
 
 
 def _range(found: Sequence[float] | None) -> Range | None:

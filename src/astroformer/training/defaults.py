@@ -152,7 +152,8 @@ RULES: dict[str, Rule] = {
             "measured on the training images and kept in the model. All other images stay as they are.",
             "Fluxes of the sky reach over many powers of ten, and faint sources lie near the noise. Floats from an "
             "`.npz` or a TIFF may be stretched already.",
-            "`--scaling none` keeps values as they are; `linear`, `log`, `zscale` and `percentile` stretch otherwise",
+            "`--scaling none` keeps values as they are; `asinh-sky` subtracts the sky of each image before; `linear`, "
+            "`log`, `zscale` and `percentile` stretch otherwise",
             "scaling: asinh in each band, by sky and noise of the training images (--scaling none: values as they are)",
         ),
         Rule(

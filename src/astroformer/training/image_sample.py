@@ -30,8 +30,9 @@ _LEAST_IMAGES = 8  # that a crop can be measured on
 # about the middle, and images stay whole.
 _LEAST_CONTRAST = 1.1
 _LOOKED_AT = 64  # images in which repeated values are counted
-# A value stands out where more than this share of an image has it, in more than this share of the images.
-_REPEATED, _OFTEN = 0.01, 0.05
+# A value stands out where more than this share of an image has it, in more than this share of the images, and so many
+# times as often as any value between the smallest and the largest.
+_REPEATED, _OFTEN, _TIMES_OTHERS = 0.01, 0.05, 3
 
 
 class SeenImage(NamedTuple):
@@ -103,7 +104,8 @@ def describe_repeated(images: LabelledImages) -> list[str]:
     """What to say of images of floats in which many pixels have exactly the same value, 0, the smallest or the largest.
 
     Noise makes every value another, so these may be no measurements: -9999 where there was no detector, 0 where no
-    exposure reached. Some images are looked at, evenly over the set; those that can't be read say nothing here.
+    exposure reached. Counts of a few photons repeat as well, but then all values do. Some images are looked at, evenly
+    over the set; those that can't be read say nothing here.
     """
 
     def repeated(i: int) -> dict[float, float]:
@@ -113,8 +115,11 @@ def describe_repeated(images: LabelledImages) -> list[str]:
             return {}
         if image.dtype.kind != "f" or np.isnan(image).all():
             return {}
-        values = {0.0, float(np.nanmin(image)), float(np.nanmax(image))}
-        return {value: share for value in values if (share := float(np.mean(image == value))) > _REPEATED}
+        values, counts = np.unique(image[~np.isnan(image)], return_counts=True)
+        special = np.isin(values, (0, values[0], values[-1]))
+        others = int(counts[~special].max(initial=0))
+        special &= counts > max(_REPEATED * image.size, _TIMES_OTHERS * others)
+        return dict(zip(values[special].tolist(), (counts[special] / image.size).tolist(), strict=True))
 
     chosen = np.unique(np.linspace(0, len(images) - 1, _LOOKED_AT).astype(int)).tolist()
     with ThreadPoolExecutor(usable_cores()) as pool:

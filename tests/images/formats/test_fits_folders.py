@@ -135,3 +135,25 @@ def test_names_of_fits_files(tmp_path: Path, made: Survey) -> None:
     assert ignored_kinds(images.ignored) == "not taken for images: 2 (a .gz file: 2)"
     for i in range(10):
         np.testing.assert_array_equal(images.read(i), made.images_NHWC[0])
+
+
+@pytest.mark.parametrize("filters", [(None, None), ("g", "r")])
+def test_files_that_seem_to_be_bands_of_one_image_are_told_of(tmp_path: Path, filters: tuple[str | None, ...]) -> None:
+    """With filters in their headers the images of the rarer one are refused, without them all are taken alike."""
+    fits = pytest.importorskip("astropy.io.fits")
+    for name in ("a/1", "a/2", "b/1"):
+        for band, filter in zip("gr", filters, strict=True):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            hdu = fits.PrimaryHDU(np.zeros((4, 4), np.float32))
+            hdu.header.update({"FILTER": filter} if filter else {})
+            hdu.writeto(tmp_path / f"{name}_{band}.fits")
+    images = open_source(tmp_path)
+    others = [note for note in images.notes if "files that were looked at, 3 have other bands than g and can't" in note]
+    assert len(others) == (filters[0] is not None)
+    assert images.notes[-1] == (
+        "'1_g.fits' and '1_r.fits' are called as bands of one image, and each is read as an image of its own. A "
+        "catalog makes one of them, for instance with @id=COLUMN@pattern={id}_g.fits,{id}_r.fits"
+    )
+    for path in tmp_path.rglob("*_r.fits"):
+        path.unlink()
+    assert len(open_source(tmp_path).notes) == 1

@@ -75,6 +75,14 @@ def test_images_and_bands_of_a_stack_are_told_apart_by_their_number(tmp_path: Pa
             assert images.read(i).dtype == np.uint16
 
 
+@pytest.mark.parametrize("bands", [3, 5])
+def test_a_stack_with_its_bands_last_is_refused(tmp_path: Path, bands: int) -> None:
+    fits.PrimaryHDU(np.zeros((6, 20, 20, bands), np.float32)).writeto(tmp_path / "last.fits")
+    catalog = write_catalog(tmp_path / "c.csv", ("id",), [(f"n{i}",) for i in range(6)])
+    with pytest.raises(UserError, match=r"bands seem to lie along its first axis; .* np.moveaxis\(images, -1, 1\)"):
+        open_source(f"{catalog}@cube={tmp_path}/last.fits", labelled=False)
+
+
 # Mosaics ----------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +179,39 @@ def test_galactic_coordinates_are_turned(tmp_path: Path, made: Field) -> None:
     images = open_source(f"{catalog}@mosaic={mosaic}@size=16", labelled=False)
     top, left = int(made.y[0] - 7.5), int(made.x[0] - 7.5)
     np.testing.assert_array_equal(images.read(0), made.image_HWC[top : top + 16, left : left + 16])
+
+
+def test_axes_of_the_sky_may_come_in_either_order(tmp_path: Path) -> None:
+    plane = np.random.default_rng(0).normal(size=(40, 60)).astype(np.float32)
+    header = tan_header(30.0, 31.0, 40) | {"CTYPE1": "DEC--TAN", "CTYPE2": "RA---TAN", "CRVAL1": 31.0, "CRVAL2": 30.0}
+    mosaic = write_fits(tmp_path / "m.fits", plane[:, :, None], header=header, names=("r",))
+    dec, ra = sky_of(header, np.array([21.0]), np.array([33.0]))
+    catalog = write_catalog(tmp_path / "c.csv", ("ra", "dec", "x", "y"), [(ra[0], dec[0], 21, 33)])
+    by_sky = open_source(f"{catalog}@mosaic={mosaic}@size=5", labelled=False)
+    np.testing.assert_array_equal(by_sky.read(0)[:, :, 0], plane[31:36, 19:24])
+    in_pixels = open_source(f"{catalog}@mosaic={mosaic}@size=5@x=x@y=y@first-pixel=0", labelled=False)
+    np.testing.assert_allclose(in_pixels.positions_N2, [[ra[0], dec[0]]])
+    np.testing.assert_array_equal(in_pixels.read(0), by_sky.read(0))
+
+
+@pytest.mark.parametrize("kind", ["HPLN-TAN HPLT-TAN", "MALN-CAR MALT-CAR"])
+@pytest.mark.parametrize("words", ["", "@x=x@y=y@first-pixel=0"])
+def test_the_sun_and_mars_are_no_part_of_the_sky(tmp_path: Path, kind: str, words: str) -> None:
+    header = {**tan_header(0.0, 0.0, 40), **dict(zip(("CTYPE1", "CTYPE2"), kind.split(), strict=True))}
+    mosaic = write_fits(tmp_path / "m.fits", np.zeros((40, 40, 1), np.float32), header=header, names=("r",))
+    catalog = write_catalog(tmp_path / "c.csv", ("ra", "dec", "x", "y"), [(0, 0, 9, 9)])
+    with pytest.raises(UserError, match=r"can't be turned into right ascension and declination, (HPLN|MALN).* and "):
+        open_source(f"{catalog}@mosaic={mosaic}@size=5{words}", labelled=False)
+
+
+def test_a_map_of_position_and_frequency_is_no_mosaic(tmp_path: Path) -> None:
+    header = {**tan_header(30.0, 31.0, 40), "NAXIS": 3, "CTYPE2": "FREQ", "CUNIT2": "Hz", "CTYPE3": "DEC--TAN"}
+    header |= {"CRVAL2": 1e9, "CRVAL3": 31.0, "CRPIX3": 1.0, "CDELT1": 1e-4, "CDELT2": 1e6, "CDELT3": 1e-4}
+    header = {key: value for key, value in header.items() if not key.startswith("CD") or key.startswith("CDELT")}
+    fits.PrimaryHDU(np.zeros((1, 40, 40), np.float32), fits.Header(header)).writeto(tmp_path / "m.fits")
+    catalog = write_catalog(tmp_path / "c.csv", ("ra", "dec"), [(30.0, 31.0)])
+    with pytest.raises(UserError, match="the sky of its WCS does not lie along rows and columns"):
+        open_source(f"{catalog}@mosaic={tmp_path}/m.fits@size=5", labelled=False)
 
 
 def test_values_that_stand_for_none_are_missing_in_every_kind_of_fits_source(tmp_path: Path, made: Field) -> None:

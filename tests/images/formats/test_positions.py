@@ -82,6 +82,24 @@ def test_positions_in_the_middle_of_nowhere_stay_unknown(tmp_path: Path) -> None
     np.testing.assert_allclose(places.positions_N2, [[187.5, -1.5], [np.nan, np.nan], [0, 90]])
 
 
+def test_images_without_a_position_stand_alone_which_is_said(tmp_path: Path) -> None:
+    places = [(10, 5), (10, 5), ("", ""), (0, 0), (0, 0)]
+    path = write_catalog(tmp_path / "c.csv", ("file", "ra", "dec"), [(f"{i}.png", *at) for i, at in enumerate(places)])
+    (tmp_path / "0.png").touch()
+    images = open_source(f"{path}@same-sky=5", labelled=False)
+    assert images.groups is not None
+    assert images.groups.tolist() == [0, 0, 2, 3, 4]
+    assert "3 of 5 images have no position (empty, or 0 and 0): @same-sky keeps none of these together" in images.notes
+
+
+def test_what_keeps_columns_from_being_positions_is_said_where_they_are_needed(tmp_path: Path) -> None:
+    path = write_catalog(tmp_path / "c.csv", ("file", "ra", "dec"), [("0.png", -999, -999)])
+    (tmp_path / "0.png").touch()
+    assert open_source(path, labelled=False).positions_N2 is None
+    with pytest.raises(UserError, match="the column 'ra' has -999 in row 1; degrees from -360 to 360"):
+        open_source(f"{path}@same-sky=5", labelled=False)
+
+
 @pytest.mark.parametrize(
     ("columns", "words", "first", "said"),
     [

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
-from astroformer.images.bands import Bands
+from astroformer.images.bands import Bands, wavelength
 from astroformer.images.fits import astropy_fits, bands_of_file
 from astroformer.images.fits_bands import Band, Wanted, bands_called, stated_by, wanted_of
 from astroformer.images.fits_sky import pixel_arcsec
@@ -26,6 +26,7 @@ from astroformer.images.sky_pixels import why_other_sky
 from astroformer.images.stated import Stated
 
 _LOOKED_AT = 9  # files of each band whose headers say what it is
+_OF_SPACE = re.compile(r"F[0-9]{3,4}[A-Z]{1,2}[0-9]?", re.IGNORECASE)  # filters of Hubble and Webb: F606W
 
 
 class Layered(NamedTuple):
@@ -154,6 +155,7 @@ def read_band_files(layered: Layered, root: Path, options: Mapping[str, str], so
         whole = sum(all(path and os.path.exists(path) for path in files) for files in reader.paths)
         notes.append(f"{len(paths) - whole:,} of {len(paths):,} images lack a band ({listed}) and can't be read")
     stated = Stated.of_bands([Stated.of_each(map(_stated, of_files[k])) for k in order])
+    stated = stated.reading_as_missing(wanted.blank)
     return BandFiles(reader, bands, True, notes + stated.notes(), stated)
 
 
@@ -190,6 +192,30 @@ def _bands_in(paths: Sequence[str], name: str, wanted: Wanted, source: str | Pat
     if not found:
         raise UserError(f"'{source}': the band '{name}' can't be read. {reasons[0]}.")
     return found
+
+
+def note_of_bands_apart(paths: Sequence[str]) -> list[str]:
+    """That FITS files, of which each is read as an image, are called as the bands of one image are.
+
+    Example:
+        >>> note_of_bands_apart(["a/7_g.fits", "a/7_r.fits", "a/8_g.fits", "a/8_r.fits"])[0].partition(",")[0]
+        "'7_g.fits' and '7_r.fits' are called as bands of one image"
+    """
+    of_image: dict[str, list[str]] = {}
+    for path in paths:
+        without = re.sub(r"\.fi?ts?(\.\w+)?$", "", path, flags=re.IGNORECASE)
+        stem, _, band = re.sub("[.-]", "_", without).rpartition("_")
+        if stem and (wavelength(band) or _OF_SPACE.fullmatch(band)):
+            of_image.setdefault(stem, []).append(os.path.basename(path))
+    several = {stem: files for stem, files in of_image.items() if len(files) > 1}
+    if 2 * sum(map(len, several.values())) <= len(paths):
+        return []
+    stem, (first, second, *_) = next(iter(several.items()))
+    pattern = ",".join("{id}" + name[len(os.path.basename(stem)) :] for name in (first, second))
+    return [
+        f"'{first}' and '{second}' are called as bands of one image, and each is read as an image of its own. A "
+        f"catalog makes one of them, for instance with @id=COLUMN@pattern={pattern}"
+    ]
 
 
 def told_apart(names: Sequence[str]) -> tuple[str, ...]:

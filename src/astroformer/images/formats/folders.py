@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from astroformer.errors import PartsNotClasses, UserError
 from astroformer.images.bands import Bands
 from astroformer.images.fits import FITS_EXTENSIONS, FITS_START, astropy_fits, bands_of_file
-from astroformer.images.fits_bands import FITS_OPTIONS, Chosen, Wanted, wanted_of
+from astroformer.images.fits_bands import FITS_OPTIONS, Chosen, Wanted, check_expected, wanted_of
+from astroformer.images.formats.band_files import note_of_bands_apart
 from astroformer.images.formats.format import Format
 from astroformer.images.hashes import hash_bytes, hash_files, hash_text
 from astroformer.images.labelled import LabelledImages
@@ -109,9 +110,27 @@ def read_files(paths: Sequence[str], options: Mapping[str, str], source: str | P
     bands, _ = Counter(chosen.named() for chosen in found).most_common(1)[0]
     first = next(chosen for chosen in found if chosen.named() == bands)
     reader = FileReader(tuple(paths), replace(wanted, expected=bands))
-    stated = Stated.of_each(chosen.stated() for chosen in found)
-    notes = [f"FITS: {first}", *_note_of_units(found), *stated.notes()]
+    stated = Stated.of_each(chosen.stated() for chosen in found).reading_as_missing(wanted.blank)
+    notes = [f"FITS: {first}", *_note_of_others(found, bands), *_note_of_units(found), *stated.notes()]
+    if len(bands) == 1:
+        notes += note_of_bands_apart(of_fits)
     return Files(reader, bands if len(of_fits) == len(paths) else None, True, notes, stated)
+
+
+def _note_of_others(found: Sequence[Chosen], bands: Bands) -> list[str]:
+    """That some files have other bands than most, for which they are refused."""
+    others = list[Bands]()
+    for chosen in found:
+        try:
+            check_expected(chosen.named(), bands)
+        except Refused:
+            others.append(chosen.named())
+    if not others:
+        return []
+    return [
+        f"of {len(found)} files that were looked at, {len(others)} have other bands than {bands} and can't be read "
+        f"beside the others (the first: {others[0]})"
+    ]
 
 
 def _note_of_units(found: Sequence[Chosen]) -> list[str]:

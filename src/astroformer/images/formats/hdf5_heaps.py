@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from astroformer.images.limits import MAX_BYTES
+
 _START = b"GCOL\1"
 _SMALLEST = 4096  # bytes of a heap
 _HEAD = struct.Struct("<8sQ")  # of a heap: how it begins, and its bytes
@@ -31,7 +33,7 @@ def check_heaps(path: Path, but: Sequence[tuple[int, int]]) -> None:
             file.seek(at)
             _, size = _HEAD.unpack(file.read(_HEAD.size).ljust(_HEAD.size, b"\0"))
             of_a_heap = _SMALLEST <= size <= length  # which the library looks at too
-            if of_a_heap and not _is_sound(file.read(size - _HEAD.size)):
+            if of_a_heap and (size > MAX_BYTES or not _is_sound(file.read(size - _HEAD.size))):
                 raise ValueError("texts in it lie beyond their heap, or it has no end")
 
 

@@ -1,7 +1,7 @@
 """Images that lie in large FITS files beside a catalog: planes of a stack, and cutouts of a mosaic around positions.
 
 Nothing is resampled: a cutout has whole pixels of the mosaic, those of astropy's `Cutout2D`. What lies beyond the edge
-is missing, NaN. A plain file is memory-mapped, of a compressed one the tiles that are needed are unpacked.
+is missing, NaN. Of a plain file the rows that are needed are read, of a compressed one the tiles are unpacked.
 
 Shape letters: N images, C bands.
 """
@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 
 from astroformer.errors import UserError
 from astroformer.files import expanded
+from astroformer.images.array_file import file_state
 from astroformer.images.bands import Bands
 from astroformer.images.fits import FITS_START, astropy_fits, bytes_a_value, used, values_of
 from astroformer.images.fits_bands import Band, Chosen, Wanted, bands_called, choose, stated_by, wanted_of
 from astroformer.images.fits_headers import Hdu, check_sums, read_headers
+from astroformer.images.fits_sky import pixel_arcsec
 from astroformer.images.fits_tiles import check_tiles
 from astroformer.images.formats.positions import Places
 from astroformer.images.hashes import hash_bytes, hash_files, hash_text, new_hash
@@ -39,15 +41,58 @@ from astroformer.images.stated import Stated
 PIECE_OPTIONS = ("cube", "mosaic", "size")
 """Options of a catalog whose images lie in one large file."""
 
+_CHANGED = "its file has changed since it was opened"
 _LOOKED_AT = 32  # cutouts whose pixels are looked at for missing ones before they are needed
 
 
 class Layer(NamedTuple):
-    """One band in a file, and the values that stand for none."""
+    """One band in a file.
+
+    Attributes:
+        path: of the file.
+        band: where in it.
+        state: of the file when its headers were read, see `file_state`.
+        blank: values that stand for none.
+    """
 
     path: str
     band: Band
+    state: tuple[int, int, int]
     blank: tuple[float, ...] = ()
+
+
+class _Pixels(NamedTuple):
+    """The pixels of an image that is not compressed: what is asked for is read from its place, and nothing is kept.
+
+    The file is not mapped into memory: of a map that another program cuts short, reading ends the process.
+    """
+
+    path: str
+    hdu: Hdu
+    state: tuple[int, int, int]
+
+    def at(self, place: Sequence[int], rows: slice, columns: slice) -> Array:
+        """Rows and columns of the plane at a place along the axes before them."""
+        *before, height, width = self.hdu.shape
+        plane = int(np.ravel_multi_index(tuple(place), tuple(before))) if before else 0
+        (top, bottom, _), (left, right, _) = rows.indices(height), columns.indices(width)
+        size = self.hdu.stored.itemsize
+        first, whole = self.hdu.data_at + plane * height * width * size, (left, right) == (0, width)
+        with open(self.path, "rb", buffering=0) as file:
+            _check_unchanged(os.fstat(file.fileno()), self.state)
+            data = bytearray()
+            for row in (top,) if whole else range(top, bottom):
+                file.seek(first + (row * width + left) * size)
+                data += file.read((right - left) * size * (bottom - top if whole else 1))
+        if len(data) != (bottom - top) * (right - left) * size:
+            raise Refused(_CHANGED)
+        return np.frombuffer(data, self.hdu.stored).reshape(bottom - top, right - left)
+
+
+def _check_unchanged(status: os.stat_result, state: tuple[int, int, int]) -> None:
+    """Raises `Refused` where a file is not the one whose headers were read: its pixels may lie elsewhere."""
+    if file_state(status) != state:
+        raise Refused(_CHANGED)
 
 
 class PieceReader:
@@ -93,7 +138,7 @@ class PieceReader:
             why = " ".join(str(error).split()) or type(error).__name__
             raise UnreadableImage(self.names[i], f"damaged ({why})") from None
         if image.dtype.kind == "f" and np.isnan(image).all():
-            raise UnreadableImage(self.names[i], "none of its pixels has a value (all are NaN or BLANK)")
+            raise UnreadableImage(self.names[i], "none of its pixels has a value (all are NaN or stand for none)")
         return image
 
     def digests(self, indices: NDArray[np.int64], cache: Path | None) -> Iterator[bytes]:
@@ -128,24 +173,21 @@ class PieceReader:
 
     def _stored(self, layer: Layer, i: int, rows: slice, columns: slice) -> Array:
         """Pixels of a layer as they are stored."""
-        place = (*(i if at is None else at for at in layer.band.place), rows, columns)
-        key = layer.path, layer.band.hdu.number
+        place, hdu = [i if at is None else at for at in layer.band.place], layer.band.hdu
+        if not hdu.compressed:
+            return _Pixels(layer.path, hdu, layer.state).at(place, rows, columns)
+        key = layer.path, hdu.number
         with self._one_at_a_time:
             if key not in self._opened:
                 self._opened[key] = self._open(layer)
-            pixels = self._opened[key]
-            if layer.band.hdu.compressed:
-                return np.asarray(pixels[place])
-        return np.array(pixels[place])
+            return np.asarray(self._opened[key][(*place, rows, columns)])
 
     def _open(self, layer: Layer) -> Any:
-        """What gives stored pixels of a layer by index."""
-        hdu = layer.band.hdu
-        if not hdu.compressed:
-            return np.memmap(layer.path, hdu.stored, "r", hdu.data_at, hdu.shape)
+        """What unpacks stored pixels of a layer by index."""
+        _check_unchanged(os.stat(layer.path), layer.state)
         opened = astropy_fits().open(layer.path, memmap=True, lazy_load_hdus=True, do_not_scale_image_data=True)
         weakref.finalize(self, opened.close)
-        return opened[hdu.number].section  # which unpacks only the tiles that are needed
+        return opened[layer.band.hdu.number].section  # which unpacks only the tiles that are needed
 
 
 class Pieces(NamedTuple):
@@ -175,10 +217,12 @@ def open_stack(name: str, options: Mapping[str, str], names: Sequence[str]) -> P
     path = str(expanded(name))
     wanted = wanted_of(options)
     chosen = _chosen(path, wanted, stacked=len(names))
-    layers = tuple(Layer(path, band, wanted.blank) for band in chosen.bands)
+    state = file_state(os.stat(path))
+    layers = tuple(Layer(path, band, state, wanted.blank) for band in chosen.bands)
     _check(layers, None)
     note = f"'{path}': {len(names):,} images; {chosen}"
-    return Pieces(PieceReader(tuple(names), layers), chosen.named(), True, [note], stated=chosen.stated())
+    stated = chosen.stated().reading_as_missing(wanted.blank)
+    return Pieces(PieceReader(tuple(names), layers), chosen.named(), True, [note], stated=stated)
 
 
 def open_mosaic(options: Mapping[str, str], names: Sequence[str], places: Places) -> Pieces:
@@ -197,7 +241,8 @@ def open_mosaic(options: Mapping[str, str], names: Sequence[str], places: Places
             wrong; or no position lies in the mosaic.
     """
     paths = files_of(options["mosaic"])
-    layers, bands, beside = _layers(paths, wanted_of(options))
+    wanted = wanted_of(options)
+    layers, bands, beside = _layers(paths, wanted)
     wcs = common_wcs([(layer.path, layer.band.hdu) for layer in layers])
     side, arcsec, said = side_of(options.get("size"), wcs)
     _check(layers, side)
@@ -230,7 +275,8 @@ def open_mosaic(options: Mapping[str, str], names: Sequence[str], places: Places
     notes += _note_of_missing_sky(reader, np.flatnonzero(inside & ~over))
     parts = frozenset((os.path.realpath(layer.path), layer.band.hdu.number) for layer in layers)
     whereabouts = Whereabouts(Boxes(parts, corner_N2, side, (side - 1) * arcsec, inside))
-    stated = stated_by([layer.band for layer in layers], arcsec, side)
+    pixel = pixel_arcsec(layers[0].band.hdu) or arcsec  # as of a file of such a cutout
+    stated = stated_by([layer.band for layer in layers], pixel, side).reading_as_missing(wanted.blank)
     return Pieces(reader, bands, True, notes, groups, np.stack([ra_N, dec_N], axis=1), whereabouts, stated)
 
 
@@ -291,8 +337,8 @@ def _chosen(path: str, wanted: Wanted, stacked: int | None = None) -> Chosen:
 def _layers(paths: Sequence[str], wanted: Wanted) -> tuple[tuple[Layer, ...], Bands, str]:
     """The bands of all files, what they are called, and what is not taken."""
     of_files = [_chosen(path, Wanted(wanted.hdus)) for path in paths]
-    each = zip(paths, of_files, strict=True)
-    layers = [Layer(path, band, wanted.blank) for path, chosen in each for band in chosen.bands]
+    each = zip(paths, of_files, (file_state(os.stat(path)) for path in paths), strict=True)
+    layers = [Layer(path, band, state, wanted.blank) for path, chosen, state in each for band in chosen.bands]
     names = [layer.band.name for layer in layers]
     if len(set(names)) < len(names) and all(len(chosen.bands) == 1 for chosen in of_files):
         # Their headers do not tell them apart, so their names have to.
@@ -339,7 +385,7 @@ def _note_of_missing_sky(reader: PieceReader, inside: NDArray[np.int64]) -> list
             missing += 1
     if not missing:
         return []
-    return [f"of {len(some)} cutouts that were looked at, {missing} lack pixels inside the mosaic (NaN or BLANK there)"]
+    return [f"of {len(some)} cutouts that were looked at, {missing} lack pixels inside the mosaic (no value there)"]
 
 
 def refuse_alone(options: Mapping[str, str], source: object) -> None:

@@ -15,7 +15,7 @@ from astroformer.errors import UserError, check_installed
 from astroformer.images.copies import groups_with_copies
 from astroformer.images.formats.table import Role, Table
 from astroformer.images.labelled import LabelledImages
-from astroformer.images.sky_groups import friends_of_friends
+from astroformer.images.sky_groups import friends_of_friends, known_places
 
 _SAY_BOTH = "@ra=COLUMN@dec=COLUMN"
 RA = Role(
@@ -97,11 +97,12 @@ def places_in_mosaic(table: Table, options: Mapping[str, str]) -> Places:
 def positions_of(table: Table, options: Mapping[str, str]) -> Places | None:
     """Right ascension and declination of the rows of a catalog; None where it has none.
 
-    Columns that `@ra=` and `@dec=` name must be positions. Others are taken where their names and all of their values
-    are those of positions: nobody asked for them, so nothing is wrong if they are not.
+    Columns that `@ra=` and `@dec=` name must be positions, and so must others where `@same-sky=` goes by them. Else
+    these are taken where their names and all of their values are those of positions: nobody asked for them, so nothing
+    is wrong if they are not.
 
     Raises:
-        UserError: columns that were named are no positions.
+        UserError: columns that were named or are needed are no positions.
     """
     for option in ("x", "y", "first-pixel"):
         if option in options:
@@ -114,6 +115,8 @@ def positions_of(table: Table, options: Mapping[str, str]) -> Places | None:
         try:
             return _on_the_sky(table, found[0][0], found[1][0])
         except UserError:
+            if "same-sky" in options:
+                raise
             return None
     return _on_the_sky(table, table.column(RA, asked[0]), table.column(DEC, asked[1]))
 
@@ -243,7 +246,11 @@ def with_same_sky(images: LabelledImages, options: Mapping[str, str], source: st
         raise UserError(f"'{source}': @same-sky needs right ascension and declination; {advice}.")
     arcsec = _arcsec(options["same-sky"], source)
     groups = both_groupings(images.groups, _same_sky(images.positions_N2, arcsec))
-    return replace(images, groups=groups, whereabouts=replace(images.whereabouts, same_sky=arcsec))
+    notes, unknown = images.notes, int((~known_places(images.positions_N2)).sum())
+    if unknown:
+        said = f"{unknown:,} of {len(images):,} images have no position (empty, or 0 and 0)"
+        notes = [*notes, f"{said}: @same-sky keeps none of these together"]
+    return replace(images, groups=groups, whereabouts=replace(images.whereabouts, same_sky=arcsec), notes=notes)
 
 
 def both_groupings(groups: NDArray[np.int64] | None, others: NDArray[np.int64]) -> NDArray[np.int64] | None:
@@ -269,7 +276,7 @@ def _arcsec(text: str, source: str) -> float:
 
 def _same_sky(positions_N2: NDArray[np.float64], arcsec: float) -> NDArray[np.int64]:
     """(N,) the lowest number of the images within so many arcsec of each other; one of unknown place stands alone."""
-    known = np.flatnonzero(np.isfinite(positions_N2).all(1))
+    known = np.flatnonzero(known_places(positions_N2))
     groups = np.arange(len(positions_N2))
     groups[known] = known[friends_of_friends(positions_N2[known, 0], positions_N2[known, 1], arcsec)]
     return groups
