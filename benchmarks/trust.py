@@ -83,7 +83,7 @@ SPLITS = {
 OUT = RESULTS / "trust.jsonl"
 MINUTES = 4.0
 FEW = 100  # calibration images, beside all that there are
-MOST_TESTED = 2000  # images of a test set, drawn once
+MOST_TESTED = 2000  # test images that the other network is asked about, which is slower
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def train_peer(job: Job, data: Path, work: Path, minutes: float) -> None:
 
 
 def some_of(images: LabelledImages) -> LabelledImages:
-    """At most `MOST_TESTED` of them, the same for every run."""
+    """At most `MOST_TESTED` of them, drawn once for all runs."""
     return images.subset(np.sort(np.random.default_rng(0).permutation(len(images))[:MOST_TESTED]))
 
 
@@ -160,14 +160,13 @@ def answers_of_ours(job: Job, data: Path, work: Path) -> dict[str, np.ndarray]:
     stores = [ImageStore.build(some, classifier.preprocessing, cache=default_cache()) for some in (held_out, learned)]
     classifier.trust = trust_of(classifier, *stores, batch_size=64)
     answers = {"calibration": store_logits(classifier, stores[0]), "calibration labels": stores[0].labels}
-    some = some_of(tested)
-    images = {"test": [some.read(i) for i in range(len(some))]}
+    images = {"test": [tested.read(i) for i in range(len(tested))]}
     channels = classifier.preprocessing.channels
     images |= {kind: unlike_images(kind, tested, data, channels) for kind in others(job.data)}
     for name, arrays in images.items():
         answers[name] = logits_of(classifier, arrays)
         answers[f"{name} novelty"] = classifier.predict(arrays, quiet=True).novelty_N
-    answers["test labels"] = some.labels
+    answers["test labels"] = tested.labels
     return answers
 
 
