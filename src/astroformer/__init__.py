@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import version
 
     from astroformer.classifier import Classifier, load
+    from astroformer.evaluation.judge import judge
     from astroformer.images.labelled import LabelledImages
     from astroformer.images.sources import open_source
     from astroformer.metrics import Evaluation, score
@@ -49,6 +50,7 @@ __all__ = [
     "UserError",
     "create_model",
     "distil",
+    "judge",
     "load",
     "open_source",
     "report",
@@ -74,6 +76,7 @@ _PLACES = {
     "Recipe": "training.recipe",
     "create_model": "weights.timm_registry",
     "distil": "training.distil",
+    "judge": "evaluation.judge",
     "load": "classifier",
     "open_source": "images.sources",
     "report": "training.report",

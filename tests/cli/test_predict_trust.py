@@ -137,7 +137,7 @@ def test_an_unreadable_image_has_neither_set_nor_abstain(
         (["--purity", "0.9", "--priors", "estimate"], "--purity holds where"),
         (["--priors", "merging=1"], "--priors states no share of"),
         (["--priors", "estimate", "--resume", "--out", "p.csv"], "leave out one of the two"),
-        (["--coverage", "0.9", "--symmetry", "shift+mirror"], "leave out --symmetry"),
+        (["--coverage", "0.9", "--symmetry", "shift+mirror"], "leave the symmetry out"),
     ],
 )
 def test_refusals(run: Run, trusted: Path, galaxy_folder: Path, words: list[str], says: str) -> None:

@@ -56,6 +56,21 @@ def test_evaluating_the_held_out_images_gives_the_scores_of_the_run(trained: Tra
         assert found[metric]["value"] == pytest.approx(interval.value, abs=1e-5)
 
 
+def test_python_and_the_command_line_give_the_same_sets(trained: Trained, run: Run) -> None:
+    said = run("predict", trained.run, "mock-galaxies:20x32", "--coverage", "0.8", "--purity", "0.5", "--out", "p.csv")
+    assert said.status == 0, said.err
+    model = astroformer.load(trained.model)
+    told = astroformer.judge(model, model.predict("mock-galaxies:20x32"), coverage=0.8, purity=0.5)
+    rows = table(Path("p.csv"))
+    assert [row["prediction_set"] for row in rows] == list(told.added["prediction_set"])
+    assert [row["abstain"] == "true" for row in rows] == list(told.added["abstain"])
+    estimated = astroformer.judge(model, model.predict("mock-galaxies:20x32"), priors="estimate")
+    np.testing.assert_allclose(estimated.probabilities_NK.sum(1), 1)
+    asked = astroformer.load(trained.model, symmetry="shift+mirror")
+    with pytest.raises(UserError, match="held out of the training, and this model has none"):
+        astroformer.judge(asked, asked.predict("mock-galaxies:20x32"), coverage=0.8)
+
+
 def test_an_image_that_calibrated_is_answered_without_it(hot: Path) -> None:
     model, raw = astroformer.load(hot), astroformer.load(hot, calibration="none")
     images = astroformer.open_source(SOURCE)

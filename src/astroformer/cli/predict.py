@@ -187,16 +187,7 @@ class Predict:
             return None
         from astroformer.evaluation.judge import Judge
 
-        held_out = classifier.trust.held_out
-        if held_out is None:
-            why = "it was trained by an older version, or without images held out; train it again"
-            if self.asking.symmetry is not None:
-                why = "it keeps those of the symmetry that it was trained with; leave out --symmetry"
-            raise UserError(
-                "--coverage, --purity and --priors need the answers to images that were held out of the training, and "
-                f"'{self.model}' has none: {why}."
-            )
-        return Judge(classifier.classes, held_out.labels_N, classifier.trust.of_held_out(), **asdict(self.trusting))
+        return Judge.of(classifier, **asdict(self.trusting))
 
     def _begin(
         self, out: Path, classifier: Classifier, judge: Judge | None, sources: Sequence[str], images: LabelledImages

@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,25 @@ from astroformer.trust.conformal import ConformalSets
 from astroformer.trust.priors import SCORES, ClassCounts, check_countable, corrected
 from astroformer.trust.thresholds import CutCurve, abstained, wish_text
 
+if TYPE_CHECKING:
+    from astroformer.classifier import Classifier
+
 Array = NDArray[Any]
 ESTIMATE = "estimate"  # shares of classes, from the images themselves
 SEPARATOR = "|"  # of the classes of a set
 _MOST = 30  # classes of a table
 _WIDTH = 80
 _NAME = 20  # columns of the longest name
+
+
+class Wishes(TypedDict, total=False):
+    """What `Judge` may be asked for, by its words."""
+
+    coverage: float | None
+    sets: str
+    by_class: bool
+    purity: float | None
+    priors: str | None
 
 
 class Judge:
@@ -87,6 +100,21 @@ class Judge:
         self.estimates = priors == ESTIMATE
         if self.estimates:
             check_countable(labels_N, classes)  # before all images are predicted, which takes long
+
+    @classmethod
+    def of(cls, model: Classifier, **wishes: Unpack[Wishes]) -> Self:
+        """That of a model, by the images that were held out of its training.
+
+        Raises:
+            UserError: as `Judge`; or the model has no such images.
+        """
+        if (held_out := model.trust.held_out) is None:
+            raise UserError(
+                "coverage, purity and priors need the answers to images that were held out of the training, and this "
+                "model has none: it was trained by an older version or is asked with another symmetry than its own. "
+                "Train it again, or leave the symmetry out."
+            )
+        return cls(model.classes, held_out.labels_N, model.trust.of_held_out(), **wishes)
 
     @property
     def added(self) -> list[str]:
@@ -242,6 +270,38 @@ class Judge:
         if None in self._cuts:
             lines.append("none: all images that are called so are abstained on")
         return "\n".join(lines)
+
+
+def judge(model: Classifier, predictions: Predictions, **wishes: Unpack[Wishes]) -> Predictions:
+    """Predictions with sets of classes, with the answers to leave out, or for other shares of the classes.
+
+    As `astroformer predict` does with `--coverage`, `--purity` and `--priors`.
+
+    Args:
+        model: that made them.
+        predictions: of all images.
+        wishes: `coverage` (how often a set holds the true class, such as 0.9), `sets` ("lac", "aps" or "raps"),
+            `by_class` (hold the coverage in each class), `purity` (abstain so that this share of the other images of
+            each class is called right), `priors` ("estimate", or shares of the classes: "spiral=0.3,smooth=0.7").
+
+    Returns:
+        The same with the columns `prediction_set` and `abstain` in `added`, as far as they are wished for.
+
+    Raises:
+        UserError: a wish can't be held by so many held-out images, or the model has none; see `Judge`.
+
+    Example:
+        >>> import astroformer
+        >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
+        >>> model = astroformer.train("mock-galaxies:100x32", recipe).classifier
+        >>> told = astroformer.judge(model, model.predict("mock-galaxies:20x32"), coverage=0.8)
+        >>> len(told.added["prediction_set"])
+        20
+    """
+    told = Judge.of(model, **wishes)
+    if told.estimates:
+        told.estimate([predictions])
+    return told.judged(predictions)
 
 
 def check_together(coverage: float | None, sets: str, by_class: bool, purity: float | None, priors: str | None) -> None:
