@@ -153,6 +153,8 @@ class Predictor:
                         digests[k] = pixel_digest(image)
                 except UserError as error:  # unreadable, or of a type or channels that the network can't take
                     errors[k] = str(error)
+            own_NK = np.full_like(probabilities_NK, np.nan) if mark_seen else None
+            fold_N = np.full(stop - start, -1) if mark_seen else None
             features_ND = None if featured is None else np.full((stop - start, featured.width), np.nan, np.float32)
             if rows:
                 x_BCHW = self._normalized(np.stack(list(rows.values())))
@@ -163,8 +165,13 @@ class Predictor:
                     logits_BK = network(x_BCHW)
                 known_B = digests[list(rows)] if known_again else None
                 probabilities_NK[list(rows)] = self.trust.probabilities(_float64(logits_BK), known_B)
+                if own_NK is not None:
+                    own_NK[list(rows)] = self.trust.raw().probabilities(_float64(logits_BK))
+                if fold_N is not None and known_B is not None and self.trust.held_out is not None:
+                    fold_N[list(rows)] = self.trust.held_out.folds_by_digest(known_B)
             seen_N = None if seen is None else np.isin(digests, seen)
-            return Predictions(images.files[start:stop], self.classes, probabilities_NK, errors, seen_N, features_ND)
+            files = images.files[start:stop]
+            return Predictions(files, self.classes, probabilities_NK, errors, seen_N, features_ND, own_NK, fold_N)
 
         parts: list[Predictions] = []
         for (_, stop), part in zip(bounds, in_threads(task, bounds, workers), strict=True):

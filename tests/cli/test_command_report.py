@@ -33,7 +33,7 @@ def test_report_writes_its_files_and_says_the_sentence(run: Run, model_folder: P
     assert said.out.splitlines()[-1] == "report: report-1/report.html"
     assert max(map(len, said.out.splitlines())) <= 80
     assert percent(content["top1"]["value"]) in content["sentence"]
-    assert "of 30 labelled images" in content["sentence"]
+    assert "Of 30 labelled images, " in content["sentence"]
     assert content["seen"] is None
     assert content["about"]["The images"]["trained on before"].startswith("not known")
 
@@ -89,7 +89,7 @@ def test_without_a_source_the_held_out_images_are_measured(run: Run, tmp_path: P
     content = content_of("all")
     assert content["warning"] == warning
     assert content["new"]["n"] == 10
-    assert "of 10 labelled images that it was not trained on" in content["sentence"]
+    assert "Of 10 labelled images that it was not trained on, " in content["sentence"]
     html = Path("all/report.html").read_text()
     assert warning in html
     assert "Without the images that the model was trained on" in html
