@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from astroformer.classifier import Classifier, load
 from astroformer.errors import UserError
-from astroformer.evaluation.report.write import NAMES, Report, check_report, write_report
+from astroformer.evaluation.report.write import NAMES, SYMMETRY_IMAGES, Report, check_report, write_report
 from astroformer.files import check_is_path
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sources import open_source
@@ -25,7 +25,7 @@ def report(
     overwrite: bool = False,
     strict: bool = False,
     batch_size: int = 64,
-    symmetry_images: int = 0,
+    symmetry_images: int = SYMMETRY_IMAGES,
     figures: Literal["none", "pdf"] = "none",
     quiet: bool = False,
     reporter: Reporter | None = None,
@@ -44,8 +44,8 @@ def report(
         overwrite: whether a report that is there may be replaced.
         strict: make an image that can't be read an error.
         batch_size: images a forward pass, at most.
-        symmetry_images: how many images are shifted and turned, to see whether answers hold; 0: none. Each costs as
-            much as 30 images to classify.
+        symmetry_images: how many images, drawn at random, are shifted and turned to see whether answers hold; 0: none.
+            Each costs as much as 30 images to classify.
         figures: "pdf" writes the charts as pictures for papers beside the page, as PDF and PNG.
         quiet, reporter: as for `train`.
 

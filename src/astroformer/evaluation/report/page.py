@@ -164,12 +164,13 @@ def _template() -> Any:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "metric": lambda value, name: metric_text(name, value),
+        # A line does not begin with the sign.
+        "metric": lambda value, name: _unbroken(metric_text(name, value)),
         "metric_name": metric_name,
-        "percent": percent,
+        "percent": lambda share, digits=1: _unbroken(percent(share, digits)),
         "capitalized": lambda text: text[:1].upper() + text[1:],
         "whisker": lambda interval, low: _safe(whisker(interval, low)),
-        "flowing": lambda text: text.replace(" %", "\u00a0%"),  # a line does not begin with the sign
+        "flowing": _unbroken,
         "wish": wish_text,
         "breakable": lambda name: _safe(escape(name).replace("_", "_<wbr>")),
         "pairs": _pairs,
@@ -177,6 +178,10 @@ def _template() -> Any:
         "change": change_text,
     }
     return environment.from_string(_resource("report.html.j2"))
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" %", "\u00a0%")
 
 
 def _resource(name: str) -> str:

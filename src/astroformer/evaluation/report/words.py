@@ -98,7 +98,7 @@ def holding_said(facts: Facts) -> str:
     if gained < 0:
         worth = "The order by confidence is no better than none: do not choose images by it."
     else:
-        worth = f"The order by confidence gives {percent(gained, 0)} of what the best order would."
+        worth = f"Leaving out by confidence gains {percent(gained, 0)} of what the best order would gain."
     area, excess = facts.said("aurc"), risk.excess
     return (
         f"Of all images {percent(risk.errors)} are called wrong; of the surest {percent(half[0], 0)} it is "

@@ -44,6 +44,8 @@ Array = NDArray[Any]
 FILES = ("report.html", "report.json", "classes.csv", "where.csv", "cuts.csv", "sets.csv", "images.csv")
 NAMES = (*FILES, *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")))
 """All files that a report may consist of."""
+SYMMETRY_IMAGES = 30
+"""Images that are shifted and turned by default: enough to see a network that a shift of one pixel changes."""
 # Less than `astroformer symmetry` draws: some 30 views an image in place of 50.
 _SYMMETRY = SymmetrySettings(shifts=4, crops=2, rotations=4)
 
