@@ -160,7 +160,7 @@ def reliability_chart(
 
 def risk_coverage_chart(name: str, risk: RiskCoverage, area: str) -> str:
     """Errors among the surest images, with their band; dashed an order that says nothing, dotted the best one."""
-    top = _nice(max(1.5 * risk.errors, 0.02))
+    top = risk_top(risk)
     axes = Axes("share of the images that is kept, the surest first", "errors among those that are kept", top=top)
     line, accuracy = risk.line.thinned(MOST_POINTS), 1 - risk.errors
     best_x = np.linspace(accuracy, 1, 40)
@@ -194,8 +194,9 @@ def cuts_chart(name: str, of: str, cuts: ClassCuts) -> str:
     return _chart(name, f"What a cut keeps of {of}", description, axes, marks)
 
 
-def _nice(least: float) -> float:
-    """The end of an axis that begins at 0 and whose quarters are easily read."""
+def risk_top(risk: RiskCoverage) -> float:
+    """Where the axis of the errors ends, which begins at 0 and whose quarters are easily read."""
+    least = 1.5 * risk.errors
     return next((end for end in (0.02, 0.04, 0.08, 0.12, 0.2, 0.4, 0.6, 0.8) if end >= least), 1.0)
 
 

@@ -53,6 +53,7 @@ _MOST_SECTIONS = 200  # classes that have a section of their own
 _CLASS_TILES = 6  # mistakes that a section shows
 _ANSWERS = 5  # most probable classes that the page keeps of an image
 _CONFUSIONS = 10
+_NOWHERE = "No two parts of the images differ by more than their 95 % intervals, so none of these says where it fails."
 _CUT_ROWS = 12  # of a table beside a chart of cuts
 
 
@@ -145,7 +146,7 @@ class Page:
             wish_rows=_wish_rows(facts),
             sets_of_classes=[each for each in facts.selective.sets if each.scores is not None],
             sets_said=sets_said(facts.selective),
-            where_said=most or "No two parts of the images differ by more than their 95 % intervals.",
+            where_said=most or _NOWHERE,
             symmetry=self.symmetry and _symmetry(self.symmetry),
             class_words={k: _class_words(facts.evaluation, k) for k, _ in shown},
             rocs={k: _roc(k, each) for k, each in shown},
@@ -171,7 +172,7 @@ def _template() -> Any:
         "capitalized": lambda text: text[:1].upper() + text[1:],
         "whisker": lambda interval, low: _safe(whisker(interval, low)),
         "flowing": _unbroken,
-        "wish": wish_text,
+        "wish": lambda wish: _unbroken(wish_text(wish)),
         "breakable": lambda name: _safe(escape(name).replace("_", "_<wbr>")),
         "pairs": _pairs,
         "cut_rows": _cut_rows,

@@ -31,9 +31,11 @@ from astroformer.evaluation.scores import seen_sentence
 from astroformer.evaluation.seen import seen_in_training, without_seen
 from astroformer.evaluation.symmetry import SymmetryReport, SymmetrySettings, measure_symmetry
 from astroformer.evaluation.tables import PredictionWriter, judged
+from astroformer.fast_inference import fast_pass
 from astroformer.files import replacing, write_json
 from astroformer.images.labelled import LabelledImages
 from astroformer.metrics import Evaluation, score_lines
+from astroformer.model_folder import KeptNetwork
 from astroformer.predictions import Predictions
 from astroformer.progress import Reporter
 from astroformer.randomness import permutation
@@ -277,7 +279,13 @@ def _moved(classifier: Classifier, asked: _Asked, most: int) -> SymmetryReport:
     stored = [classifier.preprocessing.apply(asked.images.read(int(i)), classifier.white) for i in position_M[some]]
     x_NCHW = classifier.preprocessing.normalize(torch.from_numpy(np.stack(stored)))
     return measure_symmetry(
-        classifier.network, x_NCHW, asked.labels_M[some], settings=_SYMMETRY, device=classifier.device
+        classifier.network,
+        x_NCHW,
+        asked.labels_M[some],
+        settings=_SYMMETRY,
+        device=classifier.device,
+        asked=lambda module: fast_pass(module) if isinstance(module, KeptNetwork) else module,
+        features=None,
     )
 
 
