@@ -102,7 +102,19 @@ class CutCurve:
             UserError: there is no image, a label is no class, or the rows are no probabilities.
         """
         _check(labels_N, probabilities_NK)
-        called_N, own_N = probabilities_NK.argmax(1) == k, labels_N == k
+        return cls._of_class(labels_N, probabilities_NK, probabilities_NK.argmax(1), k, groups_N)
+
+    @classmethod
+    def of_classes(cls, labels_N: Array, probabilities_NK: Array, groups_N: Array | None = None) -> list[Self]:
+        """`of_class` of each of the K classes."""
+        _check(labels_N, probabilities_NK)
+        said_N = probabilities_NK.argmax(1)
+        classes = range(probabilities_NK.shape[1])
+        return [cls._of_class(labels_N, probabilities_NK, said_N, k, groups_N) for k in classes]
+
+    @classmethod
+    def _of_class(cls, labels_N: Array, probabilities_NK: Array, said_N: Array, k: int, groups_N: Array | None) -> Self:
+        called_N, own_N = said_N == k, labels_N == k
         groups = None if groups_N is None else groups_N[called_N]
         order = _Order.of(probabilities_NK[called_N, k], own_N[called_N])
         found = cls._of(order, None, int(own_N.sum()), groups)

@@ -20,7 +20,7 @@ from astroformer.errors import UserError
 from astroformer.evaluation.report.calibrated import share_of
 from astroformer.intervals import Interval, bootstrapped
 from astroformer.trust.conformal import ConformalSets, SetScores
-from astroformer.trust.thresholds import Band, Cut, CutCurve, abstained
+from astroformer.trust.thresholds import Band, CutCurve, abstained
 
 Array = NDArray[Any]
 COVERAGES = (0.8, 0.9, 0.95)
@@ -225,16 +225,15 @@ class Selective:
         resamples: int,
     ) -> Selective:
         """Args are those of `Facts.measured`."""
-        n, k = probabilities_NK.shape
-        fold_N = np.full(n, -1) if fold_N is None else fold_N
+        fold_N = np.full(len(labels_N), -1) if fold_N is None else fold_N
         risk = RiskCoverage.measured(labels_N, probabilities_NK, groups_N, resamples)
         by_wish: list[tuple[Kept, list[Kept]]] = []
         sets: list[Sets] = []
         if calibration_images is not None:
             words = (calibration_images, fold_N, labels_N, probabilities_NK, groups_N)
-            by_wish = [_kept(wish, *words) for wish in PURITIES]
+            by_wish = _kept(*words)
             sets = [_sets(wish, *words) for wish in COVERAGES]
-        curves = [CutCurve.of_class(labels_N, probabilities_NK, c, groups_N) for c in range(k)]
+        curves = CutCurve.of_classes(labels_N, probabilities_NK, groups_N)
         return cls(
             risk,
             0 if calibration_images is None else len(calibration_images.labels_R),
@@ -284,48 +283,44 @@ def _by_fold(
 
 
 def _kept(
-    wish: float,
-    calibration: CalibrationImages,
-    fold_N: Array,
-    labels_N: Array,
-    probabilities_NK: Array,
-    groups_N: Array | None,
-) -> tuple[Kept, list[Kept]]:
-    """What a wished purity keeps of all images, and of those that are called each class."""
+    calibration: CalibrationImages, fold_N: Array, labels_N: Array, probabilities_NK: Array, groups_N: Array | None
+) -> list[tuple[Kept, list[Kept]]]:
+    """What each of `PURITIES` keeps of all images, and of those that are called each class."""
     k = probabilities_NK.shape[1]
-
-    def cuts(labels_R: Array, probabilities_RK: Array) -> list[Cut | None]:
-        if not len(labels_R):
-            return [None] * k
-        return [CutCurve.of_class(labels_R, probabilities_RK, c).cut_for_purity(wish) for c in range(k)]
-
-    kept_N = np.zeros(len(labels_N), bool)
-    for chosen_N, found in _by_fold(calibration, fold_N, cuts):
-        limits = [None if cut is None else cut.cut for cut in found]
-        kept_N[chosen_N] = ~abstained(probabilities_NK[chosen_N], limits)
     called_N = probabilities_NK.argmax(1)
     right_N = called_N == labels_N
 
-    def measured(cut: float | None, why: str | None, own_N: Array, called_so_N: Array) -> Kept:
+    def curves(labels_R: Array, probabilities_RK: Array) -> list[CutCurve]:
+        return CutCurve.of_classes(labels_R, probabilities_RK) if len(labels_R) else []
+
+    by_fold = list(_by_fold(calibration, fold_N, curves))
+    whole = curves(calibration.labels_R, calibration.probabilities_RK)
+
+    def measured(wish: float, kept_N: Array, own_N: Array, called_so_N: Array, curve: CutCurve | None) -> Kept:
         mine_N = kept_N & called_so_N
         n, right = int(mine_N.sum()), int((mine_N & right_N).sum())
+        cut = None if curve is None else curve.cut_for_purity(wish)
         return Kept(
             wish,
-            cut,
-            why,
+            None if cut is None else cut.cut,
+            None if curve is None else curve.why_no_cut(wish),
             n,
             share_of(right, mine_N, groups_N),
             share_of(right, own_N, groups_N),
             share_of(n, called_so_N, groups_N),
         )
 
-    whole = [CutCurve.of_class(calibration.labels_R, calibration.probabilities_RK, c) for c in range(k)]
-    classes = [
-        measured(None if (cut := curve.cut_for_purity(wish)) is None else cut.cut, curve.why_no_cut(wish), own_N, so_N)
-        for curve, own_N, so_N in ((whole[c], labels_N == c, called_N == c) for c in range(k))
-    ]
+    found = []
     every_N = np.ones(len(labels_N), bool)
-    return measured(None, None, every_N, every_N), classes
+    for wish in PURITIES:
+        kept_N = np.zeros(len(labels_N), bool)
+        for chosen_N, of_classes in by_fold:
+            cuts = [curve.cut_for_purity(wish) for curve in of_classes] or [None] * k
+            limits = [None if cut is None else cut.cut for cut in cuts]
+            kept_N[chosen_N] = ~abstained(probabilities_NK[chosen_N], limits)
+        classes = [measured(wish, kept_N, labels_N == c, called_N == c, curve) for c, curve in enumerate(whole)]
+        found.append((measured(wish, kept_N, every_N, every_N, None), classes))
+    return found
 
 
 def _sets(
