@@ -212,7 +212,9 @@ def test_a_page_says_what_calibration_did_and_what_cuts_and_sets_keep() -> None:
 
 def test_a_page_of_votes_judges_against_votes() -> None:
     words = " ".join(" ".join(Elements(page(("disc", "ring"), votes=True, calibrated=True)).words).split())
-    assert "The labels are votes." in words
+    assert "The labels are votes, and the model learned classes" in words
+    plain = " ".join(" ".join(Elements(page(("disc", "ring"), votes=True)).words).split())
+    assert "The labels are votes. A model that learned votes" in plain
     assert "Votes Brier score" in words
     assert "Calibration error against votes" in words
     assert "Against votes: the mean share of votes" in words

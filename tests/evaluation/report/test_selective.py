@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import betabinom
 from sklearn.metrics import log_loss, precision_score, recall_score
 
 from astroformer.curves import Reliability
 from astroformer.evaluation.report.calibrated import OwnProbabilities, against_votes, votes_bins
 from astroformer.evaluation.report.selective import COVERAGES, PURITIES, CalibrationImages, Selective
-from astroformer.evaluation.report.words import promise
+from astroformer.evaluation.report.words import beta_binomial, promise
 from astroformer.intervals import share_interval
 from astroformer.metrics import expected_calibration_error
 from astroformer.trust.conformal import ConformalSets, SetScores
@@ -139,7 +140,7 @@ def test_what_a_wish_keeps_is_what_scikit_learn_counts() -> None:
 
 def test_calibration_images_are_measured_by_the_others() -> None:
     calibration = kept_images(300)
-    labels_N, p_NK, fold_N = calibration
+    labels_N, p_NK, fold_N, _ = calibration
     words = {**ALONE, "calibration_images": calibration, "fold_N": fold_N}
     found = Selective.measured(labels_N, p_NK, **words)
     assert (found.calibration_images, found.among_them) == (300, 300)
@@ -186,6 +187,17 @@ def test_a_promise_is_called_broken_no_more_often_than_chance_breaks_it() -> Non
     labels_N, p_NK = answers(250, skill=0.5)
     found = Selective.measured(labels_N, p_NK, **{**ALONE, "calibration_images": kept_images(150)})
     assert promise(found.sets[1], 150) == "less often"
+
+
+def test_chance_is_that_of_scipy() -> None:
+    for m, a, b in ((1, 3, 2), (40, 18, 2), (863, 361, 40)):
+        np.testing.assert_allclose(beta_binomial(m, a, b), betabinom.pmf(np.arange(m + 1), m, a, b), atol=1e-10)
+    # One of three says nothing of a wish of 80 %, none of three does.
+    labels_N, p_NK = np.zeros(3, int), np.array([[0.9, 0.05, 0.05], [0.01, 0.98, 0.01], [0.01, 0.98, 0.01]])
+    found = Selective.measured(labels_N, p_NK, **{**ALONE, "calibration_images": kept_images(150)})
+    assert promise(found.sets[0], 150) == ""
+    found = Selective.measured(labels_N, p_NK[[1, 1, 2]], **{**ALONE, "calibration_images": kept_images(150)})
+    assert promise(found.sets[0], 150) == "less often"
 
 
 def test_of_too_few_calibration_images_there_are_no_sets() -> None:

@@ -36,11 +36,13 @@ class CalibrationImages(NamedTuple):
         labels_R: true classes.
         probabilities_RK: the model's, each by a calibration that was fitted without it.
         fold_R: which fold each is of.
+        votes: whether the model learned shares of votes, and these images have some.
     """
 
     labels_R: Array
     probabilities_RK: Array
     fold_R: Array
+    votes: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,11 +175,13 @@ class Sets:
 
     Attributes:
         wish: how often.
+        alone: how many images that stand alone say as much as those of the report: as many, but for groups.
         scores: what they are on the images of the report; None where there are no such sets.
         why: why not, as a sentence.
     """
 
     wish: float
+    alone: int
     scores: SetScores | None
     why: str | None
 
@@ -200,6 +204,7 @@ class Selective:
     Attributes:
         risk: of all images.
         calibration_images: how many the cuts and sets are made of; 0 where the model keeps none.
+        learned_votes: whether these have votes; None where there are none.
         among_them: how many images of the report are such themselves.
         by_class: what cuts keep of each class.
         kept: what each of `PURITIES` keeps of all images, each class by its own cut; empty without calibration images.
@@ -208,6 +213,7 @@ class Selective:
 
     risk: RiskCoverage
     calibration_images: int
+    learned_votes: bool | None
     among_them: int
     by_class: Sequence[ClassCuts]
     kept: Sequence[Kept]
@@ -237,6 +243,7 @@ class Selective:
         return cls(
             risk,
             0 if calibration_images is None else len(calibration_images.labels_R),
+            None if calibration_images is None else calibration_images.votes,
             int((fold_N >= 0).sum()),
             [_class_cuts(curve, [classes[c] for _, classes in by_wish]) for c, curve in enumerate(curves)],
             [every for every, _ in by_wish],
@@ -332,10 +339,12 @@ def _sets(
     groups_N: Array | None,
 ) -> Sets:
     sets_NK = np.zeros(probabilities_NK.shape, bool)
+    size_G = np.ones(len(labels_N)) if groups_N is None else np.unique(groups_N, return_counts=True)[1]
+    alone = round(size_G.sum() ** 2 / (size_G**2).sum())
     try:
         made = _by_fold(calibration, fold_N, lambda labels_R, p_RK: ConformalSets.fit(labels_R, p_RK, wish))
         for chosen_N, found in made:
             sets_NK[chosen_N] = found.sets_NK(probabilities_NK[chosen_N])
     except UserError as error:  # too few calibration images
-        return Sets(wish, None, str(error))
-    return Sets(wish, SetScores.of(labels_N, sets_NK, groups_N), None)
+        return Sets(wish, alone, None, str(error))
+    return Sets(wish, alone, SetScores.of(labels_N, sets_NK, groups_N), None)

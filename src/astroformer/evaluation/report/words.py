@@ -10,6 +10,7 @@ from astroformer.intervals import Interval
 from astroformer.summaries import METRICS, metric_name, percent
 from astroformer.trust.thresholds import wish_text
 
+_TAIL = 0.025  # of a distribution on each side, beyond which a figure is no chance
 _SAME = 0.01  # difference of confidence and accuracy that nobody would mind
 
 
@@ -41,11 +42,20 @@ def calibration_said(facts: Facts) -> str:
         f"The expected calibration error is {facts.said('ece')}; in bins of an equal number of images it is "
         f"{facts.said('adaptive_ece')}. Both lie above 0 by chance alone where bins hold few images."
     )
-    if facts.calibration_by_votes is not None:
+    if facts.calibration_by_votes is None:
+        return said
+    error = facts.said("votes_ece")
+    if facts.selective.learned_votes is False:
         said += (
-            " The labels are votes. A model that learned votes says which share of people would agree with it, and "
+            " The labels are votes, and the model learned classes: its confidence says how often it meets the "
+            "majority, not which share of the people would agree with it, from which it differs by "
+            f"{error} on average."
+        )
+    else:
+        said += (
+            " The labels are votes. A model that learned votes says which share of the people would agree with it, and "
             "that is less than how often it meets the majority. So judge it against the votes: there the calibration "
-            f"error is {facts.said('votes_ece')}."
+            f"error is {error}."
         )
     return said
 
@@ -54,17 +64,20 @@ def change_said(facts: Facts) -> str | None:
     """What calibration did; None where the network's own probabilities are not known."""
     if facts.own is None:
         return None
-    found = []
-    for name in ("votes_cross_entropy",) if "votes_cross_entropy" in facts.own.changes else ("nll", "ece"):
+    of_votes = facts.selective.learned_votes and facts.calibration_by_votes is not None
+    names = ("votes_cross_entropy", "votes_ece") if of_votes else ("nll", "ece")
+    found, same, raised = [], [], False
+    for name in names:
         change = facts.own.changes[name]
-        if change.high < 0:
-            found.append(f"lowered the {metric_name(name)} by {_amount(name, change)}")
-        elif change.low > 0:
-            found.append(f"raised the {metric_name(name)} by {_amount(name, change)}")
+        if change.high < 0 or change.low > 0:
+            verb = "lowered" if change.high < 0 else "raised"
+            found.append(f"{verb} the {metric_name(name)} by {_amount(name, change)}")
+            raised |= change.low > 0
         else:
-            found.append(f"left the {metric_name(name)} as it was, within its interval")
+            same.append(f"the {metric_name(name)}")
+    if same:
+        found.append(f"changed {' and '.join(same)} by no more than chance")
     said = f"On these images calibration {' and '.join(found)}."
-    raised = any(change.low > 0 for change in facts.own.changes.values())
     return f"{said} Where it raised a score, these images are unlike those that it was fitted on." if raised else said
 
 
@@ -143,12 +156,31 @@ def sets_said(selective: Selective) -> str | None:
 def promise(sets: Sets, calibration_images: int) -> str:
     """ "less often" or "more often" where the coverage is off the wish by more than chance allows, else "".
 
-    Given calibration images, the coverage of new ones has a beta distribution with about the variance
-    w (1 − w) / (n + 2), and that of m new images w (1 − w) / m more (Angelopoulos & Bates 2023, section 3.2).
+    Chance is of both kinds of images: of m new ones whose sets are made of n others, the number that is held has the
+    beta-binomial distribution with a = ceil((n + 1) w) and b = n + 1 − a (Angelopoulos & Bates 2023, arXiv 2107.07511,
+    section 3.2), where no two scores are equal. A tail of less than 2.5 % is too small.
     """
     assert sets.scores is not None
-    off, wish = sets.scores.coverage.value - sets.wish, sets.wish
-    deviation = math.sqrt(wish * (1 - wish) * (1 / (calibration_images + 2) + 1 / sets.scores.n))
-    if abs(off) <= 1.96 * deviation + 1 / (calibration_images + 1):
-        return ""
-    return "less often" if off < 0 else "more often"
+    m = sets.alone
+    hits = round(sets.scores.coverage.value * m)
+    a = math.ceil((calibration_images + 1) * sets.wish - 1e-9)
+    probability = beta_binomial(m, a, calibration_images + 1 - a)
+    if sum(probability[: hits + 1]) < _TAIL:
+        return "less often"
+    return "more often" if sum(probability[hits:]) < _TAIL else ""
+
+
+def beta_binomial(m: int, a: float, b: float) -> list[float]:
+    """The probabilities of 0 to m hits of m, where their share has a beta distribution with a > 0; b may be 0.
+
+    Example:
+        >>> [round(p, 3) for p in beta_binomial(2, 1, 1)]  # all shares alike
+        [0.333, 0.333, 0.333]
+    """
+    if b <= 0:
+        return [0.0] * m + [1.0]
+    whole = math.lgamma(m + 1) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) - math.lgamma(m + a + b)
+    return [
+        math.exp(whole - math.lgamma(h + 1) - math.lgamma(m - h + 1) + math.lgamma(h + a) + math.lgamma(m - h + b))
+        for h in range(m + 1)
+    ]

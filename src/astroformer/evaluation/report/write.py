@@ -269,7 +269,9 @@ def _calibration_images(classifier: Classifier) -> CalibrationImages | None:
     held_out = classifier.trust.held_out
     if held_out is None:
         return None
-    return CalibrationImages(held_out.labels_N, classifier.trust.of_held_out(), held_out.fold_N)
+    return CalibrationImages(
+        held_out.labels_N, classifier.trust.of_held_out(), held_out.fold_N, held_out.votes_NK is not None
+    )
 
 
 def _moved(classifier: Classifier, asked: _Asked, most: int) -> SymmetryReport:
