@@ -356,7 +356,7 @@ def _described(classifier: Classifier, asked: _Asked) -> dict[str, dict[str, str
     speed = {
         "images a second": f"{len(images) / asked.seconds:.3g}, with decoding, asked by batches",
         "asked by": summary.lines["asked by"],
-        "processor": f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads",
+        "processor": f"{machine['processor']}, {machine['cores']} cores, threads: {machine['threads']}",
         "platform": str(machine["platform"]),
         "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
     }
