@@ -126,8 +126,8 @@ def measured_said(selective: Selective) -> str:
     n, among = selective.calibration_images, selective.among_them
     if not n:
         return (
-            "The model keeps no calibration images (or is asked with other words than those that they were answered "
-            "with), so there are no cuts and no sets. Train it with images held out, and ask it as it was trained."
+            "The model keeps no calibration images for the way in which it is asked, so there are no cuts and no sets. "
+            "Train it with images held out, and ask it without --symmetry."
         )
     said = f"are made of the {n:,} images that were held out of the training and are kept with the model"
     if among:
