@@ -159,7 +159,7 @@ def run(job: Job, data: Path, device: str = "auto", symmetry_images: int = SYMME
             inputs.images_NCHW,
             frames_NCHW=inputs.frames_NCHW,
             settings=SymmetrySettings(shifts=2, rotations=1),  # crops are what is asked for
-            features=lambda module: None,
+            features=None,
         )
         s_cons = None if report.s_cons is None else round(report.s_cons.value, 6)
     rows = [member.row for member in members]

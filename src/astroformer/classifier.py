@@ -109,8 +109,8 @@ class Classifier(Predictor, Summarized):
             images: a path (image, folder, `.npz`, catalog), arrays, tensors, images of Pillow, bytes, or several of
                 these, see `as_images`. Labels are not used.
             batch_size: at most so many images a forward pass, and between two calls of `progress`.
-            mark_seen: say which images the network was trained on, if that is known; and answer the images that the
-                calibration was fitted on by what was fitted without them.
+            mark_seen: say which images the network was trained on, if that is known; answer the images that the
+                calibration was fitted on by what was fitted without them; and give the network's own probabilities too.
             features: add those of `Classifier.features`, which cost nothing more.
             bands: the names of the images' bands in their order, such as ("g", "r", "z"), or `Bands` with their units,
                 of arrays and others that do not say it themselves. They must be those of the model.

@@ -28,11 +28,17 @@ class Curve(NamedTuple):
         """At most so many of the points, spread evenly along the curve, with both ends."""
         if len(self.x_T) <= most:
             return self
+        kept = self.kept(most)
+        return Curve(self.x_T[kept], self.y_T[kept])
+
+    def kept(self, most: int) -> Array:
+        """The positions of those points."""
+        if len(self.x_T) <= most:
+            return np.arange(len(self.x_T))
         steps_T = np.abs(np.diff(self.x_T)) + np.abs(np.diff(self.y_T))
         along_T = np.concatenate([[0.0], np.cumsum(steps_T)])
         kept = np.unique(np.searchsorted(along_T, np.linspace(0, along_T[-1], most)).clip(0, len(along_T) - 1))
-        kept = np.unique([0, *kept, len(along_T) - 1])
-        return Curve(self.x_T[kept], self.y_T[kept])
+        return np.unique([0, *kept, len(along_T) - 1])
 
 
 @dataclass(frozen=True)

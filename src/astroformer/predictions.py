@@ -61,6 +61,10 @@ class Predictions(Summarized):
         errors: why an image could not be read, "" where it was.
         seen_N: (N,) whether the model was trained on an image of the same pixels; None where nobody asked.
         features_ND: (N, D) float32, see `Classifier.features`; None where nobody asked.
+        own_NK: (N, K) float64 probabilities as the network itself gives them, before any calibration; None where nobody
+            asked.
+        fold_N: (N,) the fold of an image that the calibration was fitted on, by which it is answered with what was
+            fitted without it; −1 of any other image. None where nobody asked.
         added: those of `ADDED_COLUMNS` that there are: N values each, None where an image could not be read.
 
     Example:
@@ -82,6 +86,8 @@ class Predictions(Summarized):
     errors: list[str]
     seen_N: Array | None = None
     features_ND: Array | None = None
+    own_NK: Array | None = None
+    fold_N: Array | None = None
     added: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @property
@@ -204,15 +210,21 @@ class Predictions(Summarized):
     @classmethod
     def joined(cls, parts: Sequence[Predictions], classes: tuple[str, ...]) -> Predictions:
         """Several predictions of the same classes, one after the other."""
-        seen = [part.seen_N for part in parts if part.seen_N is not None]
-        features = [part.features_ND for part in parts if part.features_ND is not None]
         added = parts[0].added if parts else ()
+
+        def whole(arrays: Iterable[Array | None]) -> Array | None:
+            """Arrays that all parts have, as one."""
+            there = [array for array in arrays if array is not None]
+            return np.concatenate(there) if parts and len(there) == len(parts) else None
+
         return cls(
             [file for part in parts for file in part.files],
             classes,
             np.concatenate([np.empty((0, len(classes))), *(part.probabilities_NK for part in parts)]),
             [error for part in parts for error in part.errors],
-            np.concatenate(seen) if parts and len(seen) == len(parts) else None,
-            np.concatenate(features) if parts and len(features) == len(parts) else None,
+            whole(part.seen_N for part in parts),
+            whole(part.features_ND for part in parts),
+            whole(part.own_NK for part in parts),
+            whole(part.fold_N for part in parts),
             {name: [value for part in parts for value in part.added[name]] for name in added},
         )

@@ -168,6 +168,8 @@ class Predictor:
                         digests[k] = pixel_digest(image)
                 except UserError as error:  # unreadable, or of a type or channels that the network can't take
                     errors[k] = str(error)
+            own_NK = np.full_like(probabilities_NK, np.nan) if mark_seen else None
+            fold_N = np.full(stop - start, -1) if mark_seen else None
             features_ND = np.full((stop - start, traced.width), np.nan, np.float32) if features and traced else None
             scores: list[float | None] = [None] * (stop - start)
             if rows:
@@ -184,10 +186,16 @@ class Predictor:
                             scores[k] = score
                 known_B = digests[list(rows)] if known_again else None
                 probabilities_NK[list(rows)] = self.trust.probabilities(_float64(logits_BK), known_B)
+                if own_NK is not None:
+                    own_NK[list(rows)] = self.trust.raw().probabilities(_float64(logits_BK))
+                if fold_N is not None and known_B is not None and self.trust.held_out is not None:
+                    fold_N[list(rows)] = self.trust.held_out.folds_by_digest(known_B)
             seen_N = None if seen is None else np.isin(digests, seen)
             added = {} if novelty is None else {NOVELTY: scores}
             files = images.files[start:stop]
-            return Predictions(files, self.classes, probabilities_NK, errors, seen_N, features_ND, added)
+            return Predictions(
+                files, self.classes, probabilities_NK, errors, seen_N, features_ND, own_NK, fold_N, added=added
+            )
 
         parts: list[Predictions] = []
         for (_, stop), part in zip(bounds, in_threads(task, bounds, workers), strict=True):

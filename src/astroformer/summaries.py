@@ -38,6 +38,8 @@ METRICS = {
     "brier": Metric("Brier score", False),
     "ece": Metric("calibration error", True),
     "adaptive_ece": Metric("adaptive calibration error", True),
+    "votes_ece": Metric("calibration error against votes", True),
+    "aurc": Metric("risk–coverage area", False),
     "roc_auc": Metric("ROC area", False),
     "average_precision": Metric("average precision", False),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def test_report_writes_its_files_and_says_the_sentence(run: Run, model_folder: P
     assert said.out.splitlines()[-1] == "report: report-1/report.html"
     assert max(map(len, said.out.splitlines())) <= 80
     assert percent(content["top1"]["value"]) in content["sentence"]
-    assert "of 30 labelled images" in content["sentence"]
+    assert "Of 30 labelled images, " in content["sentence"]
     assert content["seen"] is None
     assert content["about"]["The images"]["trained on before"].startswith("not known")
 
@@ -89,10 +90,52 @@ def test_without_a_source_the_held_out_images_are_measured(run: Run, tmp_path: P
     content = content_of("all")
     assert content["warning"] == warning
     assert content["new"]["n"] == 10
-    assert "of 10 labelled images that it was not trained on" in content["sentence"]
+    assert "Of 10 labelled images that it was not trained on, " in content["sentence"]
     html = Path("all/report.html").read_text()
     assert warning in html
     assert "Without the images that the model was trained on" in html
+
+
+def test_sets_and_cuts_are_those_of_predict(run: Run, tmp_path: Path) -> None:
+    words = ("--valid-fraction", "0.5", "--seed", "3", "--out", "run", "--quiet")
+    assert run("train", "mock-galaxies:120x32", *TINY[2:], "--epochs", "4", *words).status == 0
+    pixels, labels = mock_galaxies(40, size=32, seed=9)
+    np.savez("new.npz", images=pixels, labels=labels, classes=np.array(CLASSES))
+    assert run("report", "run", "new.npz", "--out", "r", "--quiet", "--figures", "pdf").status == 0
+    assert {file.name for file in Path("r").iterdir()} == set(NAMES)
+    told = run("predict", "run", "new.npz", "--coverage", "0.9", "--purity", "0.9", "--out", "p.csv", "--quiet")
+    assert told.status == 0, told.err
+    rows, labelled = table(Path("p.csv")), table(Path("r/images.csv"))
+    names = [row["label"] for row in labelled]
+    [wish, *_] = [row for row in table(Path("r/sets.csv")) if row["wish"] == "0.9" and row["class"] == ""]
+    held = [name in row["prediction_set"].split("|") for name, row in zip(names, rows, strict=True)]
+    assert float(wish["coverage"]) == pytest.approx(np.mean(held))
+    [kept, *_] = [row for row in table(Path("r/cuts.csv")) if row["wish"] == "0.9" and row["class"] == ""]
+    assert int(kept["kept"]) == sum(row["abstain"] == "false" for row in rows)
+    content = content_of("r")
+    assert content["calibration_images"] == 60
+    assert content["among_them"] == 0
+    # The images that were held out are calibration images themselves.
+    assert run("report", "run", "--out", "h", "--quiet").status == 0
+    assert content_of("h")["among_them"] == 60
+    assert "60 of the images of this page are among them" in Path("h/report.html").read_text()
+
+
+def test_an_ensemble_and_a_model_that_is_not_calibrated(run: Run) -> None:
+    words = ("mock-galaxies:60x32", *TINY, "--valid-fraction", "0.5", "--ensemble", "2", "--out", "two", "--quiet")
+    assert run("train", *words).status == 0
+    assert run("report", "two", "--out", "r", "--quiet", "--symmetry-images", "2").status == 0
+    content = content_of("r")
+    assert (content["n"], content["seen"], content["among_them"]) == (30, 0, 30)
+    assert content["symmetry"]["n"] == 2
+    said = run("report", "two", "--out", "raw", "--quiet", "--calibration", "none", "--symmetry-images", "0")
+    assert said.status == 0, said.err
+    raw = content_of("raw")
+    assert raw["before_calibration"] is None
+    assert raw["probabilities"] == "the network's own, not calibrated"
+    assert raw["symmetry"] is None
+    before = content["before_calibration"]
+    assert before is None or before["metrics"]["nll"]["value"] == pytest.approx(raw["nll"]["value"])
 
 
 def test_what_can_not_be_read_is_said(run: Run, model_folder: Path, galaxy_folder: Path, tmp_path: Path) -> None:
@@ -112,10 +155,11 @@ def test_figures_for_papers(run: Run, model_folder: Path, galaxy_folder: Path) -
     said = run("report", model_folder, galaxy_folder, "--out", "r", "--figures", "pdf", "--quiet")
     assert said.status == 0
     assert said.err == ""
-    assert {file.name for file in Path("r").iterdir()} == set(NAMES)
-    for name in NAMES:
-        if name.endswith(".pdf"):
-            assert (Path("r") / name).read_bytes().startswith(b"%PDF")
+    # This model keeps no calibration images, of which sets are made.
+    assert {file.name for file in Path("r").iterdir()} == set(NAMES) - {"sets.png", "sets.pdf"}
+    for file in Path("r").glob("*.pdf"):
+        [(_, _, width, _)] = re.findall(rb"/MediaBox \[ ([\d.]+) ([\d.]+) ([\d.]+) ([\d.]+) \]", file.read_bytes())
+        assert float(width) / 72 * 2.54 in (pytest.approx(8.5, abs=0.01), pytest.approx(17.5, abs=0.01)), file
 
 
 def test_a_report_that_is_there_stays(run: Run, model_folder: Path, galaxy_folder: Path) -> None:

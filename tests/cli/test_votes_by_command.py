@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -58,6 +59,17 @@ def test_votes_from_the_table_to_the_figures(run: Run, source: str) -> None:
     expected = float(-(shares * np.log(answers)).sum(1).mean())
     assert found["votes_cross_entropy"]["value"] == pytest.approx(expected, rel=1e-5)
     assert max(map(len, measured.out.splitlines()[:-1])) <= 80
+
+    reported = run("report", "r", "r/splits/valid.csv", "--out", "page", "--symmetry-images", "2")
+    assert reported.status == 0, reported.err
+    content = json.loads(Path("page/report.json").read_text())
+    assert content["votes_brier"] == found["votes_brier"]
+    confidence, called = answers.max(1), shares[np.arange(len(rows)), answers.argmax(1)]
+    edges = np.linspace(0, 1, 16)
+    bins = [(confidence > low) & (confidence <= high) for low, high in itertools.pairwise(edges)]
+    error = sum(abs((called - confidence)[inside].sum()) for inside in bins) / len(rows)
+    assert content["votes_ece"]["value"] == pytest.approx(error, rel=1e-4)
+    assert "The labels are votes." in Path("page/report.html").read_text()
 
     Path("zoo/solutions.csv").write_text(Path("zoo/solutions.csv").read_text().replace("0.100000", "0.110000"))
     changed = run("evaluate", "r", "r/splits/valid.csv")

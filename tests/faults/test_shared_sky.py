@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,13 @@ def test_an_evaluation_says_which_cutouts_show_what_was_trained_on(
         assert "share pixels of the mosaic with training images" in measured.err
         assert f"the model was trained on {n} of these 12 images" in measured.out
         assert "without them:" in measured.out
+    reported = run("report", "r", f"{catalog}@mosaic={mosaic}@size=18", "--out", "page", "--symmetry-images", "0")
+    assert reported.status == 0, reported.err
+    assert f"{n} of 12 images of" in reported.err
+    content = json.loads(Path("page/report.json").read_text())
+    assert (content["seen"], content["new"]["n"]) == (n, 12 - n)
+    assert f"The model was trained on {n} of these 12 images" in content["warning"]
+    assert sum(row["trained_on"] == "true" for row in table(Path("page/images.csv"))) == n
     held_out = run("evaluate", "r", "r/splits/valid.csv", "--out", "v")
     assert held_out.status == 0, held_out.err
     assert "share pixels" not in held_out.err

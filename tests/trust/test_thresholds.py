@@ -191,7 +191,7 @@ def test_the_area_of_the_best_order_is_its_closed_form_with_many_images() -> Non
 def test_an_image_that_counts_twice_is_an_image_and_its_copy() -> None:
     labels_N, p_NK = sample(50)
     times_N = np.random.default_rng(0).multinomial(50, np.full(50, 1 / 50))
-    counted = CutCurve.of_all(labels_N, p_NK, times_N)
+    counted = CutCurve.by_times(labels_N, p_NK)(times_N)
     copied = CutCurve.of_all(np.repeat(labels_N, times_N), np.repeat(p_NK, times_N, axis=0))
     np.testing.assert_array_equal(counted.kept_T, copied.kept_T)
     assert counted.aurc() == copied.aurc()

@@ -119,3 +119,20 @@ def test_a_changed_or_unknown_calibration_is_refused(hot: Path) -> None:
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"block 'trust' of config.json is not the one"):
         ModelFolder(hot).config()
+
+
+def test_scored_predictions_keep_the_network_s_own_and_their_folds(hot: Path) -> None:
+    model, raw = astroformer.load(hot), astroformer.load(hot, calibration="none")
+    images = astroformer.open_source(SOURCE)
+    _, found = model.evaluate(images, quiet=True)
+    assert found.own_NK is not None
+    assert found.fold_N is not None
+    np.testing.assert_array_equal(found.own_NK, raw.predict(images).probabilities_NK)
+    assert found.seen_N is not None
+    np.testing.assert_array_equal(found.fold_N < 0, found.seen_N)
+    held_out = model.trust.held_out
+    assert held_out is not None
+    np.testing.assert_array_equal(np.bincount(found.fold_N[found.fold_N >= 0]), np.bincount(held_out.fold_N))
+    plain = model.predict(images)
+    assert plain.own_NK is None
+    assert plain.fold_N is None

@@ -110,10 +110,7 @@ class Evaluate:
         print(f"\nevaluation: {results.place}")
 
     def _measure(self, reporter: Reporter) -> _Measured:
-        import numpy as np
-
-        from astroformer.images.shared import shown_in_training
-        from astroformer.metrics import score
+        from astroformer.evaluation.seen import seen_in_training, without_seen
 
         classifier = self.asking.load(self.model)
         images = labelled_images(
@@ -125,24 +122,12 @@ class Evaluate:
             strict=self.strict,
             progress=lambda done, total: reporter.count("evaluating", done, total),
         )
-        nothing: tuple[Any, list[str]] = np.zeros(len(images), bool), []
-        shown_N, said = shown_in_training(self.model, images) if self.source is not None else nothing
-        good_N, same_N = predictions.readable_N, predictions.seen_N
-        if not shown_N.any() or same_N is None or (shown_N & good_N & ~same_N).any():  # else pixels say as much
-            for sentence in said:
-                tell_beside(sentence)
-        if same_N is None and not shown_N.any():
-            return _Measured(classifier, images, predictions, evaluation, None, None)
-        known = [some_N[good_N] for some_N in (same_N, shown_N) if some_N is not None]
-        seen_N, new = np.logical_or.reduce(known), None
-        if seen_N.any() and not seen_N.all():
-            assert images.labels is not None
-            labels, probabilities_NK = images.labels[good_N], predictions.probabilities_NK[good_N]
-            votes_NK = None if images.votes_NK is None else images.votes_NK[good_N][~seen_N]
-            groups_N = None if images.groups is None else images.groups[good_N][~seen_N]
-            words: Any = {"votes_NK": votes_NK, "groups_N": groups_N}
-            new = score(labels[~seen_N], probabilities_NK[~seen_N], classifier.classes, **words)
-        return _Measured(classifier, images, predictions, evaluation, int(seen_N.sum()), new)
+        known = seen_in_training(self.model, images, predictions)
+        for sentence in known.said:
+            tell_beside(sentence)
+        new = without_seen(known.seen_N, images, predictions, classifier.classes)
+        seen = None if known.seen_N is None else int(known.seen_N[predictions.readable_N].sum())
+        return _Measured(classifier, images, predictions, evaluation, seen, new)
 
     def _write(self, folder: Path, measured: _Measured) -> None:
         from astroformer.evaluation.mistakes import plot_mistakes

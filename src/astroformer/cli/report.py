@@ -45,8 +45,8 @@ class Report:
     ] = "none"
     symmetry_images: Annotated[
         int,
-        Doc("images that are shifted and turned, to see whether answers hold; each costs as much as 30 to classify"),
-    ] = 0
+        Doc("images that are shifted and turned to see whether answers hold; each costs as much as 30 to classify"),
+    ] = 30
     asking: Annotated[Asking, NESTED] = field(default_factory=Asking)
     strict: Strict = False
     only_known: OnlyKnown = False

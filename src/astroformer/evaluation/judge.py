@@ -89,9 +89,7 @@ class Judge:
         self._new_K = None if priors in (None, ESTIMATE) else stated_shares(priors, classes)
         self._counts: tuple[ClassCounts, ClassCounts] | None = None  # by each kind of scores
         self._sets = self._fit_sets()
-        self._curves = (
-            [] if purity is None else [CutCurve.of_class(labels_N, probabilities_NK, k) for k in range(len(classes))]
-        )
+        self._curves = [] if purity is None else CutCurve.of_classes(labels_N, probabilities_NK)
         self._cuts = [] if purity is None else [curve.cut_for_purity(purity) for curve in self._curves]
         # Of the images that were judged: how many sets have each size; and of each class, how many are called it, and
         # how many of them are kept.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from astroformer.classifier import Classifier, load
 from astroformer.errors import UserError
-from astroformer.evaluation.report.write import NAMES, Report, check_report, write_report
+from astroformer.evaluation.report.write import NAMES, SYMMETRY_IMAGES, Report, check_report, write_report
 from astroformer.files import check_is_path
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sources import open_source
@@ -25,7 +25,7 @@ def report(
     overwrite: bool = False,
     strict: bool = False,
     batch_size: int = 64,
-    symmetry_images: int = 0,
+    symmetry_images: int = SYMMETRY_IMAGES,
     figures: Literal["none", "pdf"] = "none",
     quiet: bool = False,
     reporter: Reporter | None = None,
@@ -39,13 +39,13 @@ def report(
         model: a classifier, or the path of a model folder or run folder.
         source: images with labels, by path or name or as `LabelledImages`; of a catalog named here all columns are
             looked at. None: the images that the model's run has held out.
-        out: folder for `report.html`, `report.json`, `classes.csv`, `where.csv` and `images.csv`; default `report-1`,
-            `-2`, …
+        out: folder for `report.html`, `report.json` and tables (`classes.csv`, `where.csv`, `cuts.csv`, `sets.csv`,
+            `images.csv`); default `report-1`, `-2`, …
         overwrite: whether a report that is there may be replaced.
         strict: make an image that can't be read an error.
         batch_size: images a forward pass, at most.
-        symmetry_images: how many images are shifted and turned, to see whether answers hold; 0: none. Each costs as
-            much as 30 images to classify.
+        symmetry_images: how many images, drawn at random, are shifted and turned to see whether answers hold; 0: none.
+            Each costs as much as 30 images to classify.
         figures: "pdf" writes the charts as pictures for papers beside the page, as PDF and PNG.
         quiet, reporter: as for `train`.
 
@@ -62,7 +62,7 @@ def report(
         >>> report.facts.n == trained.validation.n
         True
         >>> sorted(file.name for file in report.folder.iterdir())
-        ['classes.csv', 'images.csv', 'report.html', 'report.json', 'where.csv']
+        ['classes.csv', 'cuts.csv', 'images.csv', 'report.html', 'report.json', 'sets.csv', 'where.csv']
     """
     check_report()
     if symmetry_images < 0:
@@ -81,6 +81,7 @@ def report(
                 results.place,
                 classifier,
                 images,
+                model=place,
                 about=None if run is None else _about(run),
                 recipe=None if run is None else run.read_recipe().to_yaml(),
                 strict=strict,

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError, unknown_name
-from astroformer.intervals import Interval, share_limits
+from astroformer.intervals import Interval, share_interval
 from astroformer.metrics import check_answers, check_probabilities
 from astroformer.summaries import some_of
 
@@ -189,8 +189,11 @@ class SetScores:
     empty: int
 
     @classmethod
-    def of(cls, labels_N: Array, sets_NK: Array) -> Self:
+    def of(cls, labels_N: Array, sets_NK: Array, groups_N: Array | None = None) -> Self:
         """Those of `sets_NK` (N, K), bool, of images of the classes `labels_N` (N,).
+
+        Args:
+            groups_N: (N,) numbers; images with the same one belong together, see `share_interval`.
 
         Raises:
             UserError: there is no image, or the shapes do not fit.
@@ -198,17 +201,16 @@ class SetScores:
         n, k = len(labels_N), sets_NK.shape[-1]
         check_answers(labels_N, sets_NK, k)
         right_N, size_N = sets_NK[np.arange(n), labels_N], sets_NK.sum(1)
-        n_K, hits_K = np.bincount(labels_N, minlength=k), np.bincount(labels_N[right_N], minlength=k)
-        hits, images = np.append(hits_K, right_N.sum()), np.append(n_K, n)
-        *by_class, every = (
-            Interval(h / m, low, high) if m else None
-            for h, m, low, high in zip(
-                hits.tolist(), images.tolist(), *(ends.tolist() for ends in share_limits(hits, images)), strict=True
-            )
-        )
+
+        def share(chosen_N: Array) -> Interval | None:
+            groups = None if groups_N is None else groups_N[chosen_N]
+            m = int(chosen_N.sum())
+            return share_interval(int(right_N[chosen_N].sum()), m, groups) if m else None
+
+        every = share(np.ones(n, bool))
         assert every is not None
         single, empty = int((size_N == 1).sum()), int((size_N == 0).sum())
-        return cls(n, every, tuple(by_class), float(size_N.mean()), single, empty)
+        return cls(n, every, tuple(share(labels_N == c) for c in range(k)), float(size_N.mean()), single, empty)
 
 
 def quantile(scores_N: Array, coverage: float) -> float:

@@ -10,8 +10,8 @@ Shape letters: N images, K classes, T distinct probabilities.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -63,6 +63,9 @@ class CutCurve:
         kept_T: (T,) how many images have at least this one.
         right_T: (T,) how many of them are of the class that they are called.
         positives: how many images are of the class; of all classes, all images.
+        effective_T: (T,) how many images that stand alone say as much of the purity as the `kept_T` do: as many, but
+            for groups of images that belong together (`intervals.share_interval`).
+        effective_positives: the same of `positives`.
 
     Example:
         >>> import numpy as np
@@ -81,47 +84,81 @@ class CutCurve:
     kept_T: Array
     right_T: Array
     positives: int
+    effective_T: Array
+    effective_positives: float
 
     @classmethod
-    def of_class(cls, labels_N: Array, probabilities_NK: Array, k: int) -> Self:
+    def of_class(cls, labels_N: Array, probabilities_NK: Array, k: int, groups_N: Array | None = None) -> Self:
         """Of the images that are called class k.
 
         Args:
             labels_N: (N,) true classes, integers in [0, K).
             probabilities_NK: (N, K) probabilities; rows sum to 1.
             k: number of the class.
+            groups_N: (N,) numbers; images with the same one belong together, which widens the intervals. None: each
+                stands alone.
 
         Raises:
             UserError: there is no image, a label is no class, or the rows are no probabilities.
         """
         _check(labels_N, probabilities_NK)
-        called_N = probabilities_NK.argmax(1) == k
-        return cls._of(probabilities_NK[called_N, k], labels_N[called_N] == k, int((labels_N == k).sum()), None)
+        return cls._of_class(labels_N, probabilities_NK, probabilities_NK.argmax(1), k, groups_N)
 
     @classmethod
-    def of_all(cls, labels_N: Array, probabilities_NK: Array, times_N: Array | None = None) -> Self:
+    def of_classes(cls, labels_N: Array, probabilities_NK: Array, groups_N: Array | None = None) -> list[Self]:
+        """`of_class` of each of the K classes."""
+        _check(labels_N, probabilities_NK)
+        said_N = probabilities_NK.argmax(1)
+        classes = range(probabilities_NK.shape[1])
+        return [cls._of_class(labels_N, probabilities_NK, said_N, k, groups_N) for k in classes]
+
+    @classmethod
+    def _of_class(cls, labels_N: Array, probabilities_NK: Array, said_N: Array, k: int, groups_N: Array | None) -> Self:
+        called_N, own_N = said_N == k, labels_N == k
+        groups = None if groups_N is None else groups_N[called_N]
+        order = _Order.of(probabilities_NK[called_N, k], own_N[called_N])
+        found = cls._of(order, None, int(own_N.sum()), groups)
+        return found if groups_N is None else replace(found, effective_positives=_effective(groups_N[own_N]))
+
+    @classmethod
+    def of_all(cls, labels_N: Array, probabilities_NK: Array, groups_N: Array | None = None) -> Self:
         """Of all images, whatever they are called.
 
         Args:
-            labels_N, probabilities_NK: see `of_class`.
-            times_N: (N,) how many times each image counts, whole numbers, for a bootstrap; None: once.
+            labels_N, probabilities_NK, groups_N: see `of_class`.
 
         Raises:
             UserError: as `of_class`.
         """
         _check(labels_N, probabilities_NK)
-        n = len(labels_N) if times_N is None else int(times_N.sum())
-        return cls._of(probabilities_NK.max(1), probabilities_NK.argmax(1) == labels_N, n, times_N)
+        order = _Order.of(probabilities_NK.max(1), probabilities_NK.argmax(1) == labels_N)
+        found = cls._of(order, None, len(labels_N), groups_N)
+        return found if groups_N is None else replace(found, effective_positives=_effective(groups_N))
 
     @classmethod
-    def _of(cls, confidence_N: Array, right_N: Array, positives: int, times_N: Array | None) -> Self:
-        times_N = np.ones(len(right_N), np.int64) if times_N is None else np.asarray(times_N, np.int64)
-        cuts_T, place_N = np.unique(-confidence_N[times_N > 0].astype(np.float64), return_inverse=True)
-        count_N, right_N = times_N[times_N > 0], right_N[times_N > 0]
-        kept_T, right_T = np.zeros(len(cuts_T), np.int64), np.zeros(len(cuts_T), np.int64)
-        np.add.at(kept_T, place_N, count_N)
-        np.add.at(right_T, place_N, count_N * right_N)
-        return cls(-cuts_T, np.cumsum(kept_T), np.cumsum(right_T), positives)
+    def by_times(cls, labels_N: Array, probabilities_NK: Array) -> Callable[[Array], Self]:
+        """`of_all` as a function of (N,) how many times each image counts, for a bootstrap: the images are put into
+        their order once.
+
+        Raises:
+            UserError: as `of_class`.
+        """
+        _check(labels_N, probabilities_NK)
+        order = _Order.of(probabilities_NK.max(1), probabilities_NK.argmax(1) == labels_N)
+        return lambda times_N: cls._of(order, times_N, int(times_N.sum()), None)
+
+    @classmethod
+    def _of(cls, order: _Order, times_N: Array | None, positives: int, groups_N: Array | None) -> Self:
+        times_N = np.ones(len(order.right_N)) if times_N is None else np.asarray(times_N, np.float64)
+        t = len(order.cuts_T)
+        kept_T = np.bincount(order.place_N, times_N, t)
+        right_T = np.bincount(order.place_N, times_N * order.right_N, t)
+        there_T = kept_T > 0
+        kept_T, right_T = (np.rint(np.cumsum(some_T[there_T])).astype(np.int64) for some_T in (kept_T, right_T))
+        effective_T = kept_T.astype(np.float64)
+        if groups_N is not None:
+            effective_T = kept_T**2 / np.maximum(np.cumsum(_squares(order, groups_N)), 1)
+        return cls(order.cuts_T[there_T], kept_T, right_T, positives, effective_T, float(positives))
 
     @property
     def called(self) -> int:
@@ -132,15 +169,17 @@ class CutCurve:
 
     def purity(self) -> Band:
         """Right of those that are kept, at each cut. Each interval is of its cut alone, not of the curve."""
-        return _band(self.right_T, self.kept_T)
+        return _band(self.right_T, self.kept_T, self.effective_T)
 
     def completeness(self) -> Band:
         """Right of all that are of the class, at each cut; NaN where there are none."""
-        return _band(self.right_T, np.full(len(self.right_T), self.positives))
+        n, effective = (np.full(len(self.right_T), some) for some in (self.positives, self.effective_positives))
+        return _band(self.right_T, n, effective)
 
     def share(self) -> Band:
         """Those that are kept of all that are called so, at each cut."""
-        return _band(self.kept_T, np.full(len(self.kept_T), self.called))
+        n, effective = (np.full(len(self.kept_T), some_T[-1]) for some_T in (self.kept_T, self.effective_T))
+        return _band(self.kept_T, n, effective)
 
     # -- cuts --------------------------------------------------------------------------------------------------------
 
@@ -151,11 +190,10 @@ class CutCurve:
             return None
         kept, right = int(self.kept_T[t]), int(self.right_T[t])
         purity, completeness, share = (
-            _interval(hits, n) for hits, n in ((right, kept), (right, self.positives), (kept, self.called))
+            Interval(*(float(end_T[t]) for end_T in shares()))
+            for shares in (self.purity, self.completeness, self.share)
         )
-        assert purity is not None
-        assert share is not None
-        return Cut(float(self.cuts_T[t]), kept, right, purity, completeness, share)
+        return Cut(float(self.cuts_T[t]), kept, right, purity, completeness if self.positives else None, share)
 
     def cut_for_purity(self, wish: float) -> Cut | None:
         """The lowest cut whose purity holds a wish, so that it keeps most; None where none does.
@@ -292,13 +330,37 @@ def wish_text(wish: float) -> str:
     return percent(wish, next((d for d in range(4) if abs(100 * wish - round(100 * wish, d)) < _ROUNDED), 4))
 
 
-def _band(hits_T: Array, n_T: Array) -> Band:
+def _band(hits_T: Array, n_T: Array, effective_T: Array) -> Band:
     value_T = np.divide(hits_T, n_T, out=np.full(len(n_T), math.nan), where=n_T > 0)
-    return Band(value_T, *share_limits(hits_T, n_T))
+    return Band(value_T, *share_limits(np.where(hits_T == n_T, effective_T, value_T * effective_T), effective_T))
 
 
-def _interval(hits: int, n: int) -> Interval | None:
-    if n == 0:
-        return None
-    low, high = share_limits(np.array([hits]), np.array([n]))
-    return Interval(hits / n, float(low[0]), float(high[0]))
+class _Order(NamedTuple):
+    """N images by their confidence: the T distinct ones, falling, the place of each image among them, and whether it
+    is right."""
+
+    cuts_T: Array
+    place_N: Array
+    right_N: Array
+
+    @classmethod
+    def of(cls, confidence_N: Array, right_N: Array) -> Self:
+        negative_T, place_N = np.unique(-confidence_N.astype(np.float64), return_inverse=True)
+        return cls(-negative_T, place_N, right_N)
+
+
+def _squares(order: _Order, groups_N: Array) -> Array:
+    """(T,) by how much the images of each confidence raise Σ m² over the sizes m of the groups of those that are kept:
+    the one behind m others of its group by (m + 1)² − m²."""
+    by_place = np.lexsort((order.place_N, groups_N))
+    group_N = groups_N[by_place]
+    first_N = np.append(True, group_N[1:] != group_N[:-1]) if len(group_N) else np.empty(0, bool)
+    number_N = np.arange(len(group_N))
+    before_N = number_N - np.maximum.accumulate(np.where(first_N, number_N, 0))
+    return np.bincount(order.place_N[by_place], 2 * before_N + 1, len(order.cuts_T))
+
+
+def _effective(groups_N: Array) -> float:
+    """(Σ m)² / Σ m² over the sizes m of groups; 0 of none."""
+    size_G = np.unique(groups_N, return_counts=True)[1]
+    return float(size_G.sum() ** 2 / (size_G**2).sum()) if len(size_G) else 0.0

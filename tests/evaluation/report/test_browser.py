@@ -26,6 +26,9 @@ from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sets.mock_galaxies import mock_galaxies
 from astroformer.network import create_network
+from astroformer.trust.calibration import Calibration
+from astroformer.trust.held_out import HeldOut
+from astroformer.trust.trust import Trust
 
 pytestmark = [
     pytest.mark.browser,
@@ -40,15 +43,19 @@ CLASSES = ("disc", "edge_on", "merger", "<b>ring</b>")
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of an untrained network on 120 galaxies with a catalog's columns."""
+    """A report of an untrained network on 120 galaxies with votes and a catalog's columns, whose calibration images it
+    keeps as a trained one does."""
     pixels, labels = mock_galaxies(120, size=32, seed=2)
     torch.manual_seed(0)
     network = create_network("astroformer_atto", num_classes=4, img_size=32)
     classifier = Classifier(network.eval(), Preprocessing((32, 32), 3), CLASSES)
     rng = np.random.default_rng(0)
+    held_out = HeldOut.of(rng.normal(size=(60, 4)), np.arange(60) % 4, np.arange(60).astype(np.uint64))
+    classifier.trust = Trust(Calibration("temperature", (2.0,)), 60, held_out)
+    votes_NK = 0.6 * np.eye(4)[labels % 4] + 0.1
     columns = {"z": rng.random(120).tolist(), "telescope": [["A", "B"][i % 2] for i in range(120)]}
     files = [f"<i>{i}</i>.png" for i in range(120)]
-    images = LabelledImages("mock", files, labels % 4, CLASSES, pixels.__getitem__, columns=columns)
+    images = LabelledImages("mock", files, labels % 4, CLASSES, pixels.__getitem__, votes_NK=votes_NK, columns=columns)
     out = tmp_path_factory.mktemp("report")
     return astroformer.report(classifier, images, out=out, quiet=True, symmetry_images=2).page
 
@@ -57,7 +64,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def driver() -> Iterator[Any]:
     selenium = pytest.importorskip("selenium.webdriver")
     options = selenium.ChromeOptions()
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+                 "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync",
+                 "--disable-component-update"):  # fmt: skip
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     service = selenium.ChromeService(shutil.which("chromedriver"))
@@ -187,8 +196,10 @@ def test_arrow_keys_go_from_cell_to_cell(browser: Any) -> None:
     assert press(browser, *["\ue013"] * 5) == column[0]  # there is none above
     assert column[0].get_attribute("tabindex") == "0"
     expected = int(column[0].text.split()[0])
-    press(browser, "\ue007")
+    focused = press(browser, "\ue007")  # Enter
     assert count(browser) == expected
+    assert focused.get_attribute("id") == "images-heading"
+    assert column[0].get_attribute("aria-pressed") == "true"
 
 
 def test_the_theme_is_changed_and_remembered(browser: Any, page: Path) -> None:
@@ -216,7 +227,7 @@ def test_on_paper_there_is_nothing_to_click_and_it_is_light(browser: Any) -> Non
         assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         for selector in ("nav", ".theme", "#images", ".filters"):
             assert not one(browser, selector).is_displayed()
-        for selector in ("#scores", "#classes", ".matrix", "#mistakes", "#where"):
+        for selector in ("#scores", "#classes", ".matrix", "#mistakes", "#calibration", "#holding", "#sets", "#where"):
             assert one(browser, selector).is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

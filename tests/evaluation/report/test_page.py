@@ -15,6 +15,7 @@ import pytest
 
 from astroformer.evaluation.report.facts import Facts
 from astroformer.evaluation.report.page import Page, ShownImages
+from astroformer.evaluation.report.selective import CalibrationImages
 from astroformer.metrics import score
 
 PIXEL = "data:image/webp;base64,UklGRhoAAABXRUJQVlA4TA0AAAAvAAAAEAcQERGIiP4HAA=="
@@ -52,7 +53,21 @@ class Elements(HTMLParser):
             self.words.append(data)
 
 
-def page(classes: tuple[str, ...], n: int = 60, *, right: bool | None = None, files: list[str] | None = None) -> str:
+def page(
+    classes: tuple[str, ...],
+    n: int = 60,
+    *,
+    right: bool | None = None,
+    files: list[str] | None = None,
+    calibrated: bool = False,
+    votes: bool = False,
+) -> str:
+    """A page of random answers.
+
+    Args:
+        calibrated: the model keeps 40 calibration images and had less sure answers before calibration.
+        votes: the labels are the majority of votes.
+    """
     rng = np.random.default_rng(len(classes))
     labels_N = rng.integers(0, len(classes), n)
     probabilities_NK = rng.dirichlet(np.ones(len(classes)), n)
@@ -60,12 +75,24 @@ def page(classes: tuple[str, ...], n: int = 60, *, right: bool | None = None, fi
         probabilities_NK[np.arange(n), labels_N] = 9.0 if right else 0.0
         probabilities_NK /= probabilities_NK.sum(1, keepdims=True)
     evaluation = score(labels_N, probabilities_NK, classes, resamples=20)
-    quantities: dict[str, Any] = {"z": rng.random(n).tolist(), EVIL[0]: [EVIL[1], EVIL[2]] * (n // 2)}
-    facts = Facts.measured(evaluation, labels_N, probabilities_NK, quantities=quantities)
+    quantities: dict[str, Any] = {"z": rng.random(n).tolist(), EVIL[0]: [EVIL[1 + i % 2] for i in range(n)]}
+    words: dict[str, Any] = {"quantities": quantities}
+    if calibrated:
+        words["own_NK"] = 0.5 * probabilities_NK + 0.5 / len(classes)
+        own_RK = np.repeat(probabilities_NK, -(-40 // n), 0)[:40]
+        words["calibration_images"] = CalibrationImages(
+            np.repeat(labels_N, -(-40 // n))[:40], own_RK, np.arange(40) % 5
+        )
+    if votes:
+        words["votes_NK"] = 0.7 * np.eye(len(classes))[labels_N] + 0.3 / len(classes)
+        evaluation = score(labels_N, probabilities_NK, classes, votes_NK=words["votes_NK"], resamples=20)
+    facts = Facts.measured(evaluation, labels_N, probabilities_NK, **words)
     named = files or [f"{i}.png" for i in range(n)]
     shown = ShownImages(named, labels_N, probabilities_NK, None, dict.fromkeys(range(n), PIXEL), None)
     about = {"The images": {"source": EVIL[0]}}
-    return Page("A title", "A sentence.", None, facts, None, shown, None, about, f"name: {EVIL[0]}").html()
+    return Page(
+        "A title", "A sentence.", None, facts, None, shown, "the network's own", None, about, f"name: {EVIL[0]}"
+    ).html()
 
 
 def data_of(html: str) -> dict[str, Any]:
@@ -133,8 +160,11 @@ def test_headings_go_down_one_by_one(plain: str) -> None:
 
 
 def test_every_chart_has_a_title_a_description_and_numbers(plain: str) -> None:
-    charts = re.findall(r"<figure><svg.*?</figure>", plain, flags=re.S)
-    assert len(charts) == 2 + 2 * 3
+    every = page(("disc", "ring", "spiral"), calibrated=True, votes=True)
+    of_page = re.findall(r"<figure[^>]*><svg.*?</figure>", plain, flags=re.S)
+    charts = re.findall(r"<figure[^>]*><svg.*?</figure>", every, flags=re.S)
+    assert len(of_page) == 3 + 3 * 3
+    assert len(charts) == 5 + 3 * 3  # before calibration, and against votes
     for chart in charts:
         assert 'role="img"' in chart
         assert re.search(r"<title id=\"[^\"]+\">[^<]{10,}</title><desc id=\"[^\"]+\">[^<]{40,}</desc>", chart)
@@ -164,6 +194,40 @@ def test_probabilities_of_an_image_are_the_largest_in_order(plain: str) -> None:
 def test_all_right_and_all_wrong(right: bool) -> None:
     words = " ".join(Elements(page(("disc", "ring"), right=right)).words)
     assert ("all images are called right" in words) == right
+
+
+def test_a_page_says_what_calibration_did_and_what_cuts_and_sets_keep() -> None:
+    words = " ".join(" ".join(Elements(page(("disc", "ring"), calibrated=True)).words).split())
+    assert "Before calibration" in words
+    assert "On these images calibration" in words
+    assert "made of the 40 images that were held out of the training" in words
+    assert "If you wish for a purity" in words
+    assert "needs 99 images" in words  # for a purity of 99 %
+    assert "How often sets hold each class" in words
+    plain = " ".join(" ".join(Elements(page(("disc", "ring"))).words).split())
+    assert "The model keeps no calibration images" in plain
+    assert "Before calibration" not in plain
+    assert "Sets of classes" not in plain
+
+
+def test_a_page_of_votes_judges_against_votes() -> None:
+    words = " ".join(" ".join(Elements(page(("disc", "ring"), votes=True, calibrated=True)).words).split())
+    assert "The labels are votes, and the model learned classes" in words
+    plain = " ".join(" ".join(Elements(page(("disc", "ring"), votes=True)).words).split())
+    assert "The labels are votes. A model that learned votes" in plain
+    assert "Votes Brier score" in words
+    assert "Calibration error against votes" in words
+    assert "Against votes: the mean share of votes" in words
+
+
+def test_a_page_of_whatever_is_whole() -> None:
+    for classes in (("disc", "ring"), ("disc", "ring", "spiral", "bar")):
+        for n in (2, 7):
+            for right in (None, True, False):
+                for calibrated in (False, True):
+                    html = page(classes, n, right=right, calibrated=calibrated, votes=calibrated)
+                    assert not re.search(r"\bnan\b|\binf\b", html.rpartition('id="data"')[0], flags=re.I), (n, right)
+                    Elements(html)
 
 
 def test_two_images_and_absent_classes() -> None:

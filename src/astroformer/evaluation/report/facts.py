@@ -5,7 +5,6 @@ Shape letters: N images, K classes, T points of a curve.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from astroformer.curves import Curve, Ranking, Reliability, ReliabilityBin
+from astroformer.curves import Curve, Ranking, Reliability
 from astroformer.evaluation.mistakes import Mistake, worst_mistakes
 from astroformer.evaluation.report.breakdown import Breakdown, broken_down
-from astroformer.intervals import Interval, bootstrapped, share_interval
-from astroformer.metrics import ClassScores, Evaluation, brier_N
+from astroformer.evaluation.report.calibrated import (
+    CalibrationBin,
+    OwnProbabilities,
+    against_votes,
+    calibration_bins,
+    judging_measures,
+    share_of,
+    votes_bins,
+)
+from astroformer.evaluation.report.selective import CalibrationImages, Selective
+from astroformer.intervals import Interval, bootstrapped
+from astroformer.metrics import ClassScores, Evaluation
 from astroformer.summaries import metric_text, percent
 
 Array = NDArray[Any]
@@ -71,34 +80,25 @@ class ClassFacts:
 
 
 @dataclass(frozen=True)
-class CalibrationBin:
-    """Images of about the same confidence, and the share of them that is called right, with its interval."""
-
-    images: ReliabilityBin
-    accuracy: Interval | None
-
-    def to_dict(self) -> dict[str, Any]:
-        words = self.images._asdict()
-        del words["right"]
-        return {**words, "accuracy": None if self.accuracy is None else self.accuracy.to_dict()}
-
-
-@dataclass(frozen=True)
 class Facts:
     """What a report says in numbers of N images that could be read.
 
     Attributes:
         evaluation: as `Classifier.evaluate` measures it.
-        groups: how many groups of images the intervals were resampled over; None where each image stands alone.
-        metrics: those of the evaluation, and `brier`, `ece` and `adaptive_ece`, with 95 % intervals.
+        groups: how many groups of images the intervals are over; None where each image stands alone.
+        metrics: those of the evaluation, and `brier`, `ece`, `adaptive_ece`, `aurc` and of votes `votes_ece`, with 95 %
+            intervals.
         classes: K.
         calibration: bins of equal width of the confidence.
         calibration_by_number: bins of an equal number of images.
+        calibration_by_votes: bins of equal width against the share of votes; None where there are no votes.
+        own: the same of the network's own probabilities; None where these are not known, or are what is reported.
+        selective: risk and coverage, cuts, and sets of classes.
         where: how accuracy goes with other things.
         not_shown: other things that were left out of `where`, with the reason.
         mistakes: the surest ones.
         doubtful: positions of the images whose two most probable classes are the closest, the closest first.
-        class_resamples: how many resamples the intervals of the areas of classes are from.
+        class_resamples: how many draws the intervals of areas under curves are from.
     """
 
     evaluation: Evaluation
@@ -107,6 +107,9 @@ class Facts:
     classes: Sequence[ClassFacts]
     calibration: Sequence[CalibrationBin]
     calibration_by_number: Sequence[CalibrationBin]
+    calibration_by_votes: Sequence[CalibrationBin] | None
+    own: OwnProbabilities | None
+    selective: Selective
     where: Sequence[Breakdown]
     not_shown: Mapping[str, str]
     mistakes: Sequence[Mistake]
@@ -120,8 +123,12 @@ class Facts:
         labels_N: Array,
         probabilities_NK: Array,
         *,
+        votes_NK: Array | None = None,
         groups_N: Array | None = None,
         quantities: Mapping[str, Sequence[Any]] | None = None,
+        own_NK: Array | None = None,
+        calibration_images: CalibrationImages | None = None,
+        fold_N: Array | None = None,
     ) -> Facts:
         """Measures all that there is.
 
@@ -129,34 +136,44 @@ class Facts:
             evaluation: of these images.
             labels_N: (N,) true classes, integers in [0, K).
             probabilities_NK: (N, K) predicted probabilities, rows that sum to 1.
+            votes_NK: (N, K) shares of votes, where the labels are their majority.
             groups_N: (N,) numbers; images with the same one belong together.
             quantities: by name, a value for each image that accuracy may depend on: numbers or texts, None or NaN where
                 there is none.
+            own_NK: (N, K) the network's own probabilities, where others are reported.
+            calibration_images: those that the model keeps, of which cuts and sets are made.
+            fold_N: (N,) the fold of an image that is one of them, −1 of any other; None where none is.
         """
         n = len(labels_N)
         right_N = probabilities_NK.argmax(1) == labels_N
         width = Reliability.equal_width(labels_N, probabilities_NK)
         number = Reliability.equal_number(labels_N, probabilities_NK)
-        of_brier_N = brier_N(labels_N, probabilities_NK)
-        calibration = bootstrapped(
-            {
-                "brier": lambda times_N: times_N @ of_brier_N / times_N.sum(),
-                "ece": width.error,
-                "adaptive_ece": number.error,
-            },
-            n,
-            groups_N,
-            resamples=_RESAMPLES,
-        )
+        measures = judging_measures(labels_N, probabilities_NK, votes_NK)
+        wanted = {name: measure for name, measure in measures.items() if name not in evaluation.metrics}
+        judging = bootstrapped(wanted, n, groups_N, resamples=_RESAMPLES)
         resamples = _RESAMPLES if probabilities_NK.size <= _MANY else _RESAMPLES_OF_MANY
+        selective = Selective.measured(
+            labels_N,
+            probabilities_NK,
+            calibration_images=calibration_images,
+            fold_N=fold_N,
+            groups_N=groups_N,
+            resamples=resamples,
+        )
+        words: Any = {"votes_NK": votes_NK, "groups_N": groups_N, "resamples": _RESAMPLES}
+        own = None if own_NK is None else OwnProbabilities.measured(labels_N, own_NK, probabilities_NK, **words)
+        of_votes = None if votes_NK is None else against_votes(width, votes_NK, probabilities_NK)
         where, not_shown = broken_down(quantities or {}, right_N, groups_N)
         return cls(
             evaluation=evaluation,
             groups=None if groups_N is None else len(np.unique(groups_N)),
-            metrics={**evaluation.metrics, **calibration},
+            metrics={**evaluation.metrics, **judging, "aurc": selective.risk.area},
             classes=_classes(evaluation, labels_N, probabilities_NK, groups_N, resamples),
-            calibration=_calibration(width, groups_N),
-            calibration_by_number=_calibration(number, groups_N),
+            calibration=calibration_bins(width, groups_N),
+            calibration_by_number=calibration_bins(number, groups_N),
+            calibration_by_votes=None if of_votes is None else votes_bins(of_votes, groups_N, _RESAMPLES),
+            own=own,
+            selective=selective,
             where=where,
             not_shown=not_shown,
             mistakes=worst_mistakes(labels_N, probabilities_NK, SHOWN),
@@ -168,12 +185,20 @@ class Facts:
     def n(self) -> int:
         return self.evaluation.n
 
-    @functools.cached_property
+    @property
+    def drawn(self) -> str:
+        """What the intervals of scores are over, in words."""
+        return "images" if self.groups is None else f"{self.groups:,} groups of images"
+
+    @property
     def resampled(self) -> str:
-        """What was resampled, in words."""
-        if self.groups is None:
-            return f"{_RESAMPLES:,} bootstrap resamples of the images"
-        return f"{_RESAMPLES:,} bootstrap resamples of the {self.groups:,} groups that the images belong to"
+        """How the intervals of the scores were made, in words."""
+        return (
+            f"accuracy, balanced accuracy and macro F1: a Bayesian bootstrap, which gives each of the {self.drawn} a "
+            f"random weight, {_RESAMPLES:,} times; the other scores: a bootstrap, which draws as many {self.drawn} "
+            f"with replacement, {_RESAMPLES:,} times; shares of classes, bins, parts, cuts and sets: Wilson's score "
+            "interval" + ("" if self.groups is None else ", with a group counting as copies of one image")
+        )
 
     def said(self, metric: str) -> str:
         """A metric and its interval, as a sentence names them.
@@ -188,11 +213,16 @@ class Facts:
         return {
             **self.evaluation.to_dict(),
             **{name: interval.to_dict() for name, interval in self.metrics.items()},
-            "intervals": {"resampled": self.resampled, "class_areas": f"{self.class_resamples:,} resamples"},
+            "intervals": {"made": self.resampled, "draws_of_class_areas": self.class_resamples},
             "groups": self.groups,
             "classes": {facts.name: facts.to_dict() for facts in self.classes},
             "calibration": [each.to_dict() for each in self.calibration],
             "calibration_by_number": [each.to_dict() for each in self.calibration_by_number],
+            "calibration_by_votes": (
+                None if self.calibration_by_votes is None else [each.to_dict() for each in self.calibration_by_votes]
+            ),
+            "before_calibration": None if self.own is None else self.own.to_dict(),
+            **self.selective.to_dict(self.evaluation.classes),
             "where": [each.to_dict() for each in self.where],
             "where_not_shown": dict(self.not_shown),
         }
@@ -241,8 +271,8 @@ def _classes(
         found.append(
             ClassFacts(
                 scores,
-                _share(hits, said_N == k, groups_N),
-                _share(hits, labels_N == k, groups_N),
+                share_of(hits, said_N == k, groups_N),
+                share_of(hits, labels_N == k, groups_N),
                 _there(areas[f"roc {k}"]),
                 _there(areas[f"precision {k}"]),
                 None if roc is None else roc.thinned(),
@@ -252,21 +282,8 @@ def _classes(
     return found
 
 
-def _share(hits: int, chosen_N: Array, groups_N: Array | None) -> Interval | None:
-    """The share of the chosen images that are hits, if there are any."""
-    n = int(chosen_N.sum())
-    return share_interval(hits, n, None if groups_N is None else groups_N[chosen_N]) if n else None
-
-
 def _there(interval: Interval) -> Interval | None:
     return None if math.isnan(interval.value) else interval
-
-
-def _calibration(reliability: Reliability, groups_N: Array | None) -> list[CalibrationBin]:
-    return [
-        CalibrationBin(images, _share(images.right, reliability.bin_N == m, groups_N))
-        for m, images in enumerate(reliability.bins())
-    ]
 
 
 def _doubtful(probabilities_NK: Array) -> list[int]:

@@ -22,18 +22,39 @@ from numpy.typing import NDArray
 from astroformer.curves import Curve
 from astroformer.errors import check_installed, one_line
 from astroformer.evaluation.pictures import MOST_IN_A_MATRIX
-from astroformer.evaluation.report.charts import precision_recall_chart, reliability_chart, roc_chart, whisker
+from astroformer.evaluation.report.calibrated import CalibrationBin
+from astroformer.evaluation.report.charts import (
+    cuts_chart,
+    precision_recall_chart,
+    reliability_chart,
+    risk_coverage_chart,
+    roc_chart,
+    whisker,
+)
 from astroformer.evaluation.report.facts import ClassFacts, Facts, most_telling
+from astroformer.evaluation.report.selective import ClassCuts, RiskCoverage
+from astroformer.evaluation.report.words import (
+    calibration_said,
+    change_said,
+    change_text,
+    holding_said,
+    meanings,
+    measured_said,
+    sets_said,
+)
 from astroformer.evaluation.symmetry import SymmetryReport
 from astroformer.intervals import Interval
 from astroformer.metrics import Confusion, Evaluation
 from astroformer.summaries import metric_name, metric_text, percent
+from astroformer.trust.thresholds import wish_text
 
 Array = NDArray[Any]
 _MOST_SECTIONS = 200  # classes that have a section of their own
 _CLASS_TILES = 6  # mistakes that a section shows
 _ANSWERS = 5  # most probable classes that the page keeps of an image
 _CONFUSIONS = 10
+_NOWHERE = "No two parts of the images differ by more than their 95 % intervals, so none of these says where it fails."
+_CUT_ROWS = 12  # of a table beside a chart of cuts
 
 
 class ShownImages(NamedTuple):
@@ -67,6 +88,7 @@ class Page:
         facts: the numbers.
         new: what was measured without the images that the model was trained on, where there are some of both.
         images: that could be read.
+        probabilities: how they were made, as the end of "the probabilities are …".
         symmetry: under shifts and turns, if it was measured.
         about: what the model and the images are, in groups of names and values.
         recipe: of the run, as YAML, if it is known.
@@ -78,6 +100,7 @@ class Page:
     facts: Facts
     new: Evaluation | None
     images: ShownImages
+    probabilities: str
     symmetry: SymmetryReport | None
     about: Mapping[str, Mapping[str, str]]
     recipe: str | None
@@ -98,7 +121,7 @@ class Page:
             style=_safe(_resource("report.css")),
             script=_safe(script),
             script_hash=_safe(_hash(script)),
-            meanings=_meanings(facts),
+            meanings=meanings(facts),
             facts=facts,
             new=self.new,
             classes=numbered,
@@ -111,18 +134,24 @@ class Page:
             pictures_said=_pictures_said(self.images),
             mistakes=json.dumps([mistake.image for mistake in facts.mistakes]),
             doubtful=json.dumps(list(facts.doubtful)),
-            calibration_said=_calibration_said(facts),
-            reliability=_safe(reliability_chart("reliability", facts.calibration, facts.said("ece"))),
-            reliability_by_number=_safe(
-                reliability_chart(
-                    "reliability-n", facts.calibration_by_number, facts.said("adaptive_ece"), counts=False
-                )
-            ),
-            where_said=most or "No two parts of the images differ by more than their 95 % intervals.",
+            probabilities=self.probabilities,
+            calibration_said=calibration_said(facts),
+            change_said=change_said(facts),
+            reliabilities=_reliabilities(facts),
+            selective=facts.selective,
+            holding_said=holding_said(facts),
+            measured_said=measured_said(facts.selective),
+            risk_chart=_safe(risk_coverage_chart("risk", facts.selective.risk, facts.said("aurc"))),
+            risk_points=_risk_points(facts.selective.risk),
+            wish_rows=_wish_rows(facts),
+            sets_of_classes=[each for each in facts.selective.sets if each.scores is not None],
+            sets_said=sets_said(facts.selective),
+            where_said=most or _NOWHERE,
             symmetry=self.symmetry and _symmetry(self.symmetry),
             class_words={k: _class_words(facts.evaluation, k) for k, _ in shown},
             rocs={k: _roc(k, each) for k, each in shown},
             precisions={k: _precision_recall(k, each, facts.n) for k, each in shown},
+            cut_charts={k: _cuts(k, each, facts.selective.by_class[k]) for k, each in shown},
             class_mistakes={k: json.dumps(wrong.get(k, [])[:_CLASS_TILES]) for k, _ in shown},
             about={heading: {k: one_line(v) for k, v in rows.items()} for heading, rows in self.about.items()},
             recipe=self.recipe,
@@ -136,16 +165,24 @@ def _template() -> Any:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "metric": lambda value, name: metric_text(name, value),
+        # A line does not begin with the sign.
+        "metric": lambda value, name: _unbroken(metric_text(name, value)),
         "metric_name": metric_name,
-        "percent": percent,
+        "percent": lambda share, digits=1: _unbroken(percent(share, digits)),
         "capitalized": lambda text: text[:1].upper() + text[1:],
         "whisker": lambda interval, low: _safe(whisker(interval, low)),
-        "flowing": lambda text: text.replace(" %", "\u00a0%"),  # a line does not begin with the sign
+        "flowing": _unbroken,
+        "wish": lambda wish: _unbroken(wish_text(wish)),
         "breakable": lambda name: _safe(escape(name).replace("_", "_<wbr>")),
         "pairs": _pairs,
+        "cut_rows": _cut_rows,
+        "change": change_text,
     }
     return environment.from_string(_resource("report.html.j2"))
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" %", "\u00a0%")
 
 
 def _resource(name: str) -> str:
@@ -170,30 +207,6 @@ def _pairs(curve: Curve) -> list[tuple[float, float]]:
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
-
-
-def _meanings(facts: Facts) -> str:
-    votes = " Votes cross-entropy and votes Brier score compare the probabilities with the shares of votes."
-    return (
-        "Accuracy is the share that is called right, balanced accuracy its mean over the classes. Log loss (nats) and "
-        "Brier score (0 to 2) judge the probabilities: less is better. Calibration error is how far confidence is from "
-        f"accuracy on average.{votes if 'votes_brier' in facts.metrics else ''}"
-    )
-
-
-def _calibration_said(facts: Facts) -> str:
-    bins = [each for each in facts.calibration if each.images.confidence is not None]
-    mean = sum(each.images.n * (each.images.confidence or 0.0) for each in bins) / facts.n
-    accuracy = facts.metrics["top1"].value
-    if abs(mean - accuracy) < 0.01:
-        leaning = "about as sure as it is right"
-    else:
-        leaning = "surer than it is right" if mean > accuracy else "less sure than it is right"
-    return (
-        f"On average the model is {leaning}: its mean confidence is {percent(mean)}, its accuracy {percent(accuracy)}. "
-        f"The expected calibration error is {facts.said('ece')}; in bins of an equal number of images it is "
-        f"{facts.said('adaptive_ece')}. Both lie above 0 by chance alone where bins hold few images."
-    )
 
 
 def _symmetry(report: SymmetryReport) -> dict[str, Any]:
@@ -291,6 +304,66 @@ def _precision_recall(k: int, each: ClassFacts, n: int) -> Any:
         return ""
     area = metric_text("average_precision", each.average_precision.value)
     return _safe(precision_recall_chart(f"pr-{k}", each.name, each.precision_recall, area, each.scores.n / n))
+
+
+def _reliabilities(facts: Facts) -> list[dict[str, Any]]:
+    """The reliability diagrams: each with a caption and its numbers."""
+
+    def diagram(name: str, bins: Sequence[CalibrationBin], error: str, caption: str, **words: Any) -> dict[str, Any]:
+        chart = _safe(reliability_chart(name, bins, error, **words))
+        shares = "Share of votes" if words.get("votes") else "Accuracy"
+        return {"chart": chart, "bins": bins, "caption": caption, "shares": shares, "name": caption}
+
+    found = []
+    bars = "Bars: share of the images in each bin."
+    if facts.own is not None:
+        error = f"{percent(facts.own.metrics['ece'].value)}"
+        words, caption = "before calibration", f"Before calibration: the network's own probabilities. {bars}"
+        found.append(diagram("reliability-own", facts.own.bins, error, caption, title=words))
+    caption = "After calibration: what this page reports." if facts.own is not None else "Bins of equal width."
+    found.append(diagram("reliability", facts.calibration, facts.said("ece"), f"{caption} {bars}"))
+    if facts.calibration_by_votes is not None:
+        caption = f"Against votes: the mean share of votes for the class that is called. {bars}"
+        error = facts.said("votes_ece")
+        found.append(diagram("reliability-votes", facts.calibration_by_votes, error, caption, votes=True))
+    by_number = "What this page reports, in bins of an equal number of images."
+    error = facts.said("adaptive_ece")
+    words = "bins of an equal number of images"
+    found.append(diagram("reliability-n", facts.calibration_by_number, error, by_number, title=words, counts=False))
+    return found
+
+
+def _risk_points(risk: RiskCoverage) -> list[tuple[float, Interval]]:
+    """The errors at each tenth that is kept, as far as images have different confidences."""
+    return list(dict(risk.at(tenth / 10) for tenth in range(1, 11)).items())
+
+
+def _wish_rows(facts: Facts) -> list[dict[str, Any]]:
+    """What each wished purity keeps of all images, and the classes that have no cut."""
+    rows = []
+    for i, every in enumerate(facts.selective.kept):
+        none = [
+            f"{each.name} ({cuts.kept[i].why})"
+            for each, cuts in zip(facts.classes, facts.selective.by_class, strict=True)
+            if cuts.kept[i].cut is None
+        ]
+        more = f"; and {len(none) - 3:,} more" if len(none) > 3 else ""
+        rows.append({"kept": every, "none": "; ".join(none[:3]) + more})
+    return rows
+
+
+def _cut_rows(cuts: ClassCuts) -> list[tuple[float, list[Interval | None]]]:
+    """Some cuts, and the purity, completeness and share of each."""
+    assert cuts.purity is not None
+    lines = (cuts.purity, cuts.completeness, cuts.share)
+    return [
+        (float(cuts.purity.x_T[t]), [None if line is None else line.interval(t) for line in lines])
+        for t in cuts.purity.curve.kept(_CUT_ROWS).tolist()
+    ]
+
+
+def _cuts(k: int, each: ClassFacts, cuts: ClassCuts) -> Any:
+    return "" if cuts.purity is None else _safe(cuts_chart(f"cuts-{k}", each.name, cuts))
 
 
 def _wrong_by_class(images: ShownImages) -> dict[int, list[int]]:

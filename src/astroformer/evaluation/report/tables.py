@@ -42,6 +42,38 @@ def write_where(path: Path, facts: Facts) -> None:
                 writer.writerow([each.name, some.label, some.n, *ends])
 
 
+def write_cuts(path: Path, facts: Facts) -> None:
+    """Writes `cuts.csv`: what each wished purity keeps of each class, and of all images, where `class` is empty. A
+    share has its ends beside it; a field is empty where there is nothing to say."""
+    names = ("purity", "completeness", "share")
+    header = ["wish", "class", "cut", "kept", *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))]
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        selective = facts.selective
+        for i, every in enumerate(selective.kept):
+            classes = [(each.name, cuts.kept[i]) for each, cuts in zip(facts.classes, selective.by_class, strict=True)]
+            for name, kept in [("", every), *classes]:
+                shares = [getattr(kept, share) for share in names]
+                numbers = [_number(found, end) for found in shares for end in ("value", "low", "high")]
+                writer.writerow([kept.wish, name, "" if kept.cut is None else f"{kept.cut:.6g}", kept.n, *numbers])
+
+
+def write_sets(path: Path, facts: Facts) -> None:
+    """Writes `sets.csv`: the columns `wish`, `class`, `coverage`, `low` and `high`, a row for each class and one for
+    all images, where `class` is empty and `size`, `single` and `empty` say how many classes their sets hold."""
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["wish", "class", "coverage", "low", "high", "size", "single", "empty"])
+        for each in facts.selective.sets:
+            if (found := each.scores) is None:
+                continue
+            sizes = [f"{found.size:.6g}", found.single, found.empty]
+            writer.writerow([each.wish, "", *_ends(found.coverage), *sizes])
+            for facts_of, share in zip(facts.classes, found.by_class, strict=True):
+                writer.writerow([each.wish, facts_of.name, *_ends(share), "", "", ""])
+
+
 def described_images(facts: Facts, files: Sequence[str]) -> Mapping[str, Any]:
     """Mistakes and doubtful images as `report.json` lists them.
 
@@ -54,6 +86,10 @@ def described_images(facts: Facts, files: Sequence[str]) -> Mapping[str, Any]:
         for m in facts.mistakes
     ]
     return {"mistakes": mistakes, "doubtful": [files[i] for i in facts.doubtful]}
+
+
+def _ends(found: Interval | None) -> list[str]:
+    return [_number(found, end) for end in ("value", "low", "high")]
 
 
 def _number(found: Interval | None, end: str) -> str:

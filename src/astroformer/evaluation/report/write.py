@@ -19,13 +19,23 @@ from astroformer.evaluation.report.facts import Facts
 from astroformer.evaluation.report.figures import FIGURES, draw_figures
 from astroformer.evaluation.report.page import Page, ShownImages
 from astroformer.evaluation.report.pixels import Seen, look
-from astroformer.evaluation.report.tables import described_images, write_classes, write_where
+from astroformer.evaluation.report.selective import CalibrationImages
+from astroformer.evaluation.report.tables import (
+    described_images,
+    write_classes,
+    write_cuts,
+    write_sets,
+    write_where,
+)
 from astroformer.evaluation.scores import seen_sentence
+from astroformer.evaluation.seen import seen_in_training, without_seen
 from astroformer.evaluation.symmetry import SymmetryReport, SymmetrySettings, measure_symmetry
 from astroformer.evaluation.tables import PredictionWriter, judged
+from astroformer.fast_inference import fast_pass
 from astroformer.files import replacing, write_json
 from astroformer.images.labelled import LabelledImages
-from astroformer.metrics import Evaluation, score, score_lines
+from astroformer.metrics import Evaluation, score_lines
+from astroformer.model_folder import KeptNetwork
 from astroformer.predictions import Predictions
 from astroformer.progress import Reporter
 from astroformer.randomness import permutation
@@ -33,9 +43,11 @@ from astroformer.summaries import Summarized, Summary, percent
 from astroformer.system import describe_system, versions
 
 Array = NDArray[Any]
-FILES = ("report.html", "report.json", "classes.csv", "where.csv", "images.csv")
+FILES = ("report.html", "report.json", "classes.csv", "where.csv", "cuts.csv", "sets.csv", "images.csv")
 NAMES = (*FILES, *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")))
 """All files that a report may consist of."""
+SYMMETRY_IMAGES = 30
+"""Images that are shifted and turned by default: enough to see a network that a shift of one pixel changes."""
 # Less than `astroformer symmetry` draws: some 30 views an image in place of 50.
 _SYMMETRY = SymmetrySettings(shifts=4, crops=2, rotations=4)
 
@@ -74,6 +86,8 @@ class _Asked:
     """What the model answered about which images.
 
     Attributes:
+        seen_N: which images were trained on; None where nothing is known of it.
+        seen_said: what to say of those that show what training images do.
         good_N: which images could be read; the facts are about these.
         labels_M, probabilities_MK, groups_M, seen_M: of these M.
         seconds: that asking took.
@@ -82,6 +96,8 @@ class _Asked:
     images: LabelledImages
     predictions: Predictions
     evaluation: Evaluation
+    seen_N: Array | None
+    seen_said: tuple[str, ...]
     good_N: Array
     labels_M: Array
     probabilities_MK: Array
@@ -109,6 +125,7 @@ def write_report(
     classifier: Classifier,
     images: LabelledImages,
     *,
+    model: Path | None = None,
     about: Mapping[str, Mapping[str, str]] | None = None,
     recipe: str | None = None,
     strict: bool = False,
@@ -124,6 +141,7 @@ def write_report(
         place: where the files will be in the end.
         classifier: the model.
         images: with labels; their classes are the model's.
+        model: the folder of the model or of its run, which knows what was trained on; None: it lies in none.
         about: what is known of the run that made the model, in groups of names and values.
         recipe: of that run, as YAML.
         strict, batch_size: see `Classifier.evaluate`.
@@ -135,17 +153,23 @@ def write_report(
         UserError: as `Classifier.evaluate`, or jinja2 is not installed.
     """
     check_report()
-    asked = _ask(classifier, images, strict, batch_size, reporter)
+    asked = _ask(classifier, model, images, strict, batch_size, reporter)
     wrong_first = _wrong_first(asked)
     seen = look(classifier, images, wrong_first, progress=lambda done, total: reporter.count("looking", done, total))
+    predictions, good_N = asked.predictions, asked.good_N
+    calibrated = classifier.trust.calibration.method != "none"
     facts = Facts.measured(
         asked.evaluation,
         asked.labels_M,
         asked.probabilities_MK,
+        votes_NK=None if images.votes_NK is None else images.votes_NK[good_N],
         groups_N=asked.groups_M,
         quantities=_quantities(asked, seen),
+        own_NK=None if predictions.own_NK is None or not calibrated else predictions.own_NK[good_N],
+        calibration_images=_calibration_images(classifier),
+        fold_N=None if predictions.fold_N is None else predictions.fold_N[good_N],
     )
-    new = _new(asked)
+    new = without_seen(asked.seen_N, images, predictions, classifier.classes)
     moved = _moved(classifier, asked, symmetry_images) if symmetry_images else None
     sentence, warning = _sentence(classifier, asked, facts, new), _warning(asked)
     described = {**_described(classifier, asked), **(about or {})}
@@ -153,8 +177,8 @@ def write_report(
     pictures = {m: seen.pictures[i] for m, i in enumerate(position_M) if i in seen.pictures}
     shown = ShownImages(asked.files, asked.labels_M, asked.probabilities_MK, asked.seen_M, pictures, seen.said)
     title = f"{classifier.info.name or 'A classifier'} on {Path(images.source).name or images.source}"
-    page = Page(title, sentence, warning, facts, new, shown, moved, described, recipe)
-    html, facts_file, classes, where, rows = (folder / name for name in FILES)
+    page = Page(title, sentence, warning, facts, new, shown, str(classifier.trust), moved, described, recipe)
+    html, facts_file, classes, where, cuts, sets, rows = (folder / name for name in FILES)
     with replacing(html) as part:
         part.write_text(page.html(), encoding="utf-8", errors="backslashreplace")
     content = {
@@ -163,6 +187,7 @@ def write_report(
         **facts.to_dict(),
         "new": None if new is None else new.to_dict(),
         **described_images(facts, asked.files),
+        "probabilities": str(classifier.trust),
         "symmetry": None if moved is None else moved.to_dict(),
         "source": images.source,
         "left_out": _left_out(asked),
@@ -173,14 +198,23 @@ def write_report(
     write_json(facts_file, content)
     write_classes(classes, facts)
     write_where(where, facts)
+    write_cuts(cuts, facts)
+    write_sets(sets, facts)
     _write_images(rows, asked, seen)
-    said = [sentence for sentence in (warning, _left_out_said(asked)) if sentence]
+    said = [sentence for sentence in (*asked.seen_said, warning, _left_out_said(asked)) if sentence]
     if figures == "pdf":
         said += draw_figures(folder, classifier, images, asked.predictions, facts)
     return Report(place, sentence, facts, asked.predictions, tuple(said))
 
 
-def _ask(classifier: Classifier, images: LabelledImages, strict: bool, batch_size: int, reporter: Reporter) -> _Asked:
+def _ask(
+    classifier: Classifier,
+    model: Path | None,
+    images: LabelledImages,
+    strict: bool,
+    batch_size: int,
+    reporter: Reporter,
+) -> _Asked:
     started = time.perf_counter()
     evaluation, predictions = classifier.evaluate(
         images,
@@ -190,16 +224,19 @@ def _ask(classifier: Classifier, images: LabelledImages, strict: bool, batch_siz
     )
     seconds = time.perf_counter() - started
     good_N = predictions.readable_N
+    known = seen_in_training(model, images, predictions)
     assert images.labels is not None
     return _Asked(
         images,
         predictions,
         evaluation,
+        known.seen_N,
+        known.said,
         good_N,
         images.labels[good_N],
         predictions.probabilities_NK[good_N],
         None if images.groups is None else images.groups[good_N],
-        None if predictions.seen_N is None else predictions.seen_N[good_N],
+        None if known.seen_N is None else known.seen_N[good_N],
         seconds,
     )
 
@@ -227,17 +264,13 @@ def _quantities(asked: _Asked, seen: Seen) -> dict[str, list[Any]]:
     }
 
 
-def _new(asked: _Asked) -> Evaluation | None:
-    """What is measured without the images that the model was trained on, where there are some of both."""
-    if asked.seen_M is None or not asked.seen_M.any() or asked.seen_M.all():
+def _calibration_images(classifier: Classifier) -> CalibrationImages | None:
+    """The images that the model keeps to say how far to trust it, if there are some."""
+    held_out = classifier.trust.held_out
+    if held_out is None:
         return None
-    new_M, votes_NK = ~asked.seen_M, asked.images.votes_NK
-    return score(
-        asked.labels_M[new_M],
-        asked.probabilities_MK[new_M],
-        asked.evaluation.classes,
-        votes_NK=None if votes_NK is None else votes_NK[asked.good_N][new_M],
-        groups_N=None if asked.groups_M is None else asked.groups_M[new_M],
+    return CalibrationImages(
+        held_out.labels_N, classifier.trust.of_held_out(), held_out.fold_N, held_out.votes_NK is not None
     )
 
 
@@ -248,7 +281,13 @@ def _moved(classifier: Classifier, asked: _Asked, most: int) -> SymmetryReport:
     stored = [classifier.preprocessing.apply(asked.images.read(int(i)), classifier.white) for i in position_M[some]]
     x_NCHW = classifier.preprocessing.normalize(torch.from_numpy(np.stack(stored)))
     return measure_symmetry(
-        classifier.network, x_NCHW, asked.labels_M[some], settings=_SYMMETRY, device=classifier.device
+        classifier.network,
+        x_NCHW,
+        asked.labels_M[some],
+        settings=_SYMMETRY,
+        device=classifier.device,
+        asked=lambda module: fast_pass(module) if isinstance(module, KeptNetwork) else module,
+        features=None,
     )
 
 
@@ -261,17 +300,17 @@ def _sentence(classifier: Classifier, asked: _Asked, facts: Facts, new: Evaluati
     which = " that it was not trained on" if untouched else ""
     accuracy, balanced = (measured.metrics[metric] for metric in ("top1", "balanced_accuracy"))
     said = (
-        f"{name} (astroformer {version('astroformer')}) gives {percent(accuracy.value)} (95 % interval "
-        f"{percent(accuracy.low)} to {percent(accuracy.high)}) of {n:,} labelled images{which} their true class, "
-        f"one of {len(facts.classes)}; its balanced accuracy is {percent(balanced.value)} ({percent(balanced.low)} to "
-        f"{percent(balanced.high)})"
+        f"Of {n:,} labelled images{which}, {name} (astroformer {version('astroformer')}) puts "
+        f"{percent(accuracy.value)} (95 % interval {percent(accuracy.low)} to {percent(accuracy.high)}) into the "
+        f"right one of {len(facts.classes)} classes; its balanced accuracy is {percent(balanced.value)} "
+        f"({percent(balanced.low)} to {percent(balanced.high)})"
     )
     if new is None:
         ece = facts.metrics["ece"]
-        said += f", and its confidence is off by {percent(ece.value)} on average ({percent(ece.low)} to "
-        said += f"{percent(ece.high)}, expected calibration error)"
+        said += f", and its confidence differs from its accuracy by {percent(ece.value)} on average "
+        said += f"({percent(ece.low)} to {percent(ece.high)}; expected calibration error)"
     over = "images" if facts.groups is None else "groups of images"
-    return f"{said}; intervals are of 1,000 bootstrap resamples of {over}."
+    return f"{said}. The 95 % intervals are from a bootstrap over {over}."
 
 
 def _warning(asked: _Asked) -> str | None:
@@ -305,7 +344,7 @@ def _described(classifier: Classifier, asked: _Asked) -> dict[str, dict[str, str
     of_images["trained on before"] = (
         "not known: the model keeps no record of its training images"
         if asked.seen_M is None
-        else f"{int(asked.seen_M.sum()):,}, by their pixels"
+        else f"{int(asked.seen_M.sum()):,}, by their pixels, and by places and groups where these are known"
     )
     if asked.groups_M is not None:
         of_images["groups"] = f"{len(np.unique(asked.groups_M)):,}, which are drawn as wholes for the intervals"
@@ -317,7 +356,7 @@ def _described(classifier: Classifier, asked: _Asked) -> dict[str, dict[str, str
     speed = {
         "images a second": f"{len(images) / asked.seconds:.3g}, with decoding, asked by batches",
         "asked by": summary.lines["asked by"],
-        "processor": f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads",
+        "processor": f"{machine['processor']}, {machine['cores']} cores, threads: {machine['threads']}",
         "platform": str(machine["platform"]),
         "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
     }
@@ -335,8 +374,8 @@ def _write_images(path: Path, asked: _Asked, seen: Seen) -> None:
     images, predictions = asked.images, asked.predictions
     assert images.labels is not None
     beside: dict[str, Any] = dict(judged(predictions, images.labels, images.votes_NK))
-    if predictions.seen_N is not None:
-        beside["trained_on"] = [bool(one) for one in predictions.seen_N]
+    if asked.seen_N is not None:
+        beside["trained_on"] = [bool(one) for one in asked.seen_N]
     beside["brightness"] = [None if np.isnan(one) else round(one, 6) for one in seen.brightness]
     beside["half_light_radius"] = [None if np.isnan(one) else round(one, 3) for one in seen.radius]
     added = list(predictions.added)

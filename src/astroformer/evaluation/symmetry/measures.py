@@ -47,7 +47,7 @@ def measure_symmetry(
     settings: SymmetrySettings | None = None,
     device: str | torch.device = "cpu",
     asked: Callable[[nn.Module], Callable[[Tensor], Tensor]] | None = None,
-    features: Callable[[nn.Module], Features | None] = find_features,
+    features: Callable[[nn.Module], Features | None] | None = find_features,
     progress: Callable[[int, int], None] | None = None,
 ) -> SymmetryReport:
     """Measure what moving the image does to a network's answers; definitions and sources stand at the top of
@@ -64,7 +64,8 @@ def measure_symmetry(
             them S-Cons is not measured.
         asked: from the module (in the dtype measured) to what is asked for logits in its place, e.g. an average over
             views. By default the module itself.
-        features: from the module to what is asked for feature maps.
+        features: from the module to what is asked for feature maps; None: they are not measured, which saves a third
+            of the time and more.
         progress: called with (images done, N).
 
     Raises:
@@ -89,7 +90,7 @@ def measure_symmetry(
     maps_shape: list[tuple[int, int, int]] = []
     with _ready(module, dtype, torch.device(device)) as ready:
         ask = ready if asked is None else asked(ready)
-        ask_features = features(ready)
+        ask_features = None if features is None else features(ready)
 
         def answer(x_BCHW: Tensor) -> Tensor:
             with _autocast(settings.dtype, x_BCHW.device):
@@ -143,7 +144,9 @@ def measure_symmetry(
         lacking["S-Cons"] = "no larger frames to cut crops from"
     if not square:
         lacking["quarter turns"] = f"{size[0]} × {size[1]} px is not square"
-    if not errors:
+    if features is None:
+        lacking["feature errors"] = "not asked for"
+    elif not errors:
         lacking["feature errors"] = "the network has no feature_maps and no forward_intermediates"
     return _report(whole, errors, maps_shape, labels_N, seen_N, size, frame, str(device), settings, lacking)
 
