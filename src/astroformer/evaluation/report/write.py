@@ -31,7 +31,7 @@ from astroformer.evaluation.scores import seen_sentence
 from astroformer.evaluation.seen import seen_in_training, without_seen
 from astroformer.evaluation.symmetry import SymmetryReport, SymmetrySettings, measure_symmetry
 from astroformer.evaluation.tables import PredictionWriter, judged
-from astroformer.fast_inference import fast_pass
+from astroformer.fast_pass import fast_pass
 from astroformer.files import replacing, write_json
 from astroformer.images.labelled import LabelledImages
 from astroformer.metrics import Evaluation, score_lines
