@@ -61,12 +61,14 @@ def page(
     files: list[str] | None = None,
     calibrated: bool = False,
     votes: bool = False,
+    novel: bool = False,
 ) -> str:
     """A page of random answers.
 
     Args:
         calibrated: the model keeps 40 calibration images and had less sure answers before calibration.
         votes: the labels are the majority of votes.
+        novel: the model knows its training images, and the last image is the most novel one.
     """
     rng = np.random.default_rng(len(classes))
     labels_N = rng.integers(0, len(classes), n)
@@ -86,6 +88,8 @@ def page(
     if votes:
         words["votes_NK"] = 0.7 * np.eye(len(classes))[labels_N] + 0.3 / len(classes)
         evaluation = score(labels_N, probabilities_NK, classes, votes_NK=words["votes_NK"], resamples=20)
+    if novel:
+        words["novelty_N"] = np.linspace(0.1, 2.0, n)
     facts = Facts.measured(evaluation, labels_N, probabilities_NK, **words)
     named = files or [f"{i}.png" for i in range(n)]
     shown = ShownImages(named, labels_N, probabilities_NK, None, dict.fromkeys(range(n), PIXEL), None)
@@ -125,6 +129,16 @@ def test_only_the_script_of_the_page_may_run(plain: str) -> None:
     assert f"script-src 'sha256-{digest}'" in policy
     for _, attributes in elements:
         assert not [name for name in attributes if name.startswith("on")]
+
+
+def test_novel_images_have_a_section_where_the_model_knows_its_training_images(plain: str) -> None:
+    html = page(("disc", "ring", "spiral"), novel=True)
+    [section] = re.findall(r'<section aria-labelledby="novel">.*?</section>', html, flags=re.S)
+    assert "novel (its novelty is above 1)" in section
+    assert re.findall(r'data-images="\[(\d+), (\d+),', section) == [("59", "58")]
+    assert [row[6] for row in data_of(html)["images"]][-1] == 2.0
+    assert '<option value="novel">' in html
+    assert "novel" not in plain.partition("<script>")[0]
 
 
 def test_names_are_text_whatever_they_are() -> None:
@@ -181,7 +195,7 @@ def test_the_matrix_has_the_counts(plain: str) -> None:
 
 
 def test_probabilities_of_an_image_are_the_largest_in_order(plain: str) -> None:
-    for picture, _, _, called, answers, seen in data_of(plain)["images"]:
+    for picture, _, _, called, answers, seen, _ in data_of(plain)["images"]:
         assert picture == PIXEL
         assert seen == 0
         shares = [share for _, share in answers]

@@ -25,6 +25,7 @@ from astroformer.evaluation.report.calibrated import (
     share_of,
     votes_bins,
 )
+from astroformer.evaluation.report.novel import NovelImages
 from astroformer.evaluation.report.selective import CalibrationImages, Selective
 from astroformer.intervals import Interval, bootstrapped
 from astroformer.metrics import ClassScores, Evaluation
@@ -98,6 +99,7 @@ class Facts:
         not_shown: other things that were left out of `where`, with the reason.
         mistakes: the surest ones.
         doubtful: positions of the images whose two most probable classes are the closest, the closest first.
+        novel: those that are unlike the training images; None where the model does not know these.
         class_resamples: how many draws the intervals of areas under curves are from.
     """
 
@@ -114,6 +116,7 @@ class Facts:
     not_shown: Mapping[str, str]
     mistakes: Sequence[Mistake]
     doubtful: Sequence[int]
+    novel: NovelImages | None
     class_resamples: int
 
     @classmethod
@@ -129,6 +132,7 @@ class Facts:
         own_NK: Array | None = None,
         calibration_images: CalibrationImages | None = None,
         fold_N: Array | None = None,
+        novelty_N: Array | None = None,
     ) -> Facts:
         """Measures all that there is.
 
@@ -143,6 +147,7 @@ class Facts:
             own_NK: (N, K) the network's own probabilities, where others are reported.
             calibration_images: those that the model keeps, of which cuts and sets are made.
             fold_N: (N,) the fold of an image that is one of them, −1 of any other; None where none is.
+            novelty_N: (N,) how unlike the training images each is, see `Predictions.novelty_N`.
         """
         n = len(labels_N)
         right_N = probabilities_NK.argmax(1) == labels_N
@@ -178,6 +183,7 @@ class Facts:
             not_shown=not_shown,
             mistakes=worst_mistakes(labels_N, probabilities_NK, SHOWN),
             doubtful=_doubtful(probabilities_NK),
+            novel=None if novelty_N is None else NovelImages.measured(novelty_N, right_N, groups_N),
             class_resamples=resamples,
         )
 
@@ -223,6 +229,7 @@ class Facts:
             ),
             "before_calibration": None if self.own is None else self.own.to_dict(),
             **self.selective.to_dict(self.evaluation.classes),
+            "novelty": None if self.novel is None else self.novel.to_dict(),
             "where": [each.to_dict() for each in self.where],
             "where_not_shown": dict(self.not_shown),
         }

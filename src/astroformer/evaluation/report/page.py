@@ -134,6 +134,7 @@ class Page:
             pictures_said=_pictures_said(self.images),
             mistakes=json.dumps([mistake.image for mistake in facts.mistakes]),
             doubtful=json.dumps(list(facts.doubtful)),
+            novel=None if facts.novel is None else json.dumps(list(facts.novel.most)),
             probabilities=self.probabilities,
             calibration_said=calibration_said(facts),
             change_said=change_said(facts),
@@ -389,6 +390,7 @@ def _data(facts: Facts, images: ShownImages) -> dict[str, Any]:
                 int(best[0]),
                 [[int(k), round(float(p_K[k]), 4)] for k in best],
                 0 if images.seen_N is None else int(images.seen_N[i]),
+                0 if facts.novel is None else round(float(facts.novel.novelty_N[i]), 3),
             ]
         )
     return {"classes": list(facts.evaluation.classes), "images": rows}

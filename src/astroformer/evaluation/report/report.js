@@ -5,8 +5,8 @@
   const $ = (id) => document.getElementById(id);
   const { classes, images } = JSON.parse($("data").textContent);
   const PER_PAGE = 60;
-  // An image is [picture or 0, file, label, called, [[class, probability], …], trained on].
-  const [PICTURE, FILE, LABEL, CALLED, PROBABILITIES, SEEN] = [0, 1, 2, 3, 4, 5];
+  // An image is [picture or 0, file, label, called, [[class, probability], …], trained on, novelty or 0].
+  const [PICTURE, FILE, LABEL, CALLED, PROBABILITIES, SEEN, NOVELTY] = [0, 1, 2, 3, 4, 5, 6];
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
   const confidence = (image) => image[PROBABILITIES][0][1];
 
@@ -37,7 +37,7 @@
     if (!image[PICTURE]) return make("span", { className: "no-picture", textContent: "no picture" });
     return make("img", { src: image[PICTURE], alt: `image ${image[FILE]}`, width: 96, height: 96 });
   };
-  const tile = (number) => {
+  const tile = (number, says) => {
     const image = images[number];
     const wrong = image[LABEL] !== image[CALLED];
     const words = [
@@ -46,7 +46,9 @@
         textContent: `${wrong ? "✗ " : "✓ "}${classes[image[CALLED]]}`,
         title: classes[image[CALLED]],
       }),
-      make("span", { textContent: `${percent(confidence(image))} sure` }),
+      make("span", {
+        textContent: says === "novelty" ? `novelty ${image[NOVELTY].toFixed(2)}` : `${percent(confidence(image))} sure`,
+      }),
       make("span", { textContent: `label: ${classes[image[LABEL]]}`, title: `label: ${classes[image[LABEL]]}` }),
       make("span", { className: "file", textContent: image[FILE].split("/").pop(), title: image[FILE] }),
     ];
@@ -55,7 +57,7 @@
     return make("li", {}, button);
   };
   for (const list of document.querySelectorAll("[data-images]")) {
-    list.append(...JSON.parse(list.dataset.images).map(tile));
+    list.append(...JSON.parse(list.dataset.images).map((number) => tile(number, list.dataset.says)));
   }
 
   // -- the images of a filter ------------------------------------------------------------------------------------
@@ -63,12 +65,14 @@
   const orders = {
     surest: (a, b) => confidence(images[b]) - confidence(images[a]),
     doubtful: (a, b) => confidence(images[a]) - confidence(images[b]),
+    novel: (a, b) => images[b][NOVELTY] - images[a][NOVELTY],
     file: (a, b) => a - b,
   };
   let chosen = [];
   const more = () => {
     const there = $("tiles").children.length;
-    $("tiles").append(...chosen.slice(there, there + PER_PAGE).map(tile));
+    const says = order.value === "novel" ? "novelty" : "confidence";
+    $("tiles").append(...chosen.slice(there, there + PER_PAGE).map((number) => tile(number, says)));
     $("more").hidden = there + PER_PAGE >= chosen.length;
   };
   const filter = () => {
@@ -138,7 +142,10 @@
     ));
     $("zoom-picture").replaceChildren(picture(number));
     $("zoom-file").textContent = image[FILE];
-    $("zoom-label").textContent = `Label: ${classes[image[LABEL]]}${image[SEEN] ? ". The model was trained on this image." : ""}`;
+    const said = [`Label: ${classes[image[LABEL]]}.`];
+    if (image[SEEN]) said.push("The model was trained on this image.");
+    if (image[NOVELTY] > 1) said.push(`It is unlike the training images (novelty ${image[NOVELTY].toFixed(2)}).`);
+    $("zoom-label").textContent = said.join(" ");
     $("zoom-answers").replaceChildren(...answers);
     dialog.showModal();
   };

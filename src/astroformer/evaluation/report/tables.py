@@ -75,7 +75,7 @@ def write_sets(path: Path, facts: Facts) -> None:
 
 
 def described_images(facts: Facts, files: Sequence[str]) -> Mapping[str, Any]:
-    """Mistakes and doubtful images as `report.json` lists them.
+    """Mistakes, doubtful and novel images as `report.json` lists them.
 
     Args:
         files: names of the images that the facts are about.
@@ -85,7 +85,9 @@ def described_images(facts: Facts, files: Sequence[str]) -> Mapping[str, Any]:
         {"file": files[m.image], "label": classes[m.true], "prediction": classes[m.said], "confidence": m.confidence}
         for m in facts.mistakes
     ]
-    return {"mistakes": mistakes, "doubtful": [files[i] for i in facts.doubtful]}
+    most = () if facts.novel is None else facts.novel.most
+    novel = [{"file": files[i], "novelty": round(float(facts.novel.novelty_N[i]), 4)} for i in most if facts.novel]
+    return {"mistakes": mistakes, "doubtful": [files[i] for i in facts.doubtful], "novel": novel}
 
 
 def _ends(found: Interval | None) -> list[str]:

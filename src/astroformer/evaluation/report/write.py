@@ -17,6 +17,7 @@ from astroformer.classifier import Classifier
 from astroformer.errors import check_installed
 from astroformer.evaluation.report.facts import Facts
 from astroformer.evaluation.report.figures import FIGURES, draw_figures
+from astroformer.evaluation.report.novel import most_novel
 from astroformer.evaluation.report.page import Page, ShownImages
 from astroformer.evaluation.report.pixels import Seen, look
 from astroformer.evaluation.report.selective import CalibrationImages
@@ -154,8 +155,8 @@ def write_report(
     """
     check_report()
     asked = _ask(classifier, model, images, strict, batch_size, reporter)
-    wrong_first = _wrong_first(asked)
-    seen = look(classifier, images, wrong_first, progress=lambda done, total: reporter.count("looking", done, total))
+    telling_first = _telling_first(asked)
+    seen = look(classifier, images, telling_first, progress=lambda done, total: reporter.count("looking", done, total))
     predictions, good_N = asked.predictions, asked.good_N
     calibrated = classifier.trust.calibration.method != "none"
     facts = Facts.measured(
@@ -168,6 +169,7 @@ def write_report(
         own_NK=None if predictions.own_NK is None or not calibrated else predictions.own_NK[good_N],
         calibration_images=_calibration_images(classifier),
         fold_N=None if predictions.fold_N is None else predictions.fold_N[good_N],
+        novelty_N=None if predictions.novelty_N is None else predictions.novelty_N[good_N],
     )
     new = without_seen(asked.seen_N, images, predictions, classifier.classes)
     moved = _moved(classifier, asked, symmetry_images) if symmetry_images else None
@@ -241,14 +243,16 @@ def _ask(
     )
 
 
-def _wrong_first(asked: _Asked) -> list[int]:
-    """Positions of the images that could be read: mistakes, the surest first, then the others, the most doubtful
-    first."""
+def _telling_first(asked: _Asked) -> list[int]:
+    """Positions of the images that could be read: the most novel ones and mistakes, the surest first, then the others,
+    the most doubtful first."""
     position_M = np.flatnonzero(asked.good_N)
     confidence_M = asked.probabilities_MK.max(1)
     wrong_M = asked.probabilities_MK.argmax(1) != asked.labels_M
-    order = np.lexsort((np.where(wrong_M, -confidence_M, confidence_M), ~wrong_M))
-    return position_M[order].tolist()
+    order = np.lexsort((np.where(wrong_M, -confidence_M, confidence_M), ~wrong_M)).tolist()
+    novelty_N = asked.predictions.novelty_N
+    novel = [] if novelty_N is None else most_novel(novelty_N[position_M])
+    return position_M[list(dict.fromkeys([*novel, *order]))].tolist()
 
 
 def _quantities(asked: _Asked, seen: Seen) -> dict[str, list[Any]]:
