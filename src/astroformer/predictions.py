@@ -107,8 +107,8 @@ class Predictions(Summarized):
 
     @property
     def novelty_N(self) -> Array | None:
-        """How unlike the training images each image is, see `Novelty`: above 1, more than 99 of 100 of those are. NaN
-        where an image could not be read; None where the model does not know its training images."""
+        """How unlike the training images each image is, see `Novelty`: above 1, more than 99 of 100 images of their
+        kind. NaN where an image could not be read; None where the model does not know its training images."""
         return np.array(self.added[NOVELTY], np.float64) if NOVELTY in self.added else None
 
     def __len__(self) -> int:

@@ -45,6 +45,19 @@ def test_one_in_a_hundred_training_images_is_beyond_the_limit(traces_NL: np.ndar
     assert (novelty.scores(traces_NL) <= without_itself_N).all()
 
 
+def test_held_out_images_that_lie_farther_off_set_the_limit(traces_NL: np.ndarray) -> None:
+    among_themselves = fitted(traces_NL)
+    held_out_ML = 3 * traces_NL[::2]
+    novelty = Novelty.fit(traces_NL, held_out_ML)
+    assert novelty is not None
+    assert novelty.limit > among_themselves.limit
+    assert (novelty.scores(held_out_ML) > 1).mean() == pytest.approx(0.01, abs=1 / 200)
+    for few_or_near_ML in (3 * traces_NL[:99], 0.1 * traces_NL[::2]):
+        again = Novelty.fit(traces_NL, few_or_near_ML)
+        assert again is not None
+        assert again.limit == among_themselves.limit
+
+
 def test_images_of_the_same_kind_are_seldom_novel(traces_NL: np.ndarray) -> None:
     novelty = fitted(traces_NL[:300])
     assert (novelty.scores(traces_NL[300:]) > 1).mean() < 0.06  # 100 images: chance alone gives up to 4

@@ -22,7 +22,8 @@ from torch import Tensor
 Array = NDArray[np.floating]
 MOST_IMAGES = 1000  # training images to compare with: with more, the scores hardly change
 LEAST_IMAGES = 50  # fewer say too little of what is usual
-LIMIT = 0.99  # share of the training images that are not novel
+LIMIT = 0.99  # share of images of the same kind that are not novel
+LEAST_HELD_OUT = 100  # images; of fewer the 99 % are the oddest one
 _NEIGHBOUR = 5  # the nearest ones may be odd images themselves
 _MOST_AXES = 128
 _IMAGES_OF_AN_AXIS = 4  # with fewer, axes fit the training images alone, and all others lie far off
@@ -34,8 +35,11 @@ _PREFIX = "novelty."
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """A score of traces: 0 where five training images are alike, 1 where it is farther from them than 99 of 100
-    training images are from each other.
+    """A score of traces: 0 where five training images are alike, 1 where it is farther from them than 99 of 100 images
+    of their kind.
+
+    These are the training images among each other, and where there are enough of them the images that were held out:
+    a network has seen the first, and may know them better than others of their kind. The larger of both limits counts.
 
     Attributes:
         mean_L: float32, of the training images.
@@ -58,8 +62,13 @@ class Novelty:
     limit: float
 
     @classmethod
-    def fit(cls, traces_NL: Array) -> Novelty | None:
-        """That of training images, as `chosen` chooses them; None where they are too few or all alike."""
+    def fit(cls, traces_NL: Array, held_out_ML: Array | None = None) -> Novelty | None:
+        """That of training images, as `chosen` chooses them; None where they are too few or all alike.
+
+        Args:
+            traces_NL: of the training images.
+            held_out_ML: of images of the same kind that the network has not seen.
+        """
         n = len(traces_NL)
         if n < LEAST_IMAGES:
             return None
@@ -78,6 +87,8 @@ class Novelty:
         # Each is one of its own neighbours.
         distances_N = made._distances(traces_NL, _NEIGHBOUR + 1)
         limit = float(np.quantile(distances_N, LIMIT))
+        if held_out_ML is not None and len(held_out_ML) >= LEAST_HELD_OUT:
+            limit = max(limit, float(np.quantile(made._distances(held_out_ML, _NEIGHBOUR), LIMIT)))
         return cls(made.mean_L, made.axes_LR, images_NR, limit) if limit > _ROUNDED else None
 
     def scores(self, traces_ML: Array) -> NDArray[np.float64]:

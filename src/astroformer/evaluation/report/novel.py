@@ -59,8 +59,8 @@ class NovelImages:
     def said(self) -> str:
         """What it shows and what to conclude, in sentences."""
         first = (
-            "An image is novel (its novelty is above 1) where it is farther from the training images than 99 of 100 of "
-            f"these are from each other: here {self.n:,} of {len(self.novelty_N):,}, {_said(self.share)}."
+            "An image is novel (its novelty is above 1) where it is farther from the training images than 99 of 100 "
+            f"images of their kind: here {self.n:,} of {len(self.novelty_N):,}, {_said(self.share)}."
         )
         if self.accuracy is None:
             return f"{first} So these images are like those that the model learned from."
