@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -103,7 +104,7 @@ class Evaluate:
         if measured.new is not None:
             print(f"without them:\n{metrics_text(measured.new)}")
         if (novel := novelty_sentence(measured.predictions.novelty_N)) is not None:
-            print(f"\n{novel}")
+            print("\n" + textwrap.fill(novel, 80))
         if measured.left_out:
             n, table = len(measured.images), results.place / "predictions.csv"
             tell_beside(f"{measured.left_out:,} of {n:,} images can't be taken and are left out; '{table}' says why")
