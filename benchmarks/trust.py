@@ -36,7 +36,18 @@ from common.machine import code_version, processor
 from common.peers import PEERS, PLAIN
 from common.rows import RESULTS, Row, append_row, read_rows
 from common.training import trained
-from common.trust_scores import auroc, by_ours, by_scikit_learn, calibrated, coverage, energy, least_sure, raw
+from common.trust_scores import (
+    auroc,
+    by_ours,
+    by_scikit_learn,
+    calibrated,
+    coverage,
+    energy,
+    heads,
+    least_sure,
+    logits_of,
+    raw,
+)
 from common.unlike import others, unlike_images
 
 OURS, PEER = "astroformer", "ResNet-18"
@@ -143,15 +154,6 @@ def train_peer(job: Job, data: Path, work: Path) -> None:
 def some_of(images: LabelledImages) -> LabelledImages:
     """At most `MOST_TESTED` of them, drawn once for all runs."""
     return images.subset(np.sort(np.random.default_rng(0).permutation(len(images))[:MOST_TESTED]))
-
-
-def logits_of(classifier: Classifier, images: list[np.ndarray]) -> np.ndarray:
-    """(N, K) logits of images of any size."""
-    found = []
-    for start in range(0, len(images), 64):
-        stored_BCHW = np.stack([classifier.preprocessing.apply(image) for image in images[start : start + 64]])
-        found.append(classifier.logits(stored_BCHW))
-    return np.concatenate(found)
 
 
 def is_done(job: Job, work: Path) -> bool:
@@ -262,11 +264,6 @@ def novelty_table(rows: list[Row]) -> str:
         beyond = f"{100 * np.mean([each['test']['beyond'] for each in ours]):.1f}"
         lines.append(f"| {data} | its own test images | | {beyond} | | | | {len(ours)} |")
     return "\n".join(lines)
-
-
-def heads(*names: str) -> list[str]:
-    """The first two lines of a table."""
-    return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
 
 
 def spread(values: list[float], digits: int) -> str:

@@ -15,6 +15,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 
+from astroformer.classifier import Classifier
 from astroformer.metrics import brier_N, expected_calibration_error, nll_N
 from astroformer.trust.calibration import Calibration, fit_calibration, folds_of
 from astroformer.trust.conformal import ConformalSets
@@ -149,3 +150,17 @@ def least_sure(logits_NK: Array) -> Array:
 def energy(logits_NK: Array) -> Array:
     """(N,) −logsumexp of the logits (Liu et al. 2020, arXiv 2010.03759)."""
     return -np.logaddexp.reduce(logits_NK, axis=1)
+
+
+def logits_of(classifier: Classifier, images: list[np.ndarray]) -> np.ndarray:
+    """(N, K) logits of images of any size."""
+    found = []
+    for start in range(0, len(images), 64):
+        stored_BCHW = np.stack([classifier.preprocessing.apply(image) for image in images[start : start + 64]])
+        found.append(classifier.logits(stored_BCHW))
+    return np.concatenate(found)
+
+
+def heads(*names: str) -> list[str]:
+    """The first two lines of a table."""
+    return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
