@@ -4,8 +4,8 @@
     python benchmarks/left_out_class.py --table
 
 Each class of Galaxy Zoo 2 is left out in turn: a model learns the other four by `astroformer train`, and is asked about
-the test images of all five. AUROC: how often the score of an image of the unknown class is higher than that of one of the
-known classes. Beside novelty stand the usual scores. One row a class, in `results/left_out_class.jsonl`.
+the test images of all five. AUROC: how often the score of an image of the unknown class is higher than that of one of
+the known classes. Beside novelty stand the usual scores. One row a class, in `results/left_out_class.jsonl`.
 """
 
 from __future__ import annotations
