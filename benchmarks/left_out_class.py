@@ -80,7 +80,7 @@ def main() -> None:
         done = {row["left_out"] for row in read_rows(OUT)}
         for name in open_source(arguments.data / "galaxy-zoo2" / "train").classes:
             if name not in done:
-                append_row(OUT, measure(name, arguments.data))
+                append_row(OUT, measure(name, arguments.data), whole=True)
     print(table(read_rows(OUT)))
 
 

@@ -284,7 +284,7 @@ def run_all(arguments: Namespace) -> None:
                     train(job, arguments.data, arguments.work)
                 if (data, model, seed) not in {(r["data"], r["model"], r["seed"]) for r in read_rows(OUT)}:
                     for row in rows_of(job, arguments.data, arguments.work):
-                        append_row(OUT, row)
+                        append_row(OUT, row, whole=True)
 
 
 def main() -> None:

@@ -50,10 +50,11 @@ def read_rows(path: Path) -> list[Row]:
     return found
 
 
-def append_row(path: Path, row: Row) -> None:
+def append_row(path: Path, row: Row, *, whole: bool = False) -> None:
     """Adds a row to the end of a file.
 
-    A row of new fields, or one that differs by much from all defaults, becomes a file of defaults itself.
+    A row of new fields, or one that differs by much from all defaults, becomes a file of defaults itself; unless it is
+    to be kept `whole`, as one whose numbers are all its own.
 
     Raises:
         ValueError: the row has a field `defaults`, which stands for the file; or a file of defaults is damaged.
@@ -62,7 +63,7 @@ def append_row(path: Path, row: Row) -> None:
         raise ValueError("a row has no field 'defaults': it is the name of the file that the row differs from.")
     path.parent.mkdir(parents=True, exist_ok=True)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    line = json.dumps(_shortened(row, path.parent / _DEFAULTS))
+    line = json.dumps(row if whole else _shortened(row, path.parent / _DEFAULTS))
     with path.open("a", encoding="utf-8") as stream:
         stream.write(("\n" if text and not text.endswith("\n") else "") + line + "\n")
 
