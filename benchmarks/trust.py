@@ -1,7 +1,7 @@
 """How far are probabilities to be trusted: before calibration, after it, and beside another network?
 
-    python benchmarks/trust.py ../shared/data --work ../trust --models astroformer
-    python benchmarks/trust.py ../shared/data --work ../trust --models ResNet-18
+    python benchmarks/trust.py ../shared/data
+    python benchmarks/trust.py ../shared/data --models ResNet-18 --work FOLDER
     python benchmarks/trust.py --table
 
 On each of four sets, with three seeds, our network learns by `astroformer train`, and timm's ResNet-18 in the same loop
@@ -289,7 +289,8 @@ def run_all(arguments: Namespace) -> None:
 
 def main() -> None:
     parser = data_or_table(__doc__, "folder with galaxy-zoo2, cifar10 and mirabest")
-    parser.add_argument("--work", type=Path, help="folder that keeps models and answers")
+    kept = default_cache() / "benchmark-trust"
+    parser.add_argument("--work", type=Path, default=kept, help=f"folder that keeps models and answers; {kept}")
     parser.add_argument("--models", nargs="+", choices=(OURS, PEER), default=[OURS, PEER])
     parser.add_argument("--seeds", type=int, default=3)
     arguments = checked(parser)
