@@ -1,6 +1,6 @@
 """`Calibrated`: what `Calibration.apply` does, as operations on a batch of tensors that a graph can hold.
 
-Legend: B images, K classes, M knots of a class.
+Legend: B images, K classes, M lines between the knots of a class.
 """
 
 from __future__ import annotations
@@ -21,22 +21,29 @@ class Calibrated(nn.Module):
 
     weights_K: Tensor
     shifts_K: Tensor
-    before_KM: Tensor
-    after_KM: Tensor
-    last_K: Tensor
+    start_KM: Tensor
+    span_KM: Tensor
+    rise_KM: Tensor
 
     def __init__(self, calibration: Calibration, classes: int) -> None:
         super().__init__()
         self.method = calibration.method
         self.register_buffer("weights_K", torch.tensor(calibration.weights or (1.0,), dtype=torch.float64))
         self.register_buffer("shifts_K", torch.tensor(calibration.shifts or (0.0,), dtype=torch.float64))
-        most = max((len(before) for before, _ in calibration.knots), default=1)
-        padded = [[knots + knots[-1:] * (most - len(knots)) for knots in pair] for pair in calibration.knots]
-        tables = torch.tensor(padded or [[[0.0], [0.0]]] * classes, dtype=torch.float64)
-        self.register_buffer("before_KM", tables[:, 0].contiguous())
-        self.register_buffer("after_KM", tables[:, 1].contiguous())
-        last = [len(before) - 1 for before, _ in calibration.knots] or [0] * classes
-        self.register_buffer("last_K", torch.tensor(last))
+        # As the rise from each knot to the next one: a sum, which every runtime has alike.
+        pairs = [torch.tensor(pair, dtype=torch.float64) for pair in calibration.knots] or [torch.zeros(2, 1)] * classes
+        most = max(pair.shape[1] for pair in pairs)
+        last = [torch.cat([pair, pair[:, -1:].expand(2, 1 + most - pair.shape[1])], 1) for pair in pairs]
+        x_KM, y_KM = torch.stack(last, 1).double()
+        # The first height is a rise that every probability is beyond. Added to the sum, it would be another operation,
+        # which OpenVINO (2026.4) merges into the sum wrongly.
+        x_KM = torch.cat([torch.full_like(x_KM[:, :1], -2), x_KM], 1)
+        y_KM = torch.cat([torch.zeros_like(y_KM[:, :1]), y_KM], 1)
+        span_KM = x_KM.diff(dim=1).clone()
+        span_KM[:, 0] = 1
+        self.register_buffer("start_KM", x_KM[:, :-1].clone())
+        self.register_buffer("span_KM", torch.where(span_KM > 0, span_KM, torch.ones_like(span_KM)))
+        self.register_buffer("rise_KM", y_KM.diff(dim=1))
 
     def forward(self, logits_BK: Tensor) -> Tensor:
         logs_BK = logits_BK.double().log_softmax(1)
@@ -48,17 +55,7 @@ class Calibrated(nn.Module):
 
     def _isotonic(self, raw_BK: Tensor) -> Tensor:
         """Straight lines between the knots of each class, and rows divided by their sum."""
-        classes, most = self.before_KM.shape
-        # The knot at or before each probability, and the one after it; beyond the ends, those of the end.
-        passed_BK = (raw_BK[:, :, None] >= self.before_KM).to(torch.int64).sum(2)
-        low_BK = torch.minimum((passed_BK - 1).clamp_min(0), (self.last_K - 1).clamp_min(0))
-        high_BK = torch.minimum(low_BK + 1, self.last_K)
-        first_K = torch.arange(classes) * most
-        before_KM, after_KM = self.before_KM.flatten(), self.after_KM.flatten()
-        x0_BK, x1_BK = before_KM[first_K + low_BK], before_KM[first_K + high_BK]
-        y0_BK, y1_BK = after_KM[first_K + low_BK], after_KM[first_K + high_BK]
-        span_BK = x1_BK - x0_BK
-        share_BK = (raw_BK - x0_BK) / torch.where(span_BK > 0, span_BK, torch.ones_like(span_BK))
-        columns_BK = y0_BK + (y1_BK - y0_BK) * share_BK.clamp(0, 1)
+        share_BKM = ((raw_BK[:, :, None] - self.start_KM) / self.span_KM).clamp(0, 1)
+        columns_BK = (self.rise_KM * share_BKM).sum(2)
         sum_B1 = columns_BK.sum(1, keepdim=True)
         return torch.where(sum_B1 > 0, columns_BK / sum_B1.clamp_min(SMALLEST), raw_BK)

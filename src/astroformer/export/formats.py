@@ -41,7 +41,7 @@ def write(graph: Graph, facts: Mapping[str, Any], to: str, file: Path) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 onnx_file = Path(folder) / "graph.onnx"
                 _write_onnx(graph, traced, facts, onnx_file)
-                _write_openvino(onnx_file, facts, file)
+                to_openvino(onnx_file, facts, file)
 
 
 def beside(file: Path) -> list[Path]:
@@ -79,7 +79,8 @@ def _data_of(file: Path) -> Path:
     return file.with_name(f"{file.name}.data")
 
 
-def _write_openvino(onnx_file: Path, facts: Mapping[str, Any], file: Path) -> None:
+def to_openvino(onnx_file: Path, facts: Mapping[str, Any], file: Path) -> None:
+    """Converts a graph of ONNX."""
     import openvino
 
     model = openvino.convert_model(onnx_file)
