@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 
 from astroformer.classifier import Classifier
-from astroformer.errors import UserError, unknown_name
+from astroformer.errors import UserError, check_installed, unknown_name
 from astroformer.export import formats
 from astroformer.export.check import Check, answers, compare, some_of
 from astroformer.export.graph import TAKES, Graph, Takes, facts_of
+from astroformer.export.quantized import Scores, check_enough, quantize, why_not
 from astroformer.export.runtime import SUFFIXES, check_runtime, open_graph
 from astroformer.files import write_json
 from astroformer.images.labelled import LabelledImages
 from astroformer.outputs import output_file
 
 FORMATS = tuple(SUFFIXES)
-PRECISIONS = {"onnx": ("float32",), "openvino": ("float32", "bf16"), "torch": ("float32", "bf16")}
+PRECISIONS = {"onnx": ("float32",), "openvino": ("float32", "bf16", "int8"), "torch": ("float32", "bf16")}
 _WHY_NOT = {
     ("onnx", "bf16"): "onnxruntime has no bfloat16 convolution for processors; choose --to openvino",
-    ("torch", "int8"): "nncf quantizes graphs of ONNX and OpenVINO; choose --to onnx or openvino",
+    ("onnx", "int8"): "it is measured and bounded in OpenVINO alone; choose --to openvino",
+    ("torch", "int8"): "it is measured and bounded in OpenVINO alone; choose --to openvino",
 }
 Say = Callable[[str], object]
 
@@ -37,13 +39,15 @@ class Written:
         file: of the graph.
         facts: what it says of itself.
         check: how it answers beside `predict`.
-        record: the JSON file beside it, with the two.
+        record: the JSON file beside it, with all of these.
+        scores: of int8, accuracy and log loss before and after.
     """
 
     file: Path
     facts: dict[str, Any]
     check: Check
     record: Path
+    scores: tuple[Scores, Scores] | None = None
 
     def __str__(self) -> str:
         facts, size = self.facts, sum(part.stat().st_size for part in formats.beside(self.file))
@@ -73,6 +77,8 @@ def check_words(to: str, precision: str, takes: str) -> None:
     if takes not in ("auto", *TAKES):
         raise unknown_name("input of a graph", takes, ("auto", *TAKES))
     check_runtime(to)
+    if precision == "int8":
+        check_installed("nncf", "export", "int8")
 
 
 def export(
@@ -90,9 +96,9 @@ def export(
 
     Args:
         classifier: the model.
-        images: real ones, on which both are asked.
+        images: real ones, on which both are asked; with labels for int8.
         to: "onnx", "openvino" or "torch".
-        precision: "float32" or "bf16".
+        precision: "float32", "bf16" or "int8".
         takes: "pixels" (raw images of any size), "prepared" (images as `Preprocessing.apply` makes them) or "auto":
             pixels, or where that does not agree, prepared.
         out: the file; without it the first numbered one that is free.
@@ -107,6 +113,12 @@ def export(
     if out is not None and out.suffix != SUFFIXES[to]:
         raise UserError(f"'{out}' is to hold a graph of {to}, whose name ends with {SUFFIXES[to]}; change --out.")
     images = some_of(images)
+    if precision == "int8":
+        if images.labels is None:
+            raise UserError(f"'{images.source}' has no labels, and int8 is judged by them; name labelled images.")
+        if takes == "pixels":
+            raise UserError("int8 would resize in 8 bits, too; choose --takes prepared, or leave it out.")
+        check_enough(len(images))
     inputs = [] if classifier.folder is None else [classifier.folder]
     with (
         output_file(out, f"graph{SUFFIXES[to]}", inputs=inputs, overwrite=overwrite) as file,
@@ -117,13 +129,23 @@ def export(
             graph = Graph(classifier, choice, bf16=precision == "bf16" and to == "torch")
             facts, part = facts_of(classifier, graph, precision), Path(folder) / file.name
             formats.write(graph, facts, to, part)
-            check = compare(predicted_NK, *answers(open_graph(part), classifier, images))
-            why = check.why_not(precision)
+            if precision == "int8":
+                _quantize(part, classifier, images, predicted_NK)
+            found_NK, asked_N = answers(open_graph(part), classifier, images)
+            check, scores = compare(predicted_NK, found_NK, asked_N), None
+            why = None if precision == "int8" else check.why_not(precision)
+            if precision == "int8":
+                assert images.labels is not None
+                both_N = np.isfinite(predicted_NK).all(1) & np.isfinite(found_NK).all(1)
+                pair = (predicted_NK[both_N], found_NK[both_N])
+                before, after = (Scores.of(images.labels[both_N], found) for found in pair)
+                scores, why = (before, after), why_not(before, after)
             if why is None:
                 record = record_of(file)
                 formats.move(part, file.parent)
-                write_json(record, {"graph": file.name, **facts, "check": check.to_dict()})
-                return Written(file, facts, check, record)
+                told = dict(zip(("before", "after"), (s.to_dict() for s in scores), strict=True)) if scores else None
+                write_json(record, {"graph": file.name, **facts, "check": check.to_dict(), "scores": told})
+                return Written(file, facts, check, record, scores)
             if last:
                 raise UserError(f"the graph does not answer as the model does, so it is not written: {why}.")
             say(f"for images of any size the graph answers otherwise than the model: {why}; it takes the model's size")
@@ -133,7 +155,7 @@ def export(
 def _choices(takes: str, precision: str, to: str) -> Iterator[tuple[Takes, bool]]:
     """What a graph may take, one after the other, and whether it is the last one to try."""
     if takes == "auto":
-        if precision == "bf16" and to == "openvino":  # which would resize in bfloat16, too
+        if precision in ("bf16", "int8") and to == "openvino":  # which would resize in that precision, too
             yield "prepared", True
             return
         yield "pixels", False
@@ -145,3 +167,12 @@ def _choices(takes: str, precision: str, to: str) -> Iterator[tuple[Takes, bool]
 def _asked_alone(classifier: Classifier, images: LabelledImages) -> np.ndarray[Any, Any]:
     """(N, K) probabilities by `predict`; what it says of bands was said before."""
     return np.concatenate([part.probabilities_NK for part in classifier.iter_predict(images)])
+
+
+def _quantize(file: Path, classifier: Classifier, images: LabelledImages, predicted_NK: np.ndarray[Any, Any]) -> None:
+    """Quantizes a graph of prepared images by those that `predict` takes."""
+    assert images.labels is not None
+    rows = np.flatnonzero(np.isfinite(predicted_NK).all(1))
+    check_enough(len(rows))
+    stored = np.stack([classifier.preprocessing.apply(images.read(int(i)), classifier.white) for i in rows])
+    quantize(file, stored, images.labels[rows])
