@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError, check_installed, unknown_name
@@ -21,6 +22,7 @@ from astroformer.files import write_json
 from astroformer.images.labelled import LabelledImages
 from astroformer.outputs import output_file
 
+Array = NDArray[Any]
 FORMATS = tuple(SUFFIXES)
 PRECISIONS = {"onnx": ("float32",), "openvino": ("float32", "bf16", "int8"), "torch": ("float32", "bf16")}
 _WHY_NOT = {
@@ -124,6 +126,9 @@ def export(
         output_file(out, f"graph{SUFFIXES[to]}", inputs=inputs, overwrite=overwrite) as file,
         tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder,
     ):
+        for place in (*formats.places(file), record_of(file)):
+            if place.exists() and not overwrite:
+                raise UserError(f"'{place}' exists already; choose another --out, or replace it with --overwrite.")
         predicted_NK = _asked_alone(classifier, images)
         for choice, last in _choices(takes, precision, to):
             graph = Graph(classifier, choice, bf16=precision == "bf16" and to == "torch")
@@ -132,19 +137,14 @@ def export(
             if precision == "int8":
                 _quantize(part, classifier, images, predicted_NK)
             found_NK, asked_N = answers(open_graph(part), classifier, images)
-            check, scores = compare(predicted_NK, found_NK, asked_N), None
-            why = None if precision == "int8" else check.why_not(precision)
-            if precision == "int8":
-                assert images.labels is not None
-                both_N = np.isfinite(predicted_NK).all(1) & np.isfinite(found_NK).all(1)
-                pair = (predicted_NK[both_N], found_NK[both_N])
-                before, after = (Scores.of(images.labels[both_N], found) for found in pair)
-                scores, why = (before, after), why_not(before, after)
+            check = compare(predicted_NK, found_NK, asked_N)
+            scores = _scored(images, predicted_NK, found_NK) if precision == "int8" else None
+            why = check.why_not(precision) if scores is None else why_not(*scores)
             if why is None:
                 record = record_of(file)
                 formats.move(part, file.parent)
-                told = dict(zip(("before", "after"), (s.to_dict() for s in scores), strict=True)) if scores else None
-                write_json(record, {"graph": file.name, **facts, "check": check.to_dict(), "scores": told})
+                told = {} if scores is None else {"before": scores[0].to_dict(), "after": scores[1].to_dict()}
+                write_json(record, {"graph": file.name, **facts, "check": check.to_dict(), **told})
                 return Written(file, facts, check, record, scores)
             if last:
                 raise UserError(f"the graph does not answer as the model does, so it is not written: {why}.")
@@ -164,12 +164,20 @@ def _choices(takes: str, precision: str, to: str) -> Iterator[tuple[Takes, bool]
         yield "pixels" if takes == "pixels" else "prepared", True
 
 
-def _asked_alone(classifier: Classifier, images: LabelledImages) -> np.ndarray[Any, Any]:
+def _asked_alone(classifier: Classifier, images: LabelledImages) -> Array:
     """(N, K) probabilities by `predict`; what it says of bands was said before."""
     return np.concatenate([part.probabilities_NK for part in classifier.iter_predict(images)])
 
 
-def _quantize(file: Path, classifier: Classifier, images: LabelledImages, predicted_NK: np.ndarray[Any, Any]) -> None:
+def _scored(images: LabelledImages, predicted_NK: Array, found_NK: Array) -> tuple[Scores, Scores]:
+    """Before and after, on the labelled images that both `predict` and the graph take."""
+    assert images.labels is not None
+    both_N = np.isfinite(predicted_NK).all(1) & np.isfinite(found_NK).all(1)
+    labels_N = images.labels[both_N]
+    return Scores.of(labels_N, predicted_NK[both_N]), Scores.of(labels_N, found_NK[both_N])
+
+
+def _quantize(file: Path, classifier: Classifier, images: LabelledImages, predicted_NK: Array) -> None:
     """Quantizes a graph of prepared images by those that `predict` takes."""
     assert images.labels is not None
     rows = np.flatnonzero(np.isfinite(predicted_NK).all(1))

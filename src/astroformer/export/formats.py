@@ -44,9 +44,14 @@ def write(graph: Graph, facts: Mapping[str, Any], to: str, file: Path) -> None:
                 to_openvino(onnx_file, facts, file)
 
 
+def places(file: Path) -> list[Path]:
+    """Where the files of a graph lie, whether they are there or not."""
+    return [file, file.with_suffix(".bin") if file.suffix == ".xml" else _data_of(file)]
+
+
 def beside(file: Path) -> list[Path]:
     """The files that a graph consists of."""
-    return [file, *(other for other in (file.with_suffix(".bin"), _data_of(file)) if other.is_file())]
+    return [place for place in places(file) if place.is_file()]
 
 
 def move(file: Path, place: Path) -> None:
