@@ -125,7 +125,7 @@ def test_the_consumer_reads_each_kind_of_file(run: Run, kind: str, tmp_path: Pat
     pytest.importorskip("onnxruntime")
     case = {
         "jpg": Case(calibration="temperature"),
-        "tif": Case(bands=1, input={"units": Units("uint16", 65535.0), "dtype": "float16"}),
+        "tif": Case(bands=1, input={"units": Units("uint16", 4095.0), "dtype": "float16"}),
         "fits": Case(bands=4, input=scaled("asinh", 4)),
     }[kind]
     model, folder = classifier_of(case).save(tmp_path / "model"), tmp_path / "images"
@@ -150,6 +150,25 @@ def test_a_run_is_compared_on_what_it_has_held_out(run: Run, to: str, precision:
     assert said.status == 0, said.err
     assert "on 12 images" in said.out
     assert ("cut and resized before" in said.out) == ((to, precision) == ("openvino", "bf16"))
+
+
+@pytest.mark.slow
+def test_int8_is_judged_on_labelled_images(run: Run, galaxy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nncf")
+    assert run("train", "mock-galaxies:200x40", *TINY, "--out", "run", "--quiet").status == 0
+    words = ["export", "run", "--to", "openvino", "--precision", "int8", "--out", "g.xml", "--quiet"]
+    assert "at least 300 labelled images, and there are 40" in run(*words).refusal()
+    assert "at least 300 labelled images, and there are 30" in run(*words, "--images", galaxy_folder).refusal()
+    assert "would resize in 8 bits, too" in run(*words, "--takes", "pixels").refusal()
+    said = run(*words, "--images", "mock-galaxies:300x40")
+    assert said.status == 0, said.err
+    kept = json.loads(Path("g.xml.json").read_text())
+    assert kept["before"]["accuracy"] - kept["after"]["accuracy"] <= 0.005
+    assert kept["after"]["nll"] - kept["before"]["nll"] <= 0.02
+    monkeypatch.setattr("astroformer.export.quantized.MOST_MORE_NLL", -9.0)
+    said = run(*words, "--images", "mock-galaxies:300x40", "--overwrite")
+    assert "int8 has accuracy" in said.refusal()
+    assert json.loads(Path("g.xml.json").read_text()) == kept
 
 
 def test_an_image_is_brought_to_the_pixels_that_a_graph_takes() -> None:

@@ -83,7 +83,7 @@ def classifier_of(case: Case) -> Classifier:
     for k, member in enumerate(members[1:], 1):
         with torch.no_grad():
             for parameter in member.parameters():
-                parameter *= 1 + 0.05 * k
+                parameter.mul_(1 + 0.05 * k)
     network = members[0] if case.members == 1 else Ensemble(members)
     preprocessing = Preprocessing(case.size, case.bands, std=(0.25,) * case.bands, **{"crop": 0.9, **case.input})
     made = Classifier(network.eval(), preprocessing, CLASSES)
@@ -95,9 +95,9 @@ def classifier_of(case: Case) -> Classifier:
         head = plain.head.classifier
         assert isinstance(head, torch.nn.Linear)
         with torch.no_grad():
-            head.bias -= torch.from_numpy(logits_NK.mean(0)).float()
-            head.weight *= spread
-            head.bias *= spread
+            head.bias.sub_(torch.from_numpy(logits_NK.mean(0)).float())
+            head.weight.mul_(spread)
+            head.bias.mul_(spread)
     if case.calibration != "none":
         logits_NK = _logits(made, case)
         labels = np.random.default_rng(2).integers(0, len(CLASSES), len(logits_NK))

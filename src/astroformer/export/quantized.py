@@ -112,8 +112,9 @@ def quantize(file: Path, images_NCHW: Array, labels_N: Array) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """nncf tells of each step on stdout; what came of it is said afterwards."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
+    loggers = [logging.getLogger(name) for name in ("nncf", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    loggers[1].setLevel(logging.ERROR)  # it misses a compiler for GPUs, which nothing here needs
     with contextlib.redirect_stdout(io.StringIO()):
         try:
             import nncf  # here, since its import sets the level
@@ -121,4 +122,5 @@ def _quiet() -> Iterator[None]:
             nncf.set_log_level(logging.ERROR)
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
