@@ -59,7 +59,7 @@ PEOPLE = {
     "an astronomer": ("README.md", "docs/your-images.md", "docs/reading-a-run.md", "docs/more-accuracy.md"),
     "an astronomer with FITS files": ("docs/fits-tutorial.md",),
     "a student who compares": ("docs/network.md", "docs/python.md", "docs/equivariance.md"),
-    "an engineer who serves": ("docs/serving.md", "docs/python.md"),
+    "an engineer who serves": ("docs/serving.md", "docs/serve.md", "docs/python.md"),
 }
 ELSEWHERE = ("cifar10", "galaxy-zoo2", "mirabest", "galaxy10", "tiny-imagenet")  # what only a download brings
 SHORT = ["--epochs", "1", "--image-size", "32"]

@@ -14,8 +14,10 @@ def test_help(run: Run) -> None:
     for words in ([], ["--help"], ["-h"]):
         said = run(*words)
         assert said.status == 0
-        assert all(f"astroformer {name}" in said.out for name in ("train", "predict", "evaluate", "symmetry", "info"))
-    for name in ("train", "predict", "evaluate", "symmetry", "info"):
+        assert all(
+            f"astroformer {name}" in said.out for name in ("train", "predict", "evaluate", "export", "symmetry", "info")
+        )
+    for name in ("train", "predict", "evaluate", "export", "symmetry", "info"):
         said = run(name, "--help")
         assert (said.status, said.err) == (0, "")
         assert f"astroformer {name}" in said.out

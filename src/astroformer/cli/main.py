@@ -1,4 +1,4 @@
-"""The words a user types: `astroformer show | train | predict | evaluate | report | symmetry | info`.
+"""The words a user types: `astroformer show | train | predict | evaluate | report | export | symmetry | info`.
 
 The exit status is 0 when the work is done, 2 for an error that the user can mend (one sentence on stderr), 1 for a
 fault of ours, and 130 or 143 when a signal stopped the work.
@@ -23,6 +23,7 @@ _COMMANDS = {
     "predict": "classify images with a trained model",
     "evaluate": "measure a trained model on labelled images",
     "report": "write a page on how far to trust a trained model, measured on labelled images",
+    "export": "write a trained model as one graph for other programs (ONNX, OpenVINO, torch)",
     "symmetry": "measure what shifts, crops, flips and turns do to a model's answers",
     "info": "describe a model folder, the network variants, the data sets by name or this machine",
 }

@@ -36,7 +36,8 @@ _FITS = ("crop", "pad", "stretch")
 _DTYPES = ("uint8", "float16", "float32")
 Missing = Literal["refuse", "median", "zero"]
 _MISSING: tuple[Missing, ...] = get_args(Missing)
-_MOST_MISSING = 0.5  # share of a band's pixels in the kept frame that may lack a value
+MOST_MISSING = 0.5  # share of a band's pixels in the kept frame that may lack a value
+HALF_STEPS = 510  # of the range of an image: half a step of 8 bits, which float16 may be wrong by
 _JUDGED = 32  # images of a set whose brightness is looked at before it is answered
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, what Pillow uses for 8-bit images
 
@@ -150,6 +151,27 @@ class Preprocessing:
             return _finite(image_CHW)
         # The range of whole numbers needs no look.
         return image_CHW.astype(np.float16) if kind != "float" and self.scaling is None else _as_float16(image_CHW)
+
+    def as_pixels(self, image: Array, white: float | None = None) -> Array:
+        """`(H, W, channels)` of the type that the model learned from, not cut and not scaled, for an exported graph.
+
+        Arguments as for `apply`. Grey is repeated and 8-bit RGB becomes grey, where the bands have no names.
+
+        Raises:
+            UserError: the image's units or channels are others than those of the model.
+        """
+        image, kind = self._checked(image)
+        units = self.units or Units("uint8" if self.dtype == "uint8" else "float")
+        shared = units.shared(image, white)  # which refuses what would be a guess
+        if kind != "uint16" or units.pixels != "uint16" or white not in (None, units.white):
+            image = shared
+        if kind_of_pixels(image.dtype) != units.pixels or (image.shape[2] > self.channels and image.dtype != np.uint8):
+            raise UserError(
+                f"an image is {image.dtype} of {image.shape[2]} channels, and a graph of this model takes {units} of "
+                f"{self.channels}; convert it before."
+            )
+        image = self._with_channels(image)
+        return image if image.shape[2] == self.channels else np.repeat(image, self.channels, axis=2)
 
     def unscaled(self, image: Array, white: float | None = None) -> Array:
         """`apply` up to the scaling: `(channels, h, w)` float32 in the images' own units, without a frame of zeros, and
@@ -290,7 +312,7 @@ class Preprocessing:
         for c in range(image.shape[2]):
             missing_HW = np.isnan(image[:, :, c])
             share = float(missing_HW.mean())
-            if share > _MOST_MISSING:
+            if share > MOST_MISSING:
                 band = f"band {c + 1}" if self.bands is None else f"the band {self.bands.names[c]}"
                 raise UserError(
                     f"an image has no value in {share:.0%} of the pixels that are kept of {band}, more than half."
@@ -376,7 +398,7 @@ def _as_float16(image_CHW: Array) -> Array:
             "1 (--scaling), or keep them as --storage float32."
         )
     # Coarser steps than 8 bits give would be visible: errors beyond half of 1/255 of the range.
-    if float(np.abs(half_CHW.astype(np.float32) - image_CHW).max()) > (high - low) / 510 and high > low:
+    if float(np.abs(half_CHW.astype(np.float32) - image_CHW).max()) > (high - low) / HALF_STEPS and high > low:
         raise UserError(
             f"an image has values from {low:g} to {high:g}, of which float16 keeps fewer than 8 bits; subtract the "
             "background and scale the images to about 0 to 1, or keep them as --storage float32."

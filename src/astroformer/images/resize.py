@@ -16,7 +16,7 @@ from PIL import Image
 from astroformer import native
 from astroformer.images.reading import Array
 
-_PRECISION = 22  # `PRECISION_BITS` of Pillow's Resample.c
+PRECISION = 22  # `PRECISION_BITS` of Pillow's Resample.c
 _SUPPORT = 2.0  # of the bicubic filter, in pixels of the coarser side
 
 
@@ -62,7 +62,7 @@ def _weights(have: int, wanted: int) -> tuple[NDArray[np.int32], NDArray[np.int6
     """
     if have == wanted:  # Pillow leaves such a side as it is
         weights = np.zeros((wanted, 8), np.int32)
-        weights[:, 0] = 1 << _PRECISION
+        weights[:, 0] = 1 << PRECISION
         return weights, np.arange(wanted), np.arange(1, wanted + 1)
     scale = have / wanted
     stretch = max(scale, 1.0)
@@ -77,7 +77,7 @@ def _weights(have: int, wanted: int) -> tuple[NDArray[np.int32], NDArray[np.int6
     for t in range(taps):  # one after the other, so that the sum is rounded as theirs
         total += share[:, t]
     share /= total[:, None]
-    return (share * (1 << _PRECISION) + np.where(share < 0, -0.5, 0.5)).astype(np.int32), first, end
+    return (share * (1 << PRECISION) + np.where(share < 0, -0.5, 0.5)).astype(np.int32), first, end
 
 
 def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:

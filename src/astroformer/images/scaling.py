@@ -22,14 +22,14 @@ from astroformer.errors import UserError, check_installed, unknown_name
 
 ScalingKind = Literal["linear", "log", "asinh", "asinh-sky", "zscale", "percentile"]
 SCALINGS: tuple[ScalingKind, ...] = get_args(ScalingKind)
-_LOG = 1000.0  # of log: log(1 + 1000 t) / log(1001), as SAOImage DS9 has it
+LOG = 1000.0  # of log: log(1 + 1000 t) / log(1001), as SAOImage DS9 has it
 _PERCENTS = (0.25, 99.75)  # of percentile
 _BRIGHT = 0.99  # asinh: share of the images whose largest value is at or below 1
 _SAMPLED = 64  # rows and columns of an image whose pixels are pooled for quantiles
 _VARYING = 10  # times the noise by which the skies of images may differ before that is said
 _LEAST_NOISE = 1e-4  # asinh: smallest softening as a share of the range, for bands that have no noise
-_CLIPPED = 5  # times that pixels far from the sky are left out
-_SIGMA = 1.4826  # standard deviation over the median of the absolute values, of normal numbers
+CLIPPED = 5  # times that pixels far from the sky are left out
+SIGMA = 1.4826  # standard deviation over the median of the absolute values, of normal numbers
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Scaling:
     def __post_init__(self) -> None:
         if self.kind not in SCALINGS:
             raise unknown_name("scaling", self.kind, SCALINGS)
-        needed = ("low", "high", "softening") if self._is_asinh else ("low", "high")
+        needed = ("low", "high", "softening") if self.is_asinh else ("low", "high")
         for name in ("low", "high", "softening"):
             values = tuple(float(value) for value in getattr(self, name))
             if len(values) != (len(self.low) if name in needed else 0) or not all(map(math.isfinite, values)):
@@ -75,30 +75,30 @@ class Scaling:
 
     def apply(self, x_CHW: NDArray[Any]) -> NDArray[np.float32]:
         """(C, H, W) floats in the images' units → float32, about 0 to 1, not clipped."""
-        low_C11, span_C11, a_C11 = self._constants()
+        low_C11, span_C11, a_C11 = self.constants()
         with np.errstate(over="ignore"):  # an infinite value is refused when it is stored
             t_CHW: NDArray[Any] = (x_CHW.astype(np.float32) - low_C11) / span_C11
-            if self._is_asinh:
+            if self.is_asinh:
                 t_CHW = np.arcsinh(t_CHW / a_C11) / np.arcsinh(1 / a_C11)
             elif self.kind == "log":
-                t_CHW = np.copysign(np.log1p(_LOG * np.abs(t_CHW)), t_CHW) / np.float32(math.log1p(_LOG))
+                t_CHW = np.copysign(np.log1p(LOG * np.abs(t_CHW)), t_CHW) / np.float32(math.log1p(LOG))
         return np.asarray(t_CHW, np.float32)
 
     def inverse(self, y_CHW: NDArray[Any]) -> NDArray[np.float32]:
         """What `apply` made `y_CHW` of, (C, H, W) float32 in the images' units."""
-        low_C11, span_C11, a_C11 = self._constants()
+        low_C11, span_C11, a_C11 = self.constants()
         t_CHW: NDArray[Any] = y_CHW.astype(np.float32)
-        if self._is_asinh:
+        if self.is_asinh:
             t_CHW = a_C11 * np.sinh(t_CHW * np.arcsinh(1 / a_C11))
         elif self.kind == "log":
-            t_CHW = np.copysign(np.expm1(np.abs(t_CHW) * np.float32(math.log1p(_LOG))), t_CHW) / np.float32(_LOG)
+            t_CHW = np.copysign(np.expm1(np.abs(t_CHW) * np.float32(math.log1p(LOG))), t_CHW) / np.float32(LOG)
         return np.asarray(low_C11 + t_CHW * span_C11, np.float32)
 
     @property
-    def _is_asinh(self) -> bool:
+    def is_asinh(self) -> bool:
         return self.kind in ("asinh", "asinh-sky")
 
-    def _constants(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def constants(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """(C, 1, 1) each: low, the span to high, and asinh's a."""
         low_C, high_C = np.array(self.low), np.array(self.high)
         a_C = np.array(self.softening or (1.0,) * len(low_C)) / (high_C - low_C)
@@ -226,7 +226,7 @@ def noise_of(x_CHW: NDArray[Any]) -> NDArray[np.float64]:
                 level = x[:, 1:-3] + x[:, 3:-1]
                 found.append(np.abs(2 * x[:, 2:-2] - x[:, :-4] - x[:, 4:])[level <= np.median(level)])
         if found:
-            noise_C[c] = _SIGMA / math.sqrt(6) * np.median(np.concatenate(found))
+            noise_C[c] = SIGMA / math.sqrt(6) * np.median(np.concatenate(found))
     return noise_C
 
 
@@ -238,7 +238,7 @@ def sky_of(x_CHW: NDArray[Any], noise_C: NDArray[np.float64]) -> NDArray[np.floa
     sky_C = np.zeros(len(x_CHW))
     for c, (x_HW, noise) in enumerate(zip(x_CHW.astype(np.float64), noise_C, strict=True)):
         sky_C[c] = np.median(x_HW)
-        for _ in range(_CLIPPED if noise else 0):
+        for _ in range(CLIPPED if noise else 0):
             near = x_HW[np.abs(x_HW - sky_C[c]) <= 3 * noise]
             sky_C[c] = np.median(near) if len(near) else np.quantile(x_HW, 0.5, method="lower")
     return sky_C

@@ -22,7 +22,7 @@ from astroformer.images.reading import Array
 
 Pixels = Literal["uint8", "uint16", "float"]
 PIXELS: tuple[Pixels, ...] = get_args(Pixels)
-_WHITE_8, _WHITE_16 = 255.0, 65535.0
+_WHITE_8, WHITE_16 = 255.0, 65535.0
 # How many times as bright as the brightest training images, or as faint as the faintest, the middle one of other float
 # images may be. Sets of one kind differ by less, and two units by more: 255, or the 16 between 12 and 16 bits.
 _TIMES = 8.0
@@ -128,7 +128,7 @@ class Units:
                 f"an image is {image.dtype} with white at {of_image:g}, and the model learned from {self}, whose white "
                 "nobody stated. Give images like those without --white, or train again with --white."
             )
-        scale = of_image or _WHITE_16
+        scale = of_image or WHITE_16
         if image.size and image.max() > scale:
             raise UserError(
                 f"an image has the value {image.max()}, and white is stated as {scale:g}; state the largest value that "
@@ -154,7 +154,7 @@ class Units:
         if not len(found_N2):
             return
         (smallest, largest), (low, high) = np.median(found_N2, axis=0).tolist(), self.brightest
-        scale = 1.0 if self.pixels == "float" else self.white or _WHITE_16
+        scale = 1.0 if self.pixels == "float" else self.white or WHITE_16
         if not low / _TIMES <= largest <= high * _TIMES:
             state = "" if self.white is None else ", state what is white in these with --white"
             raise UserError(
@@ -200,7 +200,7 @@ class Units:
 
     @staticmethod
     def _check_white(white: float | None, pixels: Pixels, what: str) -> None:
-        largest = {"uint8": _WHITE_8, "uint16": _WHITE_16, "float": None}[pixels]
+        largest = {"uint8": _WHITE_8, "uint16": WHITE_16, "float": None}[pixels]
         if white is None:
             return
         if largest is None:

@@ -56,7 +56,8 @@ def anchored(x_BCHW: Tensor, period: int = 2) -> tuple[Tensor, Tensor]:
 
 
 def phase_score(x_BCHW: Tensor) -> Tensor:
-    """How much happens at each place, (B, H, W) of int64 from 0 to 2^40: it moves with the image, to the bit.
+    """How much happens at each place, (B, H, W) of int64 from 0 to 2^40: it moves with the image, to the bit. While a
+    graph is exported, the same whole numbers are float64.
 
     r = Σ w (E - E(neighbour)) with E = Σ_c (x_c + 1/2)² and unequal w; r, or -0.83 r where that is positive, to the
     fourth power, so that few places decide: the best phase is then ahead of the second by a tenth of the sum over all,
@@ -89,4 +90,6 @@ def _score(energy_BHW: Tensor, neighbours: tuple[tuple[int, int], ...]) -> Tenso
     detail_BHW = torch.where(detail_BHW > 0, detail_BHW, -_DARK * detail_BHW)
     largest_B11 = detail_BHW.amax((1, 2), keepdim=True)
     share_BHW = detail_BHW / largest_B11.clamp_min(torch.finfo(detail_BHW.dtype).tiny)
-    return (share_BHW.square().square() * _GRAINS).to(torch.int64)
+    grains_BHW = share_BHW.square().square() * _GRAINS
+    # Runtimes that an exported graph goes to may have no integers of 64 bits (OpenVINO), or no float64.
+    return grains_BHW.double().floor() if torch.compiler.is_exporting() else grains_BHW.to(torch.int64)

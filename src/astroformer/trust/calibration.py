@@ -33,7 +33,7 @@ _LEAST_ISOTONIC_OF_A_CLASS = 50
 _LEAST_VECTOR_OF_A_CLASS = 10  # images for two numbers
 _VECTOR_PENALTY = 10.0
 _COLDEST, _HOTTEST = 0.01, 100.0  # temperatures
-_SMALLEST = 1e-12  # probability
+SMALLEST = 1e-12  # probability
 
 
 @dataclass(frozen=True)
@@ -330,4 +330,4 @@ def isotonic(x_N: Array, y_N: Array) -> tuple[tuple[float, ...], tuple[float, ..
 def _normalized(columns_NK: Array, raw_NK: Array) -> Array:
     """Rows divided by their sum; the raw one where nothing is left."""
     sums_N = columns_NK.sum(1, keepdims=True)
-    return np.where(sums_N > 0, columns_NK / np.maximum(sums_N, _SMALLEST), raw_NK)
+    return np.where(sums_N > 0, columns_NK / np.maximum(sums_N, SMALLEST), raw_NK)

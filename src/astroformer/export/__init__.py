@@ -1,0 +1,1 @@
+"""A trained model as one graph that other programs run: raw pixels in, calibrated probabilities out."""

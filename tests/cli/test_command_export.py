@@ -1,0 +1,181 @@
+"""`astroformer export`, and a program without torch that asks what it writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from astroformer.export import check
+from astroformer.export.runtime import SUFFIXES
+from astroformer.images.preprocessing import Preprocessing
+from astroformer.images.units import Units
+from helpers.command_line import TINY, Run, table
+from helpers.exported import Case, classifier_of, pictures, scaled
+from helpers.pages import ROOT
+
+CONSUMER = ROOT / "examples" / "consumer.py"
+
+
+def consumed(graph: Path, files: list[Path]) -> list[list[str]]:
+    """What the example prints about files, in a process that has not imported torch: rows of file, class and share."""
+    program = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
+        "assert 'torch' not in sys.modules"
+    )
+    words = [sys.executable, "-c", program, str(CONSUMER), str(graph), *map(str, files)]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    return [line.rsplit(",", 2) for line in ran.stdout.splitlines()]
+
+
+def same_answers(run: Run, model: Path, graph: Path, folder: Path) -> None:
+    files = sorted(folder.rglob("*.*"))
+    assert run("predict", model, folder, "--out", "p.csv", "--quiet").status == 0
+    rows = {row["file"]: row for row in table(Path("p.csv"))}
+    found = consumed(graph, files)
+    assert len(found) == len(rows) == len(files)
+    for file, name, share in found:
+        row = rows[str(Path(file).relative_to(folder))]
+        assert name == row["prediction"]
+        assert float(share) == pytest.approx(float(row["confidence"]), abs=1e-5)
+
+
+def test_a_graph_answers_as_the_command_line_does(run: Run, model_folder: Path, galaxy_folder: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    said = run("export", model_folder, "--images", galaxy_folder, "--quiet")
+    assert said.status == 0, said.err
+    takes, checked, record, graph = said.out.splitlines()
+    assert "uint8 images (batch, height, width, 3) of any size to probabilities of 10 classes" in takes
+    assert "on 30 images probabilities differ by" in checked
+    assert (record, graph) == ("kept in: graph-1.onnx.json", "graph: graph-1.onnx")
+    kept = json.loads(Path("graph-1.onnx.json").read_text())
+    assert kept["check"]["images"] == 30
+    assert kept["check"]["largest"] < 1e-5
+    assert kept["check"]["agreement"] == 1
+    assert kept["model"] == json.loads((model_folder / "config.json").read_text())["hashes"]["model.safetensors"]
+    same_answers(run, model_folder, Path("graph-1.onnx"), galaxy_folder)
+
+
+def test_what_disagrees_is_not_written(
+    run: Run, model_folder: Path, galaxy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(check.ALLOWED, "float32", -1.0)
+    said = run("export", model_folder, "--to", "torch", "--images", galaxy_folder, "--takes", "prepared", "--quiet")
+    assert "does not answer as the model does, so it is not written: on 30 images" in said.refusal()
+    assert not list(Path().glob("graph*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["M", "--to", "onnx", "--precision", "bf16", "--images", "G"], "has no bfloat16 convolution"),
+        (["M", "--images", "G", "--out", "graph.pb"], "whose name ends with .onnx; change --out"),
+        (["M", "--to", "openvino", "--images", "G", "--out", "graph.onnx"], "whose name ends with .xml"),
+        (["M"], "lies in no run folder"),
+        (["nowhere"], "'nowhere' does not exist"),
+        (["M", "--images", "nowhere"], "'nowhere' is neither a file or folder"),
+        (["M", "--to", "tflite"], "tflite"),
+        (["M", "--images", "G", "--out", "there.onnx"], "'there.onnx' exists already"),
+    ],
+)
+def test_what_can_not_be_is_refused(
+    run: Run, words: list[str], says: str, model_folder: Path, galaxy_folder: Path
+) -> None:
+    Path("there.onnx").write_bytes(b"")
+    places: dict[str, str | Path] = {"M": model_folder, "G": galaxy_folder}
+    said = run("export", *(places.get(word, word) for word in words), "--quiet")
+    assert says in said.refusal()
+
+
+def test_a_missing_extra_is_a_sentence(run: Run, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+
+    def without(name: str, *words: Any) -> Any:
+        return None if name in ("onnxscript", "openvino") else find(name, *words)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+    for to in ("onnx", "openvino"):
+        sentence = run("export", model_folder, "--to", to).refusal()
+        assert sentence == (
+            f'error: an export to {to} needs the extra [export]; in a clone of the repository: pip install ".[export]"'
+        )
+
+
+def fits_of(image: np.ndarray) -> bytes:
+    """A cube of float32, as a FITS file of one plain image."""
+    data = np.ascontiguousarray(np.moveaxis(image, -1, 0)).astype(">f4")
+    sizes = [f"NAXIS{axis + 1}  = {size:>20}" for axis, size in enumerate(reversed(data.shape))]
+    cards = ["SIMPLE  =                    T", f"BITPIX  = {-32:>20}", f"NAXIS   = {data.ndim:>20}", *sizes, "END"]
+    header = "".join(f"{card:<80}" for card in cards).encode()
+    parts = (header, data.tobytes())
+    return parts[0].ljust(-(-len(header) // 2880) * 2880) + parts[1].ljust(-(-len(parts[1]) // 2880) * 2880, b"\0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["jpg", "tif", "fits"])
+def test_the_consumer_reads_each_kind_of_file(run: Run, kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    case = {
+        "jpg": Case(calibration="temperature"),
+        "tif": Case(bands=1, input={"units": Units("uint16", 4095.0), "dtype": "float16"}),
+        "fits": Case(bands=4, input=scaled("asinh", 4)),
+    }[kind]
+    model, folder = classifier_of(case).save(tmp_path / "model"), tmp_path / "images"
+    folder.mkdir()
+    for i, image in enumerate(pictures(case, 5)):
+        file = folder / f"{i}.{kind}"
+        if kind == "fits":
+            file.write_bytes(fits_of(image))
+        else:
+            Image.fromarray(image.squeeze()).save(file)
+    said = run("export", model, "--images", folder, "--out", "graph.onnx", "--quiet")
+    assert said.status == 0, said.err
+    same_answers(run, model, Path("graph.onnx"), folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("to", "precision"), [("openvino", "float32"), ("openvino", "bf16"), ("torch", "bf16")])
+def test_a_run_is_compared_on_what_it_has_held_out(run: Run, to: str, precision: str) -> None:
+    pytest.importorskip("openvino")
+    assert run("train", "mock-galaxies:60x40", *TINY, "--out", "run", "--quiet").status == 0
+    said = run("export", "run", "--to", to, "--precision", precision, "--out", f"g{SUFFIXES[to]}", "--quiet")
+    assert said.status == 0, said.err
+    assert "on 12 images" in said.out
+    assert ("cut and resized before" in said.out) == ((to, precision) == ("openvino", "bf16"))
+
+
+@pytest.mark.slow
+def test_int8_is_judged_on_labelled_images(run: Run, galaxy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nncf")
+    assert run("train", "mock-galaxies:200x40", *TINY, "--out", "run", "--quiet").status == 0
+    words = ["export", "run", "--to", "openvino", "--precision", "int8", "--out", "g.xml", "--quiet"]
+    assert "at least 300 labelled images, and there are 40" in run(*words).refusal()
+    assert "at least 300 labelled images, and there are 30" in run(*words, "--images", galaxy_folder).refusal()
+    assert "would resize in 8 bits, too" in run(*words, "--takes", "pixels").refusal()
+    said = run(*words, "--images", "mock-galaxies:300x40")
+    assert said.status == 0, said.err
+    kept = json.loads(Path("g.xml.json").read_text())
+    assert kept["before"]["accuracy"] - kept["after"]["accuracy"] <= 0.005
+    assert kept["after"]["nll"] - kept["before"]["nll"] <= 0.02
+    monkeypatch.setattr("astroformer.export.quantized.MOST_MORE_NLL", -9.0)
+    said = run(*words, "--images", "mock-galaxies:300x40", "--overwrite")
+    assert "int8 has accuracy" in said.refusal()
+    assert json.loads(Path("g.xml.json").read_text()) == kept
+
+
+def test_an_image_is_brought_to_the_pixels_that_a_graph_takes() -> None:
+    preprocessing = Preprocessing((32, 32), 3)
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    np.testing.assert_array_equal(preprocessing.as_pixels(grey), np.repeat(grey[:, :, None], 3, 2))
+    assert preprocessing.as_pixels(grey > 3).max() == 255
+    assert preprocessing.as_pixels(grey.astype(np.uint16) * 257, 65535).dtype == np.uint8
+    luminance = Preprocessing((32, 32), 1).as_pixels(np.full((4, 4, 3), 7, np.uint8))
+    assert luminance.shape == (4, 4, 1)
