@@ -80,15 +80,13 @@ class Predictor:
         """The columns that predictions bring of themselves, see `Predictions.added`."""
         return [NOVELTY] if self.trust.novelty is not None and self._by_fast_path else []
 
-    def traced(self, stored_BCHW: Array | Tensor) -> tuple[Array, Array]:
-        """(B, K) float64 logits of such a batch, and (B, L) what the network makes of it on its way, which `Novelty`
-        compares.
+    def traces(self, stored_BCHW: Array | Tensor) -> Array:
+        """(B, L) what the network makes of such a batch on its way, which `Novelty` compares.
 
         Raises:
             UserError: the network is none of ours.
         """
-        traced = self._fast_network().traced(self._normalized(stored_BCHW))
-        return _float64(traced.logits), _traces(traced)
+        return _traces(self._fast_network().traced(self._normalized(stored_BCHW)))
 
     @torch.inference_mode()
     def logits(self, stored_BCHW: Array | Tensor) -> Array:

@@ -55,7 +55,7 @@ def test_traces_are_the_means_of_the_maps_and_the_features(trained: Trained, noi
         maps = model.network.feature_maps(model._normalized(stored_BCHW))
         means = [map_BCHW.mean((2, 3)) for map_BCHW in maps]
     expected_BL = np.hstack([*(mean_BC.numpy() for mean_BC in means), model.features(noise_NHWC)])
-    np.testing.assert_allclose(model.traced(stored_BCHW)[1], expected_BL, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(model.traces(stored_BCHW), expected_BL, rtol=1e-3, atol=1e-4)
 
 
 def test_calibration_does_not_matter_and_another_symmetry_has_none(trained: Trained, noise_NHWC: Array) -> None:
@@ -73,7 +73,7 @@ def test_an_ensemble_has_its_own(trained: Trained, noise_NHWC: Array, tmp_path: 
     made = astroformer.train_ensemble(SOURCE, recipe, members=2, together="in-turn", out=tmp_path / "e", quiet=True)
     model = astroformer.load(made.model)
     assert model.trust.novelty is not None
-    assert len(model.trust.novelty.mean_L) == 2 * len(trained.classifier.traced(stored(model, noise_NHWC))[1][0])
+    assert len(model.trust.novelty.mean_L) == 2 * len(trained.classifier.traces(stored(model, noise_NHWC))[0])
     novelty_N = model.predict(noise_NHWC).novelty_N
     assert novelty_N is not None
     assert (novelty_N > 1).all()

@@ -44,15 +44,15 @@ def store_logits(classifier: Classifier, store: ImageStore, batch_size: int = PR
 def trust_of(classifier: Classifier, valid: ImageStore, train: ImageStore, batch_size: int) -> Trust:
     """What the validation images tell of a classifier's answers, and the training images of what is new to it."""
 
-    def traced(store: ImageStore) -> list[NDArray[Any]]:
-        starts = range(0, len(store), batch_size)
-        parts = [classifier.traced(store.take(range(a, min(a + batch_size, len(store))))) for a in starts]
-        return [np.concatenate(each) for each in zip(*parts, strict=True)]
+    def traces(store: ImageStore) -> NDArray[Any]:
+        """Of some images, so that neither time nor memory grows with the set."""
+        rows_N = chosen(store.labels)
+        parts = np.split(rows_N, range(batch_size, len(rows_N), batch_size))
+        return np.concatenate([classifier.traces(store.take(some)) for some in parts])
 
-    logits_NK, held_out_NL = traced(valid)
-    _, learned_ML = traced(train.subset(chosen(train.labels)))
+    logits_NK = store_logits(classifier, valid, batch_size)
     held_out = HeldOut.of(logits_NK, valid.labels, valid.digests, valid.votes_NK)
-    return Trust.fitted_on(held_out, Novelty.fit(learned_ML, held_out_NL))
+    return Trust.fitted_on(held_out, Novelty.fit(traces(train), traces(valid)))
 
 
 def scores(classifier: Classifier, store: ImageStore, batch_size: int) -> dict[str, float]:
