@@ -73,8 +73,9 @@ def answers_alike(case: Case, folder: Path) -> None:
         assert want_NK.std(0).max() > 0.03  # else anything would agree
         batch = np.stack(images)
         for name, graph in graphs.items():
-            # OpenVINO has no float64: a pixel in 10,000 is a grey level off. Steps of isotonic regression are steep.
-            allowed = 1e-5 if name == "onnxruntime" and case.calibration != "isotonic" else 1e-4
+            # OpenVINO has no float64: of 8-bit images a pixel in 10,000 is a grey level off. These networks, whose
+            # answers are spread by a factor of 20 to 100, show that by up to 0.0005.
+            allowed = 1e-3 if name == "openvino" and case.pixels == "uint8" else 1e-4
             np.testing.assert_allclose(graph.ask(batch), want_NK, atol=allowed, err_msg=f"{name}, {size}")
             np.testing.assert_allclose(graph.ask(batch[3:4]), want_NK[3:4], atol=allowed, err_msg=f"one, {name}")
 
