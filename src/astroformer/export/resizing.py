@@ -47,7 +47,8 @@ def sides(preprocessing: Preprocessing, height: int, width: int) -> tuple[Side, 
     """Rows and columns of an image of this size, as `Preprocessing` cuts and resizes it."""
     target_h, target_w = preprocessing.image_size
     size_h, size_w = (torch.full((), side, dtype=torch.float64) for side in (height, width))
-    kept_h, kept_w = size_h * preprocessing.crop, size_w * preprocessing.crop
+    crop = torch.tensor(preprocessing.crop, dtype=torch.float64)  # a number of Python would become one of float32
+    kept_h, kept_w = size_h * crop, size_w * crop
     if preprocessing.fit == "crop":
         scale = torch.minimum(kept_h / target_h, kept_w / target_w)
         kept_h, kept_w = target_h * scale, target_w * scale
