@@ -30,12 +30,17 @@ def read(file: str, facts: dict[str, Any]) -> np.ndarray:
         picture = ImageOps.exif_transpose(Image.open(file))
         wide = picture.mode.startswith(("I;16", "F"))
         image = np.asarray(picture if wide else picture.convert("L" if facts["channels"] == 1 else "RGB"))
+    if image.dtype.kind != np.dtype(facts["type"]).kind or (image.dtype.kind == "u" and image.dtype != facts["type"]):
+        sys.exit(f"{file} is {image.dtype}, and the graph takes {facts['type']}; convert it before")
     return image.reshape(1, *image.shape[:2], -1).astype(facts["type"], order="C")
 
 
 session = onnxruntime.InferenceSession(sys.argv[1])
 facts = json.loads(session.get_modelmeta().custom_metadata_map["astroformer"])
 for file in sys.argv[2:]:
-    probabilities = session.run(None, {"images": read(file, facts)})[0][0]  # NaN where the model refuses an image
+    probabilities = session.run(None, {"images": read(file, facts)})[0][0]
+    if np.isnan(probabilities).any():  # the model refuses the image
+        print(f"{file},,")
+        continue
     best = int(np.argmax(probabilities))
     print(f"{file},{facts['classes'][best]},{probabilities[best]:.6f}")

@@ -10,17 +10,7 @@ from sklearn.metrics import precision_score, recall_score
 from astroformer.errors import UserError
 from astroformer.intervals import share_limits
 from astroformer.trust.thresholds import CutCurve, abstained, least_kept
-
-
-def sample(n: int, k: int = 3, seed: int = 0, skill: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and the probabilities of Bayes' rule."""
-    rng = np.random.default_rng(seed)
-    labels_N = rng.integers(0, k, n)
-    logits_NK = rng.normal(size=(n, k))
-    logits_NK[np.arange(n), labels_N] += skill
-    p_NK = np.exp(skill * logits_NK)
-    return labels_N, p_NK / p_NK.sum(1, keepdims=True)
-
+from helpers.answers import bayes_answers
 
 # Shares --------------------------------------------------------------------------------------------------------------
 
@@ -44,7 +34,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 
 @pytest.mark.parametrize("k", [0, 1, 2])
 def test_shares_are_those_of_scikit_learn(k: int) -> None:
-    labels_N, p_NK = sample(300)
+    labels_N, p_NK = bayes_answers(300)
     p_NK = p_NK.round(2)  # many are equal
     p_NK[:, 2] = 1 - p_NK[:, :2].sum(1)
     p_NK = np.maximum(p_NK, 0) / np.maximum(p_NK, 0).sum(1, keepdims=True)
@@ -66,7 +56,7 @@ def test_shares_are_those_of_scikit_learn(k: int) -> None:
 
 
 def test_all_classes_at_once() -> None:
-    labels_N, p_NK = sample(200)
+    labels_N, p_NK = bayes_answers(200)
     curve = CutCurve.of_all(labels_N, p_NK)
     assert (curve.called, curve.positives) == (200, 200)
     found = curve.at(0.0)
@@ -76,7 +66,7 @@ def test_all_classes_at_once() -> None:
 
 
 def test_permuting_classes_permutes_the_curves() -> None:
-    labels_N, p_NK = sample(100)
+    labels_N, p_NK = bayes_answers(100)
     order = np.array([2, 0, 1])
     for k in range(3):
         turned = CutCurve.of_class(np.argsort(order)[labels_N], p_NK[:, order], k)
@@ -126,7 +116,7 @@ def test_why_no_cut() -> None:
 def test_new_images_hold_the_wish_on_average(wish: float, n: int, by_class: bool) -> None:
     purities, lucky_purities = [], []
     for seed in range(300):
-        labels_N, p_NK = sample(2 * n, seed=seed)
+        labels_N, p_NK = bayes_answers(2 * n, seed=seed)
         new_N, new_NK = labels_N[n:], p_NK[n:]
         if by_class:
             curve = CutCurve.of_class(labels_N[:n], p_NK[:n], 1)
@@ -189,7 +179,7 @@ def test_the_area_of_the_best_order_is_its_closed_form_with_many_images() -> Non
 
 
 def test_an_image_that_counts_twice_is_an_image_and_its_copy() -> None:
-    labels_N, p_NK = sample(50)
+    labels_N, p_NK = bayes_answers(50)
     times_N = np.random.default_rng(0).multinomial(50, np.full(50, 1 / 50))
     counted = CutCurve.by_times(labels_N, p_NK)(times_N)
     copied = CutCurve.of_all(np.repeat(labels_N, times_N), np.repeat(p_NK, times_N, axis=0))

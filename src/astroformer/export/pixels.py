@@ -39,9 +39,6 @@ class Pixels(nn.Module):
         preprocessing: of the model.
     """
 
-    mean_C11: Tensor
-    std_C11: Tensor
-
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.preprocessing, self.kind = preprocessing, kind_of(preprocessing)

@@ -18,22 +18,13 @@ from astroformer.intervals import share_interval
 from astroformer.metrics import expected_calibration_error
 from astroformer.trust.conformal import ConformalSets, SetScores
 from astroformer.trust.thresholds import CutCurve
+from helpers.answers import bayes_answers
 
 ALONE: Any = {"calibration_images": None, "fold_N": None, "groups_N": None, "resamples": 50}
 
 
-def answers(n: int, k: int = 3, seed: int = 0, skill: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and the probabilities of Bayes' rule."""
-    rng = np.random.default_rng(seed)
-    labels_N = rng.integers(0, k, n)
-    logits_NK = rng.normal(size=(n, k))
-    logits_NK[np.arange(n), labels_N] += skill
-    p_NK = np.exp(skill * logits_NK)
-    return labels_N, p_NK / p_NK.sum(1, keepdims=True)
-
-
 def kept_images(n: int, k: int = 3, seed: int = 1) -> CalibrationImages:
-    labels_R, p_RK = answers(n, k, seed)
+    labels_R, p_RK = bayes_answers(n, k, seed)
     return CalibrationImages(labels_R, p_RK, np.arange(n) % 5)
 
 
@@ -41,7 +32,7 @@ def kept_images(n: int, k: int = 3, seed: int = 1) -> CalibrationImages:
 
 
 def test_the_curve_and_its_area_are_those_of_a_loop() -> None:
-    labels_N, p_NK = answers(400)
+    labels_N, p_NK = bayes_answers(400)
     risk = Selective.measured(labels_N, p_NK, **ALONE).risk
     order = np.argsort(-p_NK.max(1))
     wrong_N = (p_NK.argmax(1) != labels_N)[order]
@@ -71,7 +62,7 @@ def test_the_area_of_few_images_by_hand() -> None:
 
 
 def test_images_of_a_group_count_as_copies() -> None:
-    labels_N, p_NK = answers(200)
+    labels_N, p_NK = bayes_answers(200)
     groups_N = np.repeat(np.arange(200), 3)
     copied = CutCurve.of_class(np.repeat(labels_N, 3), np.repeat(p_NK, 3, axis=0), 1, groups_N)
     plain = CutCurve.of_class(labels_N, p_NK, 1)
@@ -85,7 +76,7 @@ def test_images_of_a_group_count_as_copies() -> None:
 
 
 def test_groups_of_any_sizes_against_a_loop() -> None:
-    labels_N, p_NK = answers(150)
+    labels_N, p_NK = bayes_answers(150)
     groups_N = np.random.default_rng(0).integers(0, 40, 150)
     curve = CutCurve.of_class(labels_N, p_NK, 2, groups_N)
     for cut in curve.cuts_T.tolist():
@@ -107,7 +98,7 @@ def test_groups_of_any_sizes_against_a_loop() -> None:
 
 
 def test_what_a_wish_keeps_is_what_scikit_learn_counts() -> None:
-    labels_N, p_NK = answers(500)
+    labels_N, p_NK = bayes_answers(500)
     calibration = kept_images(600)
     found = Selective.measured(labels_N, p_NK, **{**ALONE, "calibration_images": calibration})
     called_N = p_NK.argmax(1)
@@ -159,7 +150,7 @@ def test_calibration_images_are_measured_by_the_others() -> None:
 
 
 def test_sets_are_those_of_the_quantile() -> None:
-    labels_N, p_NK = answers(400)
+    labels_N, p_NK = bayes_answers(400)
     calibration = kept_images(200)
     found = Selective.measured(labels_N, p_NK, **{**ALONE, "calibration_images": calibration})
     scores = np.sort(1 - calibration.probabilities_RK[np.arange(200), calibration.labels_R])
@@ -176,7 +167,7 @@ def test_sets_are_those_of_the_quantile() -> None:
 def test_a_promise_is_called_broken_no_more_often_than_chance_breaks_it() -> None:
     broken = 0
     for seed in range(200):
-        labels_N, p_NK = answers(250, seed=2 * seed + 10)
+        labels_N, p_NK = bayes_answers(250, seed=2 * seed + 10)
         found = Selective.measured(
             labels_N,
             p_NK,
@@ -184,7 +175,7 @@ def test_a_promise_is_called_broken_no_more_often_than_chance_breaks_it() -> Non
         )
         broken += bool(promise(found.sets[1], 150))
     assert broken <= 20  # of 200; 5 % are expected
-    labels_N, p_NK = answers(250, skill=0.5)
+    labels_N, p_NK = bayes_answers(250, skill=0.5)
     found = Selective.measured(labels_N, p_NK, **{**ALONE, "calibration_images": kept_images(150)})
     assert promise(found.sets[1], 150) == "less often"
 
@@ -201,7 +192,7 @@ def test_chance_is_that_of_scipy() -> None:
 
 
 def test_of_too_few_calibration_images_there_are_no_sets() -> None:
-    labels_N, p_NK = answers(50)
+    labels_N, p_NK = bayes_answers(50)
     found = Selective.measured(labels_N, p_NK, **{**ALONE, "calibration_images": kept_images(10)})
     assert found.sets[0].scores is not None
     assert found.sets[2].scores is None
@@ -212,7 +203,7 @@ def test_of_too_few_calibration_images_there_are_no_sets() -> None:
 
 
 def test_permuting_the_classes_permutes_it() -> None:
-    labels_N, p_NK = answers(200, 4)
+    labels_N, p_NK = bayes_answers(200, 4)
     calibration = kept_images(300, 4)
     order = np.array([2, 0, 3, 1])  # where each class goes
 
@@ -250,7 +241,7 @@ def test_whatever_is_degenerate() -> None:
 
 
 def test_scores_before_calibration_and_what_changed() -> None:
-    labels_N, p_NK = answers(300)
+    labels_N, p_NK = bayes_answers(300)
     own_NK = 0.6 * p_NK + 0.4 / 3
     votes_NK = 0.8 * np.eye(3)[labels_N] + 0.2 / 3
     words: Any = {"groups_N": None, "resamples": 200}
@@ -274,7 +265,7 @@ def test_scores_before_calibration_and_what_changed() -> None:
 
 
 def test_against_votes_a_bin_has_the_mean_share_of_the_votes() -> None:
-    labels_N, p_NK = answers(200)
+    labels_N, p_NK = bayes_answers(200)
     votes_NK = np.random.default_rng(0).dirichlet(np.ones(3), 200)
     reliability = against_votes(Reliability.equal_width(labels_N, p_NK, 5), votes_NK, p_NK)
     called_N = votes_NK[np.arange(200), p_NK.argmax(1)]
