@@ -62,6 +62,11 @@ def test_a_graph_answers_as_the_command_line_does(run: Run, model_folder: Path, 
     assert kept["check"]["agreement"] == 1
     assert kept["model"] == json.loads((model_folder / "config.json").read_text())["hashes"]["model.safetensors"]
     same_answers(run, model_folder, Path("graph-1.onnx"), galaxy_folder)
+    # An image of another type is refused, since a graph can't know what its numbers mean.
+    Image.fromarray(np.full((64, 64), 40_000, np.uint16)).save("deep.png")
+    ran = subprocess.run([sys.executable, str(CONSUMER), "graph-1.onnx", "deep.png"], capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert "deep.png is uint16, and the graph takes uint8" in ran.stderr
 
 
 def test_what_disagrees_is_not_written(
