@@ -171,7 +171,7 @@ def predict(plan: Plan, ceilings: dict[int, dict[str, float]], variant: str, siz
 
     from astroformer.classifier import Classifier
     from astroformer.images import Preprocessing
-    from astroformer.model_folder import ModelRecord
+    from astroformer.model_config import ModelRecord
     from astroformer.network import create_network
     from astroformer.weights import to_maxxvit
 

@@ -17,7 +17,7 @@ from astroformer.cli.main import main
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.metrics import score
-from astroformer.model_folder import ModelRecord, ValidationScores
+from astroformer.model_config import ModelRecord, ValidationScores
 from astroformer.native import kept
 from astroformer.network import create_network
 from helpers.command_line import Run, Said

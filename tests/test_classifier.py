@@ -23,7 +23,7 @@ from astroformer.images import open_source, read_image
 from astroformer.images.bands import Bands
 from astroformer.images.given import as_images
 from astroformer.intervals import Interval
-from astroformer.model_folder import ModelRecord, ValidationScores
+from astroformer.model_config import ModelRecord, ValidationScores
 from astroformer.network import Astroformer, create_network
 from astroformer.system import pick_device
 

@@ -16,7 +16,7 @@ import astroformer
 from astroformer.classifier import Classifier
 from astroformer.cli.main import main
 from astroformer.errors import UserError
-from astroformer.model_folder import Spread
+from astroformer.model_config import Spread
 from astroformer.network import Ensemble
 from astroformer.summaries import percent
 

@@ -18,15 +18,8 @@ from astroformer.classifier import Classifier
 from astroformer.cli.main import main
 from astroformer.errors import UserError
 from astroformer.intervals import Interval
-from astroformer.model_folder import (
-    FORMAT,
-    ModelConfig,
-    ModelFolder,
-    ModelRecord,
-    Spread,
-    ValidationScores,
-    block_hash,
-)
+from astroformer.model_config import ModelConfig, ModelRecord, Spread, ValidationScores, block_hash
+from astroformer.model_folder import FORMAT, ModelFolder
 from astroformer.network import AnswersConfig, Astroformer, create_answers, create_network
 from astroformer.network.config import joined_words
 from astroformer.summaries import metric_text

@@ -25,8 +25,10 @@ from astroformer.images.bands import Bands
 from astroformer.images.given import IN_MEMORY, Images, as_images
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sources import open_source
+from astroformer.kept_graphs import pick_graph
 from astroformer.metrics import Evaluation, score, score_lines
-from astroformer.model_folder import KeptNetwork, ModelConfig, ModelFolder, ModelRecord
+from astroformer.model_config import ModelConfig, ModelRecord
+from astroformer.model_folder import KeptNetwork, ModelFolder
 from astroformer.network import Answers, Astroformer, Ensemble, count_parameters
 from astroformer.network.answers import answers_of
 from astroformer.network.framing import FRAME_IMAGES
@@ -51,7 +53,8 @@ class Classifier(Predictor, Summarized):
         classes: the K class names, in the order of the logits.
         info: what the model was made from and what it reached.
         precision: of the matrix products, "float32" or "bfloat16". The second is faster where the CPU or GPU has
-            instructions for it, and moves probabilities in the third digit; `pick_precision` knows "auto" too.
+            instructions for it, and moves probabilities in the third digit; `pick_precision` knows "auto" too. "int8"
+            is that of an exported graph.
         white: the value that is white in the images that are asked about, if somebody states it, see `Units.shared`.
         seen: the `pixel_digest` of each image that the network was trained on; None where they are not known.
         fast: whether our own networks are asked by their fast path, see `load`.
@@ -79,7 +82,8 @@ class Classifier(Predictor, Summarized):
         if info.metrics is not None:
             lines["validation images"] = f"{info.metrics.n:,}" + (f" ({info.validation})" if info.validation else "")
             lines |= score_lines(info.metrics.intervals)
-        fast = f"the fast path in {self.precision} (for forward hooks: load it with fast=False)"
+        by = "the fast path" if self.runtime == "torch" else f"an exported graph of {self.runtime}"
+        fast = f"{by} in {self.precision} (for forward hooks: load it with fast=False)"
         lines["asked by"] = f"{fast if self._by_fast_path else 'network.forward'}, on {self.device}"
         if self.folder is not None:
             lines["folder"] = str(self.folder)
@@ -346,6 +350,7 @@ class Classifier(Predictor, Summarized):
         calibration: str = "auto",
         white: float | None = None,
         fast: bool = True,
+        runtime: str = "auto",
         say: Callable[[str], object] | None = None,
     ) -> Classifier:
         """Reads a model folder, or a run folder that holds one, and proves that it is whole.
@@ -353,7 +358,7 @@ class Classifier(Predictor, Summarized):
         Args:
             folder: where it lies.
             device: "cpu", "cuda" or "auto" (CUDA when there is one).
-            precision: see `pick_precision`.
+            precision: see `pick_precision`; or "int8", which needs an exported graph.
             symmetry: "shift" (answers about the image alone), "shift+mirror" or "shift+d4" (logits averaged over the
                 image and its mirror image, or over turned and mirrored views, each at the cost of one); None: as the
                 model says. The metrics and the calibration of a model are those of the symmetry that it was saved with:
@@ -365,12 +370,16 @@ class Classifier(Predictor, Summarized):
             fast: ask the network by its fast path, a private copy of the weights with norms folded and passes fused,
                 within 1e-5 of the network in probability. With False `predict` calls `model.network` itself, batch
                 after batch and in order, so that forward hooks fire; in float32 alone, and more slowly.
+            runtime: what computes the answers: "torch", or "onnxruntime" or "openvino" by a graph in the model folder,
+                which `astroformer export` made of it. "auto": the fastest float32 one of those that are installed and
+                that are within 1e-5 in probability, as it was measured at the export; else torch. A graph answers on
+                the CPU, with the symmetry of the model.
             say: is given a sentence where the folder is of an old format, whose hashes do not cover all of it, where
                 the cache is not to be trusted with native kernels, and where another symmetry has no calibration.
 
         Raises:
             UserError: this is no model folder, or it was made by a newer version, or it is damaged, or its weights do
-                not fit its config.
+                not fit its config; or there is no graph for the runtime or the precision.
 
         Example:
             >>> import tempfile
@@ -383,7 +392,8 @@ class Classifier(Predictor, Summarized):
             4
         """
         device = pick_device(device)
-        precision = "float32" if precision == "auto" and not fast else pick_precision(precision, device)
+        if precision != "int8":
+            precision = "float32" if precision == "auto" and not fast else pick_precision(precision, device)
         model = ModelFolder.find(folder)
         config = model.config()
         if calibration not in CALIBRATIONS:
@@ -400,6 +410,10 @@ class Classifier(Predictor, Summarized):
                     "the model's own, they are"
                 )
             config = replace(config, answers=answers, record=record)
+        own = "a graph averages over views as the model does, and another symmetry is asked for" if other else None
+        not_fast = None if fast else "fast=False asks the network itself"
+        elsewhere = None if device == "cpu" else f"a graph answers on the CPU, and the device is {device}"
+        graph = pick_graph(model, config, runtime, precision, why_none=own or not_fast or elsewhere)
         network = model.network(config)
         extra = model.extra(config)
         seen, trust = extra.get(_SEEN), Trust() if other else config.trust.with_tensors(extra)
@@ -419,7 +433,10 @@ class Classifier(Predictor, Summarized):
         for caveat in caveats:
             if say is not None and caveat is not None:
                 say(caveat)
-        return classifier.to(device)
+        classifier.to(device)
+        if graph is not None:
+            classifier._graph = (classifier._weights_state(), graph)
+        return classifier
 
 
 load = Classifier.load

@@ -21,7 +21,6 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,25 +33,12 @@ from astroformer.network.blocks import EXPANSION, HybridBlock, MBConv, Shortcut,
 from astroformer.network.framing import centred
 from astroformer.network.phases import anchored
 from astroformer.network.torus import wrapped
+from astroformer.network.traced import Traced
 
 _LANES = 16  # channels that a kernel works on at once
 _HEAD_CHANNELS = 4  # the attention kernel takes heads whose width is a multiple of this
 _MOST_TOKENS = 256  # for our attention kernel: up to here one head's scores stay in the cache, and it beats torch's
 _MAP_VALUES = 4 << 20  # in the widest map of a stage, for the images that are computed together
-
-
-class Traced(NamedTuple):
-    """What a network makes of B images on its way to their classes.
-
-    Attributes:
-        logits: (B, num_classes).
-        features: (B, D), what the last linear layer makes the logits of.
-        means: (B, sum of the widths), the map of each stage, S0 to S4, averaged over its places, side by side.
-    """
-
-    logits: Tensor
-    features: Tensor
-    means: Tensor
 
 
 class FastInference:
@@ -65,7 +51,6 @@ class FastInference:
 
     def __init__(self, network: Astroformer, dtype: torch.dtype = torch.float32) -> None:
         config = self._config = network.config
-        self.width = network.head_hidden_size
         on_cpu = next(network.parameters()).device.type == "cpu"
         with torch.no_grad():
             ops = _Operations(dtype, on_cpu)

@@ -12,26 +12,21 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from astroformer.fast_inference import FastInference, Traced
+from astroformer.fast_inference import FastInference
 from astroformer.network.answers import Answers, moved_to_frame
 from astroformer.network.astroformer import Astroformer, check_images
 from astroformer.network.ensemble import Ensemble, log_mean_probabilities
+from astroformer.network.traced import Traced
 from astroformer.network.views import answer_views
 
 
 class FastPass(Protocol):
-    """Images (B, in_chans, H, W) to logits (B, num_classes); `width` is the D of its features."""
-
-    width: int
+    """Images (B, in_chans, H, W) to logits (B, num_classes)."""
 
     def __call__(self, x_BCHW: Tensor, /) -> Tensor: ...
 
     def traced(self, x_BCHW: Tensor, /) -> Traced:
-        """The logits with what they are made of.
-
-        Where logits are averaged over views, so is the rest. An ensemble has the features and the means of its members
-        side by side.
-        """
+        """The logits with what they are made of, see `network.traced`."""
         ...
 
 
@@ -53,14 +48,13 @@ class _FastEnsemble:
     """`Ensemble`, by the fast paths of its members."""
 
     def __init__(self, members: Sequence[FastPass]) -> None:
-        self._members, self.width = members, sum(member.width for member in members)
+        self._members = members
 
     def __call__(self, x_BCHW: Tensor) -> Tensor:
         return log_mean_probabilities([member(x_BCHW) for member in self._members])
 
     def traced(self, x_BCHW: Tensor) -> Traced:
-        logits, features, means = zip(*(member.traced(x_BCHW) for member in self._members), strict=True)
-        return Traced(log_mean_probabilities(logits), torch.cat(features, 1), torch.cat(means, 1))
+        return Traced.of_members([member.traced(x_BCHW) for member in self._members])
 
 
 class _FastAnswers:
@@ -69,7 +63,6 @@ class _FastAnswers:
     def __init__(self, asked: Answers, dtype: torch.dtype) -> None:
         self._network, self._answers = FastInference(asked.network, dtype), asked.answers
         self._config, self._frame = asked.config, copy.deepcopy(asked.frame)
-        self.width = self._network.width
 
     def __call__(self, x_BCHW: Tensor) -> Tensor:
         return self.traced(x_BCHW).logits

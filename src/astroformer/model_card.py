@@ -8,7 +8,7 @@ from astroformer.network.config import GROUPS
 from astroformer.summaries import metric_text
 
 if TYPE_CHECKING:
-    from astroformer.model_folder import ModelConfig
+    from astroformer.model_config import ModelConfig
 
 
 def model_card(config: ModelConfig) -> str:

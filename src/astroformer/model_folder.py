@@ -1,34 +1,35 @@
-"""`ModelFolder`: a trained model on the disk, and what its `config.json` says, typed.
+"""`ModelFolder`: a trained model on the disk.
 
 ```
 MODEL/
   model.safetensors   the weights
-  config.json         format, network, answers, input, classes, trust, training, hashes
+  config.json         format, network, answers, input, classes, trust, training, hashes, exports
   README.md           the model card
   extra.safetensors   arrays that are no weights: `seen`, the digests of the images that were trained on, and what
                       `Trust` keeps of the images that were held out; optional
+  exports/            graphs that `astroformer export` made of the model; optional
 ```
 
-`hashes` in config.json holds the SHA-256 of each file and of each other block (`block_hash`), so nothing that decides
-an answer changes unnoticed. Formats 1 and 2, of versions before 0.2, have a hash of the weights alone; whoever loads
-one is told so. A later version adds words to a block, and this one refuses words that it does not know.
+`hashes` in config.json holds the SHA-256 of each file and of each other block (`block_hash`), and `exports` that of
+each file in exports/, so nothing that decides an answer changes unnoticed. Formats 1 and 2, of versions before 0.2,
+have a hash of the weights alone; whoever loads one is told so. A later version adds words to a block, and this one
+refuses words that it does not know.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from astroformer.errors import UserError, unknown_name
+from astroformer.errors import UserError
 from astroformer.files import (
     check_is_path,
     check_model_is_folder,
@@ -38,203 +39,13 @@ from astroformer.files import (
     sha256_of,
     write_json,
 )
-from astroformer.images.preprocessing import Preprocessing
-from astroformer.intervals import Interval
-from astroformer.metrics import Evaluation
 from astroformer.model_card import model_card
+from astroformer.model_config import CARD, CONFIG, EXTRA, FORMAT, WEIGHTS, ModelConfig, block_hash
 from astroformer.network import Answers, AnswersConfig, Astroformer, AstroformerConfig, Ensemble
-from astroformer.network.config import split_words
 from astroformer.network.counting import WithoutValues
 from astroformer.system import versions
-from astroformer.trust.trust import Trust
 
-FORMAT = 3
 KeptNetwork = Astroformer | Answers | Ensemble
-_BLOCKS = ("network", "answers", "input", "classes", "trust", "training")
-_CONFIG, _WEIGHTS, _CARD, _EXTRA = "config.json", "model.safetensors", "README.md", "extra.safetensors"
-
-
-@dataclass(frozen=True)
-class ValidationScores:
-    """What a model reached on `n` validation images: each metric with its 95 % interval."""
-
-    n: int
-    intervals: Mapping[str, Interval]
-
-    @classmethod
-    def of(cls, evaluation: Evaluation) -> Self:
-        """Those of an evaluation."""
-        return cls(evaluation.n, evaluation.metrics)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON keeps them; `from_dict` reads them back."""
-        return {"n": self.n, **{name: interval.to_dict() for name, interval in self.intervals.items()}}
-
-    @classmethod
-    def from_dict(cls, scores: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
-        return cls(int(scores["n"]), {name: Interval(**value) for name, value in scores.items() if name != "n"})
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A metric over `n` networks or runs: mean, and standard deviation, None of a single one."""
-
-    mean: float
-    sd: float | None
-    n: int
-
-
-@dataclass(frozen=True)
-class ModelRecord:
-    """What a model was made from, and what it reached.
-
-    Attributes:
-        name: of the variant.
-        parameters: number of weights, over all members.
-        training: on what, how long and with which seed, in words.
-        validation: which images the metrics were measured on, in words.
-        metrics: on those images; None where they were not measured.
-        member_metrics: of an ensemble's single members on those images, by metric.
-
-    Example:
-        >>> ModelRecord(name="astroformer_atto", training="20 images").to_dict()
-        {'name': 'astroformer_atto', 'training': '20 images'}
-    """
-
-    name: str | None = None
-    parameters: int | None = None
-    training: str | None = None
-    validation: str | None = None
-    metrics: ValidationScores | None = None
-    member_metrics: Mapping[str, Spread] = field(default_factory=dict)
-
-    def without_metrics(self) -> ModelRecord:
-        """What is known of a model that answers in another way than the one that was measured."""
-        return replace(self, metrics=None, member_metrics={})
-
-    def to_dict(self) -> dict[str, Any]:
-        """What is known, as JSON keeps it; `from_dict` reads it back."""
-        words = vars(self) | {
-            "metrics": None if self.metrics is None else self.metrics.to_dict(),
-            "member_metrics": {name: vars(spread) for name, spread in self.member_metrics.items()} or None,
-        }
-        return {word: value for word, value in words.items() if value is not None}
-
-    @classmethod
-    def from_dict(cls, words: Mapping[str, Any]) -> ModelRecord:
-        """The inverse of `to_dict`. Words that decide no answer and that this version does not know are left out."""
-        parameters, metrics = words.get("parameters"), words.get("metrics")
-        if isinstance(parameters, str):  # formats 1 and 2: "1,234,567"
-            parameters = int(parameters.replace(",", ""))
-        return cls(
-            name=words.get("name"),
-            parameters=parameters,
-            training=words.get("training"),
-            validation=words.get("validation"),
-            metrics=ValidationScores.from_dict(metrics) if metrics else None,
-            member_metrics={name: Spread(**spread) for name, spread in words.get("member_metrics", {}).items()},
-        )
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """All that a model folder says beside its weights.
-
-    Attributes:
-        network: what the network is made of, each member's of an ensemble.
-        answers: how it is asked.
-        input: how an image becomes what the network sees.
-        classes: their names, in the order of the logits.
-        trust: what makes probabilities of logits; its arrays are in `extra`.
-        record: what the model was made from.
-        members: number of networks; more than 1 for an ensemble.
-        versions: of the packages that wrote the folder; empty before it is written.
-        hashes: SHA-256 by file and block, as config.json has them; empty before the folder is written.
-        format: of the folder that this was read from.
-    """
-
-    network: AstroformerConfig
-    answers: AnswersConfig
-    input: Preprocessing
-    classes: tuple[str, ...]
-    trust: Trust = field(default_factory=Trust)
-    record: ModelRecord = field(default_factory=ModelRecord)
-    members: int = 1
-    versions: Mapping[str, str] = field(default_factory=dict)
-    hashes: Mapping[str, str] = field(default_factory=dict)
-    format: int = FORMAT
-
-    def __post_init__(self) -> None:
-        if isinstance(self.members, bool) or not isinstance(self.members, int) or self.members < 1:
-            raise ValueError(f"members is {self.members!r}")
-
-    @property
-    def weights_sha256(self) -> str:
-        """The hash of `model.safetensors`, by which a model is known."""
-        return self.hashes[_WEIGHTS]
-
-    def blocks(self) -> dict[str, Any]:
-        """The blocks of config.json that hashes are taken of, as JSON values."""
-        return {
-            "network": {"members": self.members, **self.network.to_dict()},
-            "answers": self.answers.to_dict(),
-            "input": self.input.to_dict(),
-            "classes": list(self.classes),
-            "trust": self.trust.to_dict(),
-            "training": {**self.record.to_dict(), "versions": dict(self.versions)},
-        }
-
-    @classmethod
-    def from_blocks(cls, content: Mapping[str, Any]) -> ModelConfig:
-        """What the content of a config.json of format 3 says.
-
-        Raises:
-            UserError: a block has a word that is unknown or impossible, or was changed since the model was written.
-            KeyError, TypeError, ValueError, AttributeError: the content is damaged.
-        """
-        for name in content.keys() - {"format", "hashes"}:
-            if name not in _BLOCKS:
-                raise unknown_name("block of config.json", name, _BLOCKS)
-        blocks, hashes = {name: content[name] for name in _BLOCKS}, dict(content["hashes"])
-        for name in hashes.keys() - {_WEIGHTS, _CARD, _EXTRA, *_BLOCKS}:
-            raise unknown_name("hash in config.json", name, (_WEIGHTS, _CARD, _EXTRA, *_BLOCKS))
-        if not isinstance(hashes.get(_WEIGHTS), str):
-            raise KeyError(f"hashes.{_WEIGHTS}")
-        for name, block in blocks.items():
-            if hashes[name] != block_hash(block):
-                raise UserError(
-                    f"block '{name}' of config.json is not the one that the model was written with (its SHA-256 "
-                    "differs); copy the folder again."
-                )
-        settings = dict(blocks["network"])
-        return cls(
-            members=settings.pop("members"),
-            network=AstroformerConfig.from_dict(settings),
-            answers=AnswersConfig.from_dict(blocks["answers"]),
-            input=Preprocessing.from_dict(blocks["input"]),
-            classes=tuple(map(str, blocks["classes"])),
-            trust=Trust.from_dict(blocks["trust"]),
-            record=ModelRecord.from_dict(blocks["training"]),
-            versions=blocks["training"]["versions"],
-            hashes=hashes,
-        )
-
-    @classmethod
-    def from_first_formats(cls, content: Mapping[str, Any], written: int) -> ModelConfig:
-        """The same of format 1 (one network) or 2 (an ensemble), which has a hash of its weights alone."""
-        settings, answers = split_words(content["network"])
-        return cls(
-            network=AstroformerConfig.from_dict(settings),
-            members=content.get("members", 1),
-            answers=answers,
-            input=Preprocessing.from_dict(content["preprocessing"]),
-            classes=tuple(map(str, content["classes"])),
-            record=ModelRecord.from_dict(content),
-            versions=content.get("versions", {}),
-            hashes={_WEIGHTS: content["weights_sha256"]},
-            format=written,
-        )
 
 
 class ModelFolder:
@@ -242,13 +53,14 @@ class ModelFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.exports = self.path / "exports"
 
     @classmethod
     def find(cls, path: str | Path) -> ModelFolder:
         """The model folder at `path`, or in the run folder at `path`."""
         check_is_path(path, "a model folder")
         within = Path(path) / "model"
-        return cls(within if not (Path(path) / _CONFIG).is_file() and (within / _CONFIG).is_file() else path)
+        return cls(within if not (Path(path) / CONFIG).is_file() and (within / CONFIG).is_file() else path)
 
     def config(self) -> ModelConfig:
         """What config.json says. No network is built, and no file but this one is read.
@@ -257,7 +69,7 @@ class ModelFolder:
             UserError: this is no model folder, it was made by a newer version, or config.json is damaged or changed.
         """
         self._check_files()
-        file = self.path / _CONFIG
+        file = self.path / CONFIG
         content = read_json(file)
         try:
             written = content["format"]
@@ -298,7 +110,7 @@ class ModelFolder:
         Raises:
             UserError: a file is missing or not the one that config.json names, or the weights do not fit the config.
         """
-        weights = self.path / _WEIGHTS
+        weights = self.path / WEIGHTS
         check_readable(weights)
         try:
             # Nothing as large as config.json says is made before the header of the weights has proved it.
@@ -323,8 +135,8 @@ class ModelFolder:
 
     def extra(self, config: ModelConfig) -> dict[str, Tensor]:
         """The arrays of extra.safetensors, whose hash `network` has proved; none where there is no such file."""
-        file = self.path / _EXTRA
-        return load_file(file) if _EXTRA in config.hashes else {}
+        file = self.path / EXTRA
+        return load_file(file) if EXTRA in config.hashes else {}
 
     def write(self, network: KeptNetwork, config: ModelConfig, *, extra: Mapping[str, Tensor] | None = None) -> None:
         """Writes the folder. config.json is written last, since its presence says that the folder is whole.
@@ -334,23 +146,76 @@ class ModelFolder:
             extra: arrays that are no weights, for `extra.safetensors`.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        _write_tensors(self.path / _WEIGHTS, kept_tensors(network))
+        self._remove_exports()
+        _write_tensors(self.path / WEIGHTS, kept_tensors(network))
         if extra is None:
-            (self.path / _EXTRA).unlink(missing_ok=True)  # of a model that lay here before
+            (self.path / EXTRA).unlink(missing_ok=True)  # of a model that lay here before
         else:
-            _write_tensors(self.path / _EXTRA, extra)
+            _write_tensors(self.path / EXTRA, extra)
         config = replace(config, versions=versions())
-        with replacing(self.path / _CARD) as part:
+        with replacing(self.path / CARD) as part:
             part.write_text(model_card(config), encoding="utf-8")
-        files = [_WEIGHTS, _CARD] + [_EXTRA] * (extra is not None)
+        files = [WEIGHTS, CARD] + [EXTRA] * (extra is not None)
         blocks = config.blocks()
         hashes = {name: sha256_of(self.path / name) for name in files}
         hashes |= {name: block_hash(block) for name, block in blocks.items()}
-        write_json(self.path / _CONFIG, {"format": FORMAT, **blocks, "hashes": hashes})
+        write_json(self.path / CONFIG, {"format": FORMAT, **blocks, "hashes": hashes})
+
+    def exported(self, config: ModelConfig, name: str) -> Path:
+        """A file of exports/ that config.json names, proved to be that one.
+
+        Raises:
+            UserError: it is missing, or another one.
+        """
+        file = self.exports / name
+        if not file.is_file():
+            raise UserError(
+                f"model folder '{self.path}' lacks exports/{name}, which config.json names; export it again."
+            )
+        if sha256_of(file) != config.exports[name]:
+            raise UserError(
+                f"'{file}' is not the one that config.json names (its SHA-256 differs); export it again with "
+                "--overwrite."
+            )
+        return file
+
+    def check_keeps_exports(self) -> None:
+        """Raises a `UserError` unless the folder is of a format that has exports."""
+        config = self.config()
+        if config.format < 3:
+            raise UserError(
+                f"model folder '{self.path}' has format {config.format}, which keeps no exports; save the model again, "
+                "or name a file with --out."
+            )
+
+    def keep_exports(self, files: Iterable[Path]) -> None:
+        """Moves files, which lie on the same disk, to exports/, and records their hashes. Those of the same names are
+        replaced. Errors as in `check_keeps_exports`.
+        """
+        self.check_keeps_exports()
+        file, files = self.path / CONFIG, list(files)
+        content = read_json(file)
+        hashes = {part.name: sha256_of(part) for part in files}
+        kept = {name: value for name, value in content.get("exports", {}).items() if name not in hashes}
+        # At no time config.json names a file that is another one.
+        write_json(file, {**content, "exports": kept})
+        for part in files:
+            os.replace(part, self.exports / part.name)
+        write_json(file, {**content, "exports": dict(sorted({**kept, **hashes}.items()))})
+
+    def _remove_exports(self) -> None:
+        """Removes the exports of a model that lay here before."""
+        if not (self.path / CONFIG).is_file():
+            return
+        with contextlib.suppress(UserError):  # a folder that can't be read is written anew
+            for name in self.config().exports:
+                (self.exports / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # none there, or files of somebody else
+            self.exports.rmdir()
 
     def _check_files(self) -> None:
         check_model_is_folder(self.path)
-        for name in (_CONFIG, _WEIGHTS):
+        for name in (CONFIG, WEIGHTS):
             if not (self.path / name).is_file():
                 raise UserError(f"'{self.path}' is no model folder: it has no {name}. `astroformer train` makes one.")
 
@@ -373,13 +238,13 @@ class ModelFolder:
 
     def _check_hashes(self, config: ModelConfig) -> None:
         """Raises a UserError unless each file is the one that config.json names."""
-        if sha256_of(self.path / _WEIGHTS) != config.weights_sha256:
+        if sha256_of(self.path / WEIGHTS) != config.weights_sha256:
             raise UserError(
-                f"weight file '{self.path / _WEIGHTS}' is not the one that config.json names (its SHA-256 differs)."
+                f"weight file '{self.path / WEIGHTS}' is not the one that config.json names (its SHA-256 differs)."
             )
         if config.format < 3:
             return
-        for name in (_CARD, _EXTRA):
+        for name in (CARD, EXTRA):
             file, expected = self.path / name, config.hashes.get(name)
             if expected is None:
                 if file.exists():
@@ -388,12 +253,6 @@ class ModelFolder:
                 raise UserError(f"model folder '{self.path}' lacks {name}, which config.json names; copy it again.")
             elif sha256_of(file) != expected:
                 raise UserError(f"'{file}' is not the one that config.json names (its SHA-256 differs); copy it again.")
-
-
-def block_hash(block: object) -> str:
-    """SHA-256 of a block of config.json: of its JSON with sorted names, without white space, in ASCII."""
-    text = json.dumps(block, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def kept_tensors(network: KeptNetwork) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 There is one predict path: file → `Preprocessing.apply` → `Preprocessing.normalize` → network → calibration. The command
 line, the evaluation and the validation during training all go through it. The network is asked by its fast path
-(`fast_inference.py`); in float32, the default, that is within 1e-5 in probability of the plain forward pass.
+(`fast_inference.py`) or by a graph that was exported from it (`kept_graphs.py`); in float32, the default, that is
+within 1e-5 in probability of the plain forward pass.
 
 Legend: N images, B batch, K classes, C channels, D features, H height, W width.
 """
@@ -21,12 +22,14 @@ from torch import Tensor, nn
 
 from astroformer.allocator import keep_freed_memory
 from astroformer.errors import UserError, unknown_name
-from astroformer.fast_inference import Traced
 from astroformer.fast_pass import FastPass, fast_pass
 from astroformer.images.copies import Digests, pixel_digest
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.model_folder import KeptNetwork, ModelRecord
+from astroformer.kept_graphs import GraphPass
+from astroformer.model_config import ModelRecord
+from astroformer.model_folder import KeptNetwork
+from astroformer.network.traced import Traced
 from astroformer.predictions import NOVELTY, Predictions
 from astroformer.system import PRECISIONS, pick_precision, usable_cores
 from astroformer.threads import in_threads, pieces
@@ -54,17 +57,21 @@ class Predictor:
     trust: Trust = field(default_factory=Trust)
     # The network as `fast_pass` has it, and the state of the weights and settings that it was made from.
     _fast: tuple[Any, FastPass] | None = field(default=None, init=False, repr=False, compare=False)
+    # An exported graph that answers in its place, and the state of the weights that it was made from.
+    _graph: tuple[Any, GraphPass] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
+        if self.precision not in (*PRECISIONS, "int8"):
             raise unknown_name("precision", self.precision, PRECISIONS)
-        if not self.fast and self.precision == "bfloat16":
-            raise UserError("precision bfloat16 is a part of the fast path; with fast=False only float32 can be.")
+        if not self.fast and self.precision != "float32":
+            raise UserError(
+                f"precision {self.precision} is a part of the fast path; with fast=False only float32 can be."
+            )
         # One memory format, one set of kernels: a loaded classifier gives the same bits as the one that was saved.
         self.network.to(memory_format=torch.channels_last)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fast": None}  # a copy makes its own, from its own weights
+        return {**self.__dict__, "_fast": None, "_graph": None}  # a copy makes its own, from its own weights
 
     @property
     def device(self) -> torch.device:
@@ -74,6 +81,15 @@ class Predictor:
         """Moves the network to `device` ("cpu", "cuda", …) and returns this classifier."""
         self.network.to(device)
         return self
+
+    @property
+    def runtime(self) -> str:
+        """What answers: "torch", or "onnxruntime" or "openvino", by a graph that was exported from these weights.
+
+        Where the weights change, or the network moves to another device, torch answers.
+        """
+        graph = self._graph_now()
+        return "torch" if graph is None else graph.runtime
 
     @property
     def added(self) -> list[str]:
@@ -86,12 +102,12 @@ class Predictor:
         Raises:
             UserError: the network is none of ours.
         """
-        return _traces(self._fast_network().traced(self._normalized(stored_BCHW)))
+        return _traces(self._tracing()(np.asarray(stored_BCHW)))
 
     @torch.inference_mode()
     def logits(self, stored_BCHW: Array | Tensor) -> Array:
         """(B, K) float64 logits of a batch as `Preprocessing.apply` makes it and the image store keeps it."""
-        return _float64(self._asked()(self._normalized(stored_BCHW)))
+        return _float64(self._logits_by()(np.asarray(stored_BCHW)))
 
     def probabilities(self, stored_BCHW: Array | Tensor, digests_B: Array | None = None) -> Array:
         """(B, K) float64 probabilities of such a batch; `digests_B` as in `Trust.probabilities`."""
@@ -108,18 +124,42 @@ class Predictor:
             parts = [torch.softmax(network(x).float(), dim=1) for x in x_BCHW.split(_TARGET_IMAGES)]
         return torch.cat(parts)  # outside of the mode: a backward pass may keep it
 
+    def _tracing(self, threads: int = 1) -> Callable[[Array], Traced]:
+        """What so many threads may ask at once about stored images: an exported graph, or else the fast path."""
+        graph = self._graph_now()
+        if graph is not None:
+            return graph.asked_by(threads)
+        network = self._fast_network()
+        return lambda stored_BCHW: network.traced(self._normalized(stored_BCHW))
+
+    def _logits_by(self, threads: int = 1) -> Callable[[Array], Tensor]:
+        """The same for logits alone: of our own networks by `_tracing`, of others by their forward pass."""
+        if self._by_fast_path:
+            tracing = self._tracing(threads)
+            return lambda stored_BCHW: tracing(stored_BCHW).logits
+        self.network.eval()
+        return lambda stored_BCHW: self.network(self._normalized(stored_BCHW))
+
     def _asked(self) -> Callable[[Tensor], Tensor]:
-        """What is asked for logits: the fast path of our own networks, made anew when their weights have changed."""
+        """What is asked in torch for logits of normalised images."""
         self.network.eval()
         return self._fast_network() if self._by_fast_path else self.network
+
+    def _graph_now(self) -> GraphPass | None:
+        """The exported graph, while the weights are those that it was made from."""
+        return None if self._graph is None or self._graph[0] != self._weights_state() else self._graph[1]
+
+    def _weights_state(self) -> Any:
+        """What changes with the weights: every change through torch raises a tensor's version, and every move gives it
+        another address."""
+        tensors = (*self.network.parameters(), *self.network.buffers())
+        return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
 
     def _fast_network(self) -> FastPass:
         if not isinstance(self.network, KeptNetwork):
             raise UserError(f"features of a {type(self.network).__name__} can't be asked for; an Astroformer has them.")
-        # Every change through torch raises a tensor's version, and every move gives it another address.
-        tensors = (*self.network.parameters(), *self.network.buffers())
-        versions = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
-        made_from = (self.precision, versions)
+        made_from = (self.precision, self._weights_state())
+        self.network.eval()
         if self._fast is None or self._fast[0] != made_from:
             if self.device.type == "cpu":
                 keep_freed_memory()
@@ -142,10 +182,9 @@ class Predictor:
             raise UserError(f"batch_size is {batch_size}; at least 1 image a forward pass is needed.")
         self.preprocessing.check_source(images)
         self.preprocessing.check_brightness(images.read, len(images), self.white)
-        network, seen = self._asked(), self.seen if mark_seen else None
+        seen = self.seen if mark_seen else None
         known_again = mark_seen and (seen is not None or self.trust.held_out is not None)
         novelty = self.trust.novelty if self.added else None
-        traced = self._fast_network() if features or novelty is not None else None
         total = len(images)
         on_cpu = self.device.type == "cpu"
         # Side by side, decoding and network fill all cores whichever of the two takes longer, and no thread waits for
@@ -153,6 +192,10 @@ class Predictor:
         workers = min(usable_cores(), _WORKERS) if self.fast else 1
         size = min(batch_size, _TASK_IMAGES) if on_cpu and self.fast else batch_size
         bounds = pieces(total, batch_size, size)
+        workers = max(1, min(workers, len(bounds)))  # those of one image have all cores
+        tracing = self._tracing(workers) if features or novelty is not None else None
+        logits_by = self._logits_by(workers)
+        width = getattr(self.network, "head_hidden_size", 0)
 
         @torch.inference_mode()
         def task(start: int, stop: int) -> Predictions:
@@ -170,14 +213,14 @@ class Predictor:
                     errors[k] = str(error)
             own_NK = np.full_like(probabilities_NK, np.nan) if mark_seen else None
             fold_N = np.full(stop - start, -1) if mark_seen else None
-            features_ND = np.full((stop - start, traced.width), np.nan, np.float32) if features and traced else None
+            features_ND = np.full((stop - start, width), np.nan, np.float32) if features else None
             scores: list[float | None] = [None] * (stop - start)
             if rows:
-                x_BCHW = self._normalized(np.stack(list(rows.values())))
-                if traced is None:
-                    logits_BK = network(x_BCHW)
+                stored_BCHW = np.stack(list(rows.values()))
+                if tracing is None:
+                    logits_BK = logits_by(stored_BCHW)
                 else:
-                    trace = traced.traced(x_BCHW)
+                    trace = tracing(stored_BCHW)
                     logits_BK = trace.logits
                     if features_ND is not None:
                         features_ND[list(rows)] = trace.features.float().cpu().numpy()

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from astroformer.export import check
-from astroformer.export.runtime import SUFFIXES
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.units import Units
+from astroformer.runtimes import SUFFIXES
 from helpers.command_line import TINY, Run, table
 from helpers.exported import Case, classifier_of, pictures, scaled
 from helpers.pages import ROOT

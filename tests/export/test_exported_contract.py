@@ -9,8 +9,8 @@ import pytest
 
 from astroformer.export import formats
 from astroformer.export.graph import Graph, facts_of
-from astroformer.export.runtime import Exported, open_graph
 from astroformer.images.units import Units
+from astroformer.runtimes import Exported, open_graph
 from helpers.exported import Case, classifier_of, pictures, scaled
 from helpers.structures import SETTINGS
 

@@ -22,7 +22,7 @@ from astroformer.classifier import load
 from astroformer.errors import UserError
 from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.images.sources import open_source
-from astroformer.model_folder import ModelRecord
+from astroformer.model_config import ModelRecord
 from astroformer.network import Answers, AnswersConfig, Astroformer
 from astroformer.network.answers import answers_of
 from astroformer.training import single as single_module

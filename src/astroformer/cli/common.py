@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typing_extensions import Doc
 
@@ -66,8 +66,18 @@ class Asking:
     computing: Annotated[Computing, NESTED] = field(default_factory=Computing)
     precision: Annotated[
         str,
-        Doc("float32, bfloat16 (may be faster; probabilities differ in the third digit) or auto (what is faster here)"),
+        Doc(
+            "float32, bfloat16 (may be faster; probabilities differ in the third digit), auto (what is faster here) or "
+            "int8 (of a graph that astroformer export made)"
+        ),
     ] = "float32"
+    runtime: Annotated[
+        Literal["auto", "torch", "onnxruntime", "openvino"],
+        Doc(
+            "what computes: torch, or a graph in the model folder that astroformer export made; auto: the graph that "
+            "was fastest then, if it is within 0.00001 of torch and was faster"
+        ),
+    ] = "auto"
     symmetry: Annotated[
         str | None,
         Doc(
@@ -97,6 +107,7 @@ class Asking:
             symmetry=self.symmetry,
             calibration=self.calibration,
             white=self.white,
+            runtime=self.runtime,
             say=tell_beside,
         )
 

@@ -24,9 +24,10 @@ from astroformer.errors import UserError
 
 @dataclass
 class Export:
-    """Write a trained MODEL as one graph for other programs: raw pixels in, calibrated probabilities out.
+    """Write a trained MODEL as a graph that answers faster, and that other programs run: pixels in, probabilities out.
 
-    The graph is compared with predict at once, and is not written where it answers otherwise.
+    The graph is compared with predict at once, and is not written where it answers otherwise. Without --out it is kept
+    in the model folder, where predict asks it from then on if it is faster.
     """
 
     model: Model
@@ -52,10 +53,11 @@ class Export:
         Literal["auto", "pixels", "prepared"],
         Doc(
             "what the graph is given. pixels: raw images of any size; prepared: images that are cut and resized "
-            "already, as the model keeps them; auto: pixels, or where that can't be held, prepared"
+            "already, as the model keeps them; auto: pixels, or where that can't be held, prepared; in the model "
+            "folder both, since predict asks graphs of prepared images"
         ),
     ] = "auto"
-    out: Annotated[Path | None, Doc("file to write; default graph-1.onnx, -2, ...")] = None
+    out: Annotated[Path | None, Doc("file to write; default: in exports/ of the model folder")] = None
     overwrite: Overwrite = False
     showing: Annotated[Showing, NESTED] = field(default_factory=Showing)
 
@@ -65,12 +67,13 @@ class Export:
             from astroformer.classifier import load
             from astroformer.export.exporting import check_words, export
             from astroformer.images.sources import open_source
+            from astroformer.kept_graphs import EQUAL
             from astroformer.progress import Reporter
             from astroformer.training.train import held_out_images, run_of
 
         check_words(self.to, self.precision, self.takes)
         with Reporter(quiet=self.showing.quiet) as reporter:
-            classifier = load(self.model, say=tell_beside)
+            classifier = load(self.model, runtime="torch", say=tell_beside)
             if self.images is not None:
                 labelled = self.precision == "int8"
                 known = classifier.classes if labelled else None
@@ -84,7 +87,7 @@ class Export:
                 )
             tell_ignored(images)
             tell_differences(classifier, images)
-            written = export(
+            graphs = export(
                 classifier,
                 images,
                 to=self.to,
@@ -94,8 +97,15 @@ class Export:
                 overwrite=self.overwrite,
                 say=tell_beside,
             )
-        print(f"takes: {written}\ncheck: {written.check}")
-        if written.scores is not None:
-            before, after = written.scores
-            print(f"before: {before}\nafter: {after}")
-        print(f"kept in: {written.record}\ngraph: {written.file}")
+        for written in graphs:
+            print(f"takes: {written}\ncheck: {written.check}")
+            if written.scores is not None:
+                before, after = written.scores
+                print(f"before: {before}\nafter: {after}")
+            if written.speed is not None:
+                print(f"speed: {written.speed}")
+            print(f"kept in: {written.record}\ngraph: {written.file}")
+        if self.out is None:
+            runtime = load(self.model).runtime
+            none = f"predict goes on asking torch: no graph of the model is faster and within {EQUAL:g} of it"
+            print(none if runtime == "torch" else f"predict asks {runtime} from now on")

@@ -47,6 +47,8 @@ class Info:
             return
         with first_imports():
             from astroformer.classifier import load
+            from astroformer.kept_graphs import kept_graphs
+            from astroformer.model_folder import ModelFolder
             from astroformer.network import VARIANTS, Answers, Astroformer, Ensemble
             from astroformer.network.answers import answers_of
             from astroformer.network.counting import describe
@@ -57,7 +59,7 @@ class Info:
             names = list(VARIANTS) if self.model is None else [self.model]
             rows = [describe(name, size=size, num_classes=self.num_classes) for name in names]
         elif Path(self.model).exists():
-            classifier = load(self.model, say=tell_beside)
+            classifier, folder = load(self.model, say=tell_beside), ModelFolder.find(self.model)
             network = classifier.network
             assert isinstance(network, Astroformer | Answers | Ensemble)
             name, answers = classifier.info.name or "model", answers_of(network)
@@ -70,6 +72,7 @@ class Info:
                     **described,
                     "classes": list(classifier.classes),
                     "preprocessing": classifier.preprocessing.to_dict(),
+                    "exports": [str(graph) for graph in kept_graphs(folder, folder.config())],
                     **{k: v for k, v in classifier.info.to_dict().items() if k not in ("name", "parameters")},
                 }
             ]
@@ -155,7 +158,9 @@ def _screen(path: Path, described: dict[str, Any]) -> list[str]:
     lines += _paragraph("network", f"{members}{record.name or 'Astroformer'}, {layout}, {size}")
     lines += _paragraph("unchanged by", invariance(config))
     files = [f"{file.name} {file.stat().st_size / 1e6:.1f}{_KEPT}MB" if file.stat().st_size >= 50_000 else file.name
-             for file in sorted(folder.path.iterdir()) if not file.name.startswith(".")]  # fmt: skip
+             for file in sorted(folder.path.iterdir()) if file.is_file() and not file.name.startswith(".")]  # fmt: skip
+    if described["exports"]:
+        lines += _paragraph("exports", "; ".join(described["exports"]))
     made = config.versions.get("astroformer")
     lines += _paragraph("files", f"{', '.join(files)}; format {config.format}{f', astroformer {made}' if made else ''}")
     return [*lines, "", "--verbose prints every setting, --json the same for a program"]

@@ -210,6 +210,7 @@ class Predict:
             symmetry=asking.symmetry,
             white=asking.white,
             **({} if asking.calibration == "auto" else {"calibration": asking.calibration}),
+            **({} if classifier.runtime == "torch" else {"runtime": classifier.runtime}),
             **({} if self.root is None else {"root": lasting_root(self.root)}),
             **({} if judge is None else asdict(self.trusting)),
         )

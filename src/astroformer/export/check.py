@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
-from astroformer.export.runtime import Exported
 from astroformer.images.labelled import LabelledImages
+from astroformer.runtimes import Exported
 from astroformer.summaries import percent
 
 Array = NDArray[Any]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,13 @@ from astroformer.export import formats
 from astroformer.export.check import Check, answers, compare, some_of
 from astroformer.export.graph import TAKES, Graph, Takes, facts_of
 from astroformer.export.quantized import Scores, check_enough, quantize, why_not
-from astroformer.export.runtime import SUFFIXES, check_runtime, open_graph
+from astroformer.export.speed import Speed, speed_of
 from astroformer.files import write_json
 from astroformer.images.labelled import LabelledImages
-from astroformer.outputs import output_file
+from astroformer.kept_graphs import GraphPass
+from astroformer.model_folder import ModelFolder
+from astroformer.outputs import make_folder, output_file, remove_empty
+from astroformer.runtimes import RUNTIMES, SUFFIXES, beside, check_runtime, open_graph, places
 
 Array = NDArray[Any]
 FORMATS = tuple(SUFFIXES)
@@ -33,6 +39,14 @@ _WHY_NOT = {
 Say = Callable[[str], object]
 
 
+class Disagrees(UserError):
+    """A graph answers otherwise than its model; `why` says by how much."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the graph does not answer as the model does, so it is not written: {why}.")
+        self.why = f"the graph answers otherwise than the model: {why}"
+
+
 @dataclass(frozen=True)
 class Written:
     """A graph that was exported.
@@ -41,18 +55,41 @@ class Written:
         file: of the graph.
         facts: what it says of itself.
         check: how it answers beside `predict`.
-        record: the JSON file beside it, with all of these.
         scores: of int8, accuracy and log loss before and after.
+        speed: of a graph that `Classifier.load` can ask, beside torch.
     """
 
     file: Path
     facts: dict[str, Any]
     check: Check
-    record: Path
     scores: tuple[Scores, Scores] | None = None
+    speed: Speed | None = None
+
+    @property
+    def record(self) -> Path:
+        """The JSON file beside the graph, with all of these."""
+        return record_of(self.file)
+
+    @property
+    def files(self) -> list[Path]:
+        """All that belongs to the graph."""
+        return [*beside(self.file), self.record]
+
+    def moved(self, folder: Path) -> Written:
+        """The same in another folder, to which its files are brought unless they are there."""
+        for part in self.files if self.file.exists() else []:
+            shutil.move(part, folder / part.name)
+        return replace(self, file=folder / self.file.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the record keeps it."""
+        told: dict[str, Any] = {"graph": self.file.name, **self.facts, "check": self.check.to_dict()}
+        if self.scores is not None:
+            told |= {"before": self.scores[0].to_dict(), "after": self.scores[1].to_dict()}
+        return told if self.speed is None else {**told, "speed": self.speed.to_dict()}
 
     def __str__(self) -> str:
-        facts, size = self.facts, sum(part.stat().st_size for part in formats.beside(self.file))
+        facts, size = self.facts, sum(part.stat().st_size for part in beside(self.file))
         height, width = facts["image_size"]
         shape = f"(batch, height, width, {facts['channels']}) of any size"
         if facts["takes"] == "prepared":
@@ -93,19 +130,23 @@ def export(
     out: Path | None = None,
     overwrite: bool = False,
     say: Say = lambda _: None,
-) -> Written:
-    """Writes a model as a graph that other programs run, after it was compared with `predict`.
+) -> list[Written]:
+    """Writes a model as graphs that other programs run, after they were compared with `predict`.
 
     Args:
-        classifier: the model.
+        classifier: the model, as torch asks it.
         images: real ones, on which both are asked; with labels for int8.
         to: "onnx", "openvino" or "torch".
         precision: "float32", "bf16" or "int8".
         takes: "pixels" (raw images of any size), "prepared" (images as `Preprocessing.apply` makes them) or "auto":
-            pixels, or where that does not agree, prepared.
-        out: the file; without it the first numbered one that is free.
-        overwrite: whether a file that is there may be replaced.
-        say: is given a sentence where the graph takes other images than it was asked for.
+            into a file pixels, or where these do not agree, prepared; into the model folder both, since
+            `Classifier.load` asks those of prepared images.
+        out: the file of one graph; without it they are kept in exports/ of the model folder.
+        overwrite: whether files that are there may be replaced.
+        say: is given a sentence where a graph of pixels is not written.
+
+    Returns:
+        What was written, at least one graph.
 
     Raises:
         UserError: the graph disagrees by more than its precision allows, so it is not written; or a word is unknown, or
@@ -114,6 +155,8 @@ def export(
     check_words(to, precision, takes)
     if out is not None and out.suffix != SUFFIXES[to]:
         raise UserError(f"'{out}' is to hold a graph of {to}, whose name ends with {SUFFIXES[to]}; change --out.")
+    if out is None and classifier.folder is None:
+        raise UserError("the model was not saved, so it has no folder to keep a graph in; name a file with --out.")
     images = some_of(images)
     if precision == "int8":
         if images.labels is None:
@@ -121,52 +164,115 @@ def export(
         if takes == "pixels":
             raise UserError("int8 would resize in 8 bits, too; choose --takes prepared, or leave it out.")
         check_enough(len(images))
-    inputs = [] if classifier.folder is None else [classifier.folder]
-    with (
-        output_file(out, f"graph{SUFFIXES[to]}", inputs=inputs, overwrite=overwrite) as file,
-        tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder,
-    ):
-        for place in (*formats.places(file), record_of(file)):
-            if place.exists() and not overwrite:
-                raise UserError(f"'{place}' exists already; choose another --out, or replace it with --overwrite.")
-        predicted_NK = _asked_alone(classifier, images)
-        for choice, last in _choices(takes, precision, to):
-            graph = Graph(classifier, choice, bf16=precision == "bf16" and to == "torch")
-            facts, part = facts_of(classifier, graph, precision), Path(folder) / file.name
-            formats.write(graph, facts, to, part)
-            if precision == "int8":
-                _quantize(part, classifier, images, predicted_NK)
-            found_NK, asked_N = answers(open_graph(part), classifier, images)
-            check = compare(predicted_NK, found_NK, asked_N)
-            scores = _scored(images, predicted_NK, found_NK) if precision == "int8" else None
-            why = check.why_not(precision) if scores is None else why_not(*scores)
-            if why is None:
-                record = record_of(file)
-                formats.move(part, file.parent)
-                told = {} if scores is None else {"before": scores[0].to_dict(), "after": scores[1].to_dict()}
-                write_json(record, {"graph": file.name, **facts, "check": check.to_dict(), **told})
-                return Written(file, facts, check, record, scores)
-            if last:
-                raise UserError(f"the graph does not answer as the model does, so it is not written: {why}.")
-            say(f"for images of any size the graph answers otherwise than the model: {why}; it takes the model's size")
-    raise AssertionError("one of the choices is the last")
+    asked = _Asked(classifier, images, to, precision)
+    choices = _choices(takes, precision, to, kept=out is None)
+    return asked.into_file(out, choices, overwrite, say) if out is not None else asked.kept(choices, overwrite, say)
 
 
-def _choices(takes: str, precision: str, to: str) -> Iterator[tuple[Takes, bool]]:
-    """What a graph may take, one after the other, and whether it is the last one to try."""
-    if takes == "auto":
-        if precision in ("bf16", "int8") and to == "openvino":  # which would resize in that precision, too
-            yield "prepared", True
-            return
-        yield "pixels", False
-        yield "prepared", True
-    else:
-        yield "pixels" if takes == "pixels" else "prepared", True
+@dataclass
+class _Asked:
+    """What is to be exported, and what the model answers of the images."""
+
+    classifier: Classifier
+    images: LabelledImages
+    to: str
+    precision: str
+
+    @functools.cached_property
+    def predicted_NK(self) -> Array:
+        """Probabilities by `predict`; what it says of bands was said before."""
+        return np.concatenate([part.probabilities_NK for part in self.classifier.iter_predict(self.images)])
+
+    def into_file(self, out: Path, choices: Sequence[Takes], overwrite: bool, say: Say) -> list[Written]:
+        """The first graph of the choices that agrees, as a file."""
+        inputs = [] if self.classifier.folder is None else [self.classifier.folder]
+        with (
+            output_file(out, out.name, inputs=inputs, overwrite=overwrite) as file,
+            tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder,
+        ):
+            for place in (*places(file), record_of(file)):
+                if place.exists() and not overwrite:
+                    raise UserError(f"'{place}' exists already; choose another --out, or replace it with --overwrite.")
+            for takes in choices:
+                try:
+                    written = self._write(takes, Path(folder) / file.name)
+                except Disagrees as error:
+                    if takes == choices[-1]:
+                        raise
+                    say(f"for images of any size {error.why}; it takes the model's size")
+                    continue
+                return [written.moved(file.parent)]
+        raise AssertionError("the last choice is written or raises")
+
+    def kept(self, choices: Sequence[Takes], overwrite: bool, say: Say) -> list[Written]:
+        """A graph for each of the choices, in the model folder."""
+        assert self.classifier.folder is not None
+        model = ModelFolder(self.classifier.folder)
+        model.check_keeps_exports()
+        found: list[Written] = []
+        with contextlib.ExitStack() as stack:
+            made = make_folder(model.exports)
+            stack.callback(remove_empty, made)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=model.exports, prefix=".export-")))
+            names = {takes: f"{self.to}-{self.precision}-{takes}{SUFFIXES[self.to]}" for takes in choices}
+            for name in names.values():
+                place = model.exports / name
+                stack.enter_context(output_file(place, name, inputs=[], overwrite=overwrite))
+            for takes, name in names.items():
+                try:
+                    found.append(self._write(takes, folder / name))
+                except Disagrees as error:
+                    if takes == choices[-1]:
+                        raise
+                    say(f"of images of any size there is no graph: {error.why}")
+            model.keep_exports([part for written in found for part in written.files])
+            return [written.moved(model.exports) for written in found]
+
+    def _write(self, takes: Takes, file: Path) -> Written:
+        """The graph and its record.
+
+        Raises:
+            Disagrees: it answers otherwise than the model.
+        """
+        to, precision, classifier = self.to, self.precision, self.classifier
+        graph = Graph(classifier, takes, bf16=precision == "bf16" and to == "torch")
+        facts = facts_of(classifier, graph, precision)
+        formats.write(graph, facts, to, file)
+        if precision == "int8":
+            _quantize(file, classifier, self.images, self.predicted_NK)
+        found_NK, asked_N = answers(open_graph(file), classifier, self.images)
+        check = compare(self.predicted_NK, found_NK, asked_N)
+        scores = _scored(self.images, self.predicted_NK, found_NK) if precision == "int8" else None
+        why = check.why_not(precision) if scores is None else why_not(*scores)
+        if why is not None:
+            raise Disagrees(why)
+        speed = None
+        if takes == "prepared" and to != "torch":
+            speed = speed_of(GraphPass(file, RUNTIMES[to]), classifier, self._stored())
+        written = Written(file, facts, check, scores, speed)
+        write_json(written.record, written.to_dict())
+        return written
+
+    def _stored(self) -> Array:
+        """Some images that the model takes, as `Preprocessing.apply` makes them."""
+        rows = np.flatnonzero(np.isfinite(self.predicted_NK).all(1))[:16]
+        return _prepared(self.classifier, self.images, rows)
 
 
-def _asked_alone(classifier: Classifier, images: LabelledImages) -> Array:
-    """(N, K) probabilities by `predict`; what it says of bands was said before."""
-    return np.concatenate([part.probabilities_NK for part in classifier.iter_predict(images)])
+def _choices(takes: str, precision: str, to: str, *, kept: bool) -> tuple[Takes, ...]:
+    """What graphs may take, one after the other: in a file the first that agrees, in the model folder all."""
+    if takes != "auto":
+        return ("pixels",) if takes == "pixels" else ("prepared",)
+    if precision in ("bf16", "int8") and to == "openvino":  # which would resize in that precision, too
+        return ("prepared",)
+    if kept and to == "torch":  # load asks torch by the fast path
+        return ("pixels",)
+    return ("pixels", "prepared")
+
+
+def _prepared(classifier: Classifier, images: LabelledImages, rows: Array) -> Array:
+    """Images of such rows as `Preprocessing.apply` makes them."""
+    return np.stack([classifier.preprocessing.apply(images.read(int(i)), classifier.white) for i in rows])
 
 
 def _scored(images: LabelledImages, predicted_NK: Array, found_NK: Array) -> tuple[Scores, Scores]:
@@ -182,5 +288,4 @@ def _quantize(file: Path, classifier: Classifier, images: LabelledImages, predic
     assert images.labels is not None
     rows = np.flatnonzero(np.isfinite(predicted_NK).all(1))
     check_enough(len(rows))
-    stored = np.stack([classifier.preprocessing.apply(images.read(int(i)), classifier.white) for i in rows])
-    quantize(file, stored, images.labels[rows])
+    quantize(file, _prepared(classifier, images, rows), images.labels[rows])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,8 +15,8 @@ import torch
 from torch.export import Dim, ExportedProgram
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from astroformer.export.graph import INPUT, OUTPUT, Graph
-from astroformer.export.runtime import FACTS
+from astroformer.export.graph import INPUT, OUTPUTS, Graph
+from astroformer.runtimes import FACTS
 
 _MOST_IMAGES, _MOST_PIXELS = 65536, 16384
 _INSIDE = 1 << 30  # bytes of weights that lie in the .onnx file itself, which ends at 2 GB
@@ -44,22 +43,6 @@ def write(graph: Graph, facts: Mapping[str, Any], to: str, file: Path) -> None:
                 to_openvino(onnx_file, facts, file)
 
 
-def places(file: Path) -> list[Path]:
-    """Where the files of a graph lie, whether they are there or not."""
-    return [file, file.with_suffix(".bin") if file.suffix == ".xml" else _data_of(file)]
-
-
-def beside(file: Path) -> list[Path]:
-    """The files that a graph consists of."""
-    return [place for place in places(file) if place.is_file()]
-
-
-def move(file: Path, place: Path) -> None:
-    """Brings the files of a graph to another folder, which may lie on another disk."""
-    for part in reversed(beside(file)):
-        shutil.move(part, place / part.name)
-
-
 def _traced(graph: Graph) -> ExportedProgram:
     most = {"batch": _MOST_IMAGES}
     free = {axis: Dim(name, min=1, max=most.get(name, _MOST_PIXELS)) for axis, name in graph.free.items()}
@@ -71,17 +54,12 @@ def _traced(graph: Graph) -> ExportedProgram:
 def _write_onnx(graph: Graph, traced: ExportedProgram, facts: Mapping[str, Any], file: Path) -> None:
     with sdpa_kernel(SDPBackend.MATH):
         program = torch.onnx.export(
-            traced, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False, optimize=True
+            traced, dynamo=True, input_names=[INPUT], output_names=OUTPUTS[graph.takes], verbose=False, optimize=True
         )
     assert program is not None
     program.model.metadata_props[FACTS] = json.dumps(facts)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     program.save(str(file), external_data=weights > _INSIDE)
-
-
-def _data_of(file: Path) -> Path:
-    """Where torch puts the weights of a large ONNX graph."""
-    return file.with_name(f"{file.name}.data")
 
 
 def to_openvino(onnx_file: Path, facts: Mapping[str, Any], file: Path) -> None:

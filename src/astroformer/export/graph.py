@@ -16,14 +16,22 @@ from astroformer.errors import UserError, unknown_name
 from astroformer.export.calibrated import Calibrated
 from astroformer.export.pixels import TYPES, Normalized, Pixels, kind_of
 from astroformer.model_folder import KeptNetwork, ModelFolder
+from astroformer.network.traced import Traced, traced
 
 Takes = Literal["pixels", "prepared"]
 TAKES: tuple[Takes, ...] = get_args(Takes)
-INPUT, OUTPUT = "images", "probabilities"
+INPUT = "images"
+OUTPUTS: dict[Takes, tuple[str, ...]] = {
+    "pixels": ("probabilities",),
+    "prepared": ("probabilities", *Traced._fields),
+}
 
 
 class Graph(nn.Module):
     """Images to calibrated probabilities (B, K), float32. The row of an image that `predict` would refuse is NaN.
+
+    Of prepared images it gives beside them what `Traced` has: the logits that are not calibrated, the features and the
+    means of the maps.
 
     Args:
         classifier: whose network is copied as it is now.
@@ -46,22 +54,20 @@ class Graph(nn.Module):
             Pixels(classifier.preprocessing) if takes == "pixels" else Normalized(classifier.preprocessing)
         )
         network = copy.deepcopy(classifier.network).cpu().to(memory_format=torch.contiguous_format)
-        self.network = network.eval().requires_grad_(False)
+        self.network: KeptNetwork = network.eval().requires_grad_(False)
         self.network_type = torch.bfloat16 if bf16 else torch.float32
         self.network.to(self.network_type)
         self.calibrated = Calibrated(classifier.trust.calibration, len(classifier.classes))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         if isinstance(self.pixels, Normalized):
             x_BCHW = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-            return self._answers(self.pixels(x_BCHW))
+            trace = traced(self.network, self.pixels(x_BCHW).to(self.network_type))
+            return self.calibrated(trace.logits), *(of_images.float() for of_images in trace)
         x_BCHW, good_B = self.pixels(images)
         x_BCHW = torch.where(good_B[:, None, None, None], x_BCHW, torch.zeros_like(x_BCHW))
-        probabilities_BK = self._answers(x_BCHW)
+        probabilities_BK = self.calibrated(self.network(x_BCHW.to(self.network_type)))
         return torch.where(good_B[:, None], probabilities_BK, torch.full_like(probabilities_BK, torch.nan))
-
-    def _answers(self, x_BCHW: Tensor) -> Tensor:
-        return self.calibrated(self.network(x_BCHW.to(self.network_type)))
 
     @property
     def dtype(self) -> torch.dtype:

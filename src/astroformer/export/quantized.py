@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroformer.errors import UserError
-from astroformer.export.runtime import FACTS
 from astroformer.metrics import nll_N
+from astroformer.runtimes import FACTS
 from astroformer.summaries import percent
 
 Array = NDArray[Any]

@@ -9,6 +9,7 @@ Legend: B images, C channels, H and W rows and columns, V views.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -74,15 +75,18 @@ class Answers(nn.Module):
         Raises:
             UserError: the network doesn't take images of this shape, or they can't be turned as `symmetry` says.
         """
-        self.check_images(x_BCHW)
         if self.training:
+            self.check_images(x_BCHW)
             return self.network(x_BCHW)
+        return self.over_views(x_BCHW, lambda view_BCHW: (self.network(view_BCHW),))[0]
+
+    def over_views(self, x_BCHW: Tensor, ask: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
+        """Each of what `ask` makes of images (B, …), averaged over their views. Errors as in `forward`."""
+        self.check_images(x_BCHW)
         views = answer_views(x_BCHW, self.answers.symmetry, self.answers.views)
-        if len(views) == 1:
-            return self.network(moved_to_frame(views[0], self.frame))
         # All views are one batch, so that an exported graph holds the network once.
-        seen_NCHW = moved_to_frame(torch.cat(views), self.frame)
-        return self.network(seen_NCHW).unflatten(0, (len(views), -1)).mean(0)
+        found = ask(moved_to_frame(views[0] if len(views) == 1 else torch.cat(views), self.frame))
+        return [of_views if len(views) == 1 else of_views.unflatten(0, (len(views), -1)).mean(0) for of_views in found]
 
     def check_images(self, x_BCHW: Tensor) -> None:
         """Raise a UserError unless the network takes these images, and they can be turned as `symmetry` says."""

@@ -65,6 +65,11 @@ class Ensemble(nn.Module):
         """Number of logits."""
         return self.config.num_classes
 
+    @property
+    def head_hidden_size(self) -> int:
+        """Width of the members' features side by side."""
+        return sum(member.head_hidden_size for member in self.networks)
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Images (B, in_chans, H, W) to the logarithms (B, num_classes) of the members' mean probabilities.
 

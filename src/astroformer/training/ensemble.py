@@ -15,7 +15,7 @@ from astroformer import ownership
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.metrics import Evaluation, score, score_lines
-from astroformer.model_folder import ValidationScores
+from astroformer.model_config import ValidationScores
 from astroformer.progress import Reporter, shown_by
 from astroformer.summaries import Summarized, Summary, some_of
 from astroformer.training.hooks import Hooks, OnEvaluation, OwnAugmentation

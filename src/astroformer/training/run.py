@@ -37,7 +37,7 @@ import torch
 from astroformer import ownership
 from astroformer.errors import UserError
 from astroformer.files import check_is_path, is_url, read_json, replacing, sha256_of, write_json
-from astroformer.model_folder import block_hash
+from astroformer.model_config import block_hash
 from astroformer.outputs import make_folder, numbered, refuse_inside, remove_empty
 from astroformer.system import versions
 from astroformer.training.machine import Machine

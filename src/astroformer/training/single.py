@@ -19,7 +19,7 @@ from astroformer.errors import UserError, explained
 from astroformer.evaluation.pictures import plot_history
 from astroformer.images import ImageStore, Preprocessing, measure_statistics
 from astroformer.metrics import Evaluation, score, score_lines
-from astroformer.model_folder import ModelRecord, ValidationScores
+from astroformer.model_config import ModelRecord, ValidationScores
 from astroformer.network import Answers, Astroformer, Tie, count_parameters
 from astroformer.network.framing import Frame
 from astroformer.progress import Reporter, shown_by, trackers

@@ -34,7 +34,8 @@ from astroformer.errors import UserError, brief, unknown_name
 from astroformer.evaluation.scores import metrics_text
 from astroformer.files import read_json, write_json
 from astroformer.metrics import Evaluation, score_lines
-from astroformer.model_folder import ModelFolder, Spread, block_hash
+from astroformer.model_config import Spread, block_hash
+from astroformer.model_folder import ModelFolder
 from astroformer.progress import Reporter, shown_by
 from astroformer.summaries import METRICS, Summarized, Summary, metric_name, metric_text, percent, some_of
 from astroformer.system import pick_device
