@@ -23,7 +23,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -167,39 +166,21 @@ def data_path(plan: Plan, ceilings: dict[int, dict[str, float]], size: int) -> R
 
 def predict(plan: Plan, ceilings: dict[int, dict[str, float]], variant: str, size: int) -> Row:
     """Whole commands, from start to CSV, on the same weights; at 224 px on one file of `--every`."""
-    import torch
+    from common.asked_model import ASTROFORMER, link_files, make_model, timm_predicts
 
-    from astroformer.classifier import Classifier
-    from astroformer.images import Preprocessing
-    from astroformer.model_config import ModelRecord
-    from astroformer.network import create_network
-    from astroformer.weights import to_maxxvit
-
-    every = plan.every if size > 64 else 1
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (folder / "images").mkdir()
-        files = sorted(file for part in ("train", "valid") for file in (plan.data / part).rglob("*") if file.is_file())
-        for i, file in enumerate(files[::every]):
-            (folder / "images" / f"{i:05d}{file.suffix}").symlink_to(file.resolve())
-        count = len(files[::every])
-        network = create_network(variant, num_classes=plan.classes, img_size=size).eval()
-        torch.save(to_maxxvit(network.state_dict(), network.config), folder / "weights.pt")
-        classes = tuple(f"class {k}" for k in range(plan.classes))
-        preprocessing = Preprocessing((size, size), 3, crop=0.875, mean=(0.5,) * 3, std=(0.25,) * 3)
-        Classifier(network, preprocessing, classes, ModelRecord(name=variant)).save(folder / "model")
+        count = link_files(folder, plan.data, plan.every if size > 64 else 1)
+        make_model(folder, variant, size, plan.classes)
         numbers = iter(range(10**6))
 
         def ours() -> list[str]:
             out = folder / f"ours-{next(numbers)}.csv"
-            return [*_astroformer(), "predict", str(folder / "model"), str(folder / "images"), "--out", str(out)]
+            return [*ASTROFORMER, "predict", str(folder / "model"), str(folder / "images"), "--out", str(out)]
 
         def timm() -> list[str]:
-            words = ["--variant", variant, "--size", size, "--classes", plan.classes, "--workers", plan.workers]
-            # inference.py's own batch is 256 images; 64 spare the reference tens of GB at 224 px (an estimate).
             out = folder / f"timm-{next(numbers)}.csv"
-            rest = ["--batch", 64, "--weights", folder / "weights.pt", "--out", out]
-            return python("timm_reference.py", "predict", folder / "images", *words, *rest)
+            return timm_predicts(folder, variant, size, plan.classes, plan.workers, out)
 
         rounds = 1 if plan.quick else (3 if size <= 64 else 2)
         seconds = timed_commands({"ours": ours, "timm": timm}, rounds=rounds, threads=plan.threads)
@@ -321,10 +302,6 @@ def rows(plan: Plan, ceilings: dict[int, dict[str, float]]) -> dict[str, Measure
 
 
 # -- keeping and showing -------------------------------------------------------------------------------------------
-
-
-def _astroformer() -> list[str]:
-    return [sys.executable, "-c", "import sys; from astroformer.cli.main import main; sys.exit(main())"]
 
 
 def measure_ceilings(plan: Plan) -> dict[int, dict[str, float]]:

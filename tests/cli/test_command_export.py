@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from astroformer.export import check
+from astroformer.export.speed import Speed
 from astroformer.images.preprocessing import Preprocessing
 from astroformer.images.units import Units
 from astroformer.runtimes import SUFFIXES
@@ -50,7 +51,7 @@ def same_answers(run: Run, model: Path, graph: Path, folder: Path) -> None:
 
 def test_a_graph_answers_as_the_command_line_does(run: Run, model_folder: Path, galaxy_folder: Path) -> None:
     pytest.importorskip("onnxruntime")
-    said = run("export", model_folder, "--images", galaxy_folder, "--quiet")
+    said = run("export", model_folder, "--images", galaxy_folder, "--out", "graph-1.onnx", "--quiet")
     assert said.status == 0, said.err
     takes, checked, record, graph = said.out.splitlines()
     assert "uint8 images (batch, height, width, 3) of any size to probabilities of 10 classes" in takes
@@ -75,7 +76,7 @@ def test_what_disagrees_is_not_written(
     monkeypatch.setitem(check.ALLOWED, "float32", -1.0)
     said = run("export", model_folder, "--to", "torch", "--images", galaxy_folder, "--takes", "prepared", "--quiet")
     assert "does not answer as the model does, so it is not written: on 30 images" in said.refusal()
-    assert not list(Path().glob("graph*"))
+    assert not (model_folder / "exports").exists()
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,34 @@ def test_a_missing_extra_is_a_sentence(run: Run, model_folder: Path, monkeypatch
         assert sentence == (
             f'error: an export to {to} needs the extra [export]; in a clone of the repository: pip install ".[export]"'
         )
+
+
+def test_a_graph_is_kept_in_the_model_folder(
+    run: Run, model_folder: Path, galaxy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    model = model_folder
+    monkeypatch.setattr("astroformer.export.exporting.speed_of", lambda *_: Speed(1500.0, 1000.0, 1.5, 2))
+    words = ["export", model, "--images", galaxy_folder, "--quiet"]
+    said = run(*words)
+    assert said.status == 0, said.err
+    assert "speed: 1,500 images/s, torch 1,000: 1.50 times as fast, with 2 threads here" in said.out
+    assert said.out.splitlines()[-1] == "predict asks onnxruntime from now on"
+    names = {"onnx-float32-pixels.onnx", "onnx-float32-prepared.onnx"}
+    assert {file.name for file in (model / "exports").iterdir()} == names | {f"{name}.json" for name in names}
+    assert "exists already" in run(*words).refusal()
+    shown = " ".join(run("info", model).out.split())
+    assert "exports onnx-float32-pixels.onnx (pixels); onnx-float32-prepared.onnx (prepared, 1.50 times as" in shown
+    for runtime in ("auto", "torch"):
+        assert run("predict", model, galaxy_folder, "--runtime", runtime, "--out", f"{runtime}.csv").status == 0
+    asked, plain = table(Path("auto.csv")), table(Path("torch.csv"))
+    for row, other in zip(asked, plain, strict=True):
+        assert row["prediction"] == other["prediction"]
+        assert float(row["confidence"]) == pytest.approx(float(other["confidence"]), abs=1e-5)
+    assert (
+        "holds no graph in float32 that openvino"
+        in run("evaluate", model, galaxy_folder, "--runtime", "openvino").refusal()
+    )
 
 
 def fits_of(image: np.ndarray) -> bytes:

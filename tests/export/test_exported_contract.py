@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from astroformer.export import formats
-from astroformer.export.graph import Graph, facts_of
+from astroformer.export.graph import Graph, Takes, facts_of
 from astroformer.images.units import Units
+from astroformer.network.traced import Traced, traced
 from astroformer.runtimes import Exported, open_graph
 from helpers.exported import Case, classifier_of, pictures, scaled
 from helpers.structures import SETTINGS
@@ -51,10 +53,10 @@ SLOW |= {
 }
 
 
-def exported(case: Case, folder: Path) -> dict[str, Exported]:
+def exported(case: Case, folder: Path, takes: Takes = "pixels") -> dict[str, Exported]:
     """The case in both runtimes."""
     classifier = classifier_of(case)
-    graph = Graph(classifier)
+    graph = Graph(classifier, takes)
     facts = facts_of(classifier, graph, "float32")
     file, other = folder / "graph.onnx", folder / "graph.xml"
     formats.write(graph, facts, "onnx", file)
@@ -81,6 +83,18 @@ def answers_alike(case: Case, folder: Path) -> None:
             np.testing.assert_allclose(graph.ask(batch[3:4]), want_NK[3:4], atol=allowed, err_msg=f"one, {name}")
 
 
+def traces_alike(case: Case, folder: Path) -> None:
+    """Of prepared images a graph gives what the network makes of them, too."""
+    classifier = classifier_of(case)
+    stored = np.stack([classifier.preprocessing.apply(image) for image in pictures(case)])
+    expected = traced(classifier.network, classifier.preprocessing.normalize(torch.from_numpy(stored)))
+    for name, graph in exported(case, folder, "prepared").items():
+        probabilities_NK, *rest = graph.outputs(stored)
+        np.testing.assert_allclose(probabilities_NK, classifier.probabilities(stored), atol=1e-4, err_msg=name)
+        for what, found, plain in zip(Traced._fields, rest, expected, strict=True):
+            np.testing.assert_allclose(found, plain, rtol=1e-3, atol=2e-4, err_msg=f"{what}, {name}")
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_answers_alike(name: str, tmp_path: Path) -> None:
     answers_alike(QUICK[name], tmp_path)
@@ -90,3 +104,9 @@ def test_answers_alike(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SLOW)
 def test_every_structure_answers_alike(name: str, tmp_path: Path) -> None:
     answers_alike(SLOW[name], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW | QUICK)
+def test_every_structure_is_traced_alike(name: str, tmp_path: Path) -> None:
+    traces_alike((SLOW | QUICK)[name], tmp_path)
