@@ -13,10 +13,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from timm.models import (
-    get_notrace_modules,
-    register_notrace_module,
-)
+from timm.models import get_notrace_modules, register_notrace_module
 from timm.models._features import FeatureGetterNet, feature_take_indices
 from torch import Tensor, fx, nn
 
@@ -74,6 +71,8 @@ class _TimmNetwork(nn.Module):
 
 
 class _Tracer(fx.Tracer):
+    """That of torch.fx, to which the modules above are nodes."""
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, tuple(get_notrace_modules())) or super().is_leaf_module(m, module_qualified_name)
 

@@ -31,7 +31,7 @@ class UnknownWord(UserError, TypeError):
 
 
 def create_model(name: str, *, pretrained: bool = False, **settings: Any) -> Astroformer | Answers:
-    """A variant with some of its settings changed; the same as `timm.create_model` with the same words.
+    """A variant with some of its settings changed: the network that `timm.create_model` builds with the same words.
 
     Args:
         name: one of `astroformer.network.VARIANTS`.
