@@ -234,6 +234,7 @@ def test_timms_optimizer_decays_learning_rates_by_layer() -> None:
 # -- graphs ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:NOTE. The nodes obtained by tracing")
 @pytest.mark.parametrize("structure", [name for name in STRUCTURES if name not in TURNED])
 def test_a_graph_of_torch_fx_answers_alike_at_any_size(structure: str, images: torch.Tensor) -> None:
     network = model(structure)
