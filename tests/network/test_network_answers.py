@@ -117,5 +117,7 @@ def test_answers_that_do_not_go_with_the_network_are_refused() -> None:
             ask(torch.zeros(1, 3, 32, 48))
     with pytest.raises(UserError, match=r"\(1, 1, 32, 32\).*takes \(batch, 3"):
         answers()(torch.zeros(1, 1, 32, 32))
+    with pytest.raises(UserError, match=r"symmetry 'shift\+d4': the maps of turned views do not lie on each other"):
+        answers().reset_classifier(2, "")
     with pytest.raises(UserError, match=r"equivariance is 'frame'.*Answers\(network, AnswersConfig\(frame=True\)\)"):
         dataclasses.replace(CONFIG, equivariance="frame")

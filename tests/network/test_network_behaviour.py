@@ -150,8 +150,24 @@ def test_reset_classifier_replaces_the_last_layer_alone() -> None:
     assert changed == ["head.classifier.weight", "head.classifier.bias"]
     network.reset_classifier(0)
     assert network(images).shape == (2, network.num_features)
-    with pytest.raises(UserError, match="global_pool 'max'"):
+    with pytest.raises(UserError, match="global_pool is 'max'"):
         network.reset_classifier(3, "max")
+
+
+@pytest.mark.parametrize("hidden", [None, 40])
+def test_a_head_without_the_mean_answers_at_each_place_of_the_map(hidden: int | None) -> None:
+    network = create_network("astroformer_atto", head_hidden=hidden, num_classes=5).eval()
+    features_BCHW = network.forward_features(torch.randn(2, 3, 48, 64))
+    network.reset_classifier(3, "")
+    logits_BKHW = network.forward_head(features_BCHW)
+    assert logits_BKHW.shape == (2, 3, 6, 8)
+    assert network.forward_head(features_BCHW, pre_logits=True).shape == (2, network.head_hidden_size, 6, 8)
+    network.reset_classifier(0)  # the mean stays away until it is asked for again
+    assert network.forward_head(features_BCHW).shape == (2, network.head_hidden_size, 6, 8)
+    network.reset_classifier(3, "avg")
+    place_B3 = network.forward_head(features_BCHW[:, :, 2:3, 5:6])  # the mean over one place is that place
+    network.head.pooled = False
+    torch.testing.assert_close(network.forward_head(features_BCHW)[:, :, 2, 5], place_B3)
 
 
 def test_checkpointing_changes_memory_and_nothing_else() -> None:

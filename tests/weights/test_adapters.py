@@ -29,6 +29,7 @@ def trained_looking(network: nn.Module) -> nn.Module:
 CASES: list[tuple[str, dict[str, Any]]] = [
     *[(f"astroformer_{i}", {"img_size": side}) for i in (0, 1, 2) for side in (64, 96)],
     ("astroformer_atto", {"img_size": (64, 96)}),
+    ("astroformer_nano", {}),
     ("astroformer_pico", {"layout": "CCTT", "in_chans": 1, "num_classes": 3}),
     ("astroformer_atto", {"layout": "TTTT", "strides": (1, 2, 2, 1, 2)}),
     ("astroformer_atto", {"layout": "TCTC", "channel_attention": "none", "relative_bias": False, "head_hidden": 50}),
@@ -144,6 +145,10 @@ def test_what_maxxvit_cannot_be_is_refused() -> None:
         maxxvit_reference(dataclasses.replace(config, channel_attention="cbam"))
     with pytest.raises(UserError, match="hybrid"):
         maxxvit_reference(dataclasses.replace(config, transformer="hybrid"))
+    with pytest.raises(UserError, match="equivariance is 'anchor'"):
+        to_maxxvit({}, dataclasses.replace(config, equivariance="anchor"))
+    with pytest.raises(UserError, match="group is 'mirror'"):
+        to_maxxvit({}, dataclasses.replace(config, group="mirror"))
     with pytest.raises(UserError, match="multiples of 8"):
         maxxvit_reference(dataclasses.replace(config, img_size=60))
     with pytest.raises(UserError, match="even"):

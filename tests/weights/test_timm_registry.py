@@ -93,7 +93,7 @@ def test_timms_own_words_are_understood() -> None:
     assert (network.config.head_dropout, network.config.stochastic_depth) == (0.3, 0.1)
     with pytest.raises(UserError, match="drop_rate and head_dropout"):
         timm.create_model("astroformer_atto", drop_rate=0.3, head_dropout=0.3)
-    with pytest.raises(UserError, match="global_pool 'max'"):
+    with pytest.raises(UserError, match="global_pool is 'max'"):
         timm.create_model("astroformer_atto", global_pool="max")
 
 

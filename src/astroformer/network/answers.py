@@ -13,13 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from astroformer.errors import UserError
 from astroformer.network.astroformer import Astroformer, check_images, create_network
 from astroformer.network.config import AnswersConfig, AstroformerConfig, split_words
 from astroformer.network.framing import Frame
 from astroformer.network.views import answer_views
+
+fx.wrap("check_images")  # see astroformer.py
 
 
 class Answers(nn.Module):
@@ -102,6 +104,11 @@ class Answers(nn.Module):
         return self.network.num_classes
 
     @property
+    def in_chans(self) -> int:
+        """Channels of an image."""
+        return self.network.in_chans
+
+    @property
     def num_features(self) -> int:
         """Channels of the map of S4."""
         return self.network.num_features
@@ -142,7 +149,16 @@ class Answers(nn.Module):
         return self.network.get_classifier()
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """As `Astroformer.reset_classifier`."""
+        """As `Astroformer.reset_classifier`.
+
+        Raises:
+            UserError: `global_pool` is impossible, or leaves maps whole whose views could not be averaged.
+        """
+        if global_pool == "" and self.answers.symmetry != "shift":
+            raise UserError(
+                f"global_pool is '', and symmetry '{self.answers.symmetry}': the maps of turned views do not lie on "
+                "each other; give global_pool 'avg', or symmetry 'shift'."
+            )
         self.network.reset_classifier(num_classes, global_pool)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

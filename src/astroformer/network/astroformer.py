@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
 from astroformer.errors import UserError, unknown_name
@@ -19,6 +19,10 @@ from astroformer.network.config import GROUPS, VARIANTS, AstroformerConfig, chec
 from astroformer.network.framing import centred
 from astroformer.network.group import Tie
 from astroformer.network.phases import anchored
+
+# They look at sizes and values, which a graph of torch.fx doesn't know: each is one node of it.
+for _name in ("anchored", "centred", "check_images"):
+    fx.wrap(_name)
 
 
 class Astroformer(nn.Module):
@@ -59,6 +63,11 @@ class Astroformer(nn.Module):
         return self.config.num_classes
 
     @property
+    def in_chans(self) -> int:
+        """Channels of an image."""
+        return self.config.in_chans
+
+    @property
     def head_hidden_size(self) -> int:
         """Width of what `forward_head(..., pre_logits=True)` returns; timm's word for it."""
         return self.head.num_features
@@ -74,12 +83,15 @@ class Astroformer(nn.Module):
     def forward_features(self, x_BCHW: Tensor) -> Tensor:
         """Images (B, in_chans, H, W) to the map of S4, (B, num_features, h, w). Errors as in `forward`."""
         x_BCHW = self._laid_out(x_BCHW)
-        for stage in range(5):
+        for stage in range(1 + len(self.stages)):
             x_BCHW, _ = self._stage(stage, x_BCHW)
         return x_BCHW
 
     def forward_head(self, x_BCHW: Tensor, pre_logits: bool = False) -> Tensor:
-        """The map of S4 to logits, or with `pre_logits` to the features (B, head_hidden_size) under them."""
+        """The map of S4 to logits, or with `pre_logits` to the features (B, head_hidden_size) under them.
+
+        Where `reset_classifier` has left out the mean over the map, both are there for each of its places.
+        """
         return self.head(x_BCHW, pre_logits)
 
     def feature_maps(self, x_BCHW: Tensor) -> list[Tensor]:
@@ -102,11 +114,11 @@ class Astroformer(nn.Module):
         maps, offsets, apart = [], [], 1
         offset_B2 = torch.zeros(x_BCHW.shape[0], 2, dtype=torch.int64, device=x_BCHW.device)
         size_2 = torch.tensor(x_BCHW.shape[2:], device=x_BCHW.device)
-        for stage, stride in enumerate(self.config.strides):
+        for stage in range(1 + len(self.stages)):
             x_BCHW, phase_B2 = self._stage(stage, x_BCHW)
             if phase_B2 is not None:
                 offset_B2 = (offset_B2 + apart * phase_B2) % size_2
-            apart *= stride
+            apart *= self.config.strides[stage]
             maps.append(x_BCHW)
             offsets.append(offset_B2)
         return maps, offsets
@@ -126,13 +138,11 @@ class Astroformer(nn.Module):
             x_BCHW, phase_B2 = centred(x_BCHW)
         if stage == 0:
             return self.stem(x_BCHW), phase_B2
-        for block in self.stages[stage - 1].children():
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                x_BCHW = checkpoint(
-                    block, x_BCHW, use_reentrant=False, context_fn=partial(_first_and_repeated_run, block)
-                )
-            else:
-                x_BCHW = block(x_BCHW)
+        blocks = self.stages[stage - 1]
+        if not (self.grad_checkpointing and torch.is_grad_enabled()):
+            return blocks(x_BCHW), phase_B2
+        for block in blocks.children():
+            x_BCHW = checkpoint(block, x_BCHW, use_reentrant=False, context_fn=partial(_first_and_repeated_run, block))
         return x_BCHW, phase_B2
 
     def get_classifier(self) -> nn.Module:
@@ -144,15 +154,23 @@ class Astroformer(nn.Module):
 
         Args:
             num_classes: number of logits from now on.
-            global_pool: there for timm's sake; `avg` or None, since the head pools in no other way.
+            global_pool: timm's word for what the head begins with. `avg` is the mean over the map, an empty string
+                leaves that out, so that each place of the map has its own logits, and None changes nothing.
+
+        Raises:
+            UserError: `global_pool` is something else.
         """
-        if global_pool not in (None, "avg"):
-            raise unknown_name("global_pool", global_pool, ["avg"])
+        if global_pool not in (None, "avg", ""):
+            raise UserError(
+                f"global_pool is {global_pool!r}: give 'avg', the mean over the map, or '', which leaves the map whole."
+            )
         self.config = dataclasses.replace(self.config, num_classes=num_classes)
-        like = self.head.norm.weight
+        if global_pool is not None:
+            self.head.pooled = global_pool == "avg"
+        like = next(self.parameters())
         fresh = nn.Linear(self.head.num_features, num_classes) if num_classes else nn.Identity()
         self.head.classifier = fresh.to(like.device, like.dtype).train(self.training)
-        if self.config.group != "none":
+        if self.config.group != "none" and not like.is_meta:
             Tie(self, self.config.group).start(self)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -52,20 +52,18 @@ class PositionBias(nn.Module):
         # Not kept between calls: it takes tens of microseconds, and a kept one would go stale whenever
         # weights are written behind autograd's back (averaging, loading).
         table: Tensor = self.table
-        heads, *offsets = table.shape
+        heads, rows, columns = table.shape
         if self.torus:
-            if offsets != [height, width]:
-                rows, columns = (
-                    _resampling_circular(*pair, table) for pair in zip(offsets, (height, width), strict=True)
-                )
-                table = rows @ table @ columns.T
+            if (rows, columns) != (height, width):
+                down, across = _resampling_circular(rows, height, table), _resampling_circular(columns, width, table)
+                table = down @ table @ across.T
             # Offset -d is size - d.
             table = torch.cat([table[:, 1:], table], 1)
             table = torch.cat([table[:, :, 1:], table], 2)
-        elif offsets != [2 * height - 1, 2 * width - 1]:
-            rows = _resampling((offsets[0] + 1) // 2, height, table)
-            columns = _resampling((offsets[1] + 1) // 2, width, table)
-            table = rows @ table @ columns.T
+        elif (rows, columns) != (2 * height - 1, 2 * width - 1):
+            down = _resampling((rows + 1) // 2, height, table)
+            across = _resampling((columns + 1) // 2, width, table)
+            table = down @ table @ across.T
         # bias[i, j] = table[i - j + size - 1]: of the table turned round, the window that starts at size - 1
         # - i. Sliding windows need no index tensor, and cost a third of what indexing does.
         windows_NHWHW = table.flip(1, 2).unfold(1, height, 1).unfold(2, width, 1)

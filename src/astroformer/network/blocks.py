@@ -39,7 +39,8 @@ class StochasticDepth(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        keep = torch.full((x.shape[0],) + (1,) * (x.ndim - 1), 1 - self.rate, dtype=x.dtype, device=x.device)
+        shape = [x.shape[0]] + [1] * (x.ndim - 1)  # no tuple, for TorchScript's sake
+        keep = torch.full(shape, 1 - self.rate, dtype=x.dtype, device=x.device)
         return x * torch.bernoulli(keep).div_(1 - self.rate)  # one pass over the map, there and back
 
     def extra_repr(self) -> str:
@@ -288,10 +289,14 @@ class Head(nn.Module):
         hidden: width of the hidden layer, None for none.
         num_classes: number of logits; 0 leaves the last linear layer out.
         dropout: probability of dropping a feature before the last layer.
+
+    Attributes:
+        pooled: whether the mean over the map is taken; without, all that follows is done at each of its places.
     """
 
     def __init__(self, width: int, hidden: int | None, num_classes: int, dropout: float) -> None:
         super().__init__()
+        self.pooled = True
         self.num_features = hidden or width
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.hidden = None if hidden is None else nn.Linear(width, hidden)
@@ -299,9 +304,14 @@ class Head(nn.Module):
         self.classifier = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward(self, x_BCHW: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, width, H, W) to logits (B, num_classes), or with `pre_logits` to the features under them."""
-        x_BC = self.norm(x_BCHW.mean((2, 3)))
+        """(B, width, H, W) to logits (B, num_classes), or with `pre_logits` to the features under them.
+
+        Without the mean over the map, either has its places too: (B, num_classes, H, W).
+        """
+        x = self.norm(x_BCHW.mean((2, 3)) if self.pooled else x_BCHW.permute(0, 2, 3, 1))
         if self.hidden is not None:
-            x_BC = torch.tanh(self.hidden(x_BC))
-        x_BC = self.dropout(x_BC)
-        return x_BC if pre_logits else self.classifier(x_BC)
+            x = torch.tanh(self.hidden(x))
+        x = self.dropout(x)
+        if not pre_logits:
+            x = self.classifier(x)
+        return x if self.pooled else x.permute(0, 3, 1, 2)

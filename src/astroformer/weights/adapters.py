@@ -65,7 +65,7 @@ def to_maxxvit(state_dict: Mapping[str, Tensor], config: AstroformerConfig) -> S
     """
     _refuse_others(config)
     own = _template(config)
-    _require(state_dict, own, "this network")
+    require(state_dict, own, "this network")
     return {_their_name(name, config): _theirs(name, tensor, config) for name, tensor in state_dict.items()}
 
 
@@ -79,7 +79,7 @@ def from_maxxvit(state_dict: Mapping[str, Tensor], config: AstroformerConfig) ->
     _refuse_others(config)
     own = _template(config)
     theirs = {_their_name(name, config): _theirs(name, tensor, config) for name, tensor in own.items()}
-    _require(state_dict, theirs, "timm's MaxxVit")
+    require(state_dict, theirs, "timm's MaxxVit")
     carried = {}
     for name, like in own.items():
         tensor = state_dict[_their_name(name, config)]
@@ -224,7 +224,7 @@ def _template(config: AstroformerConfig) -> StateDict:
         return dict(Astroformer(config).state_dict())
 
 
-def _require(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whose: str) -> None:
+def require(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whose: str) -> None:
     """Raise a UserError that lists what is missing, unexpected or of another shape."""
     faults = {
         "missing": [name for name in wanted if name not in given],
