@@ -83,6 +83,7 @@ def answers_alike(case: Case, folder: Path) -> None:
             np.testing.assert_allclose(graph.ask(batch[3:4]), want_NK[3:4], atol=allowed, err_msg=f"one, {name}")
 
 
+@torch.no_grad()
 def traces_alike(case: Case, folder: Path) -> None:
     """Of prepared images a graph gives what the network makes of them, too."""
     classifier = classifier_of(case)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from astroformer.errors import UserError
 from astroformer.files import read_json
-from astroformer.model_folder import ModelConfig, ModelFolder
+from astroformer.model_config import ModelConfig
+from astroformer.model_folder import ModelFolder
 from astroformer.network import VARIANTS, AnswersConfig, AstroformerConfig
 from astroformer.network.answers import answers_of
 from astroformer.network.config import joined_words
