@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import version
 
     from astroformer.classifier import Classifier, load
+    from astroformer.estimator import AstroformerClassifier
     from astroformer.evaluation.judge import judge
     from astroformer.images.labelled import LabelledImages
     from astroformer.images.sources import open_source
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Astroformer",
+    "AstroformerClassifier",
     "AstroformerConfig",
     "Classifier",
     "Evaluation",
@@ -68,6 +70,7 @@ __all__ = [
 # `astroformer --version` or a mistyped word should be answered at once.
 _PLACES = {
     "Astroformer": "network",
+    "AstroformerClassifier": "estimator",
     "AstroformerConfig": "network",
     "Classifier": "classifier",
     "Evaluation": "metrics",

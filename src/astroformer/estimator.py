@@ -31,7 +31,7 @@ Array = NDArray[Any]
 _KEPT = ("uint8", "uint16", "float32")  # types of pixels that are trained on as they are; others become float32
 
 
-class AstroformerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class AstroformerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # no types
     """Trains a network from scratch by `fit`, and answers by `predict` and `predict_proba`.
 
     It goes wherever scikit-learn takes a classifier: `cross_val_predict`, `GridSearchCV`, `CalibratedClassifierCV`,
