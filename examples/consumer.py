@@ -35,8 +35,8 @@ def read(file: str, facts: dict[str, Any]) -> Array:
     else:
         image = read_picture(data, grey=facts["channels"] == 1)
     if (image.dtype, image.shape[2]) != (facts["type"], facts["channels"]):
-        taken = f"{facts['type']} of {facts['channels']}"
-        raise ValueError(f"it is {image.dtype} of {image.shape[2]} channels, and the graph takes {taken}")
+        taken = f"{facts['channels']} of {facts['type']}"
+        raise ValueError(f"the graph takes channels: {taken}, and it has {image.shape[2]} of {image.dtype}; convert it")
     if facts["bands"] not in (None, bands):
         found = "does not name its bands" if bands is None else f"has the bands {', '.join(bands)}"
         raise ValueError(f"it {found}, and the graph takes {', '.join(facts['bands'])}")
@@ -51,7 +51,7 @@ def read_picture(data: bytes, *, grey: bool) -> Array:
         raise ValueError("it is damaged, or no JPEG, PNG, TIFF, WebP, BMP or plain FITS file") from None
     deep, tags = picture.mode.startswith("I;16"), getattr(picture, "tag_v2", {})
     if "transparency" in picture.info or not (deep or picture.mode in ("L", "RGB")):
-        raise ValueError(f"it is {picture.mode}, or transparent; save it as grey or RGB")
+        raise ValueError(f"it has the colours {picture.mode}; save it as grey or RGB, without transparency")
     # Pillow keeps 8 bits of several channels of 16, drops further bands (277), and leaves 16 bits inverted (262).
     lost = tags.get(277, 1) > len(picture.getbands()) or (";16" in str(picture.tile) and not deep)
     if lost or (deep and tags.get(262) == 0):

@@ -31,10 +31,13 @@ def read_fits(data: bytes) -> tuple[np.ndarray[Any, Any], list[str]]:
     cards, start = _header(data)
     shape = [int(cards[f"NAXIS{axis}"]) for axis in range(int(cards["NAXIS"]), 0, -1)]
     if len(shape) < 2 or 0 in shape or sum(size > 1 for size in shape[:-2]) > 1:
-        raise ValueError(f"its first part has the axes {shape}; one image, with an axis of bands or without, is read")
+        raise ValueError(f"its first part has the axes {shape}; rows and columns, or bands of these, are read")
     if cards["BITPIX"] not in _TYPES:
         raise ValueError(f"it has BITPIX = {cards['BITPIX']}; {', '.join(_TYPES)} are read, so save it as float32")
-    stored = np.frombuffer(data, _TYPES[cards["BITPIX"]], math.prod(shape), start).reshape(-1, *shape[-2:])
+    kind, count = np.dtype(_TYPES[cards["BITPIX"]]), math.prod(shape)
+    if len(data) < start + kind.itemsize * count:
+        raise ValueError("it is cut off")
+    stored = np.frombuffer(data, kind, count, start).reshape(-1, *shape[-2:])
     if data[start + -(-stored.nbytes // _BLOCK) * _BLOCK :].strip(b"\0 "):
         raise ValueError("it has further parts; save the image alone")
     return np.ascontiguousarray(np.moveaxis(_values(stored, cards), 0, -1)), _names(cards, len(stored))

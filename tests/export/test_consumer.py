@@ -48,23 +48,25 @@ def card(keyword: str, value: float | str) -> str:
 
 def of_8_bits() -> tuple[Case, dict[str, bytes], dict[str, bytes]]:
     """A model of RGB, files that the example reads, and files that it refuses."""
-    case = Case(calibration="temperature")
-    image, other = pictures(case, 1, (60, 41))[0], pictures(case, 1, (40, 90), seed=1)[0]
+    case = Case()
+    image, *others = pictures(case, 12, (60, 41))
     rgb, grey = Image.fromarray(image), Image.fromarray(image).convert("L")
+    some = iter(map(Image.fromarray, [*others, *pictures(case, 1, (40, 90), seed=1)]))
     exif = Image.Exif()
     exif[0x0112] = 6
     read = {
-        "flat.jpg": encode(Image.fromarray(other), "JPEG"),
-        "upright.jpg": encode(rgb, "JPEG"),
-        "turned.jpg": encode(rgb, "JPEG", exif=exif),
-        "grey.jpg": encode(grey, "JPEG"),
-        "rgb.png": encode(rgb, "PNG"),
-        "rgb.webp": encode(rgb, "WEBP", lossless=True),
-        "rgb.bmp": encode(rgb, "BMP"),
-        "lzw.tif": encode(rgb, "TIFF", compression="tiff_lzw"),
-        "turned.tif": encode(rgb, "TIFF", tiffinfo={0x0112: 8}),
-        "inverted.tif": tiff(np.asarray(grey)[:, :, None], t262=0),
-        "cube.fits": fits(image, bitpix=8),
+        "rgb.jpg": encode(next(some), "JPEG"),
+        "turned.jpg": encode(next(some), "JPEG", exif=exif),
+        "grey.jpg": encode(next(some).convert("L"), "JPEG"),
+        "rgb.png": encode(next(some), "PNG"),
+        "rgb.webp": encode(next(some), "WEBP", lossless=True),
+        "rgb.bmp": encode(next(some), "BMP"),
+        "lzw.tif": encode(next(some), "TIFF", compression="tiff_lzw"),
+        "turned.tif": encode(next(some), "TIFF", tiffinfo={0x0112: 8}),
+        "inverted.tif": tiff(np.asarray(next(some).convert("L"))[:, :, None], t262=0),
+        "cube.fits": fits(np.asarray(next(some)), bitpix=8),
+        "flat.jpg": encode(next(some), "JPEG"),
+        "flat.png": encode(next(some), "PNG"),
     }
     refused = {
         "alpha.png": encode(rgb.convert("RGBA"), "PNG"),
@@ -88,16 +90,17 @@ def of_8_bits() -> tuple[Case, dict[str, bytes], dict[str, bytes]]:
 
 
 def of_16_bits() -> tuple[Case, dict[str, bytes], dict[str, bytes]]:
-    case = Case(bands=1, input={"units": UINT16, "dtype": "float16"}, calibration="isotonic")
-    image = pictures(case, 1, (50, 60))[0]
+    case = Case(bands=1, input={"units": UINT16, "dtype": "float16"})
+    image, *others = pictures(case, 8, (50, 60))
+    some, flat = iter(others), (Image.fromarray(other[:, :, 0]) for other in pictures(case, 3, seed=1))
     read = {
-        "plain.tif": encode(Image.fromarray(image[:, :, 0]), "TIFF"),
-        "deflate.tif": encode(Image.fromarray(image[:, :, 0]), "TIFF", compression="tiff_adobe_deflate"),
-        "big-endian.tif": tiff(image, ">"),
-        "big-endian-deflate.tif": tiff(image, ">", 8),
-        "turned.tif": encode(Image.fromarray(image[:, :, 0]), "TIFF", tiffinfo={0x0112: 6}),
-        "grey.png": png16(image),
-        "unsigned.fits": fits(image - 32768.0, card("BZERO", 32768), card("BSCALE", 1), bitpix=16),
+        "plain.tif": encode(next(flat), "TIFF"),
+        "deflate.tif": encode(next(flat), "TIFF", compression="tiff_adobe_deflate"),
+        "turned.tif": encode(next(flat), "TIFF", tiffinfo={0x0112: 6}),
+        "big-endian.tif": tiff(next(some), ">"),
+        "big-endian-deflate.tif": tiff(next(some), ">", 8),
+        "grey.png": png16(next(some)),
+        "unsigned.fits": fits(next(some) - 32768.0, card("BZERO", 32768), card("BSCALE", 1), bitpix=16),
     }
     refused = {
         "8-bits.png": encode(Image.fromarray((image[:, :, 0] // 16).astype(np.uint8)), "PNG"),
@@ -113,19 +116,26 @@ def of_16_bits() -> tuple[Case, dict[str, bytes], dict[str, bytes]]:
 def of_floats() -> tuple[Case, dict[str, bytes], dict[str, bytes]]:
     bands = Bands(("g", "r", "z"), ("nJy",) * 3)
     case = Case(bands=3, input={**scaled("asinh", 3, missing="median"), "bands": bands})
-    image = pictures(case, 1, (50, 60))[0]
-    holes = np.where(np.isnan(image), -32768, np.nan_to_num(image)).round()
-    named = card("BANDS", "grz")
+    image, *others = pictures(case, 12, (50, 60))
+    some, named = iter(others), card("BANDS", "grz")
+    apart = [card(f"BAND{i}", name) for i, name in enumerate("grz")]
+
+    def whole() -> np.ndarray:
+        """With -32768 where a pixel has no value."""
+        return np.nan_to_num(next(some).round(), nan=-32768)
+
     read = {
-        "float32.fits": fits(image, named),
-        "float64.fit": fits(image, named, bitpix=-64),
-        "scaled-floats.fits": fits(image / 3, named, card("BSCALE", "3.0D0").replace("'", ""), card("BZERO", 0.1)),
-        "bands-apart.fits": fits(image, *(card(f"BAND{i}", name) for i, name in enumerate("grz"))),
-        "both.fits": fits(image, card("BANDS", "g,r,z"), *(card(f"BAND{i}", name) for i, name in enumerate("grz"))),
-        "scaled.fits": fits((holes - 5) / 0.1, named, card("BSCALE", 0.1), card("BZERO", 5.0), bitpix=16),
-        "blank.fits": fits(holes, named, card("BLANK", -32768), bitpix=16),
-        "long-axes.fits": fits(image, named, axes=(1, 3, 50, 60)),
-        "said-end.fits": fits(image, named, "COMMENT IT HAS AN END", "", ""),
+        "float32.fits": fits(next(some), named),
+        "float64.fit": fits(next(some), named, bitpix=-64),
+        "scaled-floats.fits": fits(next(some) / 3, named, "BSCALE  = 3.0D0", card("BZERO", 0.1)),
+        "bands-apart.fits": fits(next(some), *apart),
+        "bands-twice.fits": fits(next(some), card("BANDS", "g,r,z"), *apart),
+        "scaled.fits": fits(np.nan_to_num(next(some)) * 10, named, card("BSCALE", 0.1), card("BZERO", 5.0), bitpix=16),
+        "whole.fits": fits(np.nan_to_num(next(some)), named, bitpix=16),
+        "blank.fits": fits(whole(), named, card("BLANK", -32768), bitpix=16),
+        "blank-scaled.fits": fits(whole(), named, card("BLANK", -32768), card("BSCALE", 0.9), bitpix=16),
+        "long-axes.fits": fits(next(some), named, axes=(1, 3, 50, 60)),
+        "said-end.fits": fits(next(some), named, "COMMENT IT HAS AN END", "", ""),
     }
     infinite = image.copy()
     infinite[0, 0] = np.inf  # beyond the frame that is cut out
@@ -135,7 +145,7 @@ def of_floats() -> tuple[Case, dict[str, bytes], dict[str, bytes]]:
         "without-names.fits": fits(image),
         "other-order.fits": fits(image, card("BANDS", "zrg")),
         "one-band.fits": fits(image[:, :, :1], card("FILTER", "g")),
-        "flat.fits": fits(image[:, :, 0:1], card("FILTER", "g"), axes=(50, 60)),
+        "two-axes.fits": fits(image[:, :, :1], card("FILTER", "g"), axes=(50, 60)),
         "two-axes-of-bands.fits": fits(np.concatenate([image, image], 2), named, axes=(2, 3, 50, 60)),
         "infinite.fits": fits(infinite, named),
         "nothing.fits": fits(np.full_like(image, np.nan), named),
