@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from astroformer.images.units import Units
 from helpers.consumer import consume, consumed
 from helpers.encoded import encode, png16, tiff
 from helpers.exported import Case, classifier_of, pictures, scaled
+from helpers.pages import ROOT
 
 for package in ("onnxscript", "onnxruntime"):
     pytest.importorskip(package)
@@ -216,3 +218,14 @@ def test_its_line_of_use_is_its_head() -> None:
     ran = consume()
     assert ran.returncode == 1
     assert ran.stderr.startswith("usage: Asks an exported graph about image files")
+
+
+def test_the_image_for_docker_holds_what_is_there_and_needed() -> None:
+    file = (ROOT / "examples" / "Dockerfile").read_text(encoding="utf-8")
+    copied = re.findall(r"examples/\w+\.py", file)
+    assert sorted(copied) == ["examples/consumer.py", "examples/plain_fits.py"]
+    assert all((ROOT / place).is_file() for place in copied)
+    packages = re.findall(r'"(\S+>=\S+)"', file)
+    assert [package.partition(">=")[0] for package in packages] == ["numpy", "pillow", "onnxruntime"]
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert all(f'"{package}"' in project for package in packages)
