@@ -1,11 +1,15 @@
-"""Asks an exported graph about image files, without torch: `python consumer.py graph.onnx image.jpg ...`
+"""Asks an exported graph about image files, without torch: `python consumer.py graph.onnx image.jpg ... > answers.csv`
 
-It needs numpy, Pillow and onnxruntime (for FITS files nothing more), and prints what `astroformer predict` writes: the
-file, its class and the probability of that. The graph does the rest: it cuts, resizes, scales and calibrates.
+It needs numpy, Pillow, onnxruntime and, beside it, plain_fits.py. It prints the table that `astroformer predict`
+writes: file, class, the probability of each class, and why an image can't be taken. The graph does the rest: it cuts,
+resizes, scales and calibrates. What would be read otherwise than by the package is refused, since a wrong answer looks
+like a right one. The exit status is 2 where no image could be answered.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
 from pathlib import Path
@@ -13,34 +17,84 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from plain_fits import is_fits, read_fits
+
+Array = np.ndarray[Any, Any]
+TIMES = 8  # as many times as bright as the training images, or as faint, is another unit
 
 
-def read(file: str, facts: dict[str, Any]) -> np.ndarray:
-    """One image (1, height, width, channels) of the graph's type of pixels."""
-    if file.endswith((".fits", ".fit")):  # of one plain image: cards of 80 characters in blocks of 2,880 bytes
-        data = Path(file).read_bytes()
-        end = data.index(b"END" + b" " * 77) // 2880 * 2880 + 2880
-        cards = {data[i : i + 8].decode().strip(): data[i + 10 : i + 80].decode() for i in range(0, end, 80)}
-        value = {name: int(cards[name].partition("/")[0]) for name in cards if name.startswith(("NAXIS", "BITPIX"))}
-        shape = [value[f"NAXIS{axis}"] for axis in range(value["NAXIS"], 0, -1)]
-        image = np.frombuffer(data, f">f{-value['BITPIX'] // 8}", int(np.prod(shape)), end).reshape(-1, *shape[-2:])
-        image = np.moveaxis(image, 0, -1)
+def read(file: str, facts: dict[str, Any]) -> Array:
+    """An image (height, width, channels) as the graph takes it. Raises `ValueError` for any other."""
+    data, bands = Path(file).read_bytes(), None
+    if data.startswith((b"\x1f\x8b", b"BZh")):
+        raise ValueError("it is packed; unpack it before, such as with gunzip")
+    if is_fits(data):
+        image, bands = read_fits(data)
     else:
-        picture = ImageOps.exif_transpose(Image.open(file))
-        wide = picture.mode.startswith(("I;16", "F"))
-        image = np.asarray(picture if wide else picture.convert("L" if facts["channels"] == 1 else "RGB"))
-    if image.dtype.kind != np.dtype(facts["type"]).kind or (image.dtype.kind == "u" and image.dtype != facts["type"]):
-        sys.exit(f"{file} is {image.dtype}, and the graph takes {facts['type']}; convert it before")
-    return image.reshape(1, *image.shape[:2], -1).astype(facts["type"], order="C")
+        image = read_picture(data, grey=facts["channels"] == 1)
+    if (image.dtype, image.shape[2]) != (facts["type"], facts["channels"]):
+        taken = f"{facts['channels']} of {facts['type']}"
+        raise ValueError(f"the graph takes channels: {taken}, and it has {image.shape[2]} of {image.dtype}; convert it")
+    if facts["bands"] not in (None, bands):
+        found = "does not name its bands" if bands is None else f"has the bands {', '.join(bands)}"
+        raise ValueError(f"it {found}, and the graph takes {', '.join(facts['bands'])}")
+    return image
 
 
-session = onnxruntime.InferenceSession(sys.argv[1])
-facts = json.loads(session.get_modelmeta().custom_metadata_map["astroformer"])
-for file in sys.argv[2:]:
-    probabilities = session.run(None, {"images": read(file, facts)})[0][0]
-    if np.isnan(probabilities).any():  # the model refuses the image
-        print(f"{file},,")
-        continue
-    best = int(np.argmax(probabilities))
-    print(f"{file},{facts['classes'][best]},{probabilities[best]:.6f}")
+def read_picture(data: bytes, *, grey: bool) -> Array:
+    """A picture of 8 bits, upright, in grey or RGB whichever it was, or one of 16 bits in grey."""
+    try:  # in memory, since Pillow 13 reads a turned TIFF of 16 bits wrongly where it is given its name
+        picture = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "TIFF", "WEBP", "BMP"))
+    except UnidentifiedImageError:
+        raise ValueError("it is damaged, or no JPEG, PNG, TIFF, WebP, BMP or plain FITS file") from None
+    deep, tags = picture.mode.startswith("I;16"), getattr(picture, "tag_v2", {})
+    if "transparency" in picture.info or not (deep or picture.mode in ("L", "RGB")):
+        raise ValueError(f"it has the colours {picture.mode}; save it as grey or RGB, without transparency")
+    # Pillow keeps 8 bits of several channels of 16, drops further bands (277), and leaves 16 bits inverted (262).
+    lost = tags.get(277, 1) > len(picture.getbands()) or (";16" in str(picture.tile) and not deep)
+    if lost or (deep and tags.get(262) == 0):
+        raise ValueError(
+            "some of its bits or bands would be lost; save it as RGB of 8 bits, or as grey where 0 is black"
+        )
+    if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # in which a camera keeps previews
+        raise ValueError("it has several pages or frames; save one image a file")
+    upright = ImageOps.exif_transpose(picture)
+    image = np.asarray(upright).astype(np.uint16) if deep else np.asarray(upright.convert("L" if grey else "RGB"))
+    return image.reshape(*image.shape[:2], -1)
+
+
+def main(graph: str, files: list[str]) -> int:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of each size that is not known before
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    facts = json.loads(session.get_modelmeta().custom_metadata_map.get("astroformer", "{}"))
+    if facts.get("takes") != "pixels":
+        sys.exit(f"{graph} does not take raw pixels; write one that does with astroformer export --takes pixels.")
+    classes, brightest = facts["classes"], []
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(["file", "prediction", "confidence", *(f"p:{name}" for name in classes), "error"])
+    for file in files:
+        try:
+            image = read(file, facts)
+            probabilities = session.run(None, {"images": image[None]})[0][0]
+            if np.isnan(probabilities).any():
+                raise ValueError("the model refuses its values: missing, infinite, beyond white or too large to keep")
+        except Exception as error:  # damaged bytes make decoders raise nearly anything
+            table.writerow([file, *[""] * (2 + len(classes)), " ".join(f"{error}".split()) or type(error).__name__])
+            continue
+        best = int(np.argmax(probabilities))
+        table.writerow([file, classes[best], *(f"{p:.8g}" for p in (probabilities[best], *probabilities)), ""])
+        brightest.append(np.nanmax(np.abs(image)) / (facts["white"] or 1))
+    learned = (facts["range"] or [None, None])[1]  # between which limits the largest values of the training images lie
+    if learned and brightest and not learned[0] / TIMES <= np.median(brightest) <= learned[1] * TIMES:
+        print("the images are far brighter or fainter than those that the model learned from; is that the same unit?",
+              file=sys.stderr)  # fmt: skip
+    return 0 if brightest else 2
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(f"usage: {(__doc__ or '').splitlines()[0]}")
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -59,7 +59,7 @@ PEOPLE = {
     "an astronomer": ("README.md", "docs/your-images.md", "docs/reading-a-run.md", "docs/more-accuracy.md"),
     "an astronomer with FITS files": ("docs/fits-tutorial.md",),
     "a student who compares": ("docs/network.md", "docs/python.md", "docs/equivariance.md"),
-    "an engineer who serves": ("docs/serving.md", "docs/serve.md", "docs/python.md"),
+    "an engineer who serves": ("docs/serve.md", "docs/python.md"),
 }
 ELSEWHERE = ("cifar10", "galaxy-zoo2", "mirabest", "galaxy10", "tiny-imagenet")  # what only a download brings
 SHORT = ["--epochs", "1", "--image-size", "32"]
@@ -141,8 +141,10 @@ def test_what_the_pages_tell_a_reader_to_type_works(
                     type_in(command, run, page)
                     typed += 1
                 if command.startswith("python examples/"):
-                    _, script, *words = shlex.split(command, comments=True)
-                    subprocess.run([sys.executable, ROOT / script, *words], check=True, timeout=120)
+                    here = command.replace(
+                        "python examples", f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT))}/examples"
+                    )
+                    subprocess.run(here, shell=True, check=True, timeout=120)  # a shell, for patterns and >
                     typed += 1
     assert typed >= 3
     assert not [name for name in os.listdir(desk) if name.endswith(".part")]

@@ -16,7 +16,7 @@ from astroformer.images.scaling import Scaling
 from astroformer.images.units import Units
 from astroformer.network import VARIANTS, Answers, Ensemble
 from astroformer.network.config import split_words
-from astroformer.trust.calibration import METHODS
+from astroformer.trust.calibration import METHODS, Calibration
 from astroformer.trust.trust import Trust
 from helpers.lively import lively
 
@@ -100,7 +100,9 @@ def classifier_of(case: Case) -> Classifier:
             head.bias.mul_(spread)
     if case.calibration != "none":
         logits_NK = _logits(made, case)
-        labels = np.random.default_rng(2).integers(0, len(CLASSES), len(logits_NK))
+        # As the network says: of other labels a calibration would learn that it knows nothing, and answer alike.
+        rng, share_NK = np.random.default_rng(2), Calibration().apply(logits_NK)
+        labels = np.array([rng.choice(len(CLASSES), p=share_K) for share_K in share_NK])
         made.trust = Trust(METHODS[case.calibration](logits_NK, np.eye(len(CLASSES))[labels]), len(labels))
     return made
 
