@@ -13,7 +13,6 @@ import pytest
 from astroformer.export import check
 from astroformer.export.speed import Speed
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.images.units import Units
 from astroformer.runtimes import SUFFIXES
 from helpers.command_line import TINY, Run, table
 from helpers.consumer import consumed
