@@ -32,12 +32,16 @@ def pieces(total: int, batch: int, size: int) -> list[tuple[int, int]]:
 def in_threads(task: Callable[[int, int], Result], bounds: Sequence[tuple[int, int]], workers: int) -> Iterator[Result]:
     """`task(start, stop)` of all bounds, in their order, by so many threads that begin a little ahead.
 
-    Each computes with its share of the threads that torch may use.
+    Each computes with its share of the threads that torch may use. One alone is the thread that asks: a new one would
+    first make itself others to compute with, which takes longer than a small network.
 
     Example:
         >>> list(in_threads(lambda start, stop: stop - start, [(0, 4), (4, 8), (8, 9)], workers=2))
         [4, 4, 1]
     """
+    if workers == 1:
+        yield from (task(*some) for some in bounds)
+        return
     threads = torch.get_num_threads()
     share = max(1, min(threads, usable_cores()) // workers)
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,))
