@@ -32,18 +32,23 @@ def pieces(total: int, batch: int, size: int) -> list[tuple[int, int]]:
 def in_threads(task: Callable[[int, int], Result], bounds: Sequence[tuple[int, int]], workers: int) -> Iterator[Result]:
     """`task(start, stop)` of all bounds, in their order, by so many threads that begin a little ahead.
 
-    Each computes with its share of the threads that torch may use. One alone is the thread that asks: a new one would
-    first make itself others to compute with, which takes longer than a small network.
+    Each computes with its share of the threads that torch may use, since threads that wait for each other are slow on
+    a busy machine. Where there is one task, the thread that asks does it.
 
     Example:
         >>> list(in_threads(lambda start, stop: stop - start, [(0, 4), (4, 8), (8, 9)], workers=2))
         [4, 4, 1]
     """
-    if workers == 1:
-        yield from (task(*some) for some in bounds)
-        return
     threads = torch.get_num_threads()
     share = max(1, min(threads, usable_cores()) // workers)
+    if len(bounds) == 1:
+        torch.set_num_threads(share)
+        try:
+            only = task(*bounds[0])
+        finally:
+            torch.set_num_threads(threads)
+        yield only
+        return
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,))
     running: deque[Future[Result]] = deque()
     try:
