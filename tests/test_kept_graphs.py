@@ -175,6 +175,19 @@ def test_another_model_in_the_folder_has_no_exports(folder: Path) -> None:
     assert Classifier.load(folder).runtime == "torch"
 
 
+def test_a_folder_keeps_graphs_of_its_own_model_alone(folder: Path) -> None:
+    before = sorted(file.name for file in (folder / "exports").iterdir())
+    other, changed = (Classifier.load(folder, runtime="torch", **words) for words in ({"symmetry": "shift"}, {}))
+    with torch.no_grad():
+        next(changed.network.parameters()).mul_(1.5)
+    for model in (other, changed):
+        with pytest.raises(UserError, match="answers otherwise than the one that is kept in"):
+            exporting.export(model, as_images(images()), takes="prepared", overwrite=True)
+    with pytest.raises(UserError, match="the model is asked by onnxruntime in float32, and a graph is compared with"):
+        exporting.export(Classifier.load(folder), as_images(images()))
+    assert sorted(file.name for file in (folder / "exports").iterdir()) == before
+
+
 def test_an_old_folder_keeps_no_exports(tmp_path: Path) -> None:
     old = Path(shutil.copytree(Path(__file__).parent / "old_folders" / "model", tmp_path / "model"))
     model = Classifier.load(old, runtime="torch")

@@ -23,7 +23,7 @@ from astroformer.export.quantized import Scores, check_enough, quantize, why_not
 from astroformer.export.speed import Speed, speed_of
 from astroformer.files import write_json
 from astroformer.images.labelled import LabelledImages
-from astroformer.kept_graphs import GraphPass
+from astroformer.kept_graphs import EQUAL, GraphPass
 from astroformer.model_folder import ModelFolder
 from astroformer.outputs import make_folder, output_file, remove_empty
 from astroformer.runtimes import RUNTIMES, SUFFIXES, beside, check_runtime, open_graph, places
@@ -157,6 +157,11 @@ def export(
         raise UserError(f"'{out}' is to hold a graph of {to}, whose name ends with {SUFFIXES[to]}; change --out.")
     if out is None and classifier.folder is None:
         raise UserError("the model was not saved, so it has no folder to keep a graph in; name a file with --out.")
+    if classifier.runtime != "torch" or classifier.precision != "float32":
+        raise UserError(
+            f"the model is asked by {classifier.runtime} in {classifier.precision}, and a graph is compared with torch "
+            "in float32; load it with runtime='torch'."
+        )
     images = some_of(images)
     if precision == "int8":
         if images.labels is None:
@@ -209,6 +214,7 @@ class _Asked:
         assert self.classifier.folder is not None
         model = ModelFolder(self.classifier.folder)
         model.check_keeps_exports()
+        self._check_is_that_of_the_folder()
         found: list[Written] = []
         with contextlib.ExitStack() as stack:
             made = make_folder(model.exports)
@@ -222,11 +228,23 @@ class _Asked:
                 try:
                     found.append(self._write(takes, folder / name))
                 except Disagrees as error:
-                    if takes == choices[-1]:
+                    if takes == choices[-1] and not found:
                         raise
-                    say(f"of images of any size there is no graph: {error.why}")
+                    say(f"there is no graph of {takes}: {error.why}")
             model.keep_exports([part for written in found for part in written.files])
             return [written.moved(model.exports) for written in found]
+
+    def _check_is_that_of_the_folder(self) -> None:
+        """Raises a `UserError` where the model was changed since it was saved or is asked in another way: `load` would
+        take its graph for one of the folder."""
+        folder = self.classifier.folder
+        assert folder is not None
+        saved = replace(self, classifier=Classifier.load(folder, runtime="torch", white=self.classifier.white))
+        if not np.allclose(saved.predicted_NK, self.predicted_NK, rtol=0, atol=EQUAL, equal_nan=True):
+            raise UserError(
+                f"the model answers otherwise than the one that is kept in '{folder}', so its graph can't be kept "
+                "there; save the model to another folder, or name a file with --out."
+            )
 
     def _write(self, takes: Takes, file: Path) -> Written:
         """The graph and its record.
