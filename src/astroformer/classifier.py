@@ -178,7 +178,10 @@ class Classifier(Predictor, Summarized):
         views, the features are averaged over the same views; those of an ensemble's members stand side by side.
 
         Args:
-            images, batch_size, bands, progress: as for `predict`.
+            images: as for `predict`.
+            batch_size: as for `predict`.
+            bands: as for `predict`.
+            progress: as for `predict`.
 
         Returns:
             (N, D) float32, a row an image in their order. The row of an image that can't be taken is NaN; `predict` has
@@ -218,8 +221,10 @@ class Classifier(Predictor, Summarized):
 
         Args:
             images: a source with labels, by its path or as `LabelledImages`.
-            batch_size, quiet, progress: as for `predict`.
+            batch_size: as for `predict`.
             strict: make an image that can't be read an error.
+            quiet: as for `predict`.
+            progress: as for `predict`.
 
         Raises:
             UserError: the images carry no labels, or classes that this classifier does not know.

@@ -48,10 +48,13 @@ def distil(
     Args:
         run: folder of a finished run, or of a finished ensemble.
         out: run folder, new or empty; default `runs/NAME-1`, `-2`, …
-        epochs, minutes: length, in place of the run's (a member's).
+        epochs: length in epochs, in place of the run's (a member's).
+        minutes: length by the clock, in place of it.
         seed: in place of the next one.
         augment: the function that the run was trained with, if with one, as for `train`.
-        on_evaluation, quiet, reporter: as for `train`.
+        on_evaluation: as for `train`.
+        quiet: as for `train`.
+        reporter: as for `train`.
 
     Raises:
         UserError: `run` holds no finished model; its images have changed; the length can't be.

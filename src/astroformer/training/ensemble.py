@@ -76,7 +76,13 @@ def train_ensemble(
         source: what to train on, see `open_source`.
         recipe: of every member, but for the seed; or its name or path, as for `train`.
         members: how many, 2 or more.
-        out, together, augment, on_evaluation, quiet, reporter, words: as for `train_many`.
+        out: as for `train_many`.
+        together: as for `train_many`.
+        augment: as for `train_many`.
+        on_evaluation: as for `train_many`.
+        quiet: as for `train_many`.
+        reporter: as for `train_many`.
+        words: as for `train_many`.
 
     Raises:
         UserError: as `train_many`; fewer than two members; or one of them failed, and the others are kept.

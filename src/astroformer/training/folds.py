@@ -38,7 +38,13 @@ def train_folds(
         folds: into how many parts the images are split, 2 or more.
         seeds: so many times, with the seeds from the recipe's own on; each has a split of its own, unless the recipe
             says `split_seed`, and rows and scores of its own.
-        out, together, augment, on_evaluation, quiet, reporter, words: as for `train_many`; `valid` can't be given.
+        out: as for `train_many`.
+        together: as for `train_many`.
+        augment: as for `train_many`.
+        on_evaluation: as for `train_many`.
+        quiet: as for `train_many`.
+        reporter: as for `train_many`.
+        words: as for `train_many`; `valid` can't be given.
 
     Raises:
         UserError: as `train_many`; or there are not as many folds or seeds as can be.

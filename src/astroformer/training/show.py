@@ -86,7 +86,8 @@ def show(
         recipe: settings, or a name or path, as for `train`; what it leaves open is decided as there.
         per_class: images of a class, 1 to 12.
         augmented: show under each row what training makes of these images in its first epoch.
-        quiet, reporter: as for `train`.
+        quiet: as for `train`.
+        reporter: as for `train`.
 
     Raises:
         UserError: anything about the input that the user can mend, as by `train`.

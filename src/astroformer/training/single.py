@@ -84,7 +84,8 @@ def train_network(
 
     Args:
         network: maps images (B, C, H, W), normalised, to logits (B, K). It is trained in place.
-        train, valid: decoded images to train on and to validate on, of the same classes.
+        train: decoded images to train on.
+        valid: decoded images to validate on, of the same classes.
         recipe: a decided one, see `rules.decide`.
         preprocessing: of the stores, with mean and deviation; by default that of `train`, measured on its images.
         teacher: of the same preprocessing and classes, whose answers are the targets in place of labels.

@@ -316,8 +316,10 @@ def train_many(
         out: the study's folder, new or empty; default `runs/NAME-1`, `-2`, …
         together: how the runs share the device: `processes` (side by side) or `in-turn`; `auto` is the first on a CPU
             and the second on a GPU, or with functions of a program.
-        augment, on_evaluation: functions of a program for all runs, as for `train`; not with `processes`.
-        quiet, reporter: as for `train`.
+        augment: a function of a program for all runs, as for `train`; not with `processes`.
+        on_evaluation: another one, likewise.
+        quiet: as for `train`.
+        reporter: as for `train`.
         words: `valid`, `init_from`, `strict`, `cache` of a `Task`, for all runs.
 
     Raises:

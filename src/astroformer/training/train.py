@@ -87,8 +87,10 @@ def resume(
 
     Args:
         run: its folder.
-        augment, on_evaluation: as for `train`; a run that was begun with an `augment` needs the same function again.
-        quiet, reporter: as for `train`.
+        augment: as for `train`; a run that was begun with one needs the same function again.
+        on_evaluation: as for `train`.
+        quiet: as for `train`.
+        reporter: as for `train`.
 
     Raises:
         UserError: the folder holds nothing of the kind, or what is finished; or its images have changed.
