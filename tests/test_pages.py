@@ -60,7 +60,7 @@ def test_no_paragraph_has_more_than_two_numbers(page: str) -> None:
 def test_a_list_begins_after_an_empty_line(page: str) -> None:
     """Else GitHub shows a list, and the site a paragraph."""
     text = re.sub(r"^```.*?^```$", "", read(page), flags=re.M | re.S)
-    assert not re.findall(r"^[^-|#\s\d].*\n(?:- |1\. ).*", text, flags=re.M)
+    assert not re.findall(r"^(?!- |\d+\. |\s|\||#).+\n(?:- |1\. ).*", text, flags=re.M)
 
 
 def test_every_page_under_docs_is_in_the_navigation_of_the_site_once() -> None:

@@ -61,7 +61,7 @@ class Classifier(Predictor, Summarized):
         folder: where the model was saved or loaded, if it was.
         trust: what makes probabilities of logits, and the held-out images that tell how; see `Trust`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from astroformer.images import Preprocessing
         >>> from astroformer.network import create_network
@@ -190,7 +190,7 @@ class Classifier(Predictor, Summarized):
         Raises:
             UserError: as `predict`; or the network is none of ours.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> from astroformer.images import Preprocessing
             >>> from astroformer.network import create_network
@@ -386,7 +386,7 @@ class Classifier(Predictor, Summarized):
             UserError: this is no model folder, or it was made by a newer version, or it is damaged, or its weights do
                 not fit its config; or there is no graph for the runtime or the precision.
 
-        Example:
+        Examples:
             >>> import tempfile
             >>> import astroformer
             >>> recipe = astroformer.Recipe(epochs=1, device="cpu", precision="no")

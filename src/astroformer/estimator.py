@@ -59,7 +59,7 @@ class AstroformerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     Raises:
         UserError: (a ValueError) X or y can't be taken, an image can't be read, or a setting is impossible.
 
-    Example:
+    Examples:
         >>> from sklearn.datasets import load_digits
         >>> X, y = load_digits(return_X_y=True)
         >>> estimator = AstroformerClassifier(epochs=1, image_size=32, augment="none", image_shape=(8, 8))

@@ -33,7 +33,7 @@ class Astroformer(nn.Module):
     Args:
         config: what to build; kept as `.config`.
 
-    Example:
+    Examples:
         >>> import dataclasses, torch
         >>> from astroformer.network import VARIANTS
         >>> network = Astroformer(dataclasses.replace(VARIANTS["astroformer_atto"], num_classes=5, img_size=32))

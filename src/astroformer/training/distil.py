@@ -40,6 +40,7 @@ def distil(
     """Trains one network on what the model of a run answers of its training images, and writes a run folder.
 
     The network, its recipe, images and split are those of the run (of an ensemble's first member), but for:
+
     - the targets, which are the answers to each batch as it was augmented and mixed, in place of labels, and are not
       smoothed;
     - the seed, the next one after the run's;
@@ -60,7 +61,7 @@ def distil(
         UserError: `run` holds no finished model; its images have changed; the length can't be.
         Interrupted: as `train`; `resume` goes on.
 
-    Example:
+    Examples:
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
         >>> teacher = astroformer.train("mock-galaxies:20x32", recipe)

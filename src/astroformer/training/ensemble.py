@@ -88,7 +88,7 @@ def train_ensemble(
         UserError: as `train_many`; fewer than two members; or one of them failed, and the others are kept.
         Interrupted: SIGINT or SIGTERM came; all members have saved their state, and `resume` goes on.
 
-    Example:
+    Examples:
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
         >>> ensemble = astroformer.train_ensemble("mock-galaxies:20x32", recipe, members=2, together="in-turn")

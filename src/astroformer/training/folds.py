@@ -50,7 +50,7 @@ def train_folds(
         UserError: as `train_many`; or there are not as many folds or seeds as can be.
         Interrupted: SIGINT or SIGTERM came; all runs have saved their state, and `resume` goes on.
 
-    Example:
+    Examples:
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
         >>> study = astroformer.train_folds("mock-galaxies:40x32", recipe, folds=2, together="in-turn", quiet=True)

@@ -54,7 +54,7 @@ def report(
         UserError: the extra `[report]` is not installed, the images have no labels or other classes, the model's run
             is not known where no source is named, or there is a report already.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")

@@ -92,7 +92,7 @@ def show(
     Raises:
         UserError: anything about the input that the user can mend, as by `train`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import astroformer
         >>> shown = astroformer.show("mock-galaxies:40x32", astroformer.Recipe(device="cpu"))

@@ -101,7 +101,7 @@ def train_network(
         UserError: the network can't do what the recipe says, the loss became non-finite, or a checkpoint is damaged.
         Interrupted: `stop` said so; the state is saved.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from astroformer import Recipe
         >>> from astroformer.cache import default_cache

@@ -326,7 +326,7 @@ def train_many(
         UserError: as `train`, before any run has begun.
         Interrupted: SIGINT or SIGTERM came; all runs have saved their state, and `resume` goes on.
 
-    Example:
+    Examples:
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
         >>> recipes = [recipe.model_copy(update={"seed": seed}) for seed in (0, 1)]
