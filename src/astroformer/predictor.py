@@ -192,9 +192,9 @@ class Predictor:
         workers = min(usable_cores(), _WORKERS) if self.fast else 1
         size = min(batch_size, _TASK_IMAGES) if on_cpu and self.fast else batch_size
         bounds = pieces(total, batch_size, size)
-        workers = max(1, min(workers, len(bounds)))  # those of one image have all cores
-        tracing = self._tracing(workers) if features or novelty is not None else None
-        logits_by = self._logits_by(workers)
+        asking = min(workers, max(1, len(bounds)))
+        tracing = self._tracing(asking) if features or novelty is not None else None
+        logits_by = self._logits_by(asking)
         width = getattr(self.network, "head_hidden_size", 0)
 
         @torch.inference_mode()

@@ -54,7 +54,7 @@ def open_graph(file: Path, *, threads: int | None = None, streams: int = 1) -> E
         streams: how many threads will ask it at once, each with its share of the others.
 
     Raises:
-        UserError: the file is none of these, or its runtime is not installed.
+        UserError: the file is none of these or of another program, or its runtime is not installed.
     """
     openers = {".onnx": _open_onnx, ".xml": _open_openvino, ".pt2": _open_torch}
     if file.suffix not in openers:
@@ -98,7 +98,7 @@ def _open_onnx(file: Path, threads: int | None, streams: int) -> Exported:
         options.intra_op_num_threads = max(1, threads // streams)
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
+    facts = _facts(file, session.get_modelmeta().custom_metadata_map.get(FACTS))
     return Exported(lambda images: session.run(None, {name: images}), facts)
 
 
@@ -108,7 +108,7 @@ def _open_openvino(file: Path, threads: int | None, streams: int) -> Exported:
 
     core = openvino.Core()
     model = core.read_model(file)
-    facts = json.loads(model.get_rt_info(FACTS).astype(str))
+    facts = _facts(file, model.get_rt_info(FACTS).astype(str) if model.has_rt_info(FACTS) else None)
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": _PRECISIONS[facts["precision"]],
         "NUM_STREAMS": streams,
@@ -137,4 +137,10 @@ def _open_torch(file: Path, threads: int | None, streams: int) -> Exported:
             found = module(torch.from_numpy(images))
         return [output.numpy() for output in (found if isinstance(found, tuple) else (found,))]
 
-    return Exported(outputs, json.loads(extra[FACTS]))
+    return Exported(outputs, _facts(file, extra[FACTS]))
+
+
+def _facts(file: Path, text: str | None) -> Mapping[str, Any]:
+    if not text:
+        raise UserError(f"'{file}' says nothing of classes and pixels, so astroformer did not export it.")
+    return dict(json.loads(text))

@@ -81,6 +81,13 @@ def pick_device(name: str) -> str:
     return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+def cuda_devices() -> list[str]:
+    """The CUDA devices that this process may use, as `CUDA_VISIBLE_DEVICES` names them; none where there are none."""
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:count] if named else [str(number) for number in range(count)]
+
+
 def pick_precision(name: str, device: str) -> str:
     """The precision of a name, "float32" or "bfloat16"; "auto" is bfloat16 where `device` has instructions for it.
 

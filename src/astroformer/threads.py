@@ -32,7 +32,8 @@ def pieces(total: int, batch: int, size: int) -> list[tuple[int, int]]:
 def in_threads(task: Callable[[int, int], Result], bounds: Sequence[tuple[int, int]], workers: int) -> Iterator[Result]:
     """`task(start, stop)` of all bounds, in their order, by so many threads that begin a little ahead.
 
-    Each computes with its share of the threads that torch may use.
+    Each computes with its share of the threads that torch may use, since threads that wait for each other are slow on
+    a busy machine. Where there is one task, the thread that asks does it.
 
     Examples:
         >>> list(in_threads(lambda start, stop: stop - start, [(0, 4), (4, 8), (8, 9)], workers=2))
@@ -40,6 +41,14 @@ def in_threads(task: Callable[[int, int], Result], bounds: Sequence[tuple[int, i
     """
     threads = torch.get_num_threads()
     share = max(1, min(threads, usable_cores()) // workers)
+    if len(bounds) == 1:
+        torch.set_num_threads(share)
+        try:
+            only = task(*bounds[0])
+        finally:
+            torch.set_num_threads(threads)
+        yield only
+        return
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,))
     running: deque[Future[Result]] = deque()
     try:

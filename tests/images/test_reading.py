@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from astroformer.images import limits
-from astroformer.images.reading import UnreadableImage, read_image
+from astroformer.images.reading import UnreadableImage, array_of, read_image
 from helpers.encoded import encode, png16, tiff
 
 RNG = np.random.default_rng(0)
@@ -144,6 +144,19 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     raw_exif = b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", 0x0112, 3, 1, orientation) + bytes(4)
     np.testing.assert_array_equal(read_image(png16(deep, raw_exif)), upright.astype(np.uint16) * 257)
     np.testing.assert_array_equal(read_image(tiff(deep, t274=orientation)), upright.astype(np.uint16) * 257)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_file_that_pillow_opened_is_read_as_its_bytes_are(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for pixels in (RGB, RGB[:, :, 0].copy(), GREY16):
+        for kind in ("png", "tif"):
+            file = tmp_path / f"image.{kind}"
+            Image.fromarray(pixels).save(file, exif=exif)
+            with Image.open(file) as image:
+                np.testing.assert_array_equal(array_of(image, "image"), read_image(file.read_bytes()))
+                assert image.filename == str(file)
 
 
 def test_damaged_files_name_path_and_reason(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from astroformer import ownership
 from astroformer.cli import main as cli
 from astroformer.errors import UserError
 from astroformer.progress import Reporter
+from astroformer.system import cuda_devices
 from astroformer.training import side_by_side
 from astroformer.training import study as study_module
 from astroformer.training.recipe import Recipe, make_recipe
@@ -95,6 +96,54 @@ def test_processes_give_the_bits_and_folders_of_the_runs_alone(
         assert alone.validation["top1"] == pytest.approx(scores[seed - 4])
     with pytest.raises(UserError, match=r"all runs of .* are finished"):
         resume(group)
+
+
+def test_runs_are_dealt_to_the_gpus(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPUs are stand-ins: what a worker is given to see, while it computes on the CPU."""
+    busy, dealt = set[str](), list[str]()
+
+    class Worker(side_by_side._Worker):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            assert self.gpu is not None
+            assert self.gpu not in busy
+            busy.add(self.gpu)
+            dealt.append(self.gpu)
+            seen = Path(f"/proc/{self._process.pid}/environ").read_text().split("\0")
+            assert f"CUDA_VISIBLE_DEVICES={self.gpu}" in seen
+
+        def error(self) -> str | None:
+            told = super().error()
+            busy.discard(str(self.gpu))
+            return told
+
+    monkeypatch.setattr(side_by_side, "_Worker", Worker)
+    monkeypatch.setattr(study_module, "_gpus", lambda recipe: ["2", "GPU-5f"])
+    said: list[str] = []
+    reporter = Reporter(quiet=True)
+    monkeypatch.setattr(reporter, "say", said.append)
+    recipes = [recipe(seed=seed) for seed in range(4)]
+    result = train_many(SOURCE, recipes, out=tmp_path / "group", cache=cache, reporter=reporter)
+    assert not result.errors
+    assert dealt[:2] == ["2", "GPU-5f"]
+    assert len(dealt) == 4
+    assert not busy
+    assert "4 runs, 2 at a time, a GPU each" in said
+    assert json.loads((tmp_path / "group" / "runs.json").read_text())["together"] == "processes"
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "named"),
+    [(None, 3, ["0", "1", "2"]), ("3,1", 2, ["3", "1"]), ("GPU-5f, GPU-77", 2, ["GPU-5f", "GPU-77"]), ("", 0, [])],
+)
+def test_gpus_are_named_as_this_process_sees_them(
+    visible: str | None, count: int, named: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert cuda_devices() == named
 
 
 def test_every_split_of_a_source_reads_one_store(tmp_path: Path) -> None:

@@ -104,8 +104,8 @@ class Train:
     together: Annotated[
         str,
         Doc(
-            "how several runs share the device: processes (side by side; auto on a CPU) or in-turn (one after "
-            "the other; auto on a GPU)"
+            "how several runs share the devices: processes (side by side; auto on a CPU, and on several GPUs, one run "
+            "on each) or in-turn (one after the other; auto on one GPU)"
         ),
     ] = "auto"
     resume: Annotated[

@@ -105,7 +105,12 @@ def load(image: ImageFile.ImageFile) -> None:
         else tile
         for tile in image.tile
     ]
-    image.load()
+    # Pillow (13.0) maps a file that it knows by name into memory, and then turns a TIFF's pixels by the wrong sides.
+    name, image.filename = image.filename, ""
+    try:
+        image.load()
+    finally:
+        image.filename = name
 
 
 def as_array(image: Image.Image) -> Array:

@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from astroformer.errors import UserError
 from astroformer.images.fits import FITS_EXTENSIONS, decode_fits, is_fits
@@ -25,7 +25,7 @@ from astroformer.images.limits import (
     one_at_a_time,
     why_never_read,
 )
-from astroformer.images.pictures import TIFF_STARTS, check_picture, decode_picture, pixels_of
+from astroformer.images.pictures import TIFF_STARTS, check_picture, decode_picture, load, pixels_of
 from astroformer.images.tiff import read_tiff_bands
 
 __all__ = [
@@ -110,7 +110,8 @@ def array_of(image: Image.Image, name: str) -> Array:
     """
     try:
         check_picture(image)
-        image.load()
+        if isinstance(image, ImageFile.ImageFile):
+            load(image)
         return pixels_of(image)
     except Refused as error:
         raise UnreadableImage(name, str(error)) from None

@@ -1,4 +1,4 @@
-"""Runs side by side, each in a process of its own (`training/worker.py`) with a share of the cores."""
+"""Runs side by side, each in a process of its own (`training/worker.py`) with a share of the cores, or with a GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,12 @@ from astroformer.progress import Reporter
 
 
 def run_side_by_side(
-    folders: list[Path], at_once: int, threads: int, reporter: Reporter, stop: Callable[[], bool]
+    folders: list[Path],
+    at_once: int,
+    threads: int,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+    gpus: Sequence[str] = (),
 ) -> dict[str, str]:
     """Continues the runs in these folders side by side; why runs failed, by the names of their folders.
 
@@ -27,15 +32,18 @@ def run_side_by_side(
         at_once: how many at a time.
         threads: of each.
         stop: asked several times a second whether the runs shall save and stop.
+        gpus: those that the runs are dealt to, one run at a time each, as `CUDA_VISIBLE_DEVICES` names them; without
+            any the runs see what this process sees.
     """
     events: queue.Queue[tuple[str, str, Any]] = queue.Queue()
     waiting, running, errors = list(folders), dict[str, _Worker](), dict[str, str]()
+    free: list[str | None] = list(gpus) if gpus else [None] * at_once
     asked = False
     try:
         while running or (waiting and not asked):
-            while waiting and len(running) < at_once and not asked:
+            while waiting and free and not asked:
                 folder = waiting.pop(0)
-                running[folder.name] = _Worker(folder, threads, events)
+                running[folder.name] = _Worker(folder, threads, events, free.pop(0))
             if stop() and not asked:
                 asked = True
                 for worker in running.values():
@@ -52,20 +60,29 @@ def run_side_by_side(
                 reporter.training(name=name, **content)
             elif kind == "error":
                 running[name].told = content
-            elif kind == "end" and (error := running.pop(name).error()) is not None:
-                errors[name] = error
-                reporter.say(f"{name} failed: {error}")
+            elif kind == "end":
+                worker = running.pop(name)
+                error = worker.error()
+                free.append(worker.gpu)
+                if error is not None:
+                    errors[name] = error
+                    reporter.say(f"{name} failed: {error}")
     finally:
         for worker in running.values():  # only if something went wrong here, or Ctrl-C came a second time
             worker.kill()
     return errors
 
 
+_SEEN = "CUDA_VISIBLE_DEVICES"
+
+
 class _Worker:
     """A run in a process of its own; what it says arrives in `events` as (name, kind, content)."""
 
-    def __init__(self, folder: Path, threads: int, events: queue.Queue[tuple[str, str, Any]]) -> None:
-        self.name = folder.name
+    def __init__(
+        self, folder: Path, threads: int, events: queue.Queue[tuple[str, str, Any]], gpu: str | None = None
+    ) -> None:
+        self.name, self.gpu = folder.name, gpu
         self.told: str | None = None  # the error that the run itself names
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
         command = [sys.executable, "-m", "astroformer.training.worker", str(folder), str(threads)]
@@ -75,7 +92,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), **({} if gpu is None else {_SEEN: gpu})},
             start_new_session=True,
         )
         threading.Thread(target=self._listen, args=(events,), daemon=True).start()

@@ -13,7 +13,7 @@ All run folders are prepared first, so that every image is decoded once and what
 the runs share the device in one of two ways:
 
 - `processes`: side by side, as many as there are cores, a process and an equal share of the cores each. Every run has
-  the weights, to the bit, that it would have alone with so many threads.
+  the weights, to the bit, that it would have alone with so many threads. On several GPUs, one run on each.
 - `in-turn`: one after the other, each with the whole device.
 """
 
@@ -38,7 +38,7 @@ from astroformer.model_config import Spread, block_hash
 from astroformer.model_folder import ModelFolder
 from astroformer.progress import Reporter, shown_by
 from astroformer.summaries import METRICS, Summarized, Summary, metric_name, metric_text, percent, some_of
-from astroformer.system import pick_device
+from astroformer.system import cuda_devices, pick_device
 from astroformer.training.hooks import Hooks, OnEvaluation, OwnAugmentation
 from astroformer.training.memory import footprint, free_memory
 from astroformer.training.out_of_fold import FILE as OUT_OF_FOLD
@@ -204,10 +204,12 @@ class Study:
         if names:
             with stop_requests() as stop:
                 if self.together == "processes":
-                    cores = f"{self.threads} thread{'s' * (self.threads > 1)} each"
-                    reporter.say(f"{len(names)} runs, {min(self.at_once, len(names))} at a time, {cores}")
+                    gpus = _gpus(first.read_recipe())
+                    at_once = min(len(gpus) or self.at_once, len(names))
+                    each = "a GPU each" if gpus else f"{self.threads} thread{'s' * (self.threads > 1)} each"
+                    reporter.say(f"{len(names)} runs, {at_once} at a time, {each}")
                     folders = [self.folder / name for name in names]
-                    errors = run_side_by_side(folders, self.at_once, self.threads, reporter, stop)
+                    errors = run_side_by_side(folders, at_once, self.threads, reporter, stop, gpus)
                 else:
                     errors = self._in_turn(names, reporter, hooks)
                 left = self.unfinished()
@@ -314,8 +316,8 @@ def train_many(
         source: what to train on, see `open_source`.
         recipes: one a run, or its name or path; see `seeds_and_folds`.
         out: the study's folder, new or empty; default `runs/NAME-1`, `-2`, …
-        together: how the runs share the device: `processes` (side by side) or `in-turn`; `auto` is the first on a CPU
-            and the second on a GPU, or with functions of a program.
+        together: how the runs share the devices: `processes` (side by side; on GPUs one run on each) or `in-turn`;
+            `auto` is the first on a CPU and on several GPUs, and the second on one GPU, or with functions of a program.
         augment: a function of a program for all runs, as for `train`; not with `processes`.
         on_evaluation: another one, likewise.
         quiet: as for `train`.
@@ -371,7 +373,8 @@ def prepare_study(
         raise UserError("several runs at once can't be split over processes as well; start them without torchrun.")
     hooks = hooks or Hooks()
     if together == "auto":
-        together = "processes" if pick_device(recipes[0].device) == "cpu" and not hooks.any else "in-turn"
+        side_by_side = pick_device(recipes[0].device) == "cpu" or len(_gpus(recipes[0])) > 1
+        together = "processes" if side_by_side and not hooks.any else "in-turn"
     _refuse_processes(together, hooks)
     created = RunFolder.create(out, str(task.source), task.valid)
     folder, names, setups = created.path, _names(recipes), list[Setup]()
@@ -382,7 +385,7 @@ def prepare_study(
             augmentation = hooks.augmentation
             setups.append(prepare(task, recipe, out=folder / name, reporter=quiet, augmentation=augmentation))
         cores = _cores()
-        at_once = min(len(recipes), cores, _fitting(setups)) if together == "processes" else 1
+        at_once = min(len(recipes), _places(recipes[0], cores, setups)) if together == "processes" else 1
         study = Study(folder, names, together, at_once, max(1, cores // at_once), ensemble)
         for setup in setups:  # so that each says with how many threads it is trained, whoever resumes it
             setup.run.write_record(replace(setup.record, machine=replace(setup.record.machine, threads=study.threads)))
@@ -414,6 +417,16 @@ def _names(recipes: Sequence[Recipe]) -> list[str]:
     """`seed-0`, `seed-0-fold-1`; numbers where those would not tell the runs apart."""
     names = [f"seed-{r.seed}" + ("" if r.folds is None else f"-fold-{r.fold}") for r in recipes]
     return names if len(set(names)) == len(names) else [f"run-{i + 1}" for i in range(len(names))]
+
+
+def _gpus(recipe: Recipe) -> list[str]:
+    """The GPUs that the runs of such recipes are dealt to; none on a CPU."""
+    return cuda_devices() if pick_device(recipe.device) == "cuda" else []
+
+
+def _places(recipe: Recipe, cores: int, setups: list[Setup]) -> int:
+    """How many runs go on side by side: one on each GPU, or as many as there are cores and memory for."""
+    return len(_gpus(recipe)) or min(cores, _fitting(setups))
 
 
 def _cores() -> int:
