@@ -445,3 +445,4 @@ class Classifier(Predictor, Summarized):
 
 
 load = Classifier.load
+"""The model of a model folder, or of the run folder that holds it: [`Classifier.load`][astroformer.Classifier.load]."""

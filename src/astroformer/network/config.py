@@ -438,3 +438,4 @@ VARIANTS: dict[str, AstroformerConfig] = {
     "astroformer_pico": _small(24, (32, 64, 128, 192), (1, 2, 4, 2), head_width=32),
     "astroformer_nano": _small(32, (64, 96, 192, 320), (1, 2, 6, 2), head_width=32),
 }
+"""The config of each variant by its name: the paper's six, and three small ones for few images."""
