@@ -61,7 +61,7 @@ class Classifier(Predictor, Summarized):
         folder: where the model was saved or loaded, if it was.
         trust: what makes probabilities of logits, and the held-out images that tell how; see `Trust`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from astroformer.images import Preprocessing
         >>> from astroformer.network import create_network
@@ -178,7 +178,10 @@ class Classifier(Predictor, Summarized):
         views, the features are averaged over the same views; those of an ensemble's members stand side by side.
 
         Args:
-            images, batch_size, bands, progress: as for `predict`.
+            images: as for `predict`.
+            batch_size: as for `predict`.
+            bands: as for `predict`.
+            progress: as for `predict`.
 
         Returns:
             (N, D) float32, a row an image in their order. The row of an image that can't be taken is NaN; `predict` has
@@ -187,7 +190,7 @@ class Classifier(Predictor, Summarized):
         Raises:
             UserError: as `predict`; or the network is none of ours.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> from astroformer.images import Preprocessing
             >>> from astroformer.network import create_network
@@ -218,8 +221,10 @@ class Classifier(Predictor, Summarized):
 
         Args:
             images: a source with labels, by its path or as `LabelledImages`.
-            batch_size, quiet, progress: as for `predict`.
+            batch_size: as for `predict`.
             strict: make an image that can't be read an error.
+            quiet: as for `predict`.
+            progress: as for `predict`.
 
         Raises:
             UserError: the images carry no labels, or classes that this classifier does not know.
@@ -381,7 +386,7 @@ class Classifier(Predictor, Summarized):
             UserError: this is no model folder, or it was made by a newer version, or it is damaged, or its weights do
                 not fit its config; or there is no graph for the runtime or the precision.
 
-        Example:
+        Examples:
             >>> import tempfile
             >>> import astroformer
             >>> recipe = astroformer.Recipe(epochs=1, device="cpu", precision="no")
@@ -440,3 +445,4 @@ class Classifier(Predictor, Summarized):
 
 
 load = Classifier.load
+"""The model of a model folder, or of the run folder that holds it: [`Classifier.load`][astroformer.Classifier.load]."""

@@ -50,7 +50,7 @@ class Ranking:
         positive_N: (N,) whether each is of the class, in that order.
         last_T: (T,) place of the last image of each distinct score.
 
-    Example:
+    Examples:
         >>> ranking = Ranking.of(np.array([True, False, True]), np.array([0.9, 0.8, 0.1]))
         >>> ranking.roc_auc(), round(ranking.average_precision(), 4)
         (0.5, 0.8333)
@@ -135,7 +135,7 @@ class Reliability:
         confidence_N: (N,) its confidence.
         right_N: (N,) whether it is called right.
 
-    Example:
+    Examples:
         >>> probabilities = np.array([[0.75, 0.25], [0.75, 0.25], [0.75, 0.25], [0.75, 0.25]])
         >>> Reliability.equal_width(np.array([0, 0, 0, 1]), probabilities).error()
         0.0

@@ -47,7 +47,7 @@ class Look(NamedTuple):
 def looks(n: int) -> list[Look]:
     """n looks, of which 49 differ from each other in colour or mark.
 
-    Example:
+    Examples:
         >>> len({(look.color, look.marker) for look in looks(49)})
         49
     """
@@ -162,7 +162,7 @@ def class_name(name: str, number: int) -> str:
     Args:
         number: of the class, from 1.
 
-    Example:
+    Examples:
         >>> class_name("edge_on", 3)
         'edge on'
     """
@@ -178,7 +178,7 @@ def shortened(name: str, longest: int = 28) -> str:
     Args:
         longest: how many letters may stand side by side; a Chinese, Japanese or Korean one takes the room of two.
 
-    Example:
+    Examples:
         >>> shortened("a very long name of a class 2", 16)
         'a very l…class 2'
     """
@@ -209,7 +209,7 @@ def fitted(text: str, width: float, points: float = SMALL) -> str:
 def room(text: str) -> int:
     """How many usual letters are as wide as a text.
 
-    Example:
+    Examples:
         >>> room("星系 2")
         6
     """
@@ -219,7 +219,7 @@ def room(text: str) -> int:
 def in_lines(name: str, longest: int, most: int = 2) -> str:
     """A name in at most so many lines of at most so many letters.
 
-    Example:
+    Examples:
         >>> in_lines("edge on with bulge", 10)
         'edge on\\nwith bulge'
     """

@@ -13,7 +13,7 @@ class UserError(ValueError):
     The command line prints it as one sentence and exits with status 2. Any other error is a fault of this package and
     exits with status 1.
 
-    Example:
+    Examples:
         >>> import astroformer
         >>> try:
         ...     astroformer.create_model("astroformer_atto", group="d5")
@@ -101,7 +101,7 @@ def explained(error: OSError, file: object = None) -> str | None:
     Returns:
         None for an error that is no condition of the user's machine, and so may be a fault of this package.
 
-    Example:
+    Examples:
         >>> import errno
         >>> explained(OSError(errno.ENOSPC, "No space left on device", "run/checkpoint.safetensors"))
         "'run/checkpoint.safetensors' can't be written: the disk is full. Free some space, or choose another disk."
@@ -160,7 +160,7 @@ def _forbidden(path: str) -> str:
 def brief(value: object, most: int = 200) -> str:
     """A value as Python spells it, cut where that takes more than `most` characters: a sentence stays one.
 
-    Example:
+    Examples:
         >>> brief("a" * 1000, 8)
         "'aaaaaaa…"
     """

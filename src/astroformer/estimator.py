@@ -42,8 +42,11 @@ class AstroformerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
 
     Args:
         recipe: a `Recipe`, the name of one ("photo") or the path of a recipe file; None: the defaults.
-        epochs, minutes, image_size, learning_rate, augment: settings of the recipe to change, so that a search can try
-            them; None leaves the recipe's. `augment` is the name of a preset, such as "photo" or "none".
+        epochs: setting of the recipe to change, so that a search can try it; None leaves the recipe's.
+        minutes: likewise.
+        image_size: likewise.
+        learning_rate: likewise.
+        augment: likewise; the name of a preset, such as "photo" or "none".
         image_shape: (H, W) or (H, W, C) of an image that is a row of X.
         random_state: of all that is random; None: the seed of the recipe, so that two trainings are the same.
         verbose: show the progress.
@@ -56,7 +59,7 @@ class AstroformerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     Raises:
         UserError: (a ValueError) X or y can't be taken, an image can't be read, or a setting is impossible.
 
-    Example:
+    Examples:
         >>> from sklearn.datasets import load_digits
         >>> X, y = load_digits(return_X_y=True)
         >>> estimator = AstroformerClassifier(epochs=1, image_size=32, augment="none", image_shape=(8, 8))

@@ -38,7 +38,7 @@ def replacing(
     Raises:
         OSError: the system refused something; it names `path`, also where a library wrapped the error.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "answer.txt"
         >>> with replacing(path) as part:
@@ -118,7 +118,7 @@ def check_is_path(given: object, what: str) -> None:
     """Raises `UserError` where a program gives something else in place of a path, or a path of no letters, which would
     be the current folder.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> check_is_path(np.zeros(9), "a source of images")
         Traceback (most recent call last):
@@ -140,7 +140,7 @@ _QUERY = re.compile(r"(://[^\s'\"?]*\?)[^\s'\"]+")
 def is_url(name: object) -> bool:
     """Whether a text is a name with a scheme, such as `s3://bucket/survey.h5`.
 
-    Example:
+    Examples:
         >>> is_url("https://example.org/field.fits"), is_url("C:/field.fits"), is_url("mock-galaxies:200")
         (True, False, False)
     """
@@ -150,7 +150,7 @@ def is_url(name: object) -> bool:
 def without_secrets(text: str) -> str:
     """A text whose URLs have no password and no query, which may hold a key or a signature.
 
-    Example:
+    Examples:
         >>> without_secrets("https://me:secret@example.org/field.fits?signature=1f3a is not there")
         'https://…@example.org/field.fits?… is not there'
     """
@@ -160,7 +160,7 @@ def without_secrets(text: str) -> str:
 def check_is_here(path: str | Path, what: str) -> None:
     """Raises `UserError` where a URL is given for what has to lie on a disk of this machine.
 
-    Example:
+    Examples:
         >>> check_is_here(Path("s3://bucket/model"), "a model")
         Traceback (most recent call last):
             ...

@@ -45,7 +45,7 @@ def drawn(n: int, groups_N: Array | None = None, *, resamples: int = 1000, seed:
         resamples: how many.
         seed: of the draws, which follow from it alone.
 
-    Example:
+    Examples:
         >>> [int(times_N.sum()) for times_N in drawn(5, resamples=2)]
         [5, 5]
         >>> next(drawn(3, np.array([0, 7, 7]), resamples=1)).tolist()  # images 1 and 2 are drawn together
@@ -72,7 +72,7 @@ def bootstrapped(
         measures: by name.
         n, groups_N, resamples, seed: see `drawn`. A resample that has no such figure counts for nothing.
 
-    Example:
+    Examples:
         >>> right_N = np.array([1.0, 1.0, 0.0, 1.0])
         >>> found = bootstrapped({"accuracy": lambda times_N: times_N @ right_N / times_N.sum()}, 4)
         >>> found["accuracy"]
@@ -102,7 +102,7 @@ def share_limits(hits_T: Array, n_T: Array) -> tuple[Array, Array]:
         hits_T: (T,) hits, each of `n_T` images.
         n_T: (T,) images; where there are 0 nothing is known, and the interval is [0, 1].
 
-    Example:
+    Examples:
         >>> low, high = share_limits(np.array([5, 0]), np.array([5, 0]))
         >>> low.round(4).tolist(), high.tolist()
         ([0.5655, 0.0], [1.0, 1.0])
@@ -126,7 +126,7 @@ def share_interval(hits: int, n: int, groups_N: Array | None = None) -> Interval
         groups_N: (N,) numbers; images with the same one belong together, and count as if they were copies of one
             another, so that the interval is that of (Σ m)² / Σ m² images over the sizes m of the groups (Kish 1965).
 
-    Example:
+    Examples:
         >>> found = share_interval(1, 2)
         >>> found.value, round(found.low, 4), round(found.high, 4)
         (0.5, 0.0945, 0.9055)

@@ -66,7 +66,7 @@ class Evaluation(Summarized):
             there are votes also votes_cross_entropy (nats) and votes_brier, and the others are of the majority.
         confusion_KK: (K, K) counts; `confusion_KK[i, j]` images of class i are called class j.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import astroformer
         >>> probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
@@ -254,7 +254,7 @@ def expected_calibration_error(labels_N: Array, probabilities_NK: Array, *, bins
     Raises:
         UserError: `bins` is below 1, or the arrays are ones that `score` refuses.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from astroformer.metrics import expected_calibration_error
         >>> probabilities = np.array([[0.75, 0.25], [0.75, 0.25], [0.75, 0.25], [0.75, 0.25]])
@@ -324,7 +324,7 @@ def score(
         UserError: there is no image to evaluate, a label is no class, the shapes do not fit, or a probability is
             not finite.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import astroformer
         >>> probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])

@@ -65,7 +65,7 @@ class ModelRecord:
         metrics: on those images; None where they were not measured.
         member_metrics: of an ensemble's single members on those images, by metric.
 
-    Example:
+    Examples:
         >>> ModelRecord(name="astroformer_atto", training="20 images").to_dict()
         {'name': 'astroformer_atto', 'training': '20 images'}
     """

@@ -82,7 +82,7 @@ def instead(name: str, known: Collection[str], spelled: Callable[[str], str]) ->
         known: the words that there are, as a command line spells them (`image-size`, `augment.rotation`).
         spelled: how the reader is to write one of them.
 
-    Example:
+    Examples:
         >>> instead("lr", {"learning-rate"}, lambda word: f"--{word}")
         "It is called '--learning-rate' here."
     """

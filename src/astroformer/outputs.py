@@ -20,7 +20,7 @@ Inputs = Iterable[str | Path | None]
 def numbered(path: Path, suffix: str = "") -> Iterator[Path]:
     """`runs/galaxies-1`, `runs/galaxies-2`, … of `runs/galaxies`, with the `suffix` behind each.
 
-    Example:
+    Examples:
         >>> [path.name for path, _ in zip(numbered(Path("predictions"), ".csv"), range(2))]
         ['predictions-1.csv', 'predictions-2.csv']
     """

@@ -67,7 +67,7 @@ class Predictions(Summarized):
             fitted without it; −1 of any other image. None where nobody asked.
         added: those of `ADDED_COLUMNS` that there are: N values each, None where an image could not be read.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> two = Predictions(["a.png", "b.png"], ("disc", "ring"), np.array([[0.9, 0.1], [0.25, 0.75]]), ["", ""])
         >>> two.names
@@ -143,7 +143,7 @@ class Predictions(Summarized):
     def to_arrow(self) -> pa.Table:
         """A table of pyarrow with the columns of `prediction_columns`, a row an image; null where there is nothing.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> one = Predictions(["a.png"], ("disc", "ring"), np.array([[0.75, 0.25]]), [""])
             >>> one.to_arrow().to_pylist()
@@ -182,7 +182,7 @@ class Predictions(Summarized):
         Raises:
             UserError: there can't be such a file, or there is one already.
 
-        Example:
+        Examples:
             >>> import tempfile
             >>> from pathlib import Path
             >>> import numpy as np

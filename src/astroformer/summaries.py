@@ -86,7 +86,7 @@ class Summarized:
 def some_of(names: Iterable[str]) -> str:
     """The first of many names, and how many more there are.
 
-    Example:
+    Examples:
         >>> some_of(["disc", "ring"])
         'disc, ring'
         >>> some_of(f"class_{k}" for k in range(200))

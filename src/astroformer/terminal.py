@@ -10,7 +10,7 @@ def fitted(name: str, width: int) -> str:
 
     Letters that take two columns, as Chinese ones do, are counted as two. What is no letter at all is shown as `?`.
 
-    Example:
+    Examples:
         >>> fitted("spiral", 8), fitted("a_class_with_a_long_name", 8)
         ('spiral  ', 'a_class…')
     """

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 def pieces(total: int, batch: int, size: int) -> list[tuple[int, int]]:
     """The numbers 0 to `total` in pieces (start, stop) of at most `size`; one ends wherever a batch does.
 
-    Example:
+    Examples:
         >>> pieces(9, batch=4, size=3)
         [(0, 3), (3, 4), (4, 7), (7, 8), (8, 9)]
     """
@@ -35,7 +35,7 @@ def in_threads(task: Callable[[int, int], Result], bounds: Sequence[tuple[int, i
     Each computes with its share of the threads that torch may use, since threads that wait for each other are slow on
     a busy machine. Where there is one task, the thread that asks does it.
 
-    Example:
+    Examples:
         >>> list(in_threads(lambda start, stop: stop - start, [(0, 4), (4, 8), (8, 9)], workers=2))
         [4, 4, 1]
     """

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+# The site holds the pages under docs/ alone, so that these name what lies elsewhere by its place in the repository.
+REPOSITORY = re.compile(r"https://github\.com/astroformer/astroformer/(?:blob|tree)/main/")
 
 
 def read(page: str) -> str:
@@ -38,8 +41,11 @@ def anchor(heading: str) -> str:
 
 
 def links(page: str) -> Iterator[str]:
-    """The links of a page to files and headings of the repository."""
+    """The links of a page to files and headings of the repository, and the places of its pictures."""
     text = re.sub(r"^```.*?^```$", "", read(page), flags=re.M | re.S)
-    for link in re.findall(r"\]\(([^)\s]+)\)", text):
-        if not link.startswith(("http://", "https://", "mailto:")):
-            yield link
+    for link in re.findall(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"", text):
+        place = link[0] or link[1]
+        if REPOSITORY.match(place):
+            yield os.path.relpath(ROOT / REPOSITORY.sub("", place), (ROOT / page).parent)
+        elif not place.startswith(("http://", "https://", "mailto:")):
+            yield place

@@ -17,7 +17,7 @@ TYPE_CHECKING = False  # typing takes longer to import than all that is above, a
 if TYPE_CHECKING:
     from typing import Any
 
-_COMMANDS = {
+COMMANDS = {
     "show": "show your images as a network will see them, before you train it",
     "train": "train a classifier from a folder of labelled images",
     "predict": "classify images with a trained model",
@@ -98,7 +98,7 @@ def _parse(arguments: list[str]) -> tuple[Any, set[str]]:
     """The command that `arguments` spell, and the names of the flags that were given."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print("Astroformer: train an image classifier from scratch on the few labelled images you have.\n")
-        for name, what in _COMMANDS.items():
+        for name, what in COMMANDS.items():
             print(f"  astroformer {name:<9} {what}")
         print("\nastroformer COMMAND --help lists the words of a command.")
         return None, set()
@@ -107,8 +107,8 @@ def _parse(arguments: list[str]) -> tuple[Any, set[str]]:
 
         print(version("astroformer"))
         return None, set()
-    if arguments[0] not in _COMMANDS:
-        raise unknown_name("command", arguments[0], _COMMANDS)
+    if arguments[0] not in COMMANDS:
+        raise unknown_name("command", arguments[0], COMMANDS)
     from astroformer.cli.arguments import given_options, parse
 
     name, words = arguments[0], arguments[1:]

@@ -60,7 +60,7 @@ class Judge:
         UserError: so many calibration images can't hold a wish; the shares are none; or other shares are stated beside
             a wish that holds for those of before only.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> labels = np.arange(40) % 2
         >>> probabilities = np.where(labels[:, None] == np.arange(2), 0.8, 0.2)
@@ -288,7 +288,7 @@ def judge(model: Classifier, predictions: Predictions, **wishes: Unpack[Wishes])
     Raises:
         UserError: a wish can't be held by so many held-out images, or the model has none; see `Judge`.
 
-    Example:
+    Examples:
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
         >>> model = astroformer.train("mock-galaxies:100x32", recipe).classifier
@@ -323,7 +323,7 @@ def stated_shares(text: str, classes: Sequence[str]) -> Array:
     Raises:
         UserError: a part of it is no share, a name is no class, a class has none or two, or they do not sum to 1.
 
-    Example:
+    Examples:
         >>> stated_shares("ring=0.25,disc=0.75", ("disc", "ring")).tolist()
         [0.75, 0.25]
     """

@@ -55,7 +55,7 @@ def worst_mistakes(labels_N: Array, probabilities_NK: Array, most: int = SHOWN) 
             mistakes.
         most: how many at most.
 
-    Example:
+    Examples:
         >>> probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
         >>> [mistake.image for mistake in worst_mistakes(np.array([1, 1, 1, 0]), probabilities)]
         [0, 2]

@@ -99,7 +99,7 @@ def confusions_text(evaluation: Evaluation, most: int) -> str:
 def _common_beginning(names: Sequence[str]) -> str:
     """What long names begin with alike, up to the end of a word; empty where they are short.
 
-    Example:
+    Examples:
         >>> _common_beginning(["smooth-or-featured_featured", "smooth-or-featured_smooth"])
         'smooth-or-featured_'
     """
@@ -143,7 +143,7 @@ def confusion_text(evaluation: Evaluation, width: int | None = None) -> str:
 class Called:
     """Counts what images are called, over any number of predictions.
 
-    Example:
+    Examples:
         >>> called = Called(("disc", "ring"))
         >>> called.add([("ring", 0.75), ("ring", 0.25)])
         >>> print(called.text())

@@ -47,7 +47,7 @@ class PredictionWriter:
     Raises:
         UserError: there can't be such a file.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import numpy as np
         >>> path = Path(tempfile.mkdtemp()) / "predictions.csv"
@@ -133,7 +133,7 @@ class FeatureWriter:
     Raises:
         UserError: there can't be such a file.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import pyarrow.parquet
         >>> path = Path(tempfile.mkdtemp()) / "features.parquet"

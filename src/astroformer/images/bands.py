@@ -29,7 +29,7 @@ class Bands:
         names: one a band, each once.
         units: of the values, one a band, as the source writes it (`nJy`, `adu`); empty where it says nothing.
 
-    Example:
+    Examples:
         >>> str(Bands(("g", "r"), ("nJy", "nJy")))
         'g, r (nJy)'
     """
@@ -62,7 +62,7 @@ class Bands:
     def rgb(self) -> bool:
         """Whether these are red, green and blue, of which grey and a hue can be made.
 
-        Example:
+        Examples:
             >>> Bands(("red", "green", "blue")).rgb, Bands(("g", "r", "z")).rgb
             (True, False)
         """
@@ -73,7 +73,7 @@ class Bands:
         middle and the one of the shortest, where the names tell wavelengths; of Sentinel-2 those that the eye sees as
         such; else the first three.
 
-        Example:
+        Examples:
             >>> Bands(("u", "g", "r", "i", "z")).red_green_blue(), Bands(("F444W", "F115W", "F200W")).red_green_blue()
             ((4, 2, 0), (0, 2, 1))
         """
@@ -130,7 +130,7 @@ class Bands:
     def magnitudes(self) -> str | None:
         """The first unit that is a magnitude, in which bright is a small number; None where none is.
 
-        Example:
+        Examples:
             >>> Bands(("g", "r"), ("nJy", "mag/arcsec2")).magnitudes
             'mag/arcsec2'
         """

@@ -63,7 +63,7 @@ class ContactSheet:
         rows: from the top.
         columns: images that a row has room for.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> black, white = np.zeros((8, 8), np.uint8), np.full((8, 8), 255, np.uint8)
         >>> sheet = ContactSheet("two", [Row([Tile(black), Tile(white)], "squares", "n = 2")], columns=2)

@@ -36,7 +36,7 @@ def groups_with_copies(
     Returns:
         (n,) numbers, or None where there are no copies, so that nothing changes.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> groups_with_copies(np.array([7, 9, 7], np.uint64), np.array([0, 1, 3]), 4, None).tolist()
         [0, 1, 2, 0]

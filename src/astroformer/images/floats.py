@@ -13,7 +13,7 @@ def why_not_float32(image: NDArray[Any]) -> str | None:
 
     NaN is a pixel without a value. Whether such an image is taken is for the preprocessing to decide.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> why_not_float32(np.array([[0.5, 1e300]]))
         'it has values up to 1e+300, and float32 ends at 3.4e+38; scale the images'
@@ -29,7 +29,7 @@ def why_not_float32(image: NDArray[Any]) -> str | None:
 def why_not_whole(image: NDArray[Any]) -> str | None:
     """Why an image is refused where each pixel needs a value; None where each has one.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> why_not_whole(np.array([[0.5, np.nan]]))
         '1 of its 2 values are NaN: fill them in, or train with --missing median'

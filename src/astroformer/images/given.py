@@ -49,7 +49,7 @@ def as_images(
     Raises:
         UserError: it is nothing of the kind, or it says that it has other bands.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> as_images([np.zeros((8, 8), np.uint8), Image.new("RGB", (4, 4))]).files
         ['0', '1']

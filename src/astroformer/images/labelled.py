@@ -104,7 +104,7 @@ class Whereabouts:
 class LabelledImages:
     """N images, their labels and where they come from. Nothing is decoded until `read` is called.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> pixels = np.zeros((3, 32, 32, 1), np.uint8)
         >>> images = LabelledImages("three", ["a", "b", "c"], np.array([0, 1, 1]), ("cat", "dog"), pixels.__getitem__)

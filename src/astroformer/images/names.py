@@ -25,7 +25,7 @@ def class_name(value: object) -> str:
     """How a class is called, whatever wrote its name: the same for the label 1, 1.0, "1" and " 1 ", and for an accent
     that is written as one character or as two (Unicode's NFC).
 
-    Example:
+    Examples:
         >>> [class_name(value) for value in (1.0, "1.0", " spiral ", b"disc")]
         ['1', '1', 'spiral', 'disc']
     """
@@ -46,7 +46,7 @@ def same_name(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 def printable(name: str) -> str:
     """The name of a file as it can be written and read anywhere: bytes that are not UTF-8 become `\\xe9` and the like.
 
-    Example:
+    Examples:
         >>> printable(os.fsdecode(b"caf\xe9.png"))
         'caf\\\\xe9.png'
     """

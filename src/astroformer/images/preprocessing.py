@@ -214,7 +214,8 @@ class Preprocessing:
 
         Args:
             images: that a model is to be asked about.
-            learned, those: how a sentence names both sides.
+            learned: how a sentence names the training images.
+            those: how it names `images`.
 
         Raises:
             UserError: they have other bands, or other units.

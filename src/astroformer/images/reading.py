@@ -60,7 +60,7 @@ UNREAD_EXTENSIONS = frozenset(
 def extension_of(name: str) -> str:
     """The extension of a file's name in lower case; of packed FITS, such as `a.fits.gz`, the one before.
 
-    Example:
+    Examples:
         >>> extension_of("a.FITS.gz"), extension_of("a.tar.gz")
         ('.fits', '.gz')
     """

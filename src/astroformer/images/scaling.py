@@ -47,7 +47,7 @@ class Scaling:
         high: (C,) the value that becomes 1.
         softening: (C,) of asinh alone, the noise of a pixel in the images' units.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> scaling = Scaling("asinh", low=(10.0,), high=(1010.0,), softening=(2.0,))
         >>> scaling.apply(np.array([[[10.0, 12.0, 1010.0]]], np.float32)).round(3)
@@ -162,7 +162,7 @@ def measured_scaling(
     Raises:
         UserError: zscale is asked for, and astropy is not installed.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> sky = np.random.default_rng(0).normal(50.0, 3.0, (20, 1, 64, 64))
         >>> scaling = measured_scaling("asinh", sky)

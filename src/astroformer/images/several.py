@@ -34,7 +34,7 @@ def matching(sources: Iterable[str]) -> list[str]:
     Raises:
         UserError: a pattern stands for nothing.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> for name in ("2.png", "10.png", "notes.txt"):

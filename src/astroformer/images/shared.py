@@ -45,7 +45,7 @@ def shared_with(images: LabelledImages, others: LabelledImages) -> list[Shared]:
     cutouts of another mosaic, or beside other images, it is the distance at which they share pixels. Where nobody says
     anything, positions within 1 arcsec are of the same object.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> from astroformer.images import open_source

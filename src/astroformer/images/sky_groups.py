@@ -18,7 +18,7 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 def known_places(positions_N2: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(N,) whether these are places: two numbers, and not 0 and 0, which tables have where nobody knows them.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> known_places(np.array([[0.0, 10.0], [0.0, 0.0], [5.0, np.nan]])).tolist()
         [True, False, False]
@@ -113,7 +113,7 @@ def group_overlapping_boxes(corner_N2: NDArray[np.integer], side: int) -> NDArra
     Returns:
         (N,) int64: for each box the lowest index in its group.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> group_overlapping_boxes(np.array([[0, 0], [9, 9], [19, 9]]), 10).tolist()
         [0, 0, 2]
@@ -128,7 +128,7 @@ def overlapping_pairs(corner_N2: NDArray[np.integer], side_N: NDArray[np.integer
         corner_N2: (N, 2) row and column of the first pixel of each square box, on one grid of pixels.
         side_N: (N,) in pixels.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> first, second = overlapping_pairs(np.array([[0, 0], [9, 9], [20, 0]]), np.array([10, 30, 4]))
         >>> sorted(zip(first.tolist(), second.tolist()))

@@ -46,7 +46,7 @@ def open_source(
 ) -> LabelledImages:
     """Open what a user named as a source of images.
 
-    Example:
+    Examples:
         >>> images = open_source("mock-galaxies:20x32", seed=1)
         >>> len(images), images.read(0).shape, images.classes[:3]
         (20, (32, 32, 3), ('disturbed', 'merging', 'round_smooth'))

@@ -33,7 +33,7 @@ class Stated:
         zero_points: the magnitude of the value 1, one a band.
         blank: values that stand for none (`@blank=`), as `reading_as_missing` writes them.
 
-    Example:
+    Examples:
         >>> learned, found = Stated(zero_points=((22.5, 22.5),)), Stated(zero_points=((23.9, 23.9),))
         >>> [sentence] = learned.differences(found)
         >>> sentence.split(": ")[1]
@@ -48,7 +48,7 @@ class Stated:
     def reading_as_missing(self, values: Iterable[float]) -> Stated:
         """The same of images of which these values are read as missing ones; an infinite one stands for both.
 
-        Example:
+        Examples:
             >>> Stated().reading_as_missing([-9999, float("-inf"), -0.0]).blank
             ('-9999', '0', 'inf')
         """

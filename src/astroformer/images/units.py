@@ -64,7 +64,7 @@ class Units:
         darkest: the same of the smallest value of an image, with its sign. None: not measured, as in models of before.
             Images from -1 to 1, or with a constant subtracted, look like others but for this.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> deep = np.array([[[4095]]], np.uint16)
         >>> Units("uint8").shared(deep, white=4095)

@@ -31,7 +31,7 @@ def standing_for_none(options: Mapping[str, str]) -> frozenset[str] | None:
     Raises:
         UserError: the option names nothing.
 
-    Example:
+    Examples:
         >>> sorted(standing_for_none({"unlabelled": "-1,unknown"}))
         ['', '-1', 'unknown']
     """

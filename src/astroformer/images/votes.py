@@ -47,7 +47,7 @@ def shares_of(votes_NK: NDArray[Any], source: str, kind: str | None = None, advi
     Raises:
         UserError: a number is missing, negative or infinite; nobody voted on any image; or fractions do not sum to 1.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> shares_of(np.array([[3, 1], [0, 10]]), "votes")
         Votes(shares_NK=array([[0.75, 0.25],
@@ -113,7 +113,7 @@ def voted(
     Raises:
         UserError: as `shares_of`; or numbers do not go together.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> images = LabelledImages("three", ["a", "b", "c"], None, (), np.zeros((3, 8, 8, 1)).__getitem__)
         >>> asked = voted(images, np.array([[3, 1], [0, 0], [1, 1]]), ("smooth", "spiral"))

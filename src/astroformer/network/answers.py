@@ -39,7 +39,7 @@ class Answers(nn.Module):
     Raises:
         UserError: `answers` doesn't go with the network's equivariance or image size.
 
-    Example:
+    Examples:
         >>> network = create_network("astroformer_atto", img_size=32)
         >>> answers = Answers(network, AnswersConfig(symmetry="shift+d4")).eval()
         >>> x_BCHW = torch.randn(1, 3, 32, 32)
@@ -185,7 +185,7 @@ def create_answers(name: str, **words: Any) -> Astroformer | Answers:
     Raises:
         UserError: the name or a word is unknown, or a value is impossible.
 
-    Example:
+    Examples:
         >>> type(create_answers("astroformer_atto", img_size=32)).__name__
         'Astroformer'
         >>> type(create_answers("astroformer_atto", img_size=32, equivariance="frame")).__name__

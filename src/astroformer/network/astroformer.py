@@ -33,7 +33,7 @@ class Astroformer(nn.Module):
     Args:
         config: what to build; kept as `.config`.
 
-    Example:
+    Examples:
         >>> import dataclasses, torch
         >>> from astroformer.network import VARIANTS
         >>> network = Astroformer(dataclasses.replace(VARIANTS["astroformer_atto"], num_classes=5, img_size=32))
@@ -106,7 +106,7 @@ class Astroformer(nn.Module):
         """The maps of S0 to S4, and where in the image each lies: for dense use.
 
         Returns:
-            The maps (B, C, h, w), and an offset (B, 2) of int64 in pixels for each: row and column m of a map whose
+            The maps (B, C, h, w), and an offset (B, 2) of int64 in pixels for each. Row and column m of a map whose
             pixels are s apart is pixel (s m + offset) modulo (H, W) of the image. All 0 without equivariance. Errors as
             in `forward`.
         """

@@ -74,7 +74,7 @@ class AstroformerConfig:
     Raises:
         UserError: a value is of the wrong kind, out of range, or does not fit the others.
 
-    Example:
+    Examples:
         >>> config = AstroformerConfig(16, (32, 48, 80, 96), (1, 2, 3, 2), strides=(2, 2, 2, 1, 1), img_size=64,
         ...                            head_width=16)
         >>> config.map_sizes()
@@ -307,7 +307,7 @@ class AnswersConfig:
     Raises:
         UserError: a value is none of these.
 
-    Example:
+    Examples:
         >>> AnswersConfig(symmetry="shift+d4").to_dict()
         {'frame': False, 'symmetry': 'shift+d4', 'views': 4}
     """
@@ -365,7 +365,7 @@ def split_words(words: dict[str, Any]) -> tuple[dict[str, Any], AnswersConfig]:
     Raises:
         UserError: `equivariance`, `symmetry` or `views` is impossible.
 
-    Example:
+    Examples:
         >>> split_words({"img_size": 64, "equivariance": "frame", "symmetry": "shift+mirror"})
         ({'img_size': 64}, AnswersConfig(frame=True, symmetry='shift+mirror', views=4))
     """
@@ -438,3 +438,4 @@ VARIANTS: dict[str, AstroformerConfig] = {
     "astroformer_pico": _small(24, (32, 64, 128, 192), (1, 2, 4, 2), head_width=32),
     "astroformer_nano": _small(32, (64, 96, 192, 320), (1, 2, 6, 2), head_width=32),
 }
+"""The config of each variant by its name: the paper's six, and three small ones for few images."""

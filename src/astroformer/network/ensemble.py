@@ -31,7 +31,7 @@ class Ensemble(nn.Module):
     Raises:
         UserError: there are fewer than two members, or their configs differ.
 
-    Example:
+    Examples:
         >>> from astroformer.network import create_network
         >>> ensemble = Ensemble([create_network("astroformer_atto", img_size=32) for _ in range(2)]).eval()
         >>> ensemble(torch.zeros(1, 3, 32, 32)).exp().sum().round().item()

@@ -9,6 +9,9 @@ import textwrap
 
 from astroformer.training.defaults import RULES, Rule
 
+# The site holds the pages alone, so a link out of docs/ is to the repository.
+_SOURCE = "https://github.com/astroformer/astroformer/blob/main/src/astroformer"
+
 
 def page() -> str:
     """The text of `docs/defaults.md`."""
@@ -49,7 +52,7 @@ def page() -> str:
 
 def _linked(file: str) -> str:
     """A file of the package as the page links to it."""
-    return f"[`{file}`](../src/astroformer/{file})"
+    return f"[`{file}`]({_SOURCE}/{file})"
 
 
 def _wrapped(text: str) -> list[str]:

@@ -40,6 +40,7 @@ def distil(
     """Trains one network on what the model of a run answers of its training images, and writes a run folder.
 
     The network, its recipe, images and split are those of the run (of an ensemble's first member), but for:
+
     - the targets, which are the answers to each batch as it was augmented and mixed, in place of labels, and are not
       smoothed;
     - the seed, the next one after the run's;
@@ -48,16 +49,19 @@ def distil(
     Args:
         run: folder of a finished run, or of a finished ensemble.
         out: run folder, new or empty; default `runs/NAME-1`, `-2`, …
-        epochs, minutes: length, in place of the run's (a member's).
+        epochs: length in epochs, in place of the run's (a member's).
+        minutes: length by the clock, in place of it.
         seed: in place of the next one.
         augment: the function that the run was trained with, if with one, as for `train`.
-        on_evaluation, quiet, reporter: as for `train`.
+        on_evaluation: as for `train`.
+        quiet: as for `train`.
+        reporter: as for `train`.
 
     Raises:
         UserError: `run` holds no finished model; its images have changed; the length can't be.
         Interrupted: as `train`; `resume` goes on.
 
-    Example:
+    Examples:
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
         >>> teacher = astroformer.train("mock-galaxies:20x32", recipe)

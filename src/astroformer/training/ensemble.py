@@ -76,13 +76,19 @@ def train_ensemble(
         source: what to train on, see `open_source`.
         recipe: of every member, but for the seed; or its name or path, as for `train`.
         members: how many, 2 or more.
-        out, together, augment, on_evaluation, quiet, reporter, words: as for `train_many`.
+        out: as for `train_many`.
+        together: as for `train_many`.
+        augment: as for `train_many`.
+        on_evaluation: as for `train_many`.
+        quiet: as for `train_many`.
+        reporter: as for `train_many`.
+        words: as for `train_many`.
 
     Raises:
         UserError: as `train_many`; fewer than two members; or one of them failed, and the others are kept.
         Interrupted: SIGINT or SIGTERM came; all members have saved their state, and `resume` goes on.
 
-    Example:
+    Examples:
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
         >>> ensemble = astroformer.train_ensemble("mock-galaxies:20x32", recipe, members=2, together="in-turn")

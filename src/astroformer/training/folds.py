@@ -38,13 +38,19 @@ def train_folds(
         folds: into how many parts the images are split, 2 or more.
         seeds: so many times, with the seeds from the recipe's own on; each has a split of its own, unless the recipe
             says `split_seed`, and rows and scores of its own.
-        out, together, augment, on_evaluation, quiet, reporter, words: as for `train_many`; `valid` can't be given.
+        out: as for `train_many`.
+        together: as for `train_many`.
+        augment: as for `train_many`.
+        on_evaluation: as for `train_many`.
+        quiet: as for `train_many`.
+        reporter: as for `train_many`.
+        words: as for `train_many`; `valid` can't be given.
 
     Raises:
         UserError: as `train_many`; or there are not as many folds or seeds as can be.
         Interrupted: SIGINT or SIGTERM came; all runs have saved their state, and `resume` goes on.
 
-    Example:
+    Examples:
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
         >>> study = astroformer.train_folds("mock-galaxies:40x32", recipe, folds=2, together="in-turn", quiet=True)

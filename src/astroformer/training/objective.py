@@ -72,7 +72,7 @@ def soft_targets(
 
     None where there are neither votes nor unequal weights, so that labels are all there is.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> votes_NK, labels_N = np.array([[0.75, 0.25], [0.0, 1.0]]), np.array([0, 1])
         >>> soft_targets(votes_NK, np.array([3.0, 1.0]), labels_N, 2).tolist()

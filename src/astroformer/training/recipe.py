@@ -115,7 +115,7 @@ class Recipe(BaseModel):
     Raises:
         UserError: a setting is unknown, of a wrong type or impossible, or does not go with another.
 
-    Example:
+    Examples:
         >>> from astroformer import Recipe
         >>> recipe = Recipe(epochs=20, augment="photo")
         >>> recipe.epochs, recipe.minutes, recipe.augment.flip_vertical
@@ -401,7 +401,7 @@ def as_recipe(given: Recipe | str | Path | None) -> Recipe:
     Raises:
         UserError: as `load_recipe`; or it is nothing of the kind.
 
-    Example:
+    Examples:
         >>> as_recipe("photo").augment.flip_vertical
         0.0
     """

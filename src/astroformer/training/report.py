@@ -47,13 +47,14 @@ def report(
         symmetry_images: how many images, drawn at random, are shifted and turned to see whether answers hold; 0: none.
             Each costs as much as 30 images to classify.
         figures: "pdf" writes the charts as pictures for papers beside the page, as PDF and PNG.
-        quiet, reporter: as for `train`.
+        quiet: as for `train`.
+        reporter: as for `train`.
 
     Raises:
         UserError: the extra `[report]` is not installed, the images have no labels or other classes, the model's run
             is not known where no source is named, or there is a report already.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")

@@ -86,12 +86,13 @@ def show(
         recipe: settings, or a name or path, as for `train`; what it leaves open is decided as there.
         per_class: images of a class, 1 to 12.
         augmented: show under each row what training makes of these images in its first epoch.
-        quiet, reporter: as for `train`.
+        quiet: as for `train`.
+        reporter: as for `train`.
 
     Raises:
         UserError: anything about the input that the user can mend, as by `train`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import astroformer
         >>> shown = astroformer.show("mock-galaxies:40x32", astroformer.Recipe(device="cpu"))

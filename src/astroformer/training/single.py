@@ -84,7 +84,8 @@ def train_network(
 
     Args:
         network: maps images (B, C, H, W), normalised, to logits (B, K). It is trained in place.
-        train, valid: decoded images to train on and to validate on, of the same classes.
+        train: decoded images to train on.
+        valid: decoded images to validate on, of the same classes.
         recipe: a decided one, see `rules.decide`.
         preprocessing: of the stores, with mean and deviation; by default that of `train`, measured on its images.
         teacher: of the same preprocessing and classes, whose answers are the targets in place of labels.
@@ -100,7 +101,7 @@ def train_network(
         UserError: the network can't do what the recipe says, the loss became non-finite, or a checkpoint is damaged.
         Interrupted: `stop` said so; the state is saved.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from astroformer import Recipe
         >>> from astroformer.cache import default_cache

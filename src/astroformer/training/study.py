@@ -318,15 +318,17 @@ def train_many(
         out: the study's folder, new or empty; default `runs/NAME-1`, `-2`, …
         together: how the runs share the devices: `processes` (side by side; on GPUs one run on each) or `in-turn`;
             `auto` is the first on a CPU and on several GPUs, and the second on one GPU, or with functions of a program.
-        augment, on_evaluation: functions of a program for all runs, as for `train`; not with `processes`.
-        quiet, reporter: as for `train`.
+        augment: a function of a program for all runs, as for `train`; not with `processes`.
+        on_evaluation: another one, likewise.
+        quiet: as for `train`.
+        reporter: as for `train`.
         words: `valid`, `init_from`, `strict`, `cache` of a `Task`, for all runs.
 
     Raises:
         UserError: as `train`, before any run has begun.
         Interrupted: SIGINT or SIGTERM came; all runs have saved their state, and `resume` goes on.
 
-    Example:
+    Examples:
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
         >>> recipes = [recipe.model_copy(update={"seed": seed}) for seed in (0, 1)]

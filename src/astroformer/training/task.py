@@ -44,7 +44,7 @@ class Task:
     Raises:
         UserError: one of them is no path.
 
-    Example:
+    Examples:
         >>> Task("galaxies/", strict=True).strict
         True
     """

@@ -55,7 +55,7 @@ def train(
         UserError: anything about the input that the user can mend.
         Interrupted: SIGINT or SIGTERM came; the state is saved in the run folder.
 
-    Example:
+    Examples:
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
         >>> trained = astroformer.train("mock-galaxies:20x32", recipe)
@@ -87,14 +87,16 @@ def resume(
 
     Args:
         run: its folder.
-        augment, on_evaluation: as for `train`; a run that was begun with an `augment` needs the same function again.
-        quiet, reporter: as for `train`.
+        augment: as for `train`; a run that was begun with one needs the same function again.
+        on_evaluation: as for `train`.
+        quiet: as for `train`.
+        reporter: as for `train`.
 
     Raises:
         UserError: the folder holds nothing of the kind, or what is finished; or its images have changed.
         Interrupted: as `train`.
 
-    Example:
+    Examples:
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
         >>> finished = astroformer.train("mock-galaxies:20x32", recipe)
@@ -124,7 +126,7 @@ def held_out_images(model: str | Path, *, reporter: Reporter | None = None) -> L
     Raises:
         UserError: the model lies in no run folder, a record is damaged, or images are not there any more.
 
-    Example:
+    Examples:
         >>> import astroformer
         >>> recipe = astroformer.Recipe(epochs=1, image_size=32, crop=1.0, device="cpu")
         >>> trained = astroformer.train("mock-galaxies:20x32", recipe)

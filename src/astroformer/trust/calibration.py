@@ -46,7 +46,7 @@ class Calibration:
         shifts: K numbers of a vector, in nats.
         knots: of isotonic regression, for each class its probabilities before and after, both rising.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> twice_as_sure = Calibration("temperature", weights=(2.0,))
         >>> twice_as_sure.apply(np.log([[0.8, 0.2]])).round(3).tolist()
@@ -66,7 +66,7 @@ class Calibration:
     def __str__(self) -> str:
         """What it does, as the end of "the probabilities are …".
 
-        Example:
+        Examples:
             >>> print(Calibration("temperature", weights=(2.0,)))
             surer than the network's own (temperature 0.5)
         """
@@ -153,7 +153,7 @@ def fit_calibration(logits_NK: Array, targets_NK: Array, fold_N: Array, method: 
         fold_N: (N,) the fold of each image, see `folds_of`.
         method: one of `METHODS` in place of the choice.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> logits = rng.normal(size=(500, 3))
@@ -185,7 +185,7 @@ def folds_of(labels_N: Array, identities_N: Array) -> NDArray[np.int64]:
         labels_N: classes.
         identities_N: a number that names an image, equal for copies. The order of images changes nothing.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> folds_of(np.zeros(6, int), np.array([50, 10, 10, 30, 20, 40])).tolist()
         [4, 0, 0, 2, 1, 3]
@@ -303,7 +303,7 @@ METHODS: dict[str, Callable[[Array, Array], Calibration]] = {
 def isotonic(x_N: Array, y_N: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The rising function of least squared distance from y, as the ends of its steps: their x and their heights.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> isotonic(np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.0, 1.0, 0.0, 1.0]))
         ((0.1, 0.2, 0.3, 0.4), (0.0, 0.5, 0.5, 1.0))

@@ -67,7 +67,7 @@ class ConformalSets:
         k_reg: the rank above which it is paid.
         randomized: whether the scores of `aps` and `raps` have a random part.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from astroformer.trust.conformal import ConformalSets
         >>> labels = np.array([0, 0, 0, 1, 1])
@@ -173,7 +173,7 @@ class SetScores:
         single: how many sets are one class.
         empty: how many sets are empty.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from astroformer.trust.conformal import SetScores
         >>> found = SetScores.of(np.array([0, 1]), np.array([[True, True], [True, False]]))
@@ -216,7 +216,7 @@ class SetScores:
 def quantile(scores_N: Array, coverage: float) -> float:
     """The ceil((n + 1) · coverage)-th smallest of n scores, below which a new one lies with at least that probability.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from astroformer.trust.conformal import quantile
         >>> quantile(np.arange(1, 20), 0.9)  # the 18th of 19
@@ -228,7 +228,7 @@ def quantile(scores_N: Array, coverage: float) -> float:
 def least_images(coverage: float, kind: str = "lac") -> int:
     """The least number of calibration images that hold a wish; with `by_class` of each class.
 
-    Example:
+    Examples:
         >>> from astroformer.trust.conformal import least_images
         >>> least_images(0.9), least_images(0.99), least_images(0.99, "raps")
         (9, 99, 123)

@@ -33,7 +33,7 @@ class HeldOut:
         digests_N: uint64 `pixel_digest` of each, by which an image is known again.
         votes_NK: float32 shares of votes in place of labels, or None.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> logs = np.log(np.full((40, 2), 0.5))
         >>> held_out = HeldOut.of(logs, np.arange(40) % 2, np.arange(40).astype(np.uint64))

@@ -47,7 +47,7 @@ class Novelty:
         images_NR: float32, the training images along these axes.
         limit: the distance that is a score of 1.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> novelty = Novelty.fit(rng.normal(size=(400, 8)))
@@ -123,7 +123,7 @@ def chosen(labels_N: NDArray[np.int64], most: int = MOST_IMAGES) -> NDArray[np.i
     """The rows of at most so many training images, in rising order: as many of each class as it has, up to an equal
     share. Of a class with more they are spread evenly over its rows.
 
-    Example:
+    Examples:
         >>> chosen(np.array([0, 0, 0, 0, 0, 1, 0, 0]), most=4).tolist()
         [0, 3, 5, 7]
     """

@@ -46,7 +46,7 @@ def corrected(probabilities_MK: Array, old_K: Array, new_K: Array) -> Array:
         UserError: the shapes do not fit; shares are negative or all 0; a class has an old share of 0 and a new one
             above, so that nothing is known of it.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from astroformer.trust.priors import corrected
         >>> corrected(np.array([[0.5, 0.5]]), np.array([0.5, 0.5]), np.array([0.9, 0.1])).round(6).tolist()
@@ -74,7 +74,7 @@ def estimated_priors(probabilities_MK: Array, old_K: Array) -> Array:
     Raises:
         UserError: there is no image, or as `corrected`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from astroformer.trust.priors import estimated_priors
         >>> sure = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -117,7 +117,7 @@ class ClassCounts:
         old: K shares that the probabilities are right for: the means of those of the calibration images.
         by_em: K shares, see `estimated_priors`; by these the probabilities are `corrected`, whose means they are then.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from astroformer.trust.priors import ClassCounts
         >>> labels = np.arange(100) % 2

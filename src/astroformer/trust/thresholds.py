@@ -67,7 +67,7 @@ class CutCurve:
             for groups of images that belong together (`intervals.share_interval`).
         effective_positives: the same of `positives`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from astroformer.trust.thresholds import CutCurve
         >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4], [0.2, 0.8]])
@@ -220,7 +220,7 @@ class CutCurve:
     def why_no_cut(self, wish: float) -> str | None:
         """Why no cut holds a wish, in a few words; None where one does.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> from astroformer.trust.thresholds import CutCurve
             >>> CutCurve.of_class(np.array([0, 0]), np.array([[0.9, 0.1], [0.8, 0.2]]), 0).why_no_cut(0.9)
@@ -245,7 +245,7 @@ class CutCurve:
         The curve itself is 1 − `purity` over `share`. Images of one probability count in the mean of their orders.
         Lower is better: 0 where nothing is wrong, and the share of errors where confidence says nothing.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> from astroformer.trust.thresholds import CutCurve
             >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
@@ -277,7 +277,7 @@ class CutCurve:
 def least_kept(wish: float) -> int:
     """How many images a cut must keep at least to hold a purity, if none of them is wrong.
 
-    Example:
+    Examples:
         >>> from astroformer.trust.thresholds import least_kept
         >>> least_kept(0.9), least_kept(0.99)
         (9, 99)
@@ -296,7 +296,7 @@ def abstained(probabilities_NK: Array, cuts: Sequence[float | None]) -> NDArray[
     Raises:
         UserError: the rows are no probabilities, or there are not K cuts.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from astroformer.trust.thresholds import abstained
         >>> abstained(np.array([[0.9, 0.1], [0.6, 0.4], [0.1, 0.9]]), (0.8, None)).tolist()
@@ -322,7 +322,7 @@ def _check_wish(wish: float) -> None:
 def wish_text(wish: float) -> str:
     """A wish as a person reads it, with as many digits as it has, at most 4.
 
-    Example:
+    Examples:
         >>> from astroformer.trust.thresholds import wish_text
         >>> wish_text(0.9), wish_text(0.9995)
         ('90 %', '99.95 %')

@@ -29,7 +29,7 @@ class Trust:
         held_out: these images; None where only config.json was read.
         novelty: how unlike the training images an image is; None where it is not known, or only config.json was read.
 
-    Example:
+    Examples:
         >>> Trust().calibration.method
         'none'
     """

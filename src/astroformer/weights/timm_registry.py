@@ -48,7 +48,7 @@ def create_model(name: str, *, pretrained: bool = False, **settings: Any) -> Ast
     Raises:
         UserError: the name or a word is unknown, a value is impossible, or `pretrained` is asked for.
 
-    Example:
+    Examples:
         >>> import torch
         >>> network = create_model("astroformer_atto", num_classes=5, img_size=32)
         >>> network(torch.zeros(2, 3, 32, 32)).shape

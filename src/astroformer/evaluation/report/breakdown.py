@@ -87,7 +87,7 @@ def broken_down(
         right_N: (N,) whether an image is called right.
         groups_N: (N,) numbers; images with the same one belong together.
 
-    Example:
+    Examples:
         >>> right_N = np.array([True, True, False, False])
         >>> [found], _ = broken_down({"telescope": ["A", "A", "B", None]}, right_N)
         >>> [(part.label, part.n, part.accuracy.value) for part in found.parts]

@@ -26,7 +26,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 22, 12, 44
 class Axes:
     """A square field from 0 to `right` and from 0 to `top`, with the labels of its sides.
 
-    Example:
+    Examples:
         >>> Axes("confidence", "accuracy").x(1.0), Axes("confidence", "accuracy").y(0.0)
         (318.0, 256.0)
     """

@@ -109,7 +109,7 @@ def half_light_radius(image_CHW: Array) -> float:
 
     Light is the mean over the bands less its median over the pixels, where that is above 0.
 
-    Example:
+    Examples:
         >>> y, x = np.mgrid[-20:21, -20:21]
         >>> round(half_light_radius((np.hypot(x, y) <= 10).astype(float)[None]), 1)  # of a disc: 10 / √2
         7.1

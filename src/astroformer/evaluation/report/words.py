@@ -84,7 +84,7 @@ def change_said(facts: Facts) -> str | None:
 def change_text(value: float, metric: str, *, signed: bool = True) -> str:
     """A difference of two values of a metric: of shares in percentage points.
 
-    Example:
+    Examples:
         >>> change_text(-0.0921, "ece"), change_text(0.0734, "nll", signed=False)
         ('−9.2 points', '0.073')
     """
@@ -173,7 +173,7 @@ def promise(sets: Sets, calibration_images: int) -> str:
 def beta_binomial(m: int, a: float, b: float) -> list[float]:
     """The probabilities of 0 to m hits of m, where their share has a beta distribution with a > 0; b may be 0.
 
-    Example:
+    Examples:
         >>> [round(p, 3) for p in beta_binomial(2, 1, 1)]  # all shares alike
         [0.333, 0.333, 0.333]
     """

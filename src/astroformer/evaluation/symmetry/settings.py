@@ -10,7 +10,9 @@ import numpy as np
 from astroformer.errors import UserError, unknown_name
 
 Dtype = Literal["float64", "float32", "bfloat16"]
+"""The numbers that a network is measured in; bfloat16 is autocast."""
 Padding = Literal["reflection", "border", "zeros"]
+"""What a rotated image shows beyond its frame: its mirror image, its rim's pixels, or 0."""
 _MOST = 100_000  # of what is drawn for an image, and of images at once
 
 

@@ -197,7 +197,7 @@ def _bands_in(paths: Sequence[str], name: str, wanted: Wanted, source: str | Pat
 def note_of_bands_apart(paths: Sequence[str]) -> list[str]:
     """That FITS files, of which each is read as an image, are called as the bands of one image are.
 
-    Example:
+    Examples:
         >>> note_of_bands_apart(["a/7_g.fits", "a/7_r.fits", "a/8_g.fits", "a/8_r.fits"])[0].partition(",")[0]
         "'7_g.fits' and '7_r.fits' are called as bands of one image"
     """
@@ -221,7 +221,7 @@ def note_of_bands_apart(paths: Sequence[str]) -> list[str]:
 def told_apart(names: Sequence[str]) -> tuple[str, ...]:
     """What tells names of files or columns apart: the words of each that are not in all of them.
 
-    Example:
+    Examples:
         >>> told_apart(["file_g", "file_r"]), told_apart(["{id}_F115W.fits", "{id}_F200W.fits"])
         (('g', 'r'), ('F115W', 'F200W'))
     """

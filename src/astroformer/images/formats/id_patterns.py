@@ -27,7 +27,7 @@ def files_of_ids(ids: Sequence[str], pattern: str, root: Path, source: str) -> l
     Raises:
         UserError: the pattern has no `{id}` or stands for no file, or an id has several.
 
-    Example:
+    Examples:
         >>> files_of_ids(["7", "8"], "images/{id}.jpg", Path(), "catalog.csv")
         ['images/7.jpg', 'images/8.jpg']
     """
@@ -59,7 +59,7 @@ def patterns_of_bands(ids: Sequence[str], pattern: str, root: Path) -> list[str]
     That is so where patterns stand with commas between them, each with `{id}`; and where a pattern of FITS files has
     letters in brackets, and some id has files of several letters.
 
-    Example:
+    Examples:
         >>> patterns_of_bands(["7"], "{id}_g.fits,{id}_r.fits", Path())
         ['{id}_g.fits', '{id}_r.fits']
     """

@@ -23,7 +23,7 @@ PACKED = (".gz", ".bz2", ".xz")
 def unpacked_name(path: Path) -> str:
     """The name of a file in lower case, without what packing puts behind it.
 
-    Example:
+    Examples:
         >>> unpacked_name(Path("a/B.CSV.gz"))
         'b.csv'
     """
@@ -60,7 +60,7 @@ class Table:
         units: of the values, as the file writes them, of the columns for which it says them.
         notes: sentences on how the file was read.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "catalog.csv"
         >>> _ = path.write_text("file,class,ra\\na.png,disc,10.5\\nb.png,ring,\\n")
