@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Astroformer",
-    "AstroformerClassifier",
     "AstroformerConfig",
     "Classifier",
     "Evaluation",
@@ -66,6 +65,7 @@ __all__ = [
     "train_network",
 ]
 
+# A public name that needs an extra is not in __all__, so that `from astroformer import *` needs none.
 # Where each name lies. It is imported when it is asked for: torch takes two seconds and timm as many again, and
 # `astroformer --version` or a mistyped word should be answered at once.
 _PLACES = {
@@ -114,4 +114,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_PLACES})

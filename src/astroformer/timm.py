@@ -1,6 +1,6 @@
 """`import astroformer.timm` registers every variant with timm.
 
-Example:
+Examples:
     >>> import timm
     >>> import astroformer.timm
     >>> timm.is_model("astroformer_atto")
