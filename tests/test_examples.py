@@ -9,7 +9,6 @@ import pytest
 
 import astroformer
 
-
 NAMES = [*astroformer.__all__, "AstroformerClassifier"]  # which needs an extra, so that __all__ leaves it out
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import version
 
     from astroformer.classifier import Classifier, load
-    from astroformer.estimator import AstroformerClassifier
+    from astroformer.estimator import AstroformerClassifier as AstroformerClassifier
     from astroformer.evaluation.judge import judge
     from astroformer.images.labelled import LabelledImages
     from astroformer.images.sources import open_source
