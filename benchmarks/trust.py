@@ -35,6 +35,7 @@ from common.command import checked, data_or_table
 from common.machine import code_version, processor
 from common.peers import PEERS, PLAIN
 from common.rows import RESULTS, Row, append_row, read_rows
+from common.statistics import spread
 from common.training import trained
 from common.trust_scores import (
     auroc,
@@ -264,12 +265,6 @@ def novelty_table(rows: list[Row]) -> str:
         beyond = f"{100 * np.mean([each['test']['beyond'] for each in ours]):.1f}"
         lines.append(f"| {data} | its own test images | | {beyond} | | | | {len(ours)} |")
     return "\n".join(lines)
-
-
-def spread(values: list[float], digits: int) -> str:
-    """Mean ± standard deviation."""
-    more = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{more}"
 
 
 def run_all(arguments: Namespace) -> None:

@@ -20,7 +20,7 @@ from astroformer.training.recipe import make_recipe
 from astroformer.training.validation import predict_store
 from common.grid import SETS, Job
 from common.machine import code_version
-from common.peers import PEERS, PLAIN, settings_of
+from common.peers import PLAIN, peer_of, settings_of
 from common.rows import Row
 from common.training import trained
 
@@ -100,7 +100,7 @@ def recipe_words(job: Job, device: str, member: int = 0) -> dict[str, Any]:
     minutes = None if job.minutes is None else job.minutes / job.networks
     epochs = None if job.epochs is None else job.epochs // job.networks
     base |= {"evaluations": 1, "minutes": minutes, "epochs": epochs}
-    peer = PEERS.get(job.model)
+    peer = peer_of(job.model)
     if peer is not None:
         base |= PLAIN if pick_device(device) == "cpu" else {}
         base |= {} if peer.any_size else {"progressive": 0.0}

@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from astroformer.network import VARIANTS, count_parameters, create_network
 from astroformer.training.recipe import Recipe
 from astroformer.weights import maxxvit_reference
+from common.lite0 import STATISTICS, for_classes
 from common.peer_networks import SMALL_IMAGE, CompactTransformer, WideResNet
 
 PLAIN = {"speed": "plain", "precision": "no"}  # torch's own steps are fastest in float32 on a CPU
@@ -68,11 +69,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Peer:
-    """A network to compare with. The first setting is taken as long as `low_data.py --tune` has found no better one."""
+    """A network to compare with. The first setting is taken as long as `low_data.py --tune` has found no better one.
+    Images are normalised by `statistics`, mean and standard deviation a channel, if given, else by their own."""
 
     build: Callable[[Shape], nn.Module]
     any_size: bool
     settings: tuple[Setting, ...]
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 def _resnet18(shape: Shape) -> nn.Module:
@@ -266,6 +269,24 @@ PEERS: dict[str, Peer] = {
     ),
 }  # fmt: skip
 
+# Networks that have learned from other images before, see `pretrained.py`; none of those that start from scratch.
+LITE0 = "EfficientNet-Lite0"
+PRETRAINED: dict[str, Peer] = {
+    LITE0: Peer(
+        lambda shape: for_classes(shape.classes, shape.stochastic_depth),
+        any_size=True,
+        settings=tuple(
+            Setting(
+                f"AdamW {rate:g}",
+                _adamw(rate, 0.0, batch_size=16, image_size=128, channels=3),
+                "usual rates to fine-tune at; ten times as much for the new head",
+            )
+            for rate in (3e-4, 1e-4, 1e-3)
+        ),
+        statistics=STATISTICS,
+    ),
+}
+
 # Networks as timm has them, by timm's name, whatever the size: what `symmetry.py` has rows of.
 # `img_size` stands for the size of the images.
 TIMM: dict[str, tuple[str, dict[str, Any]]] = {
@@ -281,7 +302,13 @@ TIMM: dict[str, tuple[str, dict[str, Any]]] = {
 
 def settings_of(model: str) -> tuple[Setting, ...]:
     """What a network may be trained with; ours has its defaults alone."""
-    return PEERS[model].settings if model in PEERS else (Setting("default", {}, "decided by the rules"),)
+    peer = peer_of(model)
+    return (Setting("default", {}, "decided by the rules"),) if peer is None else peer.settings
+
+
+def peer_of(model: str) -> Peer | None:
+    """The peer of this name; None for ours, and for networks as timm has them."""
+    return PEERS.get(model) or PRETRAINED.get(model)
 
 
 def settings_table() -> str:
@@ -311,8 +338,9 @@ def network(model: str, recipe: Recipe, classes: int, size: tuple[int, int]) -> 
         words = recipe.network.changes()
         return create_network(recipe.model, num_classes=classes, in_chans=channels, img_size=size, **words)
     shape = Shape(channels, classes, size, drop)
-    if model in PEERS:
-        return PEERS[model].build(shape)
+    peer = peer_of(model)
+    if peer is not None:
+        return peer.build(shape)
     if model == "timm C-C-T-T":
         return _coatnet(recipe.model)(shape)
     name, words = TIMM[model]

