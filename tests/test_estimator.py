@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,38 @@ def test_rows_are_images_of_a_shape() -> None:
     estimator = AstroformerClassifier(**QUICK, image_shape=(20, 20)).fit(rows_NF, labels)
     direct = AstroformerClassifier(**QUICK).fit(images, labels)
     np.testing.assert_array_equal(estimator.predict_proba(rows_NF), direct.predict_proba(images))
-    with pytest.raises(UserError, match=r"image_shape is \(8, 8\), and a row of X has 400 values"):
-        AstroformerClassifier(image_shape=(8, 8)).fit(rows_NF, labels)
+    for shape in ((8, 8), 12, "ab"):
+        with pytest.raises(UserError, match=rf"image_shape is {re.escape(repr(shape))}, and a row of X has 400 values"):
+            AstroformerClassifier(image_shape=shape).fit(rows_NF, labels)  # type: ignore[arg-type]
+
+
+def test_columns_of_a_table_are_taken(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    images, labels = squares()
+    files = [str(tmp_path / f"{i:02d}.png") for i in range(len(images))]
+    for file, image in zip(files, images, strict=True):
+        Image.fromarray(image).save(file)
+    table = pandas.DataFrame({"file": files, "kind": labels})
+    first = AstroformerClassifier(**QUICK).fit(table["file"], table["kind"])
+    again = AstroformerClassifier(**QUICK).fit(files, labels)
+    np.testing.assert_array_equal(first.predict_proba(table[["file"]]), again.predict_proba(files))
+    rows = pandas.DataFrame(images.reshape(len(images), -1).astype(np.float32)).rename(columns=str)
+    first.set_params(image_shape=(20, 20)).fit(rows, table["kind"])
+    assert first.n_features_in_ == 400
+    assert not hasattr(first.fit(table["file"], table["kind"]), "n_features_in_")
+
+
+@pytest.mark.parametrize(
+    ("X", "says"),
+    [
+        ("00.png", "X is the path '00.png' alone"),
+        (["00.png", 3], "X has 3 among its paths"),
+        (["00.png", "00.png"], "X names '00.png' more than once"),
+    ],
+)
+def test_paths_that_can_not_be_are_refused(X: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        AstroformerClassifier().fit(X, ["a", "b"])
 
 
 def test_labels_that_look_alike_stay_apart() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,7 @@ def record(folder: Path, **words: Any) -> None:
     model, file = ModelFolder(folder), folder / "exports" / f"{NAME}.json"
     other = folder / f"{NAME}.json"
     other.write_text(json.dumps(json.loads(file.read_text()) | words))
-    model.keep_exports([other])
+    model.keep_exports([other], of=model.config())
 
 
 def test_auto_takes_what_is_faster_and_equal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,25 +148,87 @@ def test_changed_weights_are_asked_themselves(kept: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [NAME, f"{NAME}.json"])
-def test_a_changed_or_missing_graph_is_refused(folder: Path, name: str) -> None:
+def test_a_changed_or_missing_graph_is_not_asked(folder: Path, name: str) -> None:
     file = folder / "exports" / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"is not the one that config\.json names"):
-        Classifier.load(folder)
-    Classifier.load(folder, runtime="torch")
-    file.unlink()
-    with pytest.raises(UserError, match=f"lacks exports/{name}, which config.json names; export it again"):
-        Classifier.load(folder)
+    for says in ("is not the one that config.json names", f"lacks exports/{name}, which config.json names; export it"):
+        if "lacks" in says:
+            file.unlink()
+        with pytest.raises(UserError, match=re.escape(says)):
+            Classifier.load(folder, runtime="onnxruntime")
+        said: list[object] = []
+        assert Classifier.load(folder, say=said.append).runtime == "torch"
+        assert says in str(said)
+        assert "torch answers in place of an exported graph" in str(said)
+
+
+@pytest.mark.parametrize("damage", [{"takes": None}, {"speed": None}, {"check": 3}, {"model": "of another"}])
+def test_a_record_that_says_nothing_is_a_sentence(folder: Path, damage: dict[str, Any]) -> None:
+    record(folder, **damage)
+    if damage == {"takes": None}:
+        (folder / NAME).write_text("{}")
+        (folder / NAME).rename(folder / f"{NAME}.json")
+        model = ModelFolder(folder)
+        model.keep_exports([folder / f"{NAME}.json"], of=model.config())
+    with pytest.raises(UserError, match=r"is damaged|is of another model"):
+        Classifier.load(folder, runtime="onnxruntime")
+    assert Classifier.load(folder).runtime == "torch"
+
+
+def test_a_graph_that_can_not_be_opened_is_a_sentence(folder: Path) -> None:
+    (folder / NAME).write_bytes(b"no graph")
+    model = ModelFolder(folder)
+    model.keep_exports([folder / NAME], of=model.config())
+    with pytest.raises(UserError, match="onnxruntime can't open"):
+        Classifier.load(folder, runtime="onnxruntime")
+    assert Classifier.load(folder).runtime == "torch"
+
+
+def test_a_graph_needs_its_file_no_more(folder: Path) -> None:
+    model, expected = Classifier.load(folder), Classifier.load(folder, runtime="torch").predict(images(), quiet=True)
+    model.save(folder)  # which has no exports then
+    shutil.rmtree(folder)
+    assert model.runtime == "onnxruntime"
+    for n in (1, 40):
+        found = model.predict(images()[:n], quiet=True).probabilities_NK
+        np.testing.assert_allclose(found, expected.probabilities_NK[:n], atol=1e-5)
+
+
+def test_changed_settings_are_asked_of_torch(kept: Path) -> None:
+    changes = {"preprocessing": replace(Classifier.load(kept).preprocessing, mean=(0.7, 0.7)), "precision": "bfloat16"}
+    for name, value in changes.items():
+        model, plain = Classifier.load(kept), Classifier.load(kept, runtime="torch")
+        for each in (model, plain):
+            setattr(each, name, value)
+        assert model.runtime == "torch"
+        found, expected = (each.predict(images(), quiet=True).probabilities_NK for each in (model, plain))
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_images_of_another_size_or_type_are_asked_of_torch(kept: Path) -> None:
+    model, plain = Classifier.load(kept), Classifier.load(kept, runtime="torch")
+    for stored in (np.zeros((2, 2, 32, 40)), np.zeros((2, 2, 64, 80), np.float16)):
+        np.testing.assert_array_equal(model.logits(stored), plain.logits(stored))
+
+
+def test_another_model_in_the_folder_keeps_no_graph_of_the_one_before(folder: Path) -> None:
+    model = ModelFolder(folder)
+    before = model.config()
+    classifier_of(Case()).save(folder)
+    (folder / NAME).write_bytes(b"")
+    with pytest.raises(UserError, match="holds another model by now"):
+        model.keep_exports([folder / NAME], of=before)
 
 
 def test_a_name_in_another_folder_is_refused(folder: Path) -> None:
     file = folder / "config.json"
     content = json.loads(file.read_text())
-    file.write_text(json.dumps(content | {"exports": {"../../graph.onnx": "0"}}))
-    with pytest.raises(UserError, match="is no name of a file in exports/"):
-        Classifier.load(folder)
+    for name in ("../../graph.onnx", "..", "", "a\0b"):
+        file.write_text(json.dumps(content | {"exports": {name: "0"}}))
+        with pytest.raises(UserError, match="is no name of a file in exports/"):
+            Classifier.load(folder)
 
 
 def test_another_model_in_the_folder_has_no_exports(folder: Path) -> None:

@@ -53,8 +53,7 @@ class Classifier(Predictor, Summarized):
         classes: the K class names, in the order of the logits.
         info: what the model was made from and what it reached.
         precision: of the matrix products, "float32" or "bfloat16". The second is faster where the CPU or GPU has
-            instructions for it, and moves probabilities in the third digit; `pick_precision` knows "auto" too. "int8"
-            is that of an exported graph.
+            instructions for it, and moves probabilities in the third digit; `pick_precision` knows "auto" too.
         white: the value that is white in the images that are asked about, if somebody states it, see `Units.shared`.
         seen: the `pixel_digest` of each image that the network was trained on; None where they are not known.
         fast: whether our own networks are asked by their fast path, see `load`.
@@ -82,8 +81,11 @@ class Classifier(Predictor, Summarized):
         if info.metrics is not None:
             lines["validation images"] = f"{info.metrics.n:,}" + (f" ({info.validation})" if info.validation else "")
             lines |= score_lines(info.metrics.intervals)
-        by = "the fast path" if self.runtime == "torch" else f"an exported graph of {self.runtime}"
-        fast = f"{by} in {self.precision} (for forward hooks: load it with fast=False)"
+        graph = self._graph_now()
+        by = f"the fast path in {self.precision}"
+        if graph is not None:
+            by = f"an exported graph of {graph.runtime} in {graph.precision}"
+        fast = f"{by} (for forward hooks: load it with fast=False)"
         lines["asked by"] = f"{fast if self._by_fast_path else 'network.forward'}, on {self.device}"
         if self.folder is not None:
             lines["folder"] = str(self.folder)
@@ -415,10 +417,14 @@ class Classifier(Predictor, Summarized):
                     "the model's own, they are"
                 )
             config = replace(config, answers=answers, record=record)
-        own = "a graph averages over views as the model does, and another symmetry is asked for" if other else None
-        not_fast = None if fast else "fast=False asks the network itself"
-        elsewhere = None if device == "cpu" else f"a graph answers on the CPU, and the device is {device}"
-        graph = pick_graph(model, config, runtime, precision, why_none=own or not_fast or elsewhere)
+        why_none = None
+        if other:
+            why_none = "a graph averages over views as the model does, and another symmetry is asked for; leave one out"
+        elif not fast:
+            why_none = "fast=False asks the network itself; leave one out"
+        elif device != "cpu":
+            why_none = f"a graph answers on the CPU, and the device is {device}; choose device cpu"
+        graph = pick_graph(model, config, runtime, precision, why_none=why_none, say=say)
         network = model.network(config)
         extra = model.extra(config)
         seen, trust = extra.get(_SEEN), Trust() if other else config.trust.with_tensors(extra)
@@ -428,7 +434,7 @@ class Classifier(Predictor, Summarized):
             config.input,
             config.classes,
             config.record,
-            precision,
+            "float32" if precision == "int8" else precision,  # which is the graph's; copies of it ask torch
             white,
             digests,
             fast,
@@ -440,7 +446,7 @@ class Classifier(Predictor, Summarized):
                 say(caveat)
         classifier.to(device)
         if graph is not None:
-            classifier._graph = (classifier._weights_state(), graph)
+            classifier._graph = (classifier._state(), graph)
         return classifier
 
 

@@ -6,8 +6,11 @@ Legend: N images, H height, W width, C channels, F values of a row, K classes.
 from __future__ import annotations
 
 import csv
+import math
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,8 +40,8 @@ class AstroformerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     It goes wherever scikit-learn takes a classifier: `cross_val_predict`, `GridSearchCV`, `CalibratedClassifierCV`,
     pipelines. Each `fit` is a whole training, which holds a share of the images out to calibrate the probabilities.
 
-    X is a list of paths of image files; or an array (N, H, W) or (N, H, W, C) of images; or an array (N, F) whose rows
-    are images of `image_shape`, and without that of one row of pixels.
+    X is a list or a column of paths of image files; or an array (N, H, W) or (N, H, W, C) of images; or an array (N, F)
+    whose rows are images of `image_shape`, and without that of one row of pixels.
 
     Args:
         recipe: a `Recipe`, the name of one ("photo") or the path of a recipe file; None: the defaults.
@@ -92,6 +95,8 @@ class AstroformerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
 
     def fit(self, X: Any, y: Any) -> Self:
         """Trains on images X with labels y (N,), of any type that scikit-learn takes for classes."""
+        for known in ("n_features_in_", "feature_names_in_"):  # of an earlier fit, on rows
+            self.__dict__.pop(known, None)
         images = self._images(X, first=True)
         y = column_or_1d(y, warn=True)
         check_consistent_length(images, y)
@@ -143,6 +148,7 @@ class AstroformerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         if "model_" in state:
             with tempfile.TemporaryDirectory() as scratch:
                 folder = Path(state["model_"].save(scratch))
+                state["_asked"] = {"precision": self.model_.precision, "white": self.model_.white}
                 state["model_"] = {file.name: file.read_bytes() for file in folder.iterdir()}
             self.model_.folder = None
         return state
@@ -152,7 +158,9 @@ class AstroformerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             with tempfile.TemporaryDirectory() as scratch:
                 for name, content in state["model_"].items():
                     (Path(scratch) / Path(name).name).write_bytes(content)
-                state = {**state, "model_": Classifier.load(scratch)}
+                asked = state["_asked"]
+                state = {**state, "model_": Classifier.load(scratch, **asked)}
+            del state["_asked"]
             state["model_"].folder = None
         super().__setstate__(state)
 
@@ -178,15 +186,16 @@ class AstroformerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         Args:
             first: whether these are the images to learn from, by which others are measured.
         """
-        if _are_paths(X):
-            return [Path(path) for path in X]
+        if (paths := _paths(X)) is not None:
+            return paths
         if np.asarray(X).ndim < 3:
             rows_NF = validate_data(self, X, dtype=None if _dtype(X) in _KEPT else np.float32, reset=first)
-            shape = (1, rows_NF.shape[1]) if self.image_shape is None else tuple(self.image_shape)
-            if len(shape) not in (2, 3) or int(np.prod(shape)) != rows_NF.shape[1]:
+            shape = (1, rows_NF.shape[1]) if self.image_shape is None else self.image_shape
+            sides = isinstance(shape, Sequence) and all(isinstance(side, Integral) for side in shape)
+            if not sides or len(shape) not in (2, 3) or math.prod(shape) != rows_NF.shape[1]:
                 raise UserError(
-                    f"image_shape is {self.image_shape}, and a row of X has {rows_NF.shape[1]} values; give (H, W) or "
-                    "(H, W, C) of as many."
+                    f"image_shape is {self.image_shape!r}, and a row of X has {rows_NF.shape[1]} values; give (H, W) "
+                    "or (H, W, C) of as many."
                 )
             return rows_NF.reshape(-1, *shape, *(1,) * (3 - len(shape)))
         images = check_array(X, allow_nd=True, dtype=None if _dtype(X) in _KEPT else np.float32)
@@ -197,10 +206,24 @@ def _dtype(X: Any) -> str:
     return str(getattr(X, "dtype", None))
 
 
-def _are_paths(X: Any) -> bool:
-    if isinstance(X, np.ndarray) and X.dtype.kind in "USO" and X.ndim == 1:
-        X = X.tolist()
-    return isinstance(X, Sequence) and not isinstance(X, str) and bool(X) and isinstance(X[0], str | Path)
+def _paths(X: Any) -> list[Path] | None:
+    """The paths that a list, an array or a column of a table names; None where X holds none.
+
+    Raises:
+        UserError: X is one path, or has other values among its paths.
+    """
+    if isinstance(X, str | Path):
+        raise UserError(f"X is the path '{X}' alone; give a list of paths of images, one for each label.")
+    if not isinstance(X, list | tuple):
+        X = np.asarray(X)
+        if X.dtype.kind not in "UOT" or X.ndim not in (1, 2) or (X.ndim == 2 and X.shape[1] != 1):
+            return None
+        X = X.ravel().tolist()
+    if not X or not any(isinstance(value, str | Path) for value in X):
+        return None
+    if (other := next((value for value in X if not isinstance(value, str | Path)), None)) is not None:
+        raise UserError(f"X has {other!r} among its paths; each image needs a path.")
+    return [Path(value) for value in X]
 
 
 def _written(folder: Path, images: Array | list[Path], labels_N: Array, names: list[str]) -> Path:
@@ -208,6 +231,9 @@ def _written(folder: Path, images: Array | list[Path], labels_N: Array, names: l
     if isinstance(images, np.ndarray):
         np.savez(folder / "images.npz", images=images, labels=labels_N, classes=np.array(names))
         return folder / "images.npz@layout=NHWC"
+    if len(set(images)) < len(images):
+        twice = next(path for path, n in Counter(images).items() if n > 1)
+        raise UserError(f"X names '{twice}' more than once; give each image once, since copies teach nothing new.")
     source = folder / "images.csv"
     with source.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)

@@ -5,7 +5,6 @@ Legend: B images, C bands, h and w rows and columns of the model's size.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ from astroformer.files import read_json
 from astroformer.model_config import ModelConfig
 from astroformer.model_folder import ModelFolder
 from astroformer.network.traced import Traced
-from astroformer.runtimes import RUNTIMES, SUFFIXES, Array, Exported, is_installed, open_graph, places
+from astroformer.runtimes import RUNTIMES, SUFFIXES, Array, beside, is_installed, open_graph
 from astroformer.system import usable_cores
+from astroformer.threads import WORKERS
 
 CHOICES = ("auto", *RUNTIMES.values())
 EQUAL = 1e-5
@@ -60,33 +60,48 @@ def kept_graphs(folder: ModelFolder, config: ModelConfig) -> list[KeptGraph]:
     """The graphs that lie in a model folder, as their records say.
 
     Raises:
-        UserError: a record is missing or not the one that config.json names.
+        UserError: a record is missing, damaged or not the one that config.json names, or of another model.
     """
     found = []
     for name in config.exports:
         if Path(name).suffix in SUFFIXES.values():
-            record = read_json(folder.exported(config, f"{name}.json"))
-            gain = record.get("speed", {}).get("gain")
-            found.append(KeptGraph(name, record["takes"], record["precision"], record["check"]["largest"], gain))
+            file = folder.exported(config, f"{name}.json")
+            record = read_json(file)
+            try:
+                gain = record["speed"]["gain"] if "speed" in record else None
+                graph = KeptGraph(name, record["takes"], record["precision"], record["check"]["largest"], gain)
+                model = record["model"]
+            except (KeyError, TypeError) as error:
+                raise UserError(f"'{file}' is damaged ({error}); export it again with --overwrite.") from None
+            if model != config.weights_sha256:
+                raise UserError(f"'{file}' is of another model; export it again with --overwrite.")
+            found.append(graph)
     return found
 
 
 def pick_graph(
-    folder: ModelFolder, config: ModelConfig, runtime: str, precision: str, *, why_none: str | None
+    folder: ModelFolder,
+    config: ModelConfig,
+    runtime: str,
+    precision: str,
+    *,
+    why_none: str | None,
+    say: Callable[[str], object] | None = None,
 ) -> GraphPass | None:
     """What is to answer in the place of the network; None where torch is.
 
     "auto" takes the graph of float32 that answered fastest at its export, of those that are equal within `EQUAL` and
-    whose runtime is installed; torch, where none was faster.
+    whose runtime is installed; torch, where none was faster, or where a graph is not as it was exported, which is said.
 
     Args:
         runtime: one of `CHOICES`.
         precision: "float32", "bfloat16" or "int8".
-        why_none: why no graph of the model can answer as it is to be asked, if so.
+        why_none: why no graph of the model can answer as it is to be asked, if so, and what to do.
+        say: is given a sentence where "auto" can't take a graph.
 
     Raises:
         UserError: the runtime is unknown or not installed, the model has no such graph, or no graph can answer; or the
-            graph is not the one that config.json names.
+            graph can't be opened, or is not the one that config.json names.
     """
     if runtime not in CHOICES:
         raise unknown_name("runtime", runtime, CHOICES)
@@ -97,53 +112,81 @@ def pick_graph(
         return None
     if why_none is not None:
         raise UserError(f"runtime {runtime} with precision {precision} can't be: {why_none}.")
-    graphs = [
-        graph
-        for graph in kept_graphs(folder, config)
-        if graph.takes == "prepared"
-        and graph.precision == PRECISIONS[precision]
-        and runtime in ("auto", graph.runtime)
-        and (not left_to_us or ((graph.gain or 0) > 1 and graph.largest <= EQUAL and is_installed(graph.runtime)))
-    ]
-    if not graphs:
+    try:
+        graphs = kept_graphs(folder, config)
         if left_to_us:
-            return None
+            graphs = [g for g in graphs if (g.gain or 0) > 1 and g.largest <= EQUAL and is_installed(g.runtime)]
+        best = _best(graphs, runtime, PRECISIONS[precision])
+        return None if best is None and left_to_us else _opened(folder, config, best, runtime, precision)
+    except UserError as error:
+        if not left_to_us:
+            raise
+        if say is not None:
+            say(f"torch answers in place of an exported graph: {error}")
+        return None
+
+
+def _best(graphs: list[KeptGraph], runtime: str, precision: str) -> KeptGraph | None:
+    """The fastest of the graphs of prepared images that the runtime asks in this precision."""
+    fitting = [
+        g for g in graphs if (g.takes, g.precision) == ("prepared", precision) and runtime in ("auto", g.runtime)
+    ]
+    return max(fitting, key=lambda graph: graph.gain or 0, default=None)
+
+
+def _opened(
+    folder: ModelFolder, config: ModelConfig, graph: KeptGraph | None, runtime: str, precision: str
+) -> GraphPass:
+    if graph is None:
         to = next((to for to, asks in RUNTIMES.items() if asks == runtime), "openvino")
         raise UserError(
             f"'{folder.path}' holds no graph in {precision} that {RUNTIMES[to]} could ask; make one with `astroformer "
             f"export {folder.path} --to {to} --precision {PRECISIONS[precision]}`."
         )
-    best = max(graphs, key=lambda graph: graph.gain or 0)
-    check_installed(best.runtime, "export", f"runtime {best.runtime}")
-    for place in places(Path(best.name)):
-        if place.name in config.exports:
-            folder.exported(config, place.name)
-    return GraphPass(folder.exports / best.name, best.runtime)
+    check_installed(graph.runtime, "export", f"runtime {graph.runtime}")
+    for name in {graph.name, *(place.name for place in beside(folder.exports / graph.name))}:
+        if name not in config.exports:
+            raise UserError(f"config.json of '{folder.path}' names no exports/{name}; export it again.")
+        folder.exported(config, name)
+    try:
+        return GraphPass(folder.exports / graph.name, graph.runtime, precision)
+    except UserError:
+        raise
+    except Exception as error:  # each runtime has errors of its own, for graphs of another version too
+        raise UserError(
+            f"{graph.runtime} can't open '{folder.exports / graph.name}' ({str(error) or type(error).__name__}); "
+            "export it again with --overwrite, or choose --runtime torch."
+        ) from None
 
 
 class GraphPass:
     """A graph of prepared images, asked in the place of a network.
 
+    It is opened at once, for one thread that asks and for several, and needs its file no more.
+
     Args:
-        file: of the graph; it is opened when it is asked first.
+        file: of the graph.
         runtime: that asks it.
+        precision: as `Classifier.load` names it.
     """
 
-    def __init__(self, file: Path, runtime: str) -> None:
-        self.file, self.runtime = file, runtime
-        self._opened: dict[int, Exported] = {}  # by the number of threads that ask at once
-        self._opening = threading.Lock()
+    def __init__(self, file: Path, runtime: str, precision: str) -> None:
+        self.runtime, self.precision = runtime, precision
+        cores = max(1, min(torch.get_num_threads(), usable_cores()))
+        workers = min(cores, WORKERS)
+        self._alone = open_graph(file, threads=cores)
+        self._together = open_graph(file, threads=cores, streams=workers) if workers > 1 else self._alone
+        facts = self._alone.facts
+        self._takes = (facts["type"], (facts["channels"], *facts["image_size"]))
+
+    def takes(self, stored_BCHW: Array) -> bool:
+        """Whether images are of the type and size that the graph was made for."""
+        return (str(stored_BCHW.dtype), stored_BCHW.shape[1:]) == self._takes
 
     def asked_by(self, threads: int) -> Callable[[Array], Traced]:
-        """What so many threads ask at once: images (B, C, h, w) as `Preprocessing.apply` makes them to `Traced`.
-
-        All together compute with the threads that torch may use.
-        """
-        with self._opening:
-            if threads not in self._opened:
-                cores = max(threads, min(torch.get_num_threads(), usable_cores()))
-                self._opened[threads] = open_graph(self.file, threads=cores, streams=threads)
-            graph = self._opened[threads]
+        """What one thread asks, or several at once: images (B, C, h, w) as `Preprocessing.apply` makes them to
+        `Traced`. All together compute with the threads that torch may use."""
+        graph = self._alone if threads == 1 else self._together
 
         def traced(stored_BCHW: Array) -> Traced:
             _, *rest = graph.outputs(np.ascontiguousarray(stored_BCHW))

@@ -179,7 +179,7 @@ class ModelConfig:
                 )
         exports = dict(content.get("exports", {}))
         for name in exports:
-            if PurePath(name).name != name:
+            if PurePath(name).name != name or name in ("", "..") or "\0" in name:
                 raise ValueError(f"'{name}' is no name of a file in exports/")
         settings = dict(blocks["network"])
         return cls(

@@ -29,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from astroformer import ownership
 from astroformer.errors import UserError
 from astroformer.files import (
     check_is_path,
@@ -188,20 +189,29 @@ class ModelFolder:
                 "or name a file with --out."
             )
 
-    def keep_exports(self, files: Iterable[Path]) -> None:
+    def keep_exports(self, files: Iterable[Path], *, of: ModelConfig) -> None:
         """Moves files, which lie on the same disk, to exports/, and records their hashes. Those of the same names are
-        replaced. Errors as in `check_keeps_exports`.
+        replaced.
+
+        Args:
+            of: the config of the model that they were made of.
+
+        Raises:
+            UserError: another model lies here by now, another process writes its config, or as `check_keeps_exports`.
         """
         self.check_keeps_exports()
         file, files = self.path / CONFIG, list(files)
-        content = read_json(file)
         hashes = {part.name: sha256_of(part) for part in files}
-        kept = {name: value for name, value in content.get("exports", {}).items() if name not in hashes}
-        # At no time config.json names a file that is another one.
-        write_json(file, {**content, "exports": kept})
-        for part in files:
-            os.replace(part, self.exports / part.name)
-        write_json(file, {**content, "exports": dict(sorted({**kept, **hashes}.items()))})
+        with ownership.owned(file):
+            content = read_json(file)
+            if content["hashes"] != of.hashes:
+                raise UserError(f"'{self.path}' holds another model by now, so it keeps no graph of the one before.")
+            kept = {name: value for name, value in content.get("exports", {}).items() if name not in hashes}
+            # At no time config.json names a file that is another one.
+            write_json(file, {**content, "exports": kept})
+            for part in files:
+                os.replace(part, self.exports / part.name)
+            write_json(file, {**content, "exports": dict(sorted({**kept, **hashes}.items()))})
 
     def _remove_exports(self) -> None:
         """Removes the exports of a model that lay here before."""

@@ -32,11 +32,10 @@ from astroformer.model_folder import KeptNetwork
 from astroformer.network.traced import Traced
 from astroformer.predictions import NOVELTY, Predictions
 from astroformer.system import PRECISIONS, pick_precision, usable_cores
-from astroformer.threads import in_threads, pieces
+from astroformer.threads import WORKERS, in_threads, pieces
 from astroformer.trust.trust import Trust
 
 _TASK_IMAGES = 16  # that a thread on a CPU decodes and classifies together, enough to fill the matrix products
-_WORKERS = 8  # threads: of more, some would wait for Python's lock; on larger CPUs each computes with several cores
 _TARGET_IMAGES = 256  # of a forward pass whose answers are targets; a GPU is given thousands of images at once
 Array = NDArray[Any]
 
@@ -57,11 +56,11 @@ class Predictor:
     trust: Trust = field(default_factory=Trust)
     # The network as `fast_pass` has it, and the state of the weights and settings that it was made from.
     _fast: tuple[Any, FastPass] | None = field(default=None, init=False, repr=False, compare=False)
-    # An exported graph that answers in its place, and the state of the weights that it was made from.
+    # An exported graph that answers in its place, and the state of weights and settings that it was made from.
     _graph: tuple[Any, GraphPass] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.precision not in (*PRECISIONS, "int8"):
+        if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
         if not self.fast and self.precision != "float32":
             raise UserError(
@@ -86,7 +85,7 @@ class Predictor:
     def runtime(self) -> str:
         """What answers: "torch", or "onnxruntime" or "openvino", by a graph that was exported from these weights.
 
-        Where the weights change, or the network moves to another device, torch answers.
+        Where weights or settings change, or the network moves to another device, and in a copy, torch answers.
         """
         graph = self._graph_now()
         return "torch" if graph is None else graph.runtime
@@ -127,8 +126,17 @@ class Predictor:
     def _tracing(self, threads: int = 1) -> Callable[[Array], Traced]:
         """What so many threads may ask at once about stored images: an exported graph, or else the fast path."""
         graph = self._graph_now()
-        if graph is not None:
-            return graph.asked_by(threads)
+        if graph is None:
+            return self._tracing_by_torch()
+        by_graph = graph.asked_by(threads)
+
+        def tracing(stored_BCHW: Array) -> Traced:
+            ask = by_graph if graph.takes(stored_BCHW) else self._tracing_by_torch()
+            return ask(stored_BCHW)
+
+        return tracing
+
+    def _tracing_by_torch(self) -> Callable[[Array], Traced]:
         network = self._fast_network()
         return lambda stored_BCHW: network.traced(self._normalized(stored_BCHW))
 
@@ -146,8 +154,12 @@ class Predictor:
         return self._fast_network() if self._by_fast_path else self.network
 
     def _graph_now(self) -> GraphPass | None:
-        """The exported graph, while the weights are those that it was made from."""
-        return None if self._graph is None or self._graph[0] != self._weights_state() else self._graph[1]
+        """The exported graph, while weights and settings are those that it was made from."""
+        return None if self._graph is None or self._graph[0] != self._state() else self._graph[1]
+
+    def _state(self) -> Any:
+        """What changes where weights, preprocessing or the way of asking are changed."""
+        return self._weights_state(), self.preprocessing, self.precision, self.fast
 
     def _weights_state(self) -> Any:
         """What changes with the weights: every change through torch raises a tensor's version, and every move gives it
@@ -189,10 +201,10 @@ class Predictor:
         on_cpu = self.device.type == "cpu"
         # Side by side, decoding and network fill all cores whichever of the two takes longer, and no thread waits for
         # another one's share of a matrix product. Hooks see one batch after the other.
-        workers = min(usable_cores(), _WORKERS) if self.fast else 1
+        workers = min(usable_cores(), WORKERS) if self.fast else 1
         size = min(batch_size, _TASK_IMAGES) if on_cpu and self.fast else batch_size
         bounds = pieces(total, batch_size, size)
-        asking = min(workers, max(1, len(bounds)))
+        asking = workers if len(bounds) > 1 else 1
         tracing = self._tracing(asking) if features or novelty is not None else None
         logits_by = self._logits_by(asking)
         width = getattr(self.network, "head_hidden_size", 0)

@@ -107,6 +107,7 @@ def _open_openvino(file: Path, threads: int | None, streams: int) -> Exported:
     import openvino
 
     core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # the file may be replaced while the graph is asked
     model = core.read_model(file)
     facts = _facts(file, model.get_rt_info(FACTS).astype(str) if model.has_rt_info(FACTS) else None)
     settings: dict[str, Any] = {

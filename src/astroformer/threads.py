@@ -12,6 +12,9 @@ import torch
 from astroformer.system import usable_cores
 
 Result = TypeVar("Result")
+WORKERS = 8
+"""Threads that ask a network at most: of more, some would wait for Python's lock; on larger CPUs each computes with
+several cores."""
 
 
 def pieces(total: int, batch: int, size: int) -> list[tuple[int, int]]:

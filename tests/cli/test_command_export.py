@@ -104,7 +104,7 @@ def test_a_graph_is_kept_in_the_model_folder(
     said = run(*words)
     assert said.status == 0, said.err
     assert "speed: 1,500 images/s, torch 1,000: 1.50 times as fast, with 2 threads here" in said.out
-    assert said.out.splitlines()[-1] == "predict asks onnxruntime from now on"
+    assert said.out.splitlines()[-1] == "on the CPU predict asks onnxruntime from now on"
     names = {"onnx-float32-pixels.onnx", "onnx-float32-prepared.onnx"}
     assert {file.name for file in (model / "exports").iterdir()} == names | {f"{name}.json" for name in names}
     assert "exists already" in run(*words).refusal()

@@ -19,7 +19,8 @@ import astroformer.timm
 from astroformer.classifier import Classifier
 from astroformer.errors import UserError
 from astroformer.images.preprocessing import Preprocessing
-from astroformer.model_folder import ModelConfig, ModelFolder, ModelRecord
+from astroformer.model_config import ModelConfig, ModelRecord
+from astroformer.model_folder import ModelFolder
 from astroformer.network import VARIANTS, Ensemble
 from astroformer.network.answers import answers_of
 from astroformer.network.config import split_words

@@ -67,8 +67,9 @@ class Export:
             from astroformer.classifier import load
             from astroformer.export.exporting import check_words, export
             from astroformer.images.sources import open_source
-            from astroformer.kept_graphs import EQUAL
+            from astroformer.kept_graphs import EQUAL, PRECISIONS
             from astroformer.progress import Reporter
+            from astroformer.runtimes import RUNTIMES
             from astroformer.training.train import held_out_images, run_of
 
         check_words(self.to, self.precision, self.takes)
@@ -106,6 +107,10 @@ class Export:
                 print(f"speed: {written.speed}")
             print(f"kept in: {written.record}\ngraph: {written.file}")
         if self.out is None:
-            runtime = load(self.model).runtime
-            none = f"predict goes on asking torch: no graph of the model is faster and within {EQUAL:g} of it"
-            print(none if runtime == "torch" else f"predict asks {runtime} from now on")
+            if self.precision != "float32":
+                named = {graph: ours for ours, graph in PRECISIONS.items()}[self.precision]
+                print(f"predict asks it with --runtime {RUNTIMES[self.to]} --precision {named}")
+            elif (runtime := load(self.model).runtime) == "torch":
+                print(f"predict goes on asking torch: no graph of the model is faster and within {EQUAL:g} of it")
+            else:
+                print(f"on the CPU predict asks {runtime} from now on")

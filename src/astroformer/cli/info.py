@@ -59,7 +59,7 @@ class Info:
             names = list(VARIANTS) if self.model is None else [self.model]
             rows = [describe(name, size=size, num_classes=self.num_classes) for name in names]
         elif Path(self.model).exists():
-            classifier, folder = load(self.model, say=tell_beside), ModelFolder.find(self.model)
+            classifier, folder = load(self.model, runtime="torch", say=tell_beside), ModelFolder.find(self.model)
             network = classifier.network
             assert isinstance(network, Astroformer | Answers | Ensemble)
             name, answers = classifier.info.name or "model", answers_of(network)

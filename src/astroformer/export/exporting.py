@@ -160,7 +160,7 @@ def export(
     if classifier.runtime != "torch" or classifier.precision != "float32":
         raise UserError(
             f"the model is asked by {classifier.runtime} in {classifier.precision}, and a graph is compared with torch "
-            "in float32; load it with runtime='torch'."
+            "in float32; load it with runtime='torch', precision='float32'."
         )
     images = some_of(images)
     if precision == "int8":
@@ -214,6 +214,7 @@ class _Asked:
         assert self.classifier.folder is not None
         model = ModelFolder(self.classifier.folder)
         model.check_keeps_exports()
+        config = model.config()
         self._check_is_that_of_the_folder()
         found: list[Written] = []
         with contextlib.ExitStack() as stack:
@@ -231,7 +232,7 @@ class _Asked:
                     if takes == choices[-1] and not found:
                         raise
                     say(f"there is no graph of {takes}: {error.why}")
-            model.keep_exports([part for written in found for part in written.files])
+            model.keep_exports([part for written in found for part in written.files], of=config)
             return [written.moved(model.exports) for written in found]
 
     def _check_is_that_of_the_folder(self) -> None:
@@ -266,7 +267,7 @@ class _Asked:
             raise Disagrees(why)
         speed = None
         if takes == "prepared" and to != "torch":
-            speed = speed_of(GraphPass(file, RUNTIMES[to]), classifier, self._stored())
+            speed = speed_of(GraphPass(file, RUNTIMES[to], precision), classifier, self._stored())
         written = Written(file, facts, check, scores, speed)
         write_json(written.record, written.to_dict())
         return written

@@ -18,7 +18,7 @@ from astroformer.classifier import Classifier
 from astroformer.kept_graphs import GraphPass
 from astroformer.runtimes import Array
 from astroformer.system import usable_cores
-from astroformer.threads import in_threads
+from astroformer.threads import WORKERS, in_threads
 
 _TASK_IMAGES = 16  # as `Predictor.iter_predict` gives a thread
 _MOST_IMAGES, _ROUNDS, _SECONDS = 256, 7, 0.3  # of a round, on each side
@@ -58,7 +58,7 @@ def speed_of(graph: GraphPass, classifier: Classifier, stored_NChw: Array) -> Sp
         classifier: as torch asks it.
         stored_NChw: images as `Preprocessing.apply` makes them, at least one.
     """
-    threads = min(torch.get_num_threads(), usable_cores())
+    threads = min(torch.get_num_threads(), usable_cores(), WORKERS)
     ask_graph = graph.asked_by(threads)
     sides: list[Callable[[Array], object]] = [classifier.logits, ask_graph]
     some = np.resize(stored_NChw, (_TASK_IMAGES, *stored_NChw.shape[1:]))

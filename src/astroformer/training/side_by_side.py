@@ -38,9 +38,12 @@ def run_side_by_side(
     events: queue.Queue[tuple[str, str, Any]] = queue.Queue()
     waiting, running, errors = list(folders), dict[str, _Worker](), dict[str, str]()
     free: list[str | None] = list(gpus) if gpus else [None] * at_once
+    doubtful: list[str | None] = []  # GPUs on which a run has failed: dealt again where no other run is going on
     asked = False
     try:
         while running or (waiting and not asked):
+            if not free and not running:
+                free, doubtful = doubtful, []
             while waiting and free and not asked:
                 folder = waiting.pop(0)
                 running[folder.name] = _Worker(folder, threads, events, free.pop(0))
@@ -63,7 +66,7 @@ def run_side_by_side(
             elif kind == "end":
                 worker = running.pop(name)
                 error = worker.error()
-                free.append(worker.gpu)
+                (free if error is None or worker.gpu is None else doubtful).append(worker.gpu)
                 if error is not None:
                     errors[name] = error
                     reporter.say(f"{name} failed: {error}")
