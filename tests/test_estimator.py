@@ -85,7 +85,9 @@ def test_paths_are_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     Path("00.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"00\.png"):
         estimator.predict(files)
-    with pytest.raises(UserError, match=r"00\.png"):
+    with pytest.raises(
+        UserError, match=r"^1 of 40 images of X cannot be read \(.*00\.png: .*\)\. Mend or remove them\.$"
+    ):
         estimator.fit(files, numbers)
 
 
@@ -113,6 +115,10 @@ def test_columns_of_a_table_are_taken(tmp_path: Path) -> None:
     rows = pandas.DataFrame(images.reshape(len(images), -1).astype(np.float32)).rename(columns=str)
     first.set_params(image_shape=(20, 20)).fit(rows, table["kind"])
     assert first.n_features_in_ == 400
+    bytes_ = pandas.DataFrame(images.reshape(len(images), -1)).rename(columns=str)
+    with pytest.raises(UserError, match="uint8"):  # the type of pixels is part of what was learned
+        first.predict(bytes_)
+    assert first.fit(bytes_, labels).model_.preprocessing.dtype == "uint8"
     assert not hasattr(first.fit(table["file"], table["kind"]), "n_features_in_")
 
 

@@ -110,14 +110,18 @@ class AstroformerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             source = _written(folder, images, labels_N, names)
-            trained = train(
-                source,
-                self._recipe(images),
-                out=folder / "run",
-                cache=folder / "cache",
-                strict=True,
-                quiet=not self.verbose,
-            )
+            try:
+                trained = train(
+                    source,
+                    self._recipe(images),
+                    out=folder / "run",
+                    cache=folder / "cache",
+                    strict=True,
+                    quiet=not self.verbose,
+                )
+            except UserError as error:  # the file and the option are ours, and nothing that the caller knows
+                said = str(error).replace(f"'{source}'", "X").replace(", or run without --strict", "")
+                raise UserError(said) from None
             self.model_ = trained.classifier
         self.model_.folder = None  # which is gone
         self._columns = [self.model_.classes.index(name) for name in names]
@@ -203,7 +207,7 @@ class AstroformerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
 
 
 def _dtype(X: Any) -> str:
-    return str(getattr(X, "dtype", None))
+    return str(X.dtype if hasattr(X, "dtype") else np.asarray(X).dtype)
 
 
 def _paths(X: Any) -> list[Path] | None:
