@@ -74,6 +74,17 @@ def test_sets_go_on_where_predictions_were_ended(
     assert Path("p.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
+def test_rows_of_another_calibration_are_not_gone_on_from(
+    run: Run, trusted: Path, galaxy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["predict", trusted, galaxy_folder, "--quiet", "--batch-size", "4", "--out", "p.csv"]
+    for begun, resumed in ((["--calibration", "none"], []), ([], ["--calibration", "none"])):
+        with monkeypatch.context() as patch:
+            patch.setattr(Classifier, "iter_predict", interrupted_after(2, KeyboardInterrupt()))
+            assert run(*words, *begun, "--overwrite").status == 130
+        assert "another value of 'calibration'" in run(*words, *resumed, "--resume").refusal()
+
+
 def test_stated_shares_change_the_probabilities(run: Run, trusted: Path, galaxy_folder: Path) -> None:
     words = ["predict", trusted, galaxy_folder, "--quiet"]
     assert run(*words, "--out", "plain.csv").status == 0

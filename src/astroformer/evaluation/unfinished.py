@@ -143,7 +143,7 @@ def rows_to_keep(
     if not part.is_file() or not record_of(path).is_file():
         raise UserError(f"there is no '{part}' with its record '{record_of(path).name}' to go on from.")
     before = read_json(record_of(path))
-    for word in sorted(made.keys() | before.keys()):
+    for word in [*made, *sorted(before.keys() - made.keys())]:
         if before.get(word) != made.get(word):
             raise UserError(
                 f"'{part}' can't be continued: its rows were made with another value of '{word}'. Go on as it was "
