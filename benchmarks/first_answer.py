@@ -25,6 +25,7 @@ from PIL import Image
 
 import astroformer
 from astroformer.images.sets.mock_galaxies import mock_galaxies
+from common.asked_model import ASTROFORMER
 from common.machine import code_version, processor
 from common.rows import RESULTS
 from common.turns import ratios, spread, timed_commands
@@ -33,7 +34,6 @@ OUT = RESULTS / "first_answer.json"
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SIDE = 64
 SECONDS = 0.5  # the goal
-_COMMAND = [sys.executable, "-c", "import sys; from astroformer.cli.main import main; sys.exit(main())"]
 _OPENED = "import sys; sys.path.insert(0, sys.argv[1]); import consumer; consumer.main(sys.argv[2], [])"
 
 
@@ -41,7 +41,7 @@ def exported(root: Path) -> tuple[Path, Path]:
     """A small model and its graph."""
     trained = astroformer.train(f"mock-galaxies:400x{SIDE}", astroformer.Recipe(epochs=8), out=root / "run", quiet=True)
     graph = root / "graph.onnx"
-    export = [*_COMMAND, "export", str(root / "run"), "--out", str(graph), "--quiet"]
+    export = [*ASTROFORMER, "export", str(root / "run"), "--out", str(graph), "--quiet"]
     subprocess.run(export, check=True, stdout=subprocess.DEVNULL)
     return Path(trained.model), graph
 
@@ -62,7 +62,7 @@ def measured(rounds: int, threads: int) -> dict[str, Any]:
         image, out = root / "image.png", root / "predictions.csv"
         Image.fromarray(mock_galaxies(1, size=SIDE, seed=3)[0][0]).save(image)
         consumer = [sys.executable, str(EXAMPLES / "consumer.py"), str(graph), str(image)]
-        predict = [*_COMMAND, "predict", str(model), str(image), "--out", str(out), "--overwrite", "--quiet"]
+        predict = [*ASTROFORMER, "predict", str(model), str(image), "--out", str(out), "--overwrite", "--quiet"]
         opened = [sys.executable, "-c", _OPENED, str(EXAMPLES), str(graph)]
         commands = {"predict": lambda: predict, "consumer": lambda: consumer, "opened": lambda: opened}
         timed_commands(commands, rounds=1, threads=threads)  # the files are in memory then, and the kernels built

@@ -20,7 +20,7 @@ from astroformer.errors import UserError
 from astroformer.export import exporting
 from astroformer.export.speed import Speed
 from astroformer.images.given import as_images
-from astroformer.kept_graphs import pick_graph
+from astroformer.kept_graphs import pick_graph, why_no_graph
 from astroformer.model_folder import ModelFolder
 from helpers.exported import Case, classifier_of, pictures, scaled
 
@@ -131,8 +131,9 @@ def test_what_can_not_be_is_refused(kept: Path, words: dict[str, Any], says: str
 
 def test_a_graph_answers_on_the_cpu(kept: Path) -> None:
     model = ModelFolder(kept)
-    with pytest.raises(UserError, match="the device is cuda"):
-        pick_graph(model, model.config(), "onnxruntime", "float32", why_none="the device is cuda")
+    why_none = why_no_graph(other_symmetry=False, fast=True, device="cuda")
+    with pytest.raises(UserError, match="the device is cuda; choose device cpu"):
+        pick_graph(model, model.config(), "onnxruntime", "float32", why_none=why_none)
 
 
 def test_changed_weights_are_asked_themselves(kept: Path) -> None:

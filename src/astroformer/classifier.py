@@ -25,7 +25,7 @@ from astroformer.images.bands import Bands
 from astroformer.images.given import IN_MEMORY, Images, as_images
 from astroformer.images.labelled import LabelledImages
 from astroformer.images.sources import open_source
-from astroformer.kept_graphs import pick_graph
+from astroformer.kept_graphs import pick_graph, why_no_graph
 from astroformer.metrics import Evaluation, score, score_lines
 from astroformer.model_config import ModelConfig, ModelRecord
 from astroformer.model_folder import KeptNetwork, ModelFolder
@@ -417,13 +417,7 @@ class Classifier(Predictor, Summarized):
                     "the model's own, they are"
                 )
             config = replace(config, answers=answers, record=record)
-        why_none = None
-        if other:
-            why_none = "a graph averages over views as the model does, and another symmetry is asked for; leave one out"
-        elif not fast:
-            why_none = "fast=False asks the network itself; leave one out"
-        elif device != "cpu":
-            why_none = f"a graph answers on the CPU, and the device is {device}; choose device cpu"
+        why_none = why_no_graph(other_symmetry=other, fast=fast, device=device)
         graph = pick_graph(model, config, runtime, precision, why_none=why_none, say=say)
         network = model.network(config)
         extra = model.extra(config)

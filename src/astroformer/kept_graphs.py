@@ -79,6 +79,15 @@ def kept_graphs(folder: ModelFolder, config: ModelConfig) -> list[KeptGraph]:
     return found
 
 
+def why_no_graph(*, other_symmetry: bool, fast: bool, device: str) -> str | None:
+    """Why no graph can answer as a model is to be asked, and what to do; None where one can."""
+    if other_symmetry:
+        return "a graph averages over views as the model does, and another symmetry is asked for; leave one out"
+    if not fast:
+        return "fast=False asks the network itself; leave one out"
+    return None if device == "cpu" else f"a graph answers on the CPU, and the device is {device}; choose device cpu"
+
+
 def pick_graph(
     folder: ModelFolder,
     config: ModelConfig,
@@ -96,7 +105,7 @@ def pick_graph(
     Args:
         runtime: one of `CHOICES`.
         precision: "float32", "bfloat16" or "int8".
-        why_none: why no graph of the model can answer as it is to be asked, if so, and what to do.
+        why_none: what `why_no_graph` says.
         say: is given a sentence where "auto" can't take a graph.
 
     Raises:
