@@ -18,6 +18,7 @@ from astroformer.images.labelled import LabelledImages
 from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.network import VARIANTS, count_macs, count_parameters, create_network
 from astroformer.training.recipe import Recipe, make_recipe
+from helpers.tiny_sets import two_kinds_of_radio_sources
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -439,17 +440,7 @@ def test_attention_is_drawn_against_convolutions_of_the_same_splits(tmp_path: Pa
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Radio sources of two kinds, one blob or two, as `mirabest/train.npz` holds them."""
-    rng = np.random.default_rng(0)
-    y, x = np.indices((32, 32))
-    images = rng.integers(0, 40, (624, 32, 32)).astype(np.uint8)
-    labels = np.arange(624) % 2
-    for image, label in zip(images, labels, strict=True):
-        for dx in (-8, 8) if label else (0,):
-            image += (200 * np.exp(-((y - 16) ** 2 + (x - 16 - dx) ** 2) / 8)).astype(np.uint8)
-    folder = tmp_path_factory.mktemp("data") / "mirabest"
-    folder.mkdir()
-    np.savez(folder / "train.npz", images=images, labels=labels, classes=np.array(["one", "two"]))
-    return folder.parent
+    return two_kinds_of_radio_sources(tmp_path_factory.mktemp("data"))
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:

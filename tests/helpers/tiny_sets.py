@@ -37,6 +37,20 @@ def save_npz(path: Path, **arrays: object) -> Path:
     return path
 
 
+def two_kinds_of_radio_sources(data: Path) -> Path:
+    """Writes `mirabest/train.npz` into the folder: 624 images with one blob or two."""
+    rng = np.random.default_rng(0)
+    y, x = np.indices((32, 32))
+    images = rng.integers(0, 40, (624, 32, 32)).astype(np.uint8)
+    labels = np.arange(624) % 2
+    for image, label in zip(images, labels, strict=True):
+        for dx in (-8, 8) if label else (0,):
+            image += (200 * np.exp(-((y - 16) ** 2 + (x - 16 - dx) ** 2) / 8)).astype(np.uint8)
+    (data / "mirabest").mkdir()
+    save_npz(data / "mirabest" / "train.npz", images=images, labels=labels, classes=["one", "two"])
+    return data
+
+
 def same_from_threads_and_pickled(images: LabelledImages) -> None:
     again = pickle.loads(pickle.dumps(images.reader))
     with ThreadPoolExecutor(4) as pool:
