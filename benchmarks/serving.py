@@ -16,17 +16,15 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from common.asked_model import ASTROFORMER, link_files, make_model, timm_predicts
-from common.machine import processor
-from common.rows import RESULTS, Row, read_results, write_results
+from common.measured_rows import Measure, all_threads, measure_rows
+from common.rows import RESULTS, Row
 from common.speed_table import number, shown_ratio
 from common.turns import in_turn, python, ratios, spread, timed_commands
 
@@ -137,13 +135,13 @@ def _beside_timm(rates: dict[str, list[float]]) -> Row:
 # -- rows, and how they are shown ----------------------------------------------------------------------------------
 
 
-def plan(arguments: argparse.Namespace) -> dict[str, Callable[[], Row]]:
+def plan(arguments: argparse.Namespace) -> dict[str, Measure]:
     """All rows by name."""
     data, quick = arguments.data, arguments.quick
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = all_threads()
     models = [("astroformer_atto", 32)] if quick else MODELS
     rounds, seconds = (1, 0.05) if quick else (arguments.rounds, 1.0)
-    found: dict[str, Callable[[], Row]] = {}
+    found: dict[str, Measure] = {}
     for variant, size in models:
         every = 100 if quick else 1 if size <= 64 else arguments.every
         found[f"files {variant} {size} px"] = lambda v=variant, s=size, e=every: files(  # type: ignore[misc]
@@ -185,40 +183,7 @@ def table(results: dict[str, Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?", help="folder with train/ and valid/ of class folders")
-    parser.add_argument("--rows", nargs="+", default=[""], help="beginnings of the rows' names")
-    parser.add_argument("--again", action="store_true", help="measure rows anew that are there already")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--every", type=int, default=6, help="at 224 px one file of so many is asked about; 1: all")
-    parser.add_argument("--quick", action="store_true", help="a smoke test: toy sizes, figures that mean nothing")
-    parser.add_argument("--table", action="store_true", help="only print the tables of the results")
-    parser.add_argument("--out", type=Path, help=f"results; default {OUT.name}, needed with --quick")
-    arguments = parser.parse_args()
-    out: Path = arguments.out or OUT
-    if arguments.table:
-        print(table(read_results(out)))
-        return
-    if arguments.data is None or not (arguments.data / "train").is_dir():
-        parser.error(f"DATA is {arguments.data}; a folder with train/ and valid/ of class folders is needed")
-    if arguments.quick and arguments.out is None:
-        parser.error("--quick measures nothing; say with --out where its results go")
-    from astroformer.system import versions
-
-    for name, measure in plan(arguments).items():
-        if not any(name.startswith(begin) for begin in arguments.rows):
-            continue
-        if name in read_results(out) and not arguments.again:
-            continue
-        started = time.monotonic()
-        row = measure() | {
-            "processor": processor("cpu"),
-            "versions": versions(),
-            "finished": time.strftime("%Y-%m-%d %H:%M"),
-        }
-        write_results(out, {**read_results(out), name: row})
-        print(f"{name}   [{time.monotonic() - started:.0f} s]", flush=True)
-    print(table(read_results(out)))
+    measure_rows(__doc__, OUT, plan, table, rounds=3, every=6)
 
 
 if __name__ == "__main__":

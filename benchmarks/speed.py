@@ -21,15 +21,15 @@ import csv
 import dataclasses
 import json
 import os
-import platform
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 
-from common.rows import RESULTS, Row, read_results, write_results
-from common.speed_table import number, shown_ratio, table
+from common.measured_rows import Measure, all_threads, measure_rows
+from common.rows import RESULTS, Row
+from common.speed_table import table
 from common.turns import in_turn, python, ratios, spread, timed_commands
 
 OUT = RESULTS / "speed.json"
@@ -50,9 +50,22 @@ class Plan:
         self.every: int = arguments.every
         self.rounds = 2 if self.quick else arguments.rounds
         self.seconds = 0.05 if self.quick else 2.0
-        self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.threads = all_threads()
         self.workers = 1 if self.quick else 2
         self.classes = sum(path.is_dir() for path in (self.data / "train").iterdir())
+
+    @cached_property
+    def ceilings(self) -> dict[int, dict[str, float]]:
+        """What the machine reaches now, by the number of threads; measured once, before the first row."""
+        found = {}
+        for threads in sorted({1, self.threads}):
+            words = ["--size", 256, "--seconds", 0.05] if self.quick else []
+            environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+            made = subprocess.run(
+                python("ceilings.py", *words), env=environment, capture_output=True, check=True, text=True
+            )
+            found[threads] = json.loads(made.stdout.splitlines()[-1])
+        return found
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
@@ -101,7 +114,7 @@ def _training_share(row: Row, macs: int, ceilings: dict[str, float]) -> Row:
     return row
 
 
-def step(plan: Plan, ceilings: dict[int, dict[str, float]], variant: str, size: int, batch: int, threads: int) -> Row:
+def step(plan: Plan, variant: str, size: int, batch: int, threads: int) -> Row:
     batch = 4 if plan.quick else batch
     words = ["step", "--variant", variant, "--size", size, "--batch", batch, "--seconds", plan.seconds]
     commands = {
@@ -112,10 +125,10 @@ def step(plan: Plan, ceilings: dict[int, dict[str, float]], variant: str, size: 
     found = in_turn(commands, rounds=plan.rounds, threads=threads)
     peaks = {name: max(m["peak_gib"] for m in measured) for name, measured in found.items()}
     row = _compared(found) | {"batch": batch, "peak_gib": peaks}
-    return _training_share(row, _macs(variant, size, 5), ceilings[threads])
+    return _training_share(row, _macs(variant, size, 5), plan.ceilings[threads])
 
 
-def epoch(plan: Plan, ceilings: dict[int, dict[str, float]]) -> Row:
+def epoch(plan: Plan) -> Row:
     """Atto at 64 px from the files, second epoch on; ours with the reference's augmentation and with its own."""
     size = 32 if plan.quick else 64
     common = ["--size", size, "--batch", 8 if plan.quick else 64]
@@ -128,10 +141,10 @@ def epoch(plan: Plan, ceilings: dict[int, dict[str, float]]) -> Row:
         ),
     }
     row = _compared(in_turn(commands, rounds=plan.rounds, threads=plan.threads))
-    return _training_share(row, _macs("astroformer_atto", size, plan.classes), ceilings[plan.threads])
+    return _training_share(row, _macs("astroformer_atto", size, plan.classes), plan.ceilings[plan.threads])
 
 
-def cold(plan: Plan, ceilings: dict[int, dict[str, float]]) -> Row:
+def cold(plan: Plan) -> Row:
     """From files that nothing has been kept of to the end of the first epoch; a fresh process a measurement."""
     size = 32 if plan.quick else 64
     common = ["--size", size, "--batch", 8 if plan.quick else 64]
@@ -148,7 +161,7 @@ def cold(plan: Plan, ceilings: dict[int, dict[str, float]]) -> Row:
     return _compared(found)
 
 
-def data_path(plan: Plan, ceilings: dict[int, dict[str, float]], size: int) -> Row:
+def data_path(plan: Plan, size: int) -> Row:
     """Augmented batches and no network, equal augmentation; the ceiling is copying: stored bytes in, float32 out."""
     common = ["--size", size, "--batch", 8 if plan.quick else 64]
     commands = {
@@ -159,12 +172,12 @@ def data_path(plan: Plan, ceilings: dict[int, dict[str, float]], size: int) -> R
     }
     row = _compared(in_turn(commands, rounds=plan.rounds, threads=plan.threads))
     gbytes = 3 * size * size * (1 + 4) * 1e-9
-    copy = ceilings[plan.threads]["copy_gbytes"]
+    copy = plan.ceilings[plan.threads]["copy_gbytes"]
     row["share_of_ceiling"] = {n: {"copy": round(gbytes * s["median"] / copy, 4)} for n, s in row["sides"].items()}
     return row
 
 
-def predict(plan: Plan, ceilings: dict[int, dict[str, float]], variant: str, size: int) -> Row:
+def predict(plan: Plan, variant: str, size: int) -> Row:
     """Whole commands, from start to CSV, on the same weights; at 224 px on one file of `--every`."""
     from common.asked_model import ASTROFORMER, link_files, make_model, timm_predicts
 
@@ -193,7 +206,7 @@ def predict(plan: Plan, ceilings: dict[int, dict[str, float]], variant: str, siz
     gflop = 2e-9 * _macs(variant, size, plan.classes)
     row["share_of_ceiling"] = {
         name: {
-            dtype: round(gflop * side["median"] / ceilings[plan.threads][f"gflops_{dtype}"], 4)
+            dtype: round(gflop * side["median"] / plan.ceilings[plan.threads][f"gflops_{dtype}"], 4)
             for dtype in ("float32", "bfloat16")
         }
         for name, side in row["sides"].items()
@@ -201,7 +214,7 @@ def predict(plan: Plan, ceilings: dict[int, dict[str, float]], variant: str, siz
     return row | {"files": count}
 
 
-def first_step(plan: Plan, ceilings: dict[int, dict[str, float]]) -> Row:
+def first_step(plan: Plan) -> Row:
     """Seconds from the command to the end of the first training step, images decoded by an earlier run."""
     batch = 8 if plan.quick else 64
     with tempfile.TemporaryDirectory() as scratch:
@@ -229,7 +242,7 @@ def first_step(plan: Plan, ceilings: dict[int, dict[str, float]]) -> Row:
     }
 
 
-def scaling(plan: Plan, ceilings: dict[int, dict[str, float]], what: str) -> Row:
+def scaling(plan: Plan, what: str) -> Row:
     """How the time of ours grows, against arithmetic. `cost` is the time over what arithmetic makes of the first
     point's time, so that 1 is exactly linear."""
     quick = plan.quick
@@ -278,104 +291,35 @@ def scaling(plan: Plan, ceilings: dict[int, dict[str, float]], what: str) -> Row
     }
 
 
-Measure = Callable[[], Row]
-
-
-def rows(plan: Plan, ceilings: dict[int, dict[str, float]]) -> dict[str, Measure]:
-    """All rows by name; the words of `--rows` are beginnings of these names."""
+def rows(arguments: argparse.Namespace) -> dict[str, Measure]:
+    """All rows by name."""
+    plan = Plan(arguments)
     found: dict[str, Measure] = {}
     steps = [("astroformer_atto", 32, 4)] if plan.quick else STEPS
     for variant, size, batch in steps:
         for threads in sorted({1, plan.threads}, reverse=True):
             name = f"step {variant} {size} px, {threads} thread{'s' if threads > 1 else ''}"
-            found[name] = lambda v=variant, s=size, b=batch, t=threads: step(plan, ceilings, v, s, b, t)  # type: ignore[misc]
-    found["epoch astroformer_atto 64 px"] = lambda: epoch(plan, ceilings)
-    found["cold first epoch astroformer_atto 64 px"] = lambda: cold(plan, ceilings)
+            found[name] = partial(step, plan, variant, size, batch, threads)
+    found["epoch astroformer_atto 64 px"] = partial(epoch, plan)
+    found["cold first epoch astroformer_atto 64 px"] = partial(cold, plan)
     for size in (32,) if plan.quick else (64, 224):
-        found[f"data path {size} px"] = lambda s=size: data_path(plan, ceilings, s)  # type: ignore[misc]
+        found[f"data path {size} px"] = partial(data_path, plan, size)
     for variant, size in (("astroformer_atto", 64), ("astroformer_0", 224))[: 1 if plan.quick else 2]:
-        found[f"predict {variant} {size} px"] = lambda v=variant, s=size: predict(plan, ceilings, v, s)  # type: ignore[misc]
-    found["first step"] = lambda: first_step(plan, ceilings)
+        found[f"predict {variant} {size} px"] = partial(predict, plan, variant, size)
+    found["first step"] = partial(first_step, plan)
     for what in ("images", "pixels", "classes", "depth"):
-        found[f"scaling {what}"] = lambda w=what: scaling(plan, ceilings, w)  # type: ignore[misc]
-    return found
+        found[f"scaling {what}"] = partial(scaling, plan, what)
+    return {name: partial(_with_ceilings, plan, measure) for name, measure in found.items()}
 
 
-# -- keeping and showing -------------------------------------------------------------------------------------------
-
-
-def measure_ceilings(plan: Plan) -> dict[int, dict[str, float]]:
-    found = {}
-    for threads in sorted({1, plan.threads}):
-        words = ["--size", 256, "--seconds", 0.05] if plan.quick else []
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        made = subprocess.run(
-            python("ceilings.py", *words), env=environment, capture_output=True, check=True, text=True
-        )
-        found[threads] = json.loads(made.stdout.splitlines()[-1])
-    return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+def _with_ceilings(plan: Plan, measure: Measure) -> Row:
+    """The ceilings are measured before the row."""
+    ceilings = {str(threads): rates for threads, rates in plan.ceilings.items()}
+    return measure() | {"ceilings": ceilings}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, nargs="?", help="folder with train/ and valid/ of class folders")
-    parser.add_argument("--rows", nargs="+", default=[""], help="beginnings of the rows' names: step, predict …")
-    parser.add_argument("--again", action="store_true", help="measure rows anew that are there already")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--every", type=int, default=12, help="at 224 px predict one file of so many; 1: all")
-    parser.add_argument("--quick", action="store_true", help="a smoke test: toy sizes, figures that mean nothing")
-    parser.add_argument("--table", action="store_true", help="only print the tables of the results")
-    parser.add_argument("--list", action="store_true", help="only print the names of the rows")
-    parser.add_argument("--out", type=Path, help=f"results; default {OUT.name}, needed with --quick")
-    arguments = parser.parse_args()
-    out: Path = arguments.out or OUT
-    if arguments.table:
-        print(table(read_results(out)))
-        return
-    if arguments.data is None or not (arguments.data / "train").is_dir():
-        parser.error(f"DATA is {arguments.data}; a folder with train/ and valid/ of class folders is needed")
-    if arguments.quick and arguments.out is None:
-        parser.error("--quick measures nothing; say with --out where its results go")
-    plan = Plan(arguments)
-    ceilings: dict[int, dict[str, float]] = {}
-    chosen = {n: m for n, m in rows(plan, ceilings).items() if any(n.startswith(begin) for begin in arguments.rows)}
-    if not chosen:
-        parser.error(f"no row begins with {arguments.rows}; rows: {', '.join(rows(plan, ceilings))}")
-    if arguments.list:
-        print("\n".join(chosen))
-        return
-    from astroformer.system import versions
-
-    for name, measure in chosen.items():
-        if name in read_results(out) and not arguments.again:
-            continue
-        if not ceilings:
-            ceilings.update(measure_ceilings(plan))
-        started = time.monotonic()
-        row = measure()
-        row |= {
-            "ceilings": {str(threads): c for threads, c in ceilings.items()},
-            "processor": _processor(),
-            "versions": versions(),
-            "finished": time.strftime("%Y-%m-%d %H:%M"),
-        }
-        write_results(out, {**read_results(out), name: row})
-        what = "; ".join(f"{side} {number(s['median'])}" for side, s in row["sides"].items())
-        ratio = (
-            f"; {shown_ratio(row['ratios'].get('timm'))}"
-            if "ratios" in row
-            else f"; {row['furthest_from_linear']:+.0%}"
-        )
-        print(f"{name}: {what} {row['unit']}{ratio}   [{time.monotonic() - started:.0f} s]", flush=True)
-    print(table(read_results(out)))
+    measure_rows(__doc__, OUT, rows, table, rounds=5, every=12)
 
 
 if __name__ == "__main__":
