@@ -279,9 +279,9 @@ PRETRAINED: dict[str, Peer] = {
             Setting(
                 f"AdamW {rate:g}",
                 _adamw(rate, 0.0, batch_size=16, image_size=128, channels=3),
-                "usual rates to fine-tune at; ten times as much for the new head",
+                "rates to fine-tune at; ten times as much for the new head",
             )
-            for rate in (3e-4, 1e-4, 1e-3)
+            for rate in (3e-4, 1e-4, 1e-3, 3e-3)
         ),
         statistics=STATISTICS,
     ),
