@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -258,3 +261,47 @@ def test_an_old_folder_keeps_no_exports(tmp_path: Path) -> None:
     model = Classifier.load(old, runtime="torch")
     with pytest.raises(UserError, match="has format 1, which keeps no exports"):
         exporting.export(model, as_images([np.zeros((32, 32, 3), np.uint8)]))
+
+
+FORKED = """
+import os, signal, sys
+import numpy as np
+from astroformer.classifier import Classifier
+from astroformer.errors import UserError
+
+folder, pictures = sys.argv[1], list(np.load(sys.argv[2]))
+left_to_us, asked_for = (Classifier.load(folder, runtime=runtime) for runtime in ("auto", "openvino"))
+before = left_to_us.predict(pictures, quiet=True).probabilities_NK
+print(left_to_us.runtime, flush=True)
+child = os.fork()
+if child == 0:
+    signal.alarm(120)  # one that waits for ever is ended
+    try:
+        after = left_to_us.predict(pictures, quiet=True).probabilities_NK
+        print(left_to_us.runtime, np.abs(after - before).max() < 1e-5, Classifier.load(folder).runtime)
+        for ask in (lambda: asked_for.predict(pictures, quiet=True),
+                    lambda: Classifier.load(folder, runtime="openvino")):
+            try:
+                ask()
+            except UserError as error:
+                print("in a sentence" if "this process was forked" in str(error) else error)
+    finally:
+        sys.stdout.flush()
+        os._exit(0)
+print("status", os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_process_waits_for_no_threads_of_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    case = Case()
+    folder = classifier_of(case).save(tmp_path / "model")
+    monkeypatch.setattr(exporting, "speed_of", lambda *_: Speed(2.0, 1.0, 2.0, 1))
+    model = Classifier.load(folder, runtime="torch")
+    exporting.export(model, as_images(pictures(case, 40)), to="openvino", takes="prepared")
+    np.save(tmp_path / "pictures.npy", np.stack(pictures(case, 100)))  # by two threads at once
+    words = [sys.executable, "-c", FORKED, str(folder), str(tmp_path / "pictures.npy")]
+    made = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    lines = ["openvino", "torch True torch", "in a sentence", "in a sentence", "status 0"]
+    assert made.stdout.splitlines() == lines, made.stderr

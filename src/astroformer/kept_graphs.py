@@ -17,7 +17,7 @@ from astroformer.files import read_json
 from astroformer.model_config import ModelConfig
 from astroformer.model_folder import ModelFolder
 from astroformer.network.traced import Traced
-from astroformer.runtimes import RUNTIMES, SUFFIXES, Array, beside, is_installed, open_graph
+from astroformer.runtimes import RUNTIMES, SUFFIXES, Array, beside, is_installed, open_graph, why_not_here
 from astroformer.system import usable_cores
 from astroformer.threads import WORKERS
 
@@ -126,7 +126,7 @@ def pick_graph(
         if left_to_us:
             graphs = [g for g in graphs if (g.gain or 0) > 1 and g.largest <= EQUAL and is_installed(g.runtime)]
         best = _best(graphs, runtime, PRECISIONS[precision])
-        return None if best is None and left_to_us else _opened(folder, config, best, runtime, precision)
+        return None if best is None and left_to_us else _opened(folder, config, best, runtime, precision, left_to_us)
     except UserError as error:
         if not left_to_us:
             raise
@@ -144,7 +144,7 @@ def _best(graphs: list[KeptGraph], runtime: str, precision: str) -> KeptGraph | 
 
 
 def _opened(
-    folder: ModelFolder, config: ModelConfig, graph: KeptGraph | None, runtime: str, precision: str
+    folder: ModelFolder, config: ModelConfig, graph: KeptGraph | None, runtime: str, precision: str, left_to_us: bool
 ) -> GraphPass:
     if graph is None:
         to = next((to for to, asks in RUNTIMES.items() if asks == runtime), "openvino")
@@ -158,7 +158,7 @@ def _opened(
             raise UserError(f"config.json of '{folder.path}' names no exports/{name}; export it again.")
         folder.exported(config, name)
     try:
-        return GraphPass(folder.exports / graph.name, graph.runtime, precision)
+        return GraphPass(folder.exports / graph.name, graph.runtime, precision, left_to_us)
     except UserError:
         raise
     except Exception as error:  # each runtime has errors of its own, for graphs of another version too
@@ -177,16 +177,22 @@ class GraphPass:
         file: of the graph.
         runtime: that asks it.
         precision: as `Classifier.load` names it.
+        left_to_us: whether torch may answer in its place.
     """
 
-    def __init__(self, file: Path, runtime: str, precision: str) -> None:
-        self.runtime, self.precision = runtime, precision
+    def __init__(self, file: Path, runtime: str, precision: str, left_to_us: bool = False) -> None:
+        self.runtime, self.precision, self._left_to_us = runtime, precision, left_to_us
         cores = max(1, min(torch.get_num_threads(), usable_cores()))
         workers = min(cores, WORKERS)
         self._alone = open_graph(file, threads=cores)
         self._together = open_graph(file, threads=cores, streams=workers) if workers > 1 else self._alone
         facts = self._alone.facts
         self._takes = (facts["type"], (facts["channels"], *facts["image_size"]))
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether torch is to answer: where the runtime would wait for ever, and nobody asked for it by name."""
+        return self._left_to_us and why_not_here(self.runtime) is not None
 
     def takes(self, stored_BCHW: Array) -> bool:
         """Whether images are of the type and size that the graph was made for."""

@@ -155,7 +155,9 @@ class Predictor:
 
     def _graph_now(self) -> GraphPass | None:
         """The exported graph, while weights and settings are those that it was made from."""
-        return None if self._graph is None or self._graph[0] != self._state() else self._graph[1]
+        if self._graph is None or self._graph[0] != self._state() or self._graph[1].gives_way:
+            return None
+        return self._graph[1]
 
     def _state(self) -> Any:
         """What changes where weights, preprocessing or the way of asking are changed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ FACTS = "astroformer"  # the name of the metadata of a graph
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 """What asks the graphs of a format."""
+_opened_openvino_in: int | None = None
+"""The process that has OpenVINO's threads: the first that opened a graph, of this one and those it was forked from."""
 _PRECISIONS = {"float32": "f32", "bf16": "bf16", "int8": "f32"}  # of OpenVINO; int8 stands in the graph itself
 
 
@@ -87,6 +90,21 @@ def is_installed(runtime: str) -> bool:
     return importlib.util.find_spec(runtime) is not None
 
 
+def why_not_here(runtime: str) -> str | None:
+    """Why a runtime would wait for ever in this process, and what to do; None where it answers."""
+    if runtime != "openvino" or _opened_openvino_in in (None, os.getpid()):
+        return None
+    return (
+        "this process was forked from one that had opened a graph of OpenVINO, and does not have its threads; start it "
+        "with multiprocessing.get_context('spawn'), load the model after the fork alone, or choose another runtime"
+    )
+
+
+def _check_threads() -> None:
+    if (why_not := why_not_here("openvino")) is not None:
+        raise UserError(f"OpenVINO can't answer: {why_not}.")
+
+
 def _open_onnx(file: Path, threads: int | None, streams: int) -> Exported:
     check_installed("onnxruntime", "export", "a graph of ONNX")
     import onnxruntime
@@ -103,9 +121,12 @@ def _open_onnx(file: Path, threads: int | None, streams: int) -> Exported:
 
 
 def _open_openvino(file: Path, threads: int | None, streams: int) -> Exported:
+    global _opened_openvino_in
     check_installed("openvino", "export", "a graph of OpenVINO")
+    _check_threads()
     import openvino
 
+    _opened_openvino_in = os.getpid()
     core = openvino.Core()
     core.set_property({"ENABLE_MMAP": False})  # the file may be replaced while the graph is asked
     model = core.read_model(file)
@@ -121,6 +142,7 @@ def _open_openvino(file: Path, threads: int | None, streams: int) -> Exported:
     requests = threading.local()
 
     def outputs(images: Array) -> list[Array]:
+        _check_threads()
         if not hasattr(requests, "own"):
             requests.own = compiled.create_infer_request()
         found = requests.own.infer([images], share_inputs=True)

@@ -14,6 +14,7 @@ from helpers.tiny_sets import two_kinds_of_radio_sources
 
 pytest.importorskip("sklearn")
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+DOCS = BENCHMARKS.parent / "docs"
 sys.path.insert(0, str(BENCHMARKS))
 pretrained: Any = importlib.import_module("pretrained")
 lite0: Any = importlib.import_module("common.lite0")
@@ -76,14 +77,16 @@ def test_seeds_are_complete_one_after_the_other_and_quick_sides_come_first() -> 
     runs = list(pretrained.runs_of(sides, [GALAXIES, "MiraBest, all"], 2, 5.0))
     assert len(runs) == len(set(runs)) == 2 * 2 * 4 + len(NAMES)
     assert [run.side for run in runs[:8]] == ["hog"] * 4 + ["frozen"] * 4
-    assert [run.setting for run in runs[8:11]] == NAMES  # both cells are of the sky
-    assert [run.seed for run in runs[11:]] == [0] * 4 + [1] * 4
+    assert [run.setting for run in runs[8:12]] == NAMES  # both cells are of the sky
+    assert [run.seed for run in runs[12:]] == [0] * 4 + [1] * 4
     assert {run.job().kind for run in runs if run.side == "rates"} == {"tune"}
     assert {run.job().model for run in runs if run.side == "ours"} == {"astroformer"}
 
 
 def test_the_rate_is_that_of_the_best_on_held_out_training_images() -> None:
-    rows = [made_row("rates", setting=name, score=score) for name, score in zip(NAMES, (0.5, 0.7, 0.6), strict=True)]
+    rows = [
+        made_row("rates", setting=name, score=score) for name, score in zip(NAMES, (0.5, 0.7, 0.6, 0.4), strict=True)
+    ]
     rows.append(made_row("tuned", setting=NAMES[2], score=0.9))  # of test images
     for cell in (GALAXIES, "MiraBest, all"):
         assert pretrained.rate_for(pretrained.CELLS[cell], rows, 5.0) == NAMES[1]
@@ -127,14 +130,40 @@ def test_rows_that_are_there_are_not_run_again(
         pretrained.main()
 
     command("--only", "MiraBest", "--sides", "hog", "rates", "tuned")
-    assert [run.side for run in asked] == ["hog", "rates", "rates", "rates", "tuned"]
+    assert [run.side for run in asked] == ["hog", *["rates"] * len(NAMES), "tuned"]
     assert asked[-1].setting == NAMES[2]
     command("--only", "MiraBest")
-    assert [run.side for run in asked[5:]] == ["frozen", "ours"]
+    assert [run.side for run in asked[6:]] == ["frozen", "ours"]
     assert [row["side"] for row in rows_module.read_rows(out)] == [run.side for run in asked]
     command("--only", "MiraBest", "--minutes", "2", "--sides", "hog", "ours")
-    assert [(run.side, run.minutes) for run in asked[7:]] == [("ours", 2.0)]
+    assert [(run.side, run.minutes) for run in asked[8:]] == [("ours", 2.0)]
     assert "| MiraBest, all | 250 | 50.0 (1) |" in capsys.readouterr().out
+
+
+def test_the_pages_show_what_the_table_prints() -> None:
+    printed = pretrained.tables(rows_module.read_rows(pretrained.OUT))
+    lab = (DOCS / "lab" / "experiments.md").read_text(encoding="utf-8").splitlines()
+    assert len(printed.splitlines()) > 30
+    assert [line for line in printed.splitlines() if line and line not in lab] == []
+    page = (DOCS / "results.md").read_text(encoding="utf-8")
+    first = pretrained.balanced_accuracy_table(rows_module.read_rows(pretrained.OUT)).splitlines()
+    assert [line for line in first[2:] if line not in page] == []
+
+
+def test_the_picture_shows_every_side_in_every_cell() -> None:
+    picture: Any = importlib.import_module("pretrained_picture")
+    rows = [
+        made_row(side, cell, seed, score, per_class=int(size) if size.isdigit() else None)
+        for score, side in enumerate(pretrained.SIDES)
+        for cell, size in ((cell, cell.split(", ")[1].split()[0]) for cell in pretrained.ASKED)
+        for seed in range(3)
+    ]
+    with picture.style():
+        left, right = picture.draw(rows).axes
+    curves, points = ([errors[0] for errors in axis.containers] for axis in (left, right))
+    assert [len(line.get_xdata()) for line in curves] == [3] * len(pretrained.SIDES)
+    assert len(points) == len(pretrained.SIDES) * 3
+    assert {line.get_color() for line in curves} == {line.get_color() for line in points}
 
 
 def test_quick_sides_learn_what_can_be_seen(tmp_path: Path) -> None:
