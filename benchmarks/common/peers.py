@@ -281,7 +281,7 @@ PRETRAINED: dict[str, Peer] = {
                 _adamw(rate, 0.0, batch_size=16, image_size=128, channels=3),
                 "rates to fine-tune at; ten times as much for the new head",
             )
-            for rate in (3e-4, 1e-4, 1e-3, 3e-3)
+            for rate in (3e-4, 1e-4, 1e-3, 3e-3, 1e-2)
         ),
         statistics=STATISTICS,
     ),

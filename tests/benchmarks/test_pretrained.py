@@ -75,17 +75,21 @@ def test_the_head_learns_ten_times_as_fast() -> None:
 def test_seeds_are_complete_one_after_the_other_and_quick_sides_come_first() -> None:
     sides = [*pretrained.QUICK, "rates", *pretrained.TIMED]
     runs = list(pretrained.runs_of(sides, [GALAXIES, "MiraBest, all"], 2, 5.0))
-    assert len(runs) == len(set(runs)) == 2 * 2 * 4 + len(NAMES)
-    assert [run.side for run in runs[:8]] == ["hog"] * 4 + ["frozen"] * 4
-    assert [run.setting for run in runs[8:12]] == NAMES  # both cells are of the sky
-    assert [run.seed for run in runs[12:]] == [0] * 4 + [1] * 4
+    rates = 6 + len(NAMES)
+    assert len(runs) == len(set(runs)) == rates + 2 * 2 * 2
+    # Where seeds share a split, the sides without chance have one row.
+    assert [(run.side, run.seed) for run in runs[:3]] == [("hog", 0), ("hog", 0), ("hog", 1)]
+    assert [run.side for run in runs[3:6]] == ["frozen"] * 3
+    assert [run.setting for run in runs[6:rates]] == NAMES  # both cells are of the sky
+    assert [run.seed for run in runs[rates:]] == [0] * 4 + [1] * 4
     assert {run.job().kind for run in runs if run.side == "rates"} == {"tune"}
     assert {run.job().model for run in runs if run.side == "ours"} == {"astroformer"}
 
 
 def test_the_rate_is_that_of_the_best_on_held_out_training_images() -> None:
     rows = [
-        made_row("rates", setting=name, score=score) for name, score in zip(NAMES, (0.5, 0.7, 0.6, 0.4), strict=True)
+        made_row("rates", setting=name, score=score)
+        for name, score in zip(NAMES, (0.5, 0.8, 0.6, 0.7, 0.4), strict=True)
     ]
     rows.append(made_row("tuned", setting=NAMES[2], score=0.9))  # of test images
     for cell in (GALAXIES, "MiraBest, all"):
@@ -94,6 +98,18 @@ def test_the_rate_is_that_of_the_best_on_held_out_training_images() -> None:
         pretrained.rate_for(pretrained.CELLS[PHOTOGRAPHS], rows, 5.0)
     with pytest.raises(SystemExit, match="were not tried on Galaxy Zoo 2"):
         pretrained.rate_for(pretrained.CELLS[GALAXIES], rows, 2.0)
+    assert pretrained.without_other_rates(rows) == rows[:-1]
+    assert f"| {GALAXIES} | 0 | {NAMES[2]} | 100.0 | 1.000 | – | – |" in pretrained.tables(rows)
+
+
+def test_one_row_stands_for_all_seeds_where_they_share_a_split() -> None:
+    cell = "MiraBest, all"
+    rows = [
+        made_row("frozen", cell, score=0.6),
+        *(made_row("ours", cell, seed=s, score=0.7 + s / 50) for s in range(3)),
+    ]
+    # 20, 22, 24 points: 4.30 · 2 / √3 = 4.97.
+    assert "| 60.0 (1) | – | 82.0 ± 2.0 (3) | +22.0 (+17.0 to +27.0) | – |" in pretrained.balanced_accuracy_table(rows)
 
 
 def test_the_table_is_what_one_computes_by_hand() -> None:
@@ -118,7 +134,7 @@ def test_rows_that_are_there_are_not_run_again(
 
     def made(run: Any, data: Path) -> dict[str, Any]:
         asked.append(run)
-        row = made_row(run.side, score=0.7 if run.setting == NAMES[2] else 0.5)
+        row = made_row(run.side, score=0.7 if run.setting == NAMES[2] else 0.5, setting=run.setting)
         return {name: row[name] for name in row if name not in ("side", "cell", "data", "seed", "minutes", "setting")}
 
     monkeypatch.setattr(pretrained, "quick", made)
@@ -133,10 +149,10 @@ def test_rows_that_are_there_are_not_run_again(
     assert [run.side for run in asked] == ["hog", *["rates"] * len(NAMES), "tuned"]
     assert asked[-1].setting == NAMES[2]
     command("--only", "MiraBest")
-    assert [run.side for run in asked[6:]] == ["frozen", "ours"]
+    assert [run.side for run in asked[2 + len(NAMES) :]] == ["frozen", "ours"]
     assert [row["side"] for row in rows_module.read_rows(out)] == [run.side for run in asked]
     command("--only", "MiraBest", "--minutes", "2", "--sides", "hog", "ours")
-    assert [(run.side, run.minutes) for run in asked[8:]] == [("ours", 2.0)]
+    assert [(run.side, run.minutes) for run in asked[4 + len(NAMES) :]] == [("ours", 2.0)]
     assert "| MiraBest, all | 250 | 50.0 (1) |" in capsys.readouterr().out
 
 
