@@ -80,8 +80,8 @@ class ModelFolder:
                 of = content.get("versions") or content.get("training", {}).get("versions", {})
                 raise UserError(
                     f"model folder '{self.path}' has format {written} (made by astroformer "
-                    f"{of.get('astroformer', 'a newer version')}), and this version reads up to {FORMAT}; upgrade with "
-                    "`pip install -U astroformer`."
+                    f"{of.get('astroformer', 'a newer version')}), and this version reads up to {FORMAT}; upgrade it: "
+                    "`git pull` in your clone, then `pip install .`."
                 )
             if written < 3:
                 return ModelConfig.from_first_formats(content, written)

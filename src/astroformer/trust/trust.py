@@ -94,8 +94,8 @@ class Trust:
         """
         for word in words.keys() - set(_WORDS):
             raise UserError(
-                f"block 'trust' of config.json has '{word}', which this version does not know; upgrade with "
-                "`pip install -U astroformer`."
+                f"block 'trust' of config.json has '{word}', which this version does not know; upgrade it: "
+                "`git pull` in your clone, then `pip install .`."
             )
         return cls(Calibration.from_dict(words["calibration"]), int(words["images"])) if words else cls()
 
