@@ -196,6 +196,19 @@ def test_one_that_fails_does_not_lose_the_others(
     assert "failed: the loss is not finite" in said.out
 
 
+def test_a_worker_that_is_killed_amid_a_line_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "python"  # in the place of the interpreter
+    program.write_text("""#!/bin/sh\necho '["say", "begun"]'\nprintf '["say", "half'\nkill -9 $$\n""", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setattr(side_by_side.sys, "executable", str(program))
+    said: list[str] = []
+    reporter = Reporter(quiet=True)
+    monkeypatch.setattr(reporter, "say", said.append)
+    errors = side_by_side.run_side_by_side([tmp_path / "seed-0"], 1, 1, reporter, stop=lambda: False)
+    assert errors == {"seed-0": "its process was ended by SIGKILL (out of memory?)"}
+    assert said[0] == "seed-0: begun"
+
+
 def test_a_worker_that_dies_is_named(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         side_by_side._Worker, "_listen", lambda self, events: (self.kill(), events.put((self.name, "end", None)))

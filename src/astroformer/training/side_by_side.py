@@ -103,8 +103,9 @@ class _Worker:
     def _listen(self, events: queue.Queue[tuple[str, str, Any]]) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            kind, content = json.loads(line)
-            events.put((self.name, kind, content))
+            with contextlib.suppress(ValueError):  # the last line of a process that was killed amid it
+                kind, content = json.loads(line)
+                events.put((self.name, kind, content))
         events.put((self.name, "end", None))
 
     def ask_to_stop(self) -> None:
