@@ -27,11 +27,11 @@ TIMES = 8  # as many times as bright as the training images, or as faint, is ano
 
 def read(file: str, facts: dict[str, Any]) -> Array:
     """An image (height, width, channels) as the graph takes it. Raises `ValueError` for any other."""
-    data, bands = Path(file).read_bytes(), None
+    data, bands, unit = Path(file).read_bytes(), None, ""
     if data.startswith((b"\x1f\x8b", b"BZh")):
         raise ValueError("it is packed; unpack it before, such as with gunzip")
     if is_fits(data):
-        image, bands = read_fits(data)
+        image, bands, unit = read_fits(data)
     else:
         image = read_picture(data, grey=facts["channels"] == 1)
     if (image.dtype, image.shape[2]) != (facts["type"], facts["channels"]):
@@ -40,6 +40,8 @@ def read(file: str, facts: dict[str, Any]) -> Array:
     if facts["bands"] not in (None, bands):
         found = "does not name its bands" if bands is None else f"has the bands {', '.join(bands)}"
         raise ValueError(f"it {found}, and the graph takes {', '.join(facts['bands'])}")
+    if unit and any(own not in ("", unit) for own in facts.get("units") or ()):
+        raise ValueError(f"its values are in {unit}, and the graph takes {', '.join(facts['units'])}")
     return image
 
 

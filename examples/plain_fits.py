@@ -1,4 +1,5 @@
-"""Reads a plain FITS file (standard 4.0): one image of 8 or 16 bits or of floats, with the names of its bands.
+"""Reads a plain FITS file (standard 4.0): one image of 8 or 16 bits or of floats, with the names of its bands and the
+unit of its values.
 
 Compressed files, tables and files of several parts are refused; astropy reads these.
 """
@@ -20,8 +21,9 @@ def is_fits(data: bytes) -> bool:
     return data.startswith(_START)
 
 
-def read_fits(data: bytes) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """An image (height, width, bands) and the names of its bands, which are numbers where the file names none.
+def read_fits(data: bytes) -> tuple[np.ndarray[Any, Any], list[str], str]:
+    """An image (height, width, bands), the names of its bands, which are numbers where the file names none, and the
+    unit of its values, "" where it states none.
 
     The pixels are uint8 or uint16 where the file holds such, else float32, with NaN where a pixel has no value.
 
@@ -40,7 +42,8 @@ def read_fits(data: bytes) -> tuple[np.ndarray[Any, Any], list[str]]:
     stored = np.frombuffer(data, kind, count, start).reshape(-1, *shape[-2:])
     if data[start + -(-stored.nbytes // _BLOCK) * _BLOCK :].strip(b"\0 "):
         raise ValueError("it has further parts; save the image alone")
-    return np.ascontiguousarray(np.moveaxis(_values(stored, cards), 0, -1)), _names(cards, len(stored))
+    image = np.ascontiguousarray(np.moveaxis(_values(stored, cards), 0, -1))
+    return image, _names(cards, len(stored)), cards.get("BUNIT", "")
 
 
 def _header(data: bytes) -> tuple[dict[str, str], int]:

@@ -118,7 +118,7 @@ def of_16_bits() -> tuple[Case, dict[str, bytes], dict[str, bytes]]:
 def of_floats() -> tuple[Case, dict[str, bytes], dict[str, bytes]]:
     bands = Bands(("g", "r", "z"), ("nJy",) * 3)
     case = Case(bands=3, input={**scaled("asinh", 3, missing="median"), "bands": bands})
-    image, *others = pictures(case, 12, (50, 60))
+    image, *others = pictures(case, 13, (50, 60))
     some, named = iter(others), card("BANDS", "grz")
     apart = [card(f"BAND{i}", name) for i, name in enumerate("grz")]
 
@@ -137,6 +137,7 @@ def of_floats() -> tuple[Case, dict[str, bytes], dict[str, bytes]]:
         "blank.fits": fits(whole(), named, card("BLANK", -32768), bitpix=16),
         "blank-scaled.fits": fits(whole(), named, card("BLANK", -32768), card("BSCALE", 0.9), bitpix=16),
         "long-axes.fits": fits(next(some), named, axes=(1, 3, 50, 60)),
+        "unit.fits": fits(next(some), named, card("BUNIT", "nJy")),
         "said-end.fits": fits(next(some), named, "COMMENT IT HAS AN END", "", ""),
     }
     infinite = image.copy()
@@ -146,6 +147,7 @@ def of_floats() -> tuple[Case, dict[str, bytes], dict[str, bytes]]:
     refused = {
         "without-names.fits": fits(image),
         "other-order.fits": fits(image, card("BANDS", "zrg")),
+        "other-unit.fits": fits(image, named, card("BUNIT", "adu")),
         "one-band.fits": fits(image[:, :, :1], card("FILTER", "g")),
         "two-axes.fits": fits(image[:, :, :1], card("FILTER", "g"), axes=(50, 60)),
         "two-axes-of-bands.fits": fits(np.concatenate([image, image], 2), named, axes=(2, 3, 50, 60)),
