@@ -75,12 +75,12 @@ def test_the_head_learns_ten_times_as_fast() -> None:
 def test_seeds_are_complete_one_after_the_other_and_quick_sides_come_first() -> None:
     sides = [*pretrained.QUICK, "rates", *pretrained.TIMED]
     runs = list(pretrained.runs_of(sides, [GALAXIES, "MiraBest, all"], 2, 5.0))
-    rates = 6 + len(NAMES)
+    rates = 6 + 2 * len(NAMES)
     assert len(runs) == len(set(runs)) == rates + 2 * 2 * 2
     # Where seeds share a split, the sides without chance have one row.
     assert [(run.side, run.seed) for run in runs[:3]] == [("hog", 0), ("hog", 0), ("hog", 1)]
     assert [run.side for run in runs[3:6]] == ["frozen"] * 3
-    assert [run.setting for run in runs[6:rates]] == NAMES  # both cells are of the sky
+    assert [run.setting for run in runs[6:rates]] == NAMES * 2  # each set has its own rate
     assert [run.seed for run in runs[rates:]] == [0] * 4 + [1] * 4
     assert {run.job().kind for run in runs if run.side == "rates"} == {"tune"}
     assert {run.job().model for run in runs if run.side == "ours"} == {"astroformer"}
@@ -92,7 +92,7 @@ def test_the_rate_is_that_of_the_best_on_held_out_training_images() -> None:
         for name, score in zip(NAMES, (0.5, 0.8, 0.6, 0.7, 0.4), strict=True)
     ]
     rows.append(made_row("tuned", setting=NAMES[2], score=0.9))  # of test images
-    for cell in (GALAXIES, "MiraBest, all"):
+    for cell in (GALAXIES, "Galaxy Zoo 2, 400 a class"):
         assert pretrained.rate_for(pretrained.CELLS[cell], rows, 5.0) == NAMES[1]
     with pytest.raises(SystemExit, match="were not tried on CIFAR-10"):
         pretrained.rate_for(pretrained.CELLS[PHOTOGRAPHS], rows, 5.0)
