@@ -15,7 +15,7 @@ import numpy as np
 from astroformer.drawing import DPI, PAGE, looks, new_figure, style
 from common.rows import Row, read_rows
 from common.statistics import interval
-from pretrained import ASKED, OUT, SIDES, balanced_accuracy
+from pretrained import ASKED, OUT, SIDES, balanced_accuracy, without_other_rates
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "pretrained.png"
 CURVE = "Galaxy Zoo 2"  # the set of several sizes
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PICTURE)
     words = parser.parse_args()
     with style():
-        draw(read_rows(words.rows)).savefig(words.out, dpi=DPI)
+        draw(without_other_rates(read_rows(words.rows))).savefig(words.out, dpi=DPI)
 
 
 if __name__ == "__main__":
