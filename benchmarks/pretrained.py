@@ -30,8 +30,8 @@ the crop, small first images and the rate for large batches, once on the test ga
 
 Answers of **tuned** and **ours** are averaged over views of the image (the eight turns and flips of the sky, or the
 photograph and its mirror image), and so are the features of **frozen**, of training images too; the rows have the
-scores of the image alone as well. The minutes begin when all images are
-decoded, and end before the test images are asked about.
+scores of the image alone as well. The minutes begin when all images are decoded, and end before the test images are
+asked about.
 
 One row a run is appended to the file of rows; rows that are there are not run again, so the same command resumes. Runs
 of minutes count for their processor. All sides of a seed come before the next seed; `hog` and `frozen` come before all.
