@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from astroformer.drawing import DPI, PAGE, looks, new_figure, style
+from common.pretrained_rows import ASKED, SIDES, balanced_accuracy, without_other_rates
 from common.rows import Row, read_rows
 from common.statistics import interval
-from pretrained import ASKED, OUT, SIDES, balanced_accuracy, without_other_rates
+from pretrained import OUT
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "pretrained.png"
 CURVE = "Galaxy Zoo 2"  # the set of several sizes
