@@ -254,9 +254,7 @@ def rate_for(data: str, rows: list[Row], minutes: float) -> str:
     rate = rate_of(data, rows, minutes)
     if rate is None:
         tried = tried_rates(data, rows, minutes)
-        lacking = [
-            f"{setting} in split {split}" for split, setting in rates_to_try(data) if (split, setting) not in tried
-        ]
+        lacking = [f"{name} in division {k}" for k, name in rates_to_try(data) if (k, name) not in tried]
         sys.exit(f"{', '.join(lacking)}: not tried on {DECIDES[data]}; run --sides rates first.")
     return rate
 
@@ -267,7 +265,7 @@ def runs_of(sides: list[str], cells: list[str], seeds: int, minutes: float) -> I
     if "rates" in sides:
         for data in dict.fromkeys(CELLS[cell].data for cell in cells):
             cell = str(DECIDES[data])
-            yield from (Run("rates", cell, split, minutes, setting) for split, setting in rates_to_try(data))
+            yield from (Run("rates", cell, division, minutes, setting) for division, setting in rates_to_try(data))
     for seed in range(seeds):
         yield from (Run(side, cell, seed, minutes) for cell in cells for side in TIMED if side in sides)
 

@@ -18,7 +18,7 @@ SIDES = {"hog": "HOG + SVM", "frozen": "ImageNet, frozen", "tuned": "ImageNet, f
 QUICK = ("hog", "frozen")
 SCORES = ("accuracy", "balanced_accuracy", "nll", "ece")
 DECIDES = {CELLS[name].data: CELLS[name] for name in ASKED if CELLS[name].per_class in (50, None)}  # on a set's rate
-SPLITS = {"MiraBest": 3}  # into images to train on and held-out ones, that a set's rate is decided on; one elsewhere
+DIVISIONS = {"MiraBest": 3}  # of images into those to train on and held-out ones, to decide on a rate; one elsewhere
 
 
 def splits_of(cell: str) -> int:
@@ -30,19 +30,19 @@ def splits_of(cell: str) -> int:
 
 
 def rates_to_try(data: str) -> list[tuple[int, str]]:
-    """Of a data set: the number of a split, and a setting."""
-    return [(split, setting.name) for split in range(SPLITS.get(data, 1)) for setting in settings_of(LITE0)]
+    """Of a data set: the number of a division, and a setting."""
+    return [(division, setting.name) for division in range(DIVISIONS.get(data, 1)) for setting in settings_of(LITE0)]
 
 
 def tried_rates(data: str, rows: list[Row], minutes: float) -> dict[tuple[int, str], Row]:
-    """By the number of the split and the setting."""
+    """By the number of the division and the setting."""
     asked = ("rates", str(DECIDES[data]), minutes)
     return {(row["seed"], row["setting"]): row for row in rows if (row["side"], row["cell"], row["minutes"]) == asked}
 
 
 def rate_of(data: str, rows: list[Row], minutes: float) -> str | None:
-    """The setting of the best balanced accuracy, averaged over views, in the mean of the splits; None until all rates
-    were tried. Where two are equal, the one of the lower log loss."""
+    """The setting of the best balanced accuracy, averaged over views, in the mean of the divisions; None until all
+    rates were tried. Where two are equal, the one of the lower log loss."""
     tried = tried_rates(data, rows, minutes)
     to_try = rates_to_try(data)
     if any(one not in tried for one in to_try):
@@ -114,8 +114,8 @@ def scores_table(rows: list[Row]) -> str:
 
 
 def rates_table(rows: list[Row]) -> str:
-    """What the rates reached on held-out training images, in the mean of the splits; empty without such rows."""
-    heads = ["held-out training images of", "rate", "splits", "balanced accuracy, %", "log loss"]
+    """What the rates reached on held-out training images, in the mean of the divisions; empty without such rows."""
+    heads = ["held-out training images of", "rate", "divisions", "balanced accuracy, %", "log loss"]
     heads += ["of the image alone: balanced accuracy, %", "log loss"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     of = [row for row in rows if row["side"] == "rates"]

@@ -81,7 +81,7 @@ def test_seeds_are_complete_one_after_the_other_and_quick_sides_come_first() -> 
     # Where seeds share a split, the sides without chance have one row.
     assert [(run.side, run.seed) for run in runs[:3]] == [("hog", 0), ("hog", 0), ("hog", 1)]
     assert [run.side for run in runs[3:6]] == ["frozen"] * 3
-    # Each set has its own rate; that of MiraBest is decided on three splits.
+    # Each set has its own rate; that of MiraBest is decided on three divisions.
     assert [(run.seed, run.setting) for run in runs[6:rates]] == [(s, name) for s in (0, 0, 1, 2) for name in NAMES]
     assert [run.seed for run in runs[rates:]] == [0] * 4 + [1] * 4
     assert {run.job().kind for run in runs if run.side == "rates"} == {"tune"}
@@ -95,7 +95,7 @@ def test_the_rate_is_that_of_the_best_on_held_out_training_images() -> None:
     ]
     rows.append(made_row("tuned", setting=NAMES[2], score=0.9))  # of test images
     assert pretrained.rate_for("Galaxy Zoo 2", rows, 5.0) == NAMES[1]
-    with pytest.raises(SystemExit, match=r"AdamW 0\.01 in split 0: not tried on CIFAR-10"):
+    with pytest.raises(SystemExit, match=r"AdamW 0\.01 in division 0: not tried on CIFAR-10"):
         pretrained.rate_for("CIFAR-10 (JPEG)", rows, 5.0)
     with pytest.raises(SystemExit, match="not tried on Galaxy Zoo 2"):
         pretrained.rate_for("Galaxy Zoo 2", rows, 2.0)
@@ -103,16 +103,16 @@ def test_the_rate_is_that_of_the_best_on_held_out_training_images() -> None:
     assert f"| {GALAXIES} | 0 | {NAMES[2]} | 100.0 | 1.000 | – | – |" in said.tables(rows)
 
 
-def test_the_rate_is_that_of_the_best_mean_where_several_splits_decide() -> None:
-    """The first split alone would choose another."""
+def test_the_rate_is_that_of_the_best_mean_where_several_divisions_decide() -> None:
+    """The first division alone would choose another."""
     scores = ((0.5, 0.8, 0.7, 0.6, 0.4), (0.5, 0.5, 0.7, 0.6, 0.4), (0.5, 0.6, 0.7, 0.6, 0.4))
     rows = [
-        made_row("rates", "MiraBest, all", split, setting=name, score=score)
-        for split, some in enumerate(scores)
+        made_row("rates", "MiraBest, all", division, setting=name, score=score)
+        for division, some in enumerate(scores)
         for name, score in zip(NAMES, some, strict=True)
     ]
     assert pretrained.rate_for("MiraBest", rows, 5.0) == NAMES[2]
-    with pytest.raises(SystemExit, match=f"^{NAMES[4]} in split 2: not tried on MiraBest"):
+    with pytest.raises(SystemExit, match=f"^{NAMES[4]} in division 2: not tried on MiraBest"):
         pretrained.rate_for("MiraBest", rows[:-1], 5.0)
     # As long as it is not decided, no row of test images counts.
     rows.append(made_row("tuned", "MiraBest, all", setting=NAMES[2], score=0.9))
