@@ -5,6 +5,7 @@ Legend: B images, K classes.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -27,6 +28,9 @@ RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 """What asks the graphs of a format."""
 _opened_openvino_in: int | None = None
 """The process that has OpenVINO's threads: the first that opened a graph, of this one and those it was forked from."""
+_openvino_alone = threading.Lock()
+"""Held while a graph of OpenVINO is opened, and until its first answer: the tables of types of its Python bindings are
+made at their first use, and two threads that come at once wait for each other for ever (`Type.to_dtype`, 2026.4)."""
 _PRECISIONS = {"float32": "f32", "bf16": "bf16", "int8": "f32"}  # of OpenVINO; int8 stands in the graph itself
 
 
@@ -126,27 +130,33 @@ def _open_openvino(file: Path, threads: int | None, streams: int) -> Exported:
     _check_threads()
     import openvino
 
-    _opened_openvino_in = os.getpid()
-    core = openvino.Core()
-    core.set_property({"ENABLE_MMAP": False})  # the file may be replaced while the graph is asked
-    model = core.read_model(file)
-    facts = _facts(file, model.get_rt_info(FACTS).astype(str) if model.has_rt_info(FACTS) else None)
-    settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": _PRECISIONS[facts["precision"]],
-        "NUM_STREAMS": streams,
-        "ENABLE_CPU_PINNING": False,  # two processes would choose the same core
-    }
-    if threads is not None:
-        settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = core.compile_model(model, "CPU", settings)
+    with _openvino_alone:
+        _opened_openvino_in = os.getpid()
+        core = openvino.Core()
+        core.set_property({"ENABLE_MMAP": False})  # the file may be replaced while the graph is asked
+        model = core.read_model(file)
+        facts = _facts(file, model.get_rt_info(FACTS).astype(str) if model.has_rt_info(FACTS) else None)
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[facts["precision"]],
+            "NUM_STREAMS": streams,
+            "ENABLE_CPU_PINNING": False,  # two processes would choose the same core
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        compiled = core.compile_model(model, "CPU", settings)
     requests = threading.local()
+    has_answered = False
 
     def outputs(images: Array) -> list[Array]:
+        nonlocal has_answered
         _check_threads()
-        if not hasattr(requests, "own"):
-            requests.own = compiled.create_infer_request()
-        found = requests.own.infer([images], share_inputs=True)
-        return [np.array(found[i]) for i in range(len(compiled.outputs))]
+        with contextlib.nullcontext() if has_answered else _openvino_alone:
+            if not hasattr(requests, "own"):
+                requests.own = compiled.create_infer_request()
+            found = requests.own.infer([images], share_inputs=True)
+            answers = [np.array(found[i]) for i in range(len(compiled.outputs))]
+            has_answered = True
+        return answers
 
     return Exported(outputs, facts)
 

@@ -1,14 +1,17 @@
-"""What opens graphs refuses files that are none of ours."""
+"""What opens graphs refuses files that are none of ours, and answers several threads that come at once."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from astroformer.errors import UserError
-from astroformer.runtimes import open_graph
+from astroformer.runtimes import FACTS, open_graph
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml", ".pt2"])
@@ -37,3 +40,40 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         open_graph(tmp_path / "graph.pb")
     with pytest.raises(UserError, match="does not exist"):
         open_graph(tmp_path / "graph.onnx")
+
+
+AT_ONCE = """
+import os, sys, threading
+from pathlib import Path
+import numpy as np
+from astroformer.runtimes import open_graph
+
+graph = open_graph(Path(sys.argv[1]), streams=16)
+gate, answers = threading.Barrier(16), []
+
+def ask(number):
+    gate.wait()
+    answers.append(graph.ask(np.full((1, 2), number, np.float32)).sum())
+
+sys.setswitchinterval(1e-9)
+asking = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
+for thread in asking:
+    thread.start()
+for thread in asking:
+    thread.join()
+print(sorted(map(float, answers)))
+"""
+
+
+@pytest.mark.parametrize("attempt", range(2))
+def test_the_first_answers_of_openvino_may_be_asked_for_at_once(attempt: int, tmp_path: Path) -> None:
+    """Without care two of three such processes wait for ever."""
+    openvino = pytest.importorskip("openvino")
+    operations = openvino.opset13
+    x = operations.parameter([-1, 2], np.float32)
+    model = openvino.Model([operations.relu(x)], [x])
+    model.set_rt_info('{"precision": "float32"}', FACTS)
+    openvino.save_model(model, tmp_path / "graph.xml", compress_to_fp16=False)
+    words = [sys.executable, "-c", AT_ONCE, str(tmp_path / "graph.xml")]
+    made = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert made.stdout.strip() == str([2.0 * number for number in range(16)]), made.stderr
