@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from astroformer import drawing
 from astroformer.classifier import Classifier
 from astroformer.cli.main import main
 from astroformer.images.preprocessing import Preprocessing
@@ -23,6 +25,7 @@ from astroformer.network import create_network
 from helpers.command_line import Run, Said
 
 torch.set_num_threads(1)  # tests run side by side, one process a core
+gc.set_threshold(50_000, 20, 50)  # torch's traces are many small objects, and looking through them often takes long
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,6 +47,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Con
             if not (built / file.name).exists():
                 shutil.copy2(file, part := built / f"{file.name}.{os.getpid()}")
                 part.replace(built / file.name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_pictures() -> Iterator[None]:
+    """Hundreds are drawn, a quarter of the time; `test_pictures.py` looks at them as users get them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "DPI", 60)
+        yield
 
 
 @pytest.fixture

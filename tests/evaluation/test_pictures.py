@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from astroformer import drawing
 from astroformer.classifier import Classifier
 from astroformer.drawing import COLUMN, DPI, PAGE, class_name, in_lines, looks, room, shortened, style
 from astroformer.evaluation.mistakes import plot_mistakes, worst_mistakes
@@ -42,6 +43,12 @@ def history(n: int) -> list[dict[str, float]]:
         }
         for i in range(n)
     ]
+
+
+@pytest.fixture(autouse=True)
+def fine_pictures(coarse_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users get them."""
+    monkeypatch.setattr(drawing, "DPI", DPI)
 
 
 @pytest.fixture
