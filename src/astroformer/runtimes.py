@@ -130,8 +130,8 @@ def _open_openvino(file: Path, threads: int | None, streams: int) -> Exported:
     _check_threads()
     import openvino
 
+    _opened_openvino_in = os.getpid()  # before the lock is taken, which a forked process could then find taken for ever
     with _openvino_alone:
-        _opened_openvino_in = os.getpid()
         core = openvino.Core()
         core.set_property({"ENABLE_MMAP": False})  # the file may be replaced while the graph is asked
         model = core.read_model(file)
