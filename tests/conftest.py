@@ -25,6 +25,7 @@ from astroformer.network import create_network
 from helpers.command_line import Run, Said
 
 torch.set_num_threads(1)  # tests run side by side, one process a core
+FINE = drawing.DPI
 gc.set_threshold(50_000, 20, 50)  # torch's traces are many small objects, and looking through them often takes long
 
 
@@ -51,10 +52,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Con
 
 @pytest.fixture(scope="session", autouse=True)
 def coarse_pictures() -> Iterator[None]:
-    """Hundreds are drawn, a quarter of the time; `test_pictures.py` looks at them as users get them."""
+    """Hundreds are drawn, which takes a quarter of the time; tests that look at their pixels ask for `fine_pictures`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "DPI", 60)
         yield
+
+
+@pytest.fixture
+def fine_pictures(coarse_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users get them."""
+    monkeypatch.setattr(drawing, "DPI", FINE)
 
 
 @pytest.fixture

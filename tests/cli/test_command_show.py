@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import astroformer
-from astroformer import drawing
 from astroformer.images import open_source
 from astroformer.images.bands import Bands
 from astroformer.images.contact_sheet import ContactSheet, Row, Tile, in_title, visible
@@ -45,12 +44,13 @@ def folder_of(root: Path, classes: dict[str, int], size: tuple[int, int] = (40, 
 # -- the command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("fine_pictures")
 def test_show_writes_a_sheet_and_says_what_is_there(run: Run, galaxy_folder: Path) -> None:
     said = run("show", galaxy_folder, "--quiet", "--device", "cpu")
     assert said.status == 0, said.err
     assert said.err == ""
     with Image.open("show-1.png") as picture:
-        assert picture.width == int(drawing.PAGE / 2.54 * drawing.DPI)
+        assert picture.width == 2066  # 17.5 cm
     assert Path("show-1.pdf").read_bytes().startswith(b"%PDF")
     assert all(name in said.out for name in CLASSES)
     assert "the 30 images shown, as they are: 40 × 40 px; bands and type: 3 × uint8" in said.out

@@ -10,7 +10,6 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from astroformer import drawing
 from astroformer.classifier import Classifier
 from astroformer.drawing import COLUMN, DPI, PAGE, class_name, in_lines, looks, room, shortened, style
 from astroformer.evaluation.mistakes import plot_mistakes, worst_mistakes
@@ -20,6 +19,9 @@ from astroformer.images.labelled import LabelledImages
 from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.metrics import Evaluation, score
 from astroformer.predictions import Predictions
+
+
+pytestmark = pytest.mark.usefixtures("fine_pictures")
 
 
 def evaluation(k: int, name: str = "class") -> Evaluation:
@@ -43,12 +45,6 @@ def history(n: int) -> list[dict[str, float]]:
         }
         for i in range(n)
     ]
-
-
-@pytest.fixture(autouse=True)
-def fine_pictures(coarse_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As users get them."""
-    monkeypatch.setattr(drawing, "DPI", DPI)
 
 
 @pytest.fixture

@@ -89,6 +89,7 @@ def test_a_set_of_a_few_lines(server: Server, monkeypatch: pytest.MonkeyPatch, t
     assert (tmp_path / "dots.png").is_file()
 
 
+@pytest.mark.usefixtures("fine_pictures")
 def test_plot_shows_an_image_a_class(served: Callable[..., NamedSet], tmp_path: Path) -> None:
     served("cifar10", tar(cifar10_members(), "x")).plot(tmp_path / "cifar10.png")
     served("tiny-imagenet", zipped(tiny_imagenet_members())).plot(tmp_path / "tiny.png")
