@@ -52,7 +52,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Con
 
 @pytest.fixture(scope="session", autouse=True)
 def coarse_pictures() -> Iterator[None]:
-    """Hundreds are drawn, which takes a quarter of the time; tests that look at their pixels ask for `fine_pictures`."""
+    """Hundreds are drawn, a quarter of the time; tests that look at their pixels ask for `fine_pictures`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "DPI", 60)
         yield

@@ -20,7 +20,6 @@ from astroformer.images.sets.mock_galaxies import CLASSES, mock_galaxies
 from astroformer.metrics import Evaluation, score
 from astroformer.predictions import Predictions
 
-
 pytestmark = pytest.mark.usefixtures("fine_pictures")
 
 
