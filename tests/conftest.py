@@ -25,7 +25,6 @@ from astroformer.network import create_network
 from helpers.command_line import Run, Said
 
 torch.set_num_threads(1)  # tests run side by side, one process a core
-FINE = drawing.DPI
 gc.set_threshold(50_000, 20, 50)  # torch's traces are many small objects, and looking through them often takes long
 
 
@@ -48,6 +47,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Con
             if not (built / file.name).exists():
                 shutil.copy2(file, part := built / f"{file.name}.{os.getpid()}")
                 part.replace(built / file.name)
+
+
+FINE = drawing.DPI  # of the pictures that users get
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -50,7 +50,8 @@ def rate_of(data: str, rows: list[Row], minutes: float) -> str | None:
 
     def score(setting: str) -> tuple[float, float]:
         some = [tried[one] for one in to_try if one[1] == setting]
-        return mean(map(balanced_accuracy, some)), -mean(score_of(row, "nll") for row in some)
+        # Rounded, for two means that are equal differ in their last bits.
+        return round(mean(map(balanced_accuracy, some)), 6), -mean(score_of(row, "nll") for row in some)
 
     return max((setting.name for setting in settings_of(LITE0)), key=score)
 

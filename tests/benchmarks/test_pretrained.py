@@ -22,7 +22,8 @@ rows_module: Any = importlib.import_module("common.rows")
 said: Any = importlib.import_module("common.pretrained_rows")
 
 NAMES = [setting for _, setting in said.rates_to_try("Galaxy Zoo 2")]
-GALAXIES, PHOTOGRAPHS = "Galaxy Zoo 2, 50 a class", "CIFAR-10 (JPEG), 50 a class"
+GALAXIES = "Galaxy Zoo 2, 50 a class"
+IN_README = ("ours", "tuned", "frozen", "hog")  # the columns of its table
 
 
 def made_row(side: str, cell: str = GALAXIES, seed: int = 0, score: float = 0.5, **changes: Any) -> dict[str, Any]:
@@ -186,6 +187,10 @@ def test_the_pages_show_what_the_table_prints() -> None:
     kept = said.without_other_rates(rows_module.read_rows(pretrained.OUT))
     first = said.balanced_accuracy_table(kept).splitlines()
     assert [line for line in first[2:] if line not in page] == []
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    for cell in said.ASKED:
+        of = [[said.balanced_accuracy(r) for r in kept if (r["side"], r["cell"]) == (side, cell)] for side in IN_README]
+        assert f" | {' | '.join(map(said.spread, of))} |\n" in readme, cell
 
 
 def test_the_picture_shows_every_side_in_every_cell() -> None:
